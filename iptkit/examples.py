@@ -1,0 +1,117 @@
+"""What a task is: examples, the task with its few-shot sets, and the card that describes it."""
+
+from dataclasses import dataclass, field
+
+CATEGORIES = ("cls", "mcqa", "qa", "gen", "seq")
+METRICS = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "mcc")
+DEFAULT_METRIC = {
+    "cls": "accuracy",
+    "mcqa": "accuracy",
+    "qa": "exact_match",
+    "gen": "rouge_l",
+    "seq": "token_f1",
+}
+SHOTS_PER_LABEL, SHOTS_PER_TASK = 16, 32
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its answers.
+
+    input: the whole text before the prompt, without a blank at its end.
+    targets: accepted answers, at least one; the first is trained on.
+    options: all choices (every target is one of them), or () for a free answer.
+    """
+
+    input: str
+    targets: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about a task before any of its examples is read.
+
+    group: leakage group; tasks of one group share texts or facts and stay on one side of every split.
+    origin: module of iptkit.sources that reads the rows; "" for tasks in JSONL files.
+    packages: names in data/packages.json.
+    template: the input text with {slots} that the source fills; choices are appended to it.
+    shots: examples per label (cls) or per task, in each of train, train_new and dev.
+    shots_per_label: labels with fewer than 4 * shots examples, and the shots that they get.
+    """
+
+    id: str
+    title: str
+    category: str
+    metric: str
+    group: str
+    source: str
+    licence: str
+    about: str
+    origin: str = ""
+    packages: tuple[str, ...] = ()
+    template: str = ""
+    labels: tuple[str, ...] = ()
+    shots: int = SHOTS_PER_TASK
+    shots_per_label: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with the few-shot sets of one seed.
+
+    metric: one of METRICS, the score reported for the task.
+    chance: mean of 1/len(options) over the test set; 0.0 for free answers.
+    majority: share of the commonest first target in the test set.
+    train, train_new, dev: disjoint by input text, drawn by seed; train_new is the "new data of a seen task".
+    test: the same for every seed, disjoint from the others.
+    """
+
+    id: str
+    title: str
+    category: str
+    metric: str
+    group: str
+    chance: float
+    majority: float
+    source: str
+    licence: str
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    train_new: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    seed: int
+
+
+def card_from(fields: dict, where: str) -> Card:
+    """Make a card from the fields of a JSON object, checking them.
+
+    Args:
+      fields: the attributes of Card; id, title, category, source, licence and about must be there.
+      where: name of the file, for errors.
+    Raises: ValueError that names the field and what is allowed.
+    """
+    allowed = Card.__dataclass_fields__
+    for name in fields.keys() - allowed.keys():
+        raise ValueError(f"{where}: unknown field {name!r} on a card; allowed are: {', '.join(allowed)}")
+    for name in ("id", "title", "category", "source", "licence", "about"):
+        if not isinstance(fields.get(name), str) or not fields[name]:
+            raise ValueError(f"{where}: card {fields.get('id', '?')!r} needs a text in the field {name!r}")
+    category = fields["category"]
+    _one_of(category, CATEGORIES, "category", where)
+    shots = SHOTS_PER_LABEL if category == "cls" else SHOTS_PER_TASK
+    values = {"metric": DEFAULT_METRIC[category], "group": fields["id"], "shots": shots, **fields}
+    _one_of(values["metric"], METRICS, "metric", where)
+    if not isinstance(values["shots"], int) or values["shots"] < 1:
+        raise ValueError(
+            f"{where}: card {fields['id']!r}: shots is {values['shots']!r}, allowed is an integer from 1 on"
+        )
+    return Card(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    )
+
+
+def _one_of(value: str, allowed: tuple[str, ...], name: str, where: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{where}: {name} is {value!r}, allowed are: {', '.join(allowed)}")

@@ -1,0 +1,141 @@
+"""From many examples to few: the fixed test set, the pool, and the few-shot sets of a seed.
+
+The rule follows CrossFit (Ye et al. 2021, section 3), which IPT's tasks come from: 16 examples per label for
+classification and 32 per task otherwise, for training and again for development. IPT needs a second training
+set ("new data of seen tasks"), so three disjoint sets are drawn. A label with fewer than 64 examples gives a
+quarter of them to each set.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from iptkit.examples import Card, Example, Task
+
+TEST_SIZE, POOL_SIZE = 256, 2048
+SETS = ("train", "train_new", "dev")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All usable examples of a task: what few-shot sets are drawn from, and the fixed test set.
+
+    shots: examples per label and set; the only key is "" unless the task is a classification.
+    """
+
+    rows: Sequence[Example]
+    test: Sequence[Example]
+    shots: dict[str, int]
+
+
+def text_key(text: str) -> str:
+    """Return what must differ for two texts to count as different: letters without case, single blanks."""
+    return " ".join(text.casefold().split())
+
+
+def merge(examples: Iterable[Example]) -> list[Example]:
+    """Put examples with the same input text together.
+
+    Free answers are united, in order. Examples with options must agree on the first target, else all of them
+    are dropped.
+    """
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(text_key(example.input), []).append(example)
+    merged = []
+    for group in groups.values():
+        first = group[0]
+        if first.options and len({example.targets[0] for example in group}) > 1:
+            continue
+        targets = dict.fromkeys(target for example in group for target in example.targets)
+        merged.append(Example(first.input, tuple(targets), first.options) if len(group) > 1 else first)
+    return merged
+
+
+def make_pool(examples: Iterable[Example], card: Card) -> Pool:
+    """Split the examples of a task into its pool and its test set (the same for all seeds).
+
+    The test set has up to 256 examples, as evenly over labels as the counts allow; at least half of a label's
+    examples, and three few-shot sets, stay in the pool.
+    Raises: ValueError if a label, or the task, has fewer than 4 examples.
+    """
+    by_label = _by_label(merge(examples), card)
+    shots = {label: min(card.shots, len(rows) // 4) for label, rows in by_label.items()}
+    for label, count in shots.items():
+        if count == 0:
+            of_label = f" of label {label!r}" if label else ""
+            raise ValueError(
+                f"task {card.id!r} has {len(by_label[label])} examples{of_label}; at least 4 are needed: "
+                "one each for train, train_new, dev and test; add examples or leave out the label"
+            )
+    rng = random.Random(f"{card.id}/test/0")
+    for rows in by_label.values():
+        rng.shuffle(rows)
+    sizes = {label: len(rows) for label, rows in by_label.items()}
+    num_test = _even(TEST_SIZE, {label: n - max(3 * shots[label], n // 2) for label, n in sizes.items()})
+    num_pool = _even(POOL_SIZE, {label: sizes[label] - num_test[label] for label in sizes})
+    test = [rows[: num_test[label]] for label, rows in by_label.items()]
+    pool = [rows[num_test[label] : num_test[label] + num_pool[label]] for label, rows in by_label.items()]
+    return Pool(_interleave(pool), _interleave(test), shots)
+
+
+def sample(pool: Pool, card: Card, seed: int) -> dict[str, tuple[Example, ...]]:
+    """Draw the few-shot sets of a seed.
+
+    Returns: train, train_new and dev; disjoint, labels in turn.
+    """
+    rng = random.Random(f"{card.id}/{seed}")
+    by_label = _by_label(pool.rows, card)
+    drawn = {label: rng.sample(rows, 3 * pool.shots[label]) for label, rows in by_label.items()}
+    return {
+        name: tuple(
+            _interleave([rows[i * len(rows) // 3 : (i + 1) * len(rows) // 3] for rows in drawn.values()])
+        )
+        for i, name in enumerate(SETS)
+    }
+
+
+def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Task:
+    """Put a card and the four sets of a seed together.
+
+    Args:
+      sets: train, train_new, dev, test.
+    """
+    test = sets["test"]
+    chance = sum(1 / len(example.options) for example in test if example.options) / len(test)
+    majority = Counter(example.targets[0] for example in test).most_common(1)[0][1] / len(test)
+    shared = ("id", "title", "category", "metric", "group", "source", "licence", "labels")
+    return Task(
+        **{name: getattr(card, name) for name in shared}, chance=chance, majority=majority, seed=seed, **sets
+    )
+
+
+def _by_label(examples: Sequence[Example], card: Card) -> dict[str, list[Example]]:
+    if not examples:
+        raise ValueError(f"task {card.id!r} has no usable examples; at least 4 are needed")
+    if card.category != "cls":
+        return {"": list(examples)}
+    by_label: dict[str, list[Example]] = {label: [] for label in card.labels}
+    for example in examples:
+        if example.targets[0] not in by_label:
+            raise ValueError(
+                f"task {card.id!r}: label {example.targets[0]!r} is not one of {', '.join(card.labels)}"
+            )
+        by_label[example.targets[0]].append(example)
+    return by_label
+
+
+def _even(total: int, limits: dict[str, int]) -> dict[str, int]:
+    """Share `total` out as evenly as the limits allow, the smallest limits first."""
+    shares, left = {}, total
+    for place, label in enumerate(sorted(limits, key=lambda label: limits[label])):
+        shares[label] = min(limits[label], left // (len(limits) - place))
+        left -= shares[label]
+    return shares
+
+
+def _interleave(lists: list[list]) -> list:
+    """Take from the lists in turn, so that every beginning of the result holds all of them about equally."""
+    longest = max(map(len, lists))
+    return [items[place] for place in range(longest) for items in lists if place < len(items)]

@@ -1,0 +1,49 @@
+"""Files that are whole or absent: written beside their place, flushed, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path`, on an error nothing changes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any] | None = None) -> None:
+    """Write tensors as safetensors, atomically; `about` (JSON) goes into the header."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {"about": json.dumps(about or {})})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (tensors, about) of a file made by `write_tensors`."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {k: file.get_tensor(k) for k in file.keys()}, json.loads((file.metadata() or {}).get("about", "{}"))  # noqa: SIM118

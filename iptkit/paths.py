@@ -1,0 +1,71 @@
+"""Where things lie: the kit's own data, what was downloaded, and the steps that were already computed.
+
+Two environment variables move the folders: IPTKIT_CACHE (downloads, models, tasks) and IPTKIT_STEPS (results
+of finished steps; default: `steps` inside the cache). Every function here creates the folder that it returns.
+"""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def data_dir() -> Path:
+    """Return the folder of the kit's own files (cards, splits, tiny tasks).
+
+    Returns: `data/` beside the package in a checkout, else `data/` inside the installed package.
+    Raises: FileNotFoundError if neither exists (a broken installation).
+    """
+    for folder in (PACKAGE.parent / "data", PACKAGE / "data"):
+        if (folder / "cards").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"iptkit's own data folder is missing (looked for data/cards in {PACKAGE.parent} and {PACKAGE}); "
+        "install iptkit again, or run it from a complete checkout"
+    )
+
+
+def cache_dir() -> Path:
+    """Return the cache folder: $IPTKIT_CACHE, else the user's cache folder of this system."""
+    return _folder(os.environ.get("IPTKIT_CACHE") or platformdirs.user_cache_path("iptkit"), "IPTKIT_CACHE")
+
+
+def downloads_dir() -> Path:
+    """Return the folder of downloaded archives: `downloads` in the cache."""
+    return _folder(cache_dir() / "downloads", "IPTKIT_CACHE")
+
+
+def models_dir() -> Path:
+    """Return the folder of converted models: `models` in the cache."""
+    return _folder(cache_dir() / "models", "IPTKIT_CACHE")
+
+
+def tasks_dir() -> Path:
+    """Return the folder of built task pools: `tasks` in the cache."""
+    return _folder(cache_dir() / "tasks", "IPTKIT_CACHE")
+
+
+def steps_dir() -> Path:
+    """Return the folder of finished steps: $IPTKIT_STEPS, else `steps` in the cache."""
+    return _folder(os.environ.get("IPTKIT_STEPS") or cache_dir() / "steps", "IPTKIT_STEPS")
+
+
+def _folder(path: str | Path, variable: str) -> Path:
+    folder = Path(path).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise ValueError(_refusal(folder, variable, error.strerror or type(error).__name__)) from error
+    if not is_writable:
+        raise ValueError(_refusal(folder, variable, "no permission to write"))
+    return folder
+
+
+def _refusal(folder: Path, variable: str, reason: str) -> str:
+    return (
+        f"cannot write to the folder {folder} ({reason}); set the environment variable {variable} to a "
+        f"folder that you can write to, for example: export {variable}=$HOME/iptkit-files"
+    )

@@ -1,0 +1,244 @@
+"""The whole course in one go: every notebook with papermill, then web pages with nbconvert.
+
+A run that was cut off is started again with the same command: notebooks run anew, but what their finished
+steps computed lies in the step cache, so they are quickly where they were.
+"""
+
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from iptkit import lessons, paths, report
+from iptkit.lessons import Lesson
+from iptkit.status import Display, clock
+
+START_TIMEOUT = 180  # seconds for a kernel to start; a busy machine takes long
+IOPUB_TIMEOUT = 120  # seconds for a cell's output to arrive after the cell is done
+ERROR_LENGTH = 600  # characters of an error that are shown; the notebook holds it all
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run left behind: its folder, seconds and status ("ok" or "failed") per notebook, the error."""
+
+    scale: str
+    out: Path
+    seconds: dict[str, float]
+    status: dict[str, str]
+    error: str = ""
+
+    @property
+    def index(self) -> Path:
+        """The page to open."""
+        return self.out / "index.html"
+
+
+def run(
+    scale: str = "lesson",
+    only: Iterable[str] | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    timeout_s: int | None = 1800,
+    notebooks: Path | None = None,
+) -> Report:
+    """Run the notebooks in order and write the report.
+
+    Args:
+      scale: a name that `scales.load` knows: "smoke", "lesson", "paper".
+      only: numbers or names of notebooks; None for all.
+      out: folder for executed notebooks and pages (default: runs/<scale> under the current folder).
+      device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
+      timeout_s: the longest that one cell may take in seconds; None for no limit.
+      notebooks: folder of the notebooks (default: the course's).
+    Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
+    Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
+    """
+    _check_scale(scale)
+    course = lessons.find(notebooks)
+    chosen = lessons.select(course, only)
+    out = _out_folder(out or Path("runs") / scale, course)
+    parameters = {"scale": scale, "device": choose_device(device)}
+    for lesson in chosen:
+        lessons.check_parameters(lesson, parameters)
+    for name in ("papermill", "asyncio"):  # what fails is told once, by `_run_one`
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="iptkit-") as place:
+        status_file = Path(place) / "status.json"
+        expected = expected_seconds(scale)
+        with (
+            _environment(scale, status_file),
+            Display([one.name for one in chosen], expected, status_file) as display,
+        ):
+            _prepare(scale, display)
+            return _run_all(chosen, course, scale, out, parameters, timeout_s, display)
+
+
+def choose_device(device: str = "auto") -> str:
+    """Return the device to use: a GPU if there is one for "auto", else what was asked for.
+
+    Raises: ValueError if it is unknown or not there.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise ValueError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
+    if int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {device!r} is not there (torch sees {count} GPUs); use --device cpu")
+    return device
+
+
+def expected_seconds(scale: str) -> dict[str, float]:
+    """Return the seconds of each notebook at a scale from data/timings.json; empty if not measured."""
+    try:
+        text = (paths.data_dir() / "timings.json").read_text(encoding="utf-8")
+        return {name: float(value) for name, value in json.loads(text)[scale]["seconds"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _check_scale(scale: str) -> None:
+    from iptkit import scales
+
+    with _variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
+        scales.load(scale)
+
+
+def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
+    out = Path(out).expanduser().absolute()
+    if any(lesson.path.parent.resolve() == out.resolve() for lesson in course):
+        raise ValueError(f"--out {out} is the folder of the notebooks themselves; name another one")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"cannot write to the folder {out} ({reason}); choose another one with --out"
+        ) from error
+    return out
+
+
+def _prepare(scale: str, display: Display) -> None:
+    """Download what the notebooks of this scale will read, so that all of them run without a network."""
+    from iptkit import downloads, scales
+
+    if scales.load(scale).suite == "tiny" or not downloads.missing():
+        return
+    started = time.time()
+    display.start("downloads", "downloads")
+    downloads.fetch_all(downloads.missing())
+    display.finish(time.time() - started)
+
+
+def _run_all(
+    chosen: Sequence[Lesson],
+    course: Sequence[Lesson],
+    scale: str,
+    out: Path,
+    parameters: dict,
+    timeout_s: int | None,
+    display: Display,
+) -> Report:
+    seconds, status, error = *report.earlier(out, scale, course), ""
+    for lesson in chosen:
+        display.start(lesson.name, lesson.title)
+        begun = time.time()
+        error = _run_one(lesson, out, parameters, timeout_s, display)
+        seconds[lesson.name], status[lesson.name] = round(time.time() - begun, 1), "failed" if error else "ok"
+        display.finish(seconds[lesson.name], "failed" if error else "done")
+        report.write(lesson, course, scale, out, seconds, status)
+        if error:
+            break
+    ran = sum(seconds[lesson.name] for lesson in chosen if lesson.name in seconds)
+    shown = out / "index.html"
+    display.say(
+        f"{error}\nTo go on, run the same command again: finished steps are kept. Report: {shown}"
+        if error
+        else f"{len(chosen)} notebooks in {clock(ran)}; open {shown}"
+    )
+    return Report(scale, out, seconds, status, error)
+
+
+def _run_one(lesson: Lesson, out: Path, parameters: dict, timeout_s: int | None, display: Display) -> str:
+    """Run one notebook; return what went wrong in words, "" if nothing did."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    target = out / lesson.path.name
+    counts = {"begun": 0, "all": lesson.num_code_cells + 1}  # papermill adds a cell of parameters
+
+    def on_cell_start(cell, cell_index):
+        if cell.cell_type == "code" and cell.source.strip():
+            counts["begun"] += 1
+            display.cell(counts["begun"], counts["all"])
+
+    try:
+        papermill.execute_notebook(
+            lesson.path,
+            target,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            start_timeout=START_TIMEOUT,
+            cwd=lesson.path.parent,
+            execution_timeout=timeout_s,
+            iopub_timeout=IOPUB_TIMEOUT,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            on_cell_start=on_cell_start,
+        )
+    except papermill.PapermillExecutionError as error:
+        reason = f"{error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        reason = f"the cell took longer than {timeout_s} s; allow more with --cell-timeout"
+    except DeadKernelError:
+        reason = (
+            "its Python died, most likely for want of memory: close other programs or use a smaller --scale"
+        )
+    except RuntimeError as error:  # jupyter's kernel did not start, or did not answer
+        reason = f"its Python does not answer: {error}"
+    else:
+        return ""
+    if len(reason) > ERROR_LENGTH:
+        reason = f"{reason[:ERROR_LENGTH]} ..."
+    where = f"code cell [{counts['begun']}]"
+    return f"{lesson.path.name} failed in {where}: {reason}\nThe notebook up to there: {target}"
+
+
+def _environment(scale: str, status_file: Path):
+    """Set what the notebooks' kernels inherit."""
+    return _variables(
+        IPTKIT_SCALE=scale,
+        IPTKIT_STATUS=str(status_file),
+        IPTKIT_QUIET="1",
+        IPTKIT_CACHE=str(paths.cache_dir()),
+        IPTKIT_STEPS=str(paths.steps_dir()),
+        TOKENIZERS_PARALLELISM="false",
+        JUPYTER_PREFER_ENV_PATH="1",
+    )
+
+
+@contextmanager
+def _variables(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,122 @@
+"""Pools of the suites that are built from packages, kept as Parquet so that loading takes a second.
+
+A file is named by a hash of all it depends on: the card, the archives' hashes, the version of the source that
+reads them and of the rules here. `datasets.load_dataset("parquet", data_files=...)` reads it too; the column
+`split` says pool or test, and the schema's metadata under the key "iptkit" holds the card and the shots per
+label.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iptkit import downloads, fewshot, paths, progress
+from iptkit.examples import Card, Example
+
+RULES = 1  # version of make_pool and of the texts made here
+MAX_INPUT, MAX_TARGET = 120, 48  # SmolLM2 tokens, as estimated by `estimate_tokens`
+CHARACTERS_PER_TOKEN = 3  # low on purpose: English has about 4
+SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("input", pa.string()),
+        ("targets", pa.list_(pa.string())),
+        ("options", pa.list_(pa.string())),
+    ]
+)
+
+
+def load(cards: Sequence[Card]) -> list[fewshot.Pool]:
+    """Return the pools of tasks that have a source, building those that are not cached.
+
+    Raises: what `downloads.fetch` raises.
+    """
+    missing = [card for card in cards if not cache_file(card).is_file()]
+    if missing:
+        build(missing)
+    return [_read(cache_file(card)) for card in cards]
+
+
+def build(cards: Sequence[Card]) -> None:
+    """Read the archives and write the pools of these tasks."""
+    downloads.fetch_all(dict.fromkeys(name for card in cards for name in card.packages))
+    with progress.track("build tasks", total=len(cards), unit="task") as bar:
+        for card in sorted(
+            cards, key=lambda card: card.origin
+        ):  # neighbours share what their source has parsed
+            _write(fewshot.make_pool(examples(card), card), card, cache_file(card))
+            bar.update(1, note=card.id)
+    for origin in {card.origin for card in cards}:
+        for value in vars(_source(origin)).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+
+
+def cache_file(card: Card) -> Path:
+    """Return where the pool of a task is kept."""
+    depends = {
+        "card": vars(card),
+        "rules": RULES,
+        "source": _source(card.origin).VERSION,
+        "archives": [downloads.package(name).sha256 for name in card.packages],
+        "sizes": [fewshot.TEST_SIZE, fewshot.POOL_SIZE, MAX_INPUT, MAX_TARGET],
+    }
+    version = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
+    return paths.tasks_dir() / f"{card.id}-{version}.parquet"
+
+
+def examples(card: Card) -> Iterator[Example]:
+    """Make examples from the rows of the task's source, leaving out those of more than 120 + 48 tokens."""
+    for row in _source(card.origin).rows(card.id):
+        options = tuple(row.get("options", card.labels))
+        targets = tuple(row["targets"]) if "targets" in row else (row["target"],)
+        targets = tuple(
+            target for target in dict.fromkeys(targets) if target and estimate_tokens(target) <= MAX_TARGET
+        )
+        text = card.template.format(**row) + _choices(card.category, options)
+        if targets and estimate_tokens(text) <= MAX_INPUT:
+            yield Example(text, targets, options)
+
+
+def estimate_tokens(text: str) -> float:
+    """Return about how many SmolLM2 tokens a text has, rather too many; each digit is a token of its own."""
+    num_digits = sum(map(str.isdigit, text))
+    return num_digits + (len(text) - num_digits) / CHARACTERS_PER_TOKEN
+
+
+def _choices(category: str, options: Iterable[str]) -> str:
+    if category == "cls":
+        return "\nChoices: " + ", ".join(options)
+    return "\nChoices:" + "".join(f"\n- {option}" for option in options) if category == "mcqa" else ""
+
+
+def _source(origin: str):
+    return importlib.import_module(f"iptkit.sources.{origin}")
+
+
+def _write(pool: fewshot.Pool, card: Card, file: Path) -> None:
+    rows = [*(("pool", row) for row in pool.rows), *(("test", row) for row in pool.test)]
+    columns = [
+        [split for split, _ in rows],
+        *([getattr(row, name) for _, row in rows] for name in SCHEMA.names[1:]),
+    ]
+    about = json.dumps({"card": vars(card), "shots": pool.shots}, ensure_ascii=False)
+    table = pa.table(columns, schema=SCHEMA.with_metadata({"iptkit": about}))
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    pq.write_table(table, draft, compression="zstd")
+    os.replace(draft, file)
+
+
+def _read(file: Path) -> fewshot.Pool:
+    table = pq.read_table(file)
+    shots = json.loads(table.schema.metadata[b"iptkit"])["shots"]
+    splits, inputs, targets, options = (table.column(name).to_pylist() for name in SCHEMA.names)
+    rows = [Example(*row) for row in zip(inputs, map(tuple, targets), map(tuple, options), strict=True)]
+    num_pool = splits.count("pool")
+    return fewshot.Pool(rows[:num_pool], rows[num_pool:], shots)

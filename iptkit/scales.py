@@ -1,0 +1,71 @@
+"""How large a run is: `smoke` (proves that it runs), `lesson` (the course on two CPU cores), `full` (all of core36), `paper` (a GPU).
+
+The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from iptkit import paths
+from iptkit.subspace import SubspaceConfig
+from iptkit.train import FitConfig
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of the whole study.
+
+    Attributes:
+      backbone, suite: names for backbones.load and tasks.load_suite.
+      seen, unseen: task ids; empty = the suite's random split.
+      prompt_length: n >= 1.  dims: intrinsic dimensions d_I.  main_dim: the d_I that the controls are run at.
+      seeds: few-shot samples of prompt tuning and IST.  test_examples: first so many of each test set.
+      prompt, msf, ist: training of prompts, auto-encoder, codes.  subspace: shape of the auto-encoder (its d_I is replaced by `dims`).
+    """
+
+    name: str
+    backbone: str
+    suite: str
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+    prompt_length: int
+    seeds: tuple[int, ...]
+    dims: tuple[int, ...]
+    main_dim: int
+    test_examples: int
+    prompt: FitConfig
+    msf: FitConfig
+    ist: FitConfig
+    subspace: SubspaceConfig
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
+            raise ValueError(f"scale {self.name!r}: prompt_length and test_examples must be >= 1, seeds and dims not empty")
+        if self.main_dim not in self.dims:
+            raise ValueError(f"scale {self.name!r}: main_dim {self.main_dim} is not among its dims {self.dims}")
+
+
+def load(name: str = "lesson", **changes: Any) -> Scale:
+    """The scale `name`; the environment variable IPTKIT_SCALE, where set, takes the place of `name`.
+
+    Args:
+      changes: fields of Scale to replace, e.g. seeds=(0, 1).
+    Raises:
+      ValueError: unknown scale (lists the known ones).
+    Example:
+      >>> load("smoke").backbone
+      'tiny-causal'
+    """
+    name = os.environ.get("IPTKIT_SCALE") or name
+    known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
+    if name not in known:
+        raise ValueError(f"scale {name!r} is unknown; choose one of {', '.join(known)} (parameter `scale` or IPTKIT_SCALE)")
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items() if k != "about"}
+    for key, kind in (("prompt", FitConfig), ("msf", FitConfig), ("ist", FitConfig), ("subspace", SubspaceConfig)):
+        fields[key] = kind(**fields[key])
+    return replace(Scale(name=name, **fields), **changes)

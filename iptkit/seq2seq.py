@@ -1,0 +1,90 @@
+"""Log-likelihoods and greedy answers in encoder-decoder models (BART, T5).
+
+The encoder reads [prompt, text] once per row, however many answers that row has; the decoder runs once per answer, with
+the states of its row. Prompt tuning in T5: Lester et al. 2021 (arXiv 2104.08691), section 2; IPT uses BART: Qin et al.
+2021 (arXiv 2110.07867).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from iptkit.backbones import Backbone, quiet_transformers
+from iptkit.prompts import Prompt
+
+if TYPE_CHECKING:
+    from iptkit.engine import Row
+
+# A hub model's own settings (BART: 4 beams, no repeated trigram, a forced first token) must not steer a greedy answer.
+PLAIN_GREEDY = {
+    "do_sample": False, "num_beams": 1, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0,
+    "forced_bos_token_id": None, "forced_eos_token_id": None, "early_stopping": False, "length_penalty": 1.0,
+}
+
+
+def log_likelihoods(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """log p(answer | prompt, text) of every answer of every row; gradients flow into the prompt.
+
+    Args:
+      prompt: embeds [B, n, d], one prompt per row.  rows: B rows.
+    Returns:
+      ([B, K] summed token log-likelihoods, -inf where a row has fewer than K answers; [B, K] answer tokens).
+    """
+    device, num_answers = backbone.device, max(len(row.answers) for row in rows)
+    slots = [b * num_answers + k for b, row in enumerate(rows) for k in range(len(row.answers))]
+    owner = torch.tensor([slot // num_answers for slot in slots], device=device)  # [A] row of each answer
+    targets, present = _padded([answer for row in rows for answer in row.answers], device)  # [A, T]
+    start = targets.new_full((len(targets), 1), backbone.model.config.decoder_start_token_id)
+    states, mask = _encode(backbone, prompt, rows)
+    logits = backbone.model(  # right padding needs no decoder mask: nothing to its left can see it
+        encoder_outputs=BaseModelOutput(last_hidden_state=states.index_select(0, owner)),
+        attention_mask=mask[owner], decoder_input_ids=torch.cat([start, targets[:, :-1]], 1), use_cache=False,
+    ).logits[present]  # [tokens, V]
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    chosen = logits.gather(1, targets[present][:, None])[:, 0] - logits.logsumexp(-1)
+    slot = torch.tensor(slots, device=device)[:, None].expand_as(targets)[present]
+    sums = chosen.new_zeros(len(rows) * num_answers).index_add(0, slot, chosen)
+    tokens = torch.bincount(slot, minlength=len(sums))
+    return sums.masked_fill(tokens == 0, -torch.inf).view(len(rows), -1), tokens.view(len(rows), -1)
+
+
+@torch.no_grad()
+def greedy(backbone: Backbone, prompt: Prompt, rows: Sequence[Row], max_tokens: Sequence[int]) -> list[str]:
+    """The model's own answers (first line), each row cut at its own max_tokens.
+
+    Args:
+      prompt: embeds [B, n, d].  rows: B rows (their answers are not looked at).  max_tokens: B limits, >= 1.
+    """
+    states, mask = _encode(backbone, prompt, rows)
+    with quiet_transformers():
+        ids = backbone.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=mask,
+            decoder_start_token_id=backbone.model.config.decoder_start_token_id, eos_token_id=backbone.eos,
+            pad_token_id=backbone.tokenizer.pad_token_id, max_new_tokens=max(max_tokens), **PLAIN_GREEDY)
+    cut = [row[1: 1 + most] for row, most in zip(ids.tolist(), max_tokens, strict=True)]  # without the start token
+    texts = (backbone.tokenizer.decode(row, skip_special_tokens=True) for row in cut)
+    return [text.strip().split("\n")[0].strip() for text in texts]
+
+
+def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Encoder states [B, n + L, d] and mask [B, n + L] of [prompt, text]."""
+    ids, present = _padded([row.text for row in rows], backbone.device)
+    table = backbone.model.get_input_embeddings()
+    scale = getattr(table, "embed_scale", 1.0)  # some BARTs multiply token embeddings; the prompt lives among them
+    embeds = torch.cat([prompt.embeds.to(table.weight.dtype) * scale, table(ids)], 1)
+    mask = torch.cat([present.new_ones(len(rows), prompt.length), present], 1).long()
+    return backbone.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask).last_hidden_state, mask
+
+
+def _padded(lists: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids [B, L] with zeros to the right, and which of them are real [B, L]."""
+    longest = max(map(len, lists))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in lists], device=device)
+    lengths = torch.tensor([len(row) for row in lists], device=device)
+    return ids, torch.arange(longest, device=device) < lengths[:, None]

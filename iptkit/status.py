@@ -1,0 +1,198 @@
+"""How far a run is and how long it will take: one line, rewritten at a terminal, repeated at times elsewhere.
+
+The notebooks run in another process and report through a status file (see progress); expected times per
+notebook come from data/timings.json and are corrected by the speed of the notebooks that are already done.
+"""
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from iptkit import progress
+
+SECONDS_BETWEEN_LINES = 15.0
+REFRESH_SECONDS = {True: 0.5, False: 1.0}  # at a terminal, elsewhere
+FEWEST_SECONDS = 3.0  # of work, before a speed means something
+SPEED_LIMITS = (0.2, 5.0)
+CACHED = 0.25  # a notebook done in less than this part of its expected time was served from the step cache
+
+
+def clock(seconds: float) -> str:
+    """Write a time as people do.
+
+    >>> clock(45), clock(370), clock(3725)
+    ('0:45', '6:10', '1:02:05')
+    """
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def step_left(state: Mapping | None, now: float) -> float | None:
+    """Estimate the seconds left in a step from its speed so far.
+
+    Args:
+      state: what `progress.read_status` gave.
+      now: current time in seconds since 1970.
+    Returns: seconds, or None while nothing can be said.
+    """
+    if state is None or not state["total"] or state["done"] >= state["total"]:
+        return None
+    worked, done = state["time"] - state["started"], state["done"] - state["initial"]
+    if worked < FEWEST_SECONDS or done <= 0:
+        return None
+    return max(0.0, (state["total"] - state["done"]) * worked / done - max(0.0, now - state["time"]))
+
+
+def run_left(
+    expected: Mapping[str, float],
+    finished: Mapping[str, float],
+    waiting: Sequence[str],
+    elapsed: float,
+    step: float | None = None,
+) -> float | None:
+    """Estimate the seconds left in the whole run.
+
+    Args:
+      expected: measured seconds of each notebook on the reference machine.
+      finished: seconds that each finished notebook took here.
+      waiting: names of the running notebook and of those after it.
+      elapsed: seconds that the running notebook has taken so far.
+      step: seconds left in its current step, if known.
+    Returns: seconds, or None if a waiting notebook has no expected time.
+    """
+    if not waiting or any(name not in expected for name in waiting):
+        return None
+    known = [n for n in finished if n in expected and finished[n] >= CACHED * expected[n]]
+    speed = sum(finished[n] for n in known) / sum(expected[n] for n in known) if known else 1.0
+    speed = min(max(speed, SPEED_LIMITS[0]), SPEED_LIMITS[1])
+    current = max(expected[waiting[0]] * speed - elapsed, step or 0.0, 0.0)
+    return current + speed * sum(expected[name] for name in waiting[1:])
+
+
+class Display:
+    """Shows the status line from a thread of its own while the caller runs notebooks.
+
+    Args:
+      names: the notebooks of this run in order, as in `expected`.
+      expected: seconds of each notebook on the reference machine; may be empty.
+      status_file: where the notebooks report.
+      stream: where to write (default: stdout).
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        expected: Mapping[str, float],
+        status_file: Path,
+        stream: TextIO | None = None,
+    ):
+        self._names, self._expected, self._file = list(names), expected, status_file
+        self._stream = stream or sys.stdout
+        self._is_terminal = self._stream.isatty()
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+        self._finished: dict[str, float] = {}
+        self._current, self._title, self._cell, self._last = "", "", "", ""
+        self._started = self._cell_started = self._said = time.time()
+
+    def __enter__(self) -> "Display":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._erase()
+
+    def start(self, name: str, title: str) -> None:
+        """Say that a notebook (or another piece of work) begins."""
+        self._file.unlink(missing_ok=True)
+        with self._lock:
+            self._current, self._title, self._cell = name, title, ""
+            self._started = self._cell_started = self._said = time.time()
+        if not self._is_terminal:
+            self.say(f"{title} | started")
+
+    def cell(self, number: int, total: int) -> None:
+        """Say that a cell of the running notebook begins."""
+        with self._lock:
+            self._cell, self._cell_started = f"cell {number}/{total}", time.time()
+
+    def finish(self, seconds: float, word: str = "done") -> None:
+        """Say that the running piece is finished."""
+        with self._lock:
+            self._finished[self._current] = seconds
+            title, self._title = self._title, ""
+        self.say(f"{title} | {word} in {clock(seconds)}")
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        with self._lock:
+            self._erase()
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+            self._said = time.time()
+
+    def line(self, now: float) -> str:
+        """Return the status line of this moment, empty if nothing runs."""
+        if not self._title:
+            return ""
+        state = progress.read_status(self._file)
+        is_over = state is not None and state["total"] is not None and state["done"] >= state["total"]
+        if is_over and state["time"] < self._cell_started:
+            state = None  # left over from an earlier cell
+        step = step_left(state, now)
+        whole = self._run_left(now, step)
+        parts = [
+            self._title,
+            self._cell,
+            describe(state),
+            "" if step is None else f"{clock(step)} left",
+            f"{clock(now - self._started)} so far" if step is None and whole is None else "",
+            "" if whole is None else f"whole run ~{clock(whole)} left",
+        ]
+        return " | ".join(part for part in parts if part)
+
+    def _run_left(self, now: float, step: float | None) -> float | None:
+        if self._current in self._names:
+            waiting = self._names[self._names.index(self._current) :]
+            return run_left(self._expected, self._finished, waiting, now - self._started, step)
+        whole = run_left(self._expected, self._finished, self._names, 0.0)  # still before the first notebook
+        return None if whole is None else whole + (step or 0.0)
+
+    def _repeat(self) -> None:
+        while not self._stop.wait(REFRESH_SECONDS[self._is_terminal]):
+            with self._lock:
+                now = time.time()
+                text = self.line(now)
+                if not text:
+                    continue
+                if self._is_terminal:
+                    width = shutil.get_terminal_size().columns - 1
+                    self._stream.write(f"\r{text[:width]}\x1b[K")
+                    self._stream.flush()
+                elif now - self._said >= SECONDS_BETWEEN_LINES:
+                    self._stream.write(f"{text}\n")
+                    self._stream.flush()
+                    self._said = now
+
+    def _erase(self) -> None:
+        if self._is_terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+def describe(state: Mapping | None) -> str:
+    """Write a status in words: "fit 36 tasks 120/300, loss 1.23"."""
+    if state is None:
+        return ""
+    factor, unit, form = (1e6, " MB", ".1f") if state["unit"] == "B" else (1, "", ".0f")
+    amount = format(state["done"] / factor, form)
+    if state["total"] is not None:
+        amount = f"{amount}/{format(state['total'] / factor, form)}"
+    return f"{state['label']} {amount}{unit}" + (f", {state['note']}" if state["note"] else "")

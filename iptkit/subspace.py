@@ -1,0 +1,216 @@
+"""Intrinsic Prompt Tuning: find one small subspace for the prompts of many tasks (MSF), then tune d_I numbers in it (IST).
+
+Qin et al. 2021, "Exploring Universal Intrinsic Task Subspace via Prompt Tuning" (arXiv 2110.07867). With p = vec(P) in R^D, D = n*d:
+    encoder  z  = W1 p + b1                      linear
+    decoder  p* = W3 tanh(W2 z + b2) + b3        d_I -> hidden -> D
+    MSF      L  = mean over tasks of L_LM(p*) + recon_weight * mean((p* - p)^2);  only the auto-encoder trains
+    IST      the decoder is frozen, z (d_I numbers per run) trains on L_LM alone
+What differs from the released code, on purpose: prompts are standardised over the bank (mean and one standard deviation), tasks are
+balanced in every batch, losses are means, and a missing prompt is an error (there it silently became noise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from iptkit.engine import Engine
+from iptkit.prompts import FixedPrompt, Prompt
+from iptkit.train import Fit, FitConfig, Run, fit
+
+
+@dataclass(frozen=True)
+class SubspaceConfig:
+    """Shape of the subspace. intrinsic_dim = d_I >= 1; hidden >= 1 (the paper: 768 for BART-base); recon_weight >= 0; task_weight >= 0."""
+
+    intrinsic_dim: int = 5
+    hidden: int = 256
+    recon_weight: float = 1.0
+    task_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.intrinsic_dim < 1 or self.hidden < 1:
+            raise ValueError(f"SubspaceConfig needs intrinsic_dim >= 1 and hidden >= 1, got {self.intrinsic_dim} and {self.hidden}")
+        if self.recon_weight < 0 or self.task_weight < 0 or self.recon_weight + self.task_weight == 0:
+            raise ValueError("SubspaceConfig.recon_weight and task_weight must be >= 0 and not both 0, "
+                             f"got {self.recon_weight} and {self.task_weight}")
+
+
+class Decoder(nn.Module):
+    """z [B, d_I] -> standardised prompt [B, D]: W3 tanh(W2 z + b2) + b3."""
+
+    def __init__(self, intrinsic_dim: int, hidden: int, size: int, generator: torch.Generator):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(intrinsic_dim, hidden), nn.Linear(hidden, size)
+        for layer in (self.inner, self.outer):
+            _default_init(layer, generator)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: [B, d_I] -> [B, D]."""
+        return self.outer(torch.tanh(self.inner(z)))
+
+
+class AutoEncoder(nn.Module):
+    """The auto-encoder of MSF over a bank of trained prompts; a prompt source whose parameters all runs share.
+
+    Args:
+      bank: [T, n, d], one trained prompt per task (row t belongs to run t).
+      config: shape and weights.  generator: start of the weights.
+    Raises:
+      ValueError: a prompt of the bank is missing (not finite) or the bank has the wrong shape.
+    Example:
+      >>> bank = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(0))
+      >>> AutoEncoder(bank, SubspaceConfig(2, 16), torch.Generator().manual_seed(0))(torch.arange(6)).embeds.shape
+      torch.Size([6, 4, 8])
+    """
+
+    per_run = False
+
+    def __init__(self, bank: Tensor, config: SubspaceConfig, generator: torch.Generator):
+        super().__init__()
+        check_bank(bank)
+        self.config = config
+        tasks, self.n, self.d = bank.shape
+        flat = bank.detach().float().flatten(1)
+        self.register_buffer("mean", flat.mean(0))
+        self.register_buffer("std", (flat - flat.mean(0)).square().mean().sqrt().clamp_min(1e-6))
+        self.register_buffer("flat", (flat - self.mean) / self.std)
+        self.encoder = nn.Linear(self.n * self.d, config.intrinsic_dim)
+        _default_init(self.encoder, generator)
+        self.decoder = Decoder(config.intrinsic_dim, config.hidden, self.n * self.d, generator)
+
+    def encode(self, prompts: Tensor) -> Tensor:
+        """prompts: [B, n, d] -> z [B, d_I]."""
+        return self.encoder((prompts.float().flatten(1) - self.mean) / self.std)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z: [B, d_I] -> prompts [B, n, d]."""
+        return (self.mean + self.std * self.decoder(z)).view(-1, self.n, self.d)
+
+    def forward(self, runs: Tensor) -> Prompt:
+        """The reconstructed prompts of the runs' tasks: runs [B] -> embeds [B, n, d] (each task is decoded once)."""
+        used, where = runs.unique(return_inverse=True)
+        return Prompt(self.decode(self.encoder(self.flat[used])).index_select(0, where))
+
+    def codes(self) -> Tensor:
+        """[T, d_I] codes of the bank, without gradient."""
+        with torch.no_grad():
+            return self.encoder(self.flat)
+
+    def reconstruction(self) -> Tensor:
+        """Mean squared error over the standardised bank (1.0 = no better than the mean prompt)."""
+        return (self.decoder(self.encoder(self.flat)) - self.flat).square().mean()
+
+    def penalty(self) -> Tensor:
+        """The reconstruction part of the MSF objective."""
+        return self.config.recon_weight * self.reconstruction()
+
+
+class IntrinsicPrompt(nn.Module):
+    """d_I free numbers per run, mapped to a prompt by a frozen decoder (IST).
+
+    z = center + scale * u, and u [R, d_I] is all that trains; with center = mean code and scale = spread of the codes, u = 0 is "the mean
+    code without tuning" and u = 1 one standard deviation away.
+
+    Args:
+      autoencoder: a trained (or, as a control, an untrained) AutoEncoder; it is frozen here.
+      runs: R.
+    """
+
+    per_run = True
+
+    def __init__(self, autoencoder: AutoEncoder, runs: int):
+        super().__init__()
+        codes = autoencoder.codes()
+        self.autoencoder = autoencoder.requires_grad_(False)
+        self.register_buffer("center", codes.mean(0))
+        self.register_buffer("scale", codes.std(0).clamp_min(1e-3))
+        self.u = nn.Parameter(torch.zeros(runs, codes.shape[1]))
+
+    def forward(self, runs: Tensor) -> Prompt:
+        """runs: [B] -> embeds [B, n, d] (each run is decoded once)."""
+        used, where = runs.unique(return_inverse=True)
+        return Prompt(self.autoencoder.decode(self.z(used)).index_select(0, where))
+
+    def z(self, runs: Tensor) -> Tensor:
+        """[B, d_I] intrinsic vectors."""
+        return self.center + self.scale * self.u.index_select(0, runs)
+
+
+def find(engine: Engine, bank: Tensor, runs: Sequence[Run], config: SubspaceConfig, fit_config: FitConfig,
+         generator: torch.Generator, checkpoint: Path | None = None, label: str = "MSF") -> tuple[AutoEncoder, Fit]:
+    """Multi-task subspace finding: train the auto-encoder on the bank [T, n, d] and the tasks' own examples.
+
+    Raises: ValueError if the bank and the runs differ in number, or a prompt is missing.
+    """
+    if len(bank) != len(runs):
+        raise ValueError(f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given; train the missing prompts first")
+    autoencoder = AutoEncoder(bank, config, generator).to(engine.backbone.device)
+    return autoencoder, fit(engine, autoencoder, runs, fit_config, checkpoint, label)
+
+
+def tune(engine: Engine, autoencoder: AutoEncoder, runs: Sequence[Run], fit_config: FitConfig, checkpoint: Path | None = None,
+         label: str = "IST") -> tuple[IntrinsicPrompt, Fit]:
+    """Intrinsic subspace tuning: train d_I numbers per run through the frozen decoder."""
+    source = IntrinsicPrompt(autoencoder, len(runs)).to(engine.backbone.device)
+    return source, fit(engine, source, runs, fit_config, checkpoint, label)
+
+
+# ---- controls ----------------------------------------------------------------------------------------------------------------
+def mean_code(autoencoder: AutoEncoder, runs: int) -> FixedPrompt:
+    """The prompt at the mean of all codes, without any tuning, for every run."""
+    with torch.no_grad():
+        return FixedPrompt(autoencoder.decode(autoencoder.codes().mean(0, keepdim=True)).expand(runs, -1, -1))
+
+
+def mean_prompt(bank: Tensor, runs: int) -> FixedPrompt:
+    """The mean of the trained prompts [T, n, d], for every run."""
+    check_bank(bank)
+    return FixedPrompt(bank.mean(0, keepdim=True).expand(runs, -1, -1))
+
+
+def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Generator) -> AutoEncoder:
+    """The same auto-encoder with untrained weights, centred and scaled by the bank: only the learned directions are missing.
+
+    This is a stronger control than the paper's, whose random decoder knows nothing of the trained prompts. The decoder's rows are rescaled
+    so that codes of unit size move the prompt as far as the trained prompts lie from their mean.
+    """
+    autoencoder = AutoEncoder(bank, config, generator)
+    with torch.no_grad():
+        spread = autoencoder.decoder(autoencoder.codes()).std(0).square().mean().sqrt()
+        autoencoder.decoder.outer.weight /= spread
+        autoencoder.decoder.outer.bias -= autoencoder.decoder(autoencoder.codes().mean(0, keepdim=True))[0]  # centre on the mean prompt
+    return autoencoder
+
+
+def check_bank(bank: Tensor) -> None:
+    """Raise ValueError unless `bank` is [T, n, d] and finite."""
+    if bank.dim() != 3 or len(bank) < 2:
+        raise ValueError(f"the prompt bank has shape {tuple(bank.shape)}; give [tasks, prompt_length, width] with at least 2 tasks")
+    missing = (~torch.isfinite(bank)).flatten(1).any(1).nonzero().flatten().tolist()
+    if missing:
+        raise ValueError(f"the prompts of tasks {missing} are missing (not finite); train them with prompt tuning first")
+
+
+def num_parameters(intrinsic_dim: int, prompt_size: int, hidden: int = 768) -> dict[str, int]:
+    """Numbers in the auto-encoder, as in the paper's released shapes (prompt_size D = 76,800, hidden 768).
+
+    Example:
+      >>> num_parameters(5, 76800)["total"]
+      59447813
+    """
+    encoder = intrinsic_dim * prompt_size + intrinsic_dim
+    decoder = intrinsic_dim * hidden + hidden + hidden * prompt_size + prompt_size
+    return {"encoder": encoder, "decoder": decoder, "total": encoder + decoder}
+
+
+def _default_init(layer: nn.Linear, generator: torch.Generator) -> None:
+    """PyTorch's own default for linear layers, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), from an explicit generator."""
+    bound = layer.in_features**-0.5
+    with torch.no_grad():
+        for p in (layer.weight, layer.bias):
+            p.copy_((torch.rand(p.shape, generator=generator) * 2 - 1) * bound)

@@ -1,0 +1,167 @@
+"""Tasks: the one place to get them from.
+
+A suite is a named list of tasks. `core36` is read from nine small packages on first use and then kept as
+Parquet; `tiny` lies in data/tiny; a path to a .jsonl file, or to a folder of them, is the user's own suite.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from iptkit import fewshot, paths, pools
+from iptkit.examples import CATEGORIES, METRICS, Card, Example, Task, card_from
+from iptkit.jsonl import check_jsonl, read_card, read_jsonl
+
+__all__ = [
+    "CATEGORIES",
+    "METRICS",
+    "SUITES",
+    "Card",
+    "Example",
+    "Split",
+    "Task",
+    "check_jsonl",
+    "list_cards",
+    "load_suite",
+    "load_task",
+    "read_jsonl",
+    "split",
+]
+
+SUITES = ("core36", "tiny")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which tasks of a suite train the subspace and which are held out; no leakage group is on both sides."""
+
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+
+def list_cards(suite: str | Path = "core36") -> list[Card]:
+    """Return the cards of a suite, in its order.
+
+    Raises: ValueError for an unknown suite, FileNotFoundError for a path that is not there.
+    """
+    return [card for card, _ in _entries(suite)]
+
+
+def load_suite(
+    name: str | Path = "core36",
+    seed: int = 0,
+    only: Sequence[str] | None = None,
+    max_test: int = fewshot.TEST_SIZE,
+    max_dev: int | None = None,
+) -> list[Task]:
+    """Return the tasks of a suite with the few-shot sets of a seed; what is missing is fetched and built.
+
+    Args:
+      name: "core36", "tiny", or a path to a .jsonl file or a folder of them.
+      seed: draws train, train_new and dev; the test set does not depend on it.
+      only: ids of the tasks wanted, None for all.
+      max_test: longest test set, 1 to 256.
+      max_dev: longest dev set, None for all of it.
+    Raises: ValueError for unknown names or ids or broken lines; FileNotFoundError for absent files.
+
+    >>> [task.id for task in load_suite("tiny", only=["tiny-plural"])]
+    ['tiny-plural']
+    """
+    _check_limit("max_test", max_test)
+    _check_limit("max_dev", 1 if max_dev is None else max_dev)
+    entries = _select(_entries(name), only, name)
+    if name == "core36":
+        found = pools.load([card for card, _ in entries])
+    else:
+        found = [fewshot.make_pool(read_jsonl(file), card) for card, file in entries]
+    return [
+        _task(card, pool, seed, max_test, max_dev) for (card, _), pool in zip(entries, found, strict=True)
+    ]
+
+
+def load_task(task_id: str, seed: int = 0, suite: str | Path = "core36") -> Task:
+    """Return one task of a suite; see `load_suite`."""
+    return load_suite(suite, seed, only=[task_id])[0]
+
+
+def split(name: str = "random", suite: str = "core36") -> Split:
+    """Return a split of a suite into seen and unseen tasks.
+
+    Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, no
+      leakage group on both sides.
+
+    >>> len(split("random", "core36").unseen)
+    8
+    """
+    _one_of_suites(suite)
+    file = paths.data_dir() / "splits" / f"{suite}.json"
+    splits = json.loads(file.read_text(encoding="utf-8"))
+    if name not in splits:
+        raise ValueError(f"suite {suite} has no split {name!r}; there are: {', '.join(splits)}")
+    sides = Split(tuple(splits[name]["seen"]), tuple(splits[name]["unseen"]))
+    group_of = {card.id: card.group for card in list_cards(suite)}
+    if sorted(sides.seen + sides.unseen) != sorted(group_of):
+        raise ValueError(f"{file.name}, split {name!r}: every task of {suite} must be on exactly one side")
+    crossing = {group_of[task] for task in sides.seen} & {group_of[task] for task in sides.unseen}
+    if crossing:
+        raise ValueError(
+            f"{file.name}, split {name!r}: leakage groups on both sides: {', '.join(sorted(crossing))}"
+        )
+    return sides
+
+
+def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int | None) -> Task:
+    sets = fewshot.sample(pool, card, seed)
+    sets["dev"] = sets["dev"][:max_dev]
+    return fewshot.make_task(card, seed, {**sets, "test": tuple(pool.test[:max_test])})
+
+
+def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
+    """Return the cards of a suite, each with the file of its examples (none for core36, which is built)."""
+    if str(suite) not in SUITES:
+        entries = [(read_card(file, read_jsonl(file)), file) for file in _jsonl_files(suite)]
+        if len({card.id for card, _ in entries}) < len(entries):
+            raise ValueError(f"{suite}: two tasks have the same id; give each .card.json its own")
+        return entries
+    file = paths.data_dir() / "cards" / f"{suite}.json"
+    cards = [card_from(fields, file.name) for fields in json.loads(file.read_text(encoding="utf-8"))]
+    return [(card, paths.data_dir() / suite / f"{card.id}.jsonl") for card in cards]
+
+
+def _jsonl_files(suite: str | Path) -> list[Path]:
+    path = Path(suite).expanduser()
+    if path.suffix != ".jsonl" and not path.is_dir():
+        _one_of_suites(str(suite))
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise FileNotFoundError(f"the folder {path} holds no .jsonl files; put one file per task there")
+    return files
+
+
+def _one_of_suites(name: str) -> None:
+    if name not in SUITES:
+        raise ValueError(
+            f"no suite is called {name!r}; there are: {', '.join(SUITES)}, or give the path of a .jsonl file "
+            "or of a folder of them"
+        )
+
+
+def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite: str | Path):
+    if only is None:
+        return entries
+    by_id = {card.id: (card, file) for card, file in entries}
+    for task_id in only:
+        if task_id not in by_id:
+            close = get_close_matches(task_id, by_id, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ";"
+            raise ValueError(
+                f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list` names them all"
+            )
+    return [by_id[task_id] for task_id in only]
+
+
+def _check_limit(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} is {value}, allowed are integers from 1 on")

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import iptkit
+from iptkit import cli, downloads, pipeline
+
+
+@pytest.fixture
+def iptkit_command(tmp_path, monkeypatch):
+    """Run a command in this process, with an empty cache; return exit code and output."""
+    monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
+    for variable in ("IPTKIT_STEPS", "IPTKIT_SCALE", "IPTKIT_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run(*words):
+        result = CliRunner().invoke(cli.app, list(words), prog_name="iptkit")
+        return result.exit_code, result.output
+
+    return run
+
+
+def test_version_and_help(iptkit_command):
+    assert iptkit_command("--version") == (0, f"iptkit {iptkit.__version__}\n")
+    code, text = iptkit_command("--help")
+    assert code == 0 and all(name in text for name in ("run", "tasks", "fetch", "doctor"))
+    assert "--only" in iptkit_command("run", "--help")[1]
+
+
+def test_python_m_iptkit():
+    done = subprocess.run(
+        [sys.executable, "-m", "iptkit", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"iptkit {iptkit.__version__}\n"
+
+
+def test_tasks_list(iptkit_command):
+    code, text = iptkit_command("tasks", "list", "--suite", "tiny")
+    assert code == 0 and text.splitlines()[-1] == "8 tasks"
+    assert "accuracy" in text and "tiny-" in text
+
+
+def test_tasks_show(iptkit_command):
+    code, text = iptkit_command("tasks", "show", "tiny-plural", "--suite", "tiny", "--examples", "2")
+    assert code == 0 and "train 32" in text.replace("train 8", "train 32")
+    assert text.count("->") == 2 and "licence" in text and "leakage group" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["tasks", "show", "nothing", "--suite", "tiny"], "nothing"),
+        (["tasks", "list", "--suite", "huge"], "huge"),
+        (["tasks", "check", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["run", "--scale", "huge"], "huge"),
+        (["run", "--scale", "smoke", "--only", "77"], "no notebook"),
+    ],
+)
+def test_wrong_wishes_give_one_message_and_no_traceback(iptkit_command, tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    code, text = iptkit_command(*words)
+    assert code == 2 and text.startswith("iptkit: ") and told in text and "Traceback" not in text
+
+
+def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text(
+        '{"input": "1 + 1 =", "target": "2"}\n{"input": "1 + 2 =", "target": "3"}\n', encoding="utf-8"
+    )
+    bad.write_text('{"input": "", "target": "2"}\n{"inputs": "x"}\n', encoding="utf-8")
+    assert iptkit_command("tasks", "check", str(good))[0] == 0
+    code, text = iptkit_command("tasks", "check", str(tmp_path))
+    assert code == 1 and "bad.jsonl:1" in text and "bad.jsonl:2" in text and "nothing was changed" in text
+    (tmp_path / "empty").mkdir()
+    code, text = iptkit_command("tasks", "check", str(tmp_path / "empty"))
+    assert code == 2 and "no .jsonl file" in text
+
+
+def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
+    seen = []
+
+    def run(*wishes):
+        seen.append(wishes)
+        return pipeline.Report("smoke", tmp_path, {}, {}, error="it failed" if len(seen) > 1 else "")
+
+    monkeypatch.setattr(pipeline, "run", run)
+    words = ["run", "--scale", "smoke", "--only", "05,06", "--out", str(tmp_path), "--device", "cpu"]
+    assert iptkit_command(*words) == (0, "")
+    assert seen == [("smoke", ["05", "06"], tmp_path, "cpu", 1800)]
+    assert iptkit_command(*words)[0] == 1
+    monkeypatch.setenv("IPTKIT_SCALE", "paper")
+    assert iptkit_command("run")[0] == 1 and seen[-1] == ("paper", None, None, "auto", 1800)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "goes on from the last finished step"),
+        (
+            ModuleNotFoundError("No module named 'papermill'", name="papermill"),
+            2,
+            "papermill is not installed",
+        ),
+        (FileNotFoundError("could not download x"), 2, "iptkit: could not download x"),
+    ],
+)
+def test_what_ends_a_run_is_told_cleanly(iptkit_command, monkeypatch, error, code, told):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr(pipeline, "run", run)
+    assert iptkit_command("run")[0] == code
+    assert told in iptkit_command("run")[1]
+
+
+def test_doctor_tells_what_is_missing_and_the_way_out(iptkit_command, tmp_path):
+    code, text = iptkit_command("doctor")
+    assert code == 0 and "TFLOP/s" in text and str(tmp_path / "cache") in text and "free disk" in text
+    assert "iptkit fetch  (gets " in text and downloads.missing()[0] in text

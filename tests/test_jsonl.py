@@ -1,0 +1,146 @@
+import json
+
+import pytest
+
+from iptkit.examples import Example
+from iptkit.jsonl import check_jsonl, read_card, read_jsonl
+
+GOOD = {"input": "What is one plus one?", "targets": ["two", "2"]}
+
+
+def write(path, *lines):
+    raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    path.write_bytes(b"\n".join(raw))
+    return path
+
+
+def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
+    file = write(
+        tmp_path / "a.jsonl",
+        b"\xef\xbb\xbf" + json.dumps(GOOD).encode(),
+        b"",
+        b"  \r",
+        {"input": "Up or down? \n", "target": " up", "options": ["up", "down"], "note": "ignored"},
+    )
+    file.write_bytes(file.read_bytes().replace(b', "options": ["up", "down"]', b""))
+    assert read_jsonl(file) == [
+        Example("What is one plus one?", ("two", "2")),
+        Example("Up or down?", ("up",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"targets": ["a"]}, "field 'input' is missing (found: targets); add it"),
+        ({"input": "q", "answer": "a"}, "field 'targets' is missing (found: input, answer); add it"),
+        (
+            {"input": 3, "target": "a"},
+            "input is of JSON type number, a string is needed; put it in double quotes",
+        ),
+        ({"input": "q", "target": None}, "target is of JSON type null, a string is needed"),
+        ({"input": "q", "targets": "a"}, "targets is of JSON type string, a list of strings is needed"),
+        ({"input": "q", "targets": ["a", True]}, "targets[1] is of JSON type true/false, a string is needed"),
+        ({"input": "q", "targets": []}, "targets has 0 entries, at least 1 are needed"),
+        ({"input": "q", "target": "a", "targets": ["a"]}, "both target and targets are given; keep targets"),
+        ({"input": " ", "target": "a"}, "input is empty; write its text or remove the line"),
+        ({"input": "q", "target": ""}, "target is empty"),
+        ({"input": "q", "targets": ["a", "a"]}, "targets names an entry twice; keep it once"),
+        (
+            {"input": "q", "target": "c", "options": ["a", "b"]},
+            "target 'c' is not one of the options ['a', 'b']",
+        ),
+        ({"input": "q", "target": "a", "options": ["a"]}, "options has 1 entries, at least 2 are needed"),
+        (
+            {"input": "q", "target": "a", "options": {"a": 1}},
+            "options is of JSON type object, a list of strings",
+        ),
+        ({"input": "q" * 2001, "target": "a"}, "input has 2001 characters, 2000 are allowed; shorten it"),
+        ({"input": "q", "target": "a" * 401}, "target has 401 characters, 400 are allowed; shorten it"),
+        (b'{"input": "q", "target": "\\ud800"}', "target holds half a character"),
+        (b'{"input": "q"', "not valid JSON ("),
+        (b'["q", "a"]', "a JSON list is given, an object in braces is needed"),
+        (
+            b'{"input": "caf\xe9", "target": "a"}',
+            "broken UTF-8 at byte 74 of the file; save the file as UTF-8",
+        ),
+    ],
+)
+def test_each_problem_is_named_with_file_line_and_way_out(tmp_path, line, problem):
+    file = write(tmp_path / "a.jsonl", GOOD, line)
+    before = file.read_bytes()
+    problems = check_jsonl(file)
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{file}:2: {problem}")
+    with pytest.raises(ValueError, match="has 1 problem.*nothing was changed"):
+        read_jsonl(file)
+    assert file.read_bytes() == before
+
+
+def test_limits_are_arguments(tmp_path):
+    file = write(tmp_path / "a.jsonl", {"input": "q" * 30, "target": "a" * 30})
+    assert check_jsonl(file) == [] and len(check_jsonl(file, max_input=20, max_target=10)) == 2
+
+
+def test_same_input_names_both_lines(tmp_path):
+    file = write(tmp_path / "a.jsonl", GOOD, b"", {"input": "what is  ONE plus one?", "target": "two"})
+    assert check_jsonl(file) == [
+        f"{file}:3: same input as line 1; keep one of them, with all answers in its targets"
+    ]
+
+
+def test_options_on_some_lines_only(tmp_path):
+    file = write(tmp_path / "a.jsonl", GOOD, {"input": "q", "target": "a", "options": ["a", "b"]})
+    assert check_jsonl(file) == [
+        f"{file}:2: this line has options, unlike line 1; give options on all lines or on none"
+    ]
+
+
+def test_empty_and_absent_files(tmp_path):
+    file = write(tmp_path / "a.jsonl", b"", b"")
+    assert check_jsonl(file) == [
+        f"{file}:1: the file is empty; write one JSON object a line, with input and targets"
+    ]
+    with pytest.raises(FileNotFoundError, match="there is no file .*b.jsonl"):
+        check_jsonl(tmp_path / "b.jsonl")
+
+
+def test_all_problems_are_found_and_the_first_twenty_shown(tmp_path):
+    file = write(tmp_path / "a.jsonl", *({"input": f"q{i}"} for i in range(30)))
+    assert len(check_jsonl(file)) == 30
+    with pytest.raises(ValueError, match="has 30 problem") as error:
+        read_jsonl(file)
+    assert str(error.value).count("is missing") == 20 and str(error.value).endswith("... and 10 more")
+
+
+@pytest.mark.parametrize(
+    ("options", "category"),
+    [((["a", "b"], ["a", "b"]), "cls"), ((["a", "b"], ["a", "c"]), "mcqa"), ((None, None), "qa")],
+)
+def test_category_is_inferred(tmp_path, options, category):
+    lines = [{"input": f"q{i}", "target": "a", "options": choice} for i, choice in enumerate(options)]
+    file = write(tmp_path / "mine.jsonl", *lines)
+    card = read_card(file, read_jsonl(file))
+    assert (card.id, card.category, card.group) == ("mine", category, "mine")
+    assert card.labels == (("a", "b") if category == "cls" else ())
+
+
+def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
+    file = write(tmp_path / "mine.jsonl", GOOD)
+    sidecar = tmp_path / "mine.card.json"
+    write(sidecar, {"category": "seq", "title": "Mine", "metric": "rouge_l"})
+    card = read_card(file, read_jsonl(file))
+    assert (card.category, card.title, card.metric, card.shots) == ("seq", "Mine", "rouge_l", 32)
+    for content, problem in [
+        ({"metric": "bleu"}, "metric is 'bleu', allowed are: accuracy"),
+        ({"colour": "red"}, "unknown field 'colour' on a card; allowed are: id"),
+        ({"category": "cls"}, "category is 'cls', but its lines look like 'qa'"),
+        ({"shots": 0}, "shots is 0, allowed is an integer from 1 on"),
+        ({"title": ""}, "card 'mine' needs a text in the field 'title'"),
+        ([], "needs one JSON object"),
+        (b"{", "not valid JSON"),
+    ]:
+        write(sidecar, content)
+        with pytest.raises(ValueError, match="mine.card.json") as error:
+            read_card(file, read_jsonl(file))
+        assert problem in str(error.value)

@@ -1,0 +1,167 @@
+import json
+
+import nbformat
+import pytest
+import toy_notebooks as toy
+from nbformat.v4 import new_output
+
+from iptkit import lessons
+
+
+@pytest.fixture
+def course(tmp_path):
+    for name in ("00_start_here", "05_subspace_finding", "06_subspace_tuning"):
+        toy.write(
+            tmp_path / f"{name}.ipynb",
+            f"# {name[:2]}. What is {name[3:]}?\nMore.",
+            toy.code("x = 1"),
+            toy.code(""),
+        )
+    (tmp_path / "notes.ipynb").write_text("{}", encoding="utf-8")
+    return lessons.find(tmp_path)
+
+
+def test_lessons_in_order_with_their_question(course):
+    assert [lesson.number for lesson in course] == ["00", "05", "06"]
+    assert course[1].title == "05 subspace finding"
+    assert course[1].question == "What is subspace_finding?"
+    assert course[1].num_code_cells == 2  # the empty one does not run
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "07_broken.ipynb").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="07_broken.ipynb is no notebook that can be read"):
+        _ = lessons.find(tmp_path)[0].question
+
+
+def test_no_notebooks_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons.paths, "PACKAGE", tmp_path / "iptkit")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no notebooks found.*checkout"):
+        lessons.folder()
+
+
+@pytest.mark.parametrize(
+    ("only", "numbers"),
+    [
+        (None, ["00", "05", "06"]),
+        (["06", " 00"], ["00", "06"]),
+        (["05_subspace_finding", "06_subspace_tuning.ipynb"], ["05", "06"]),
+    ],
+)
+def test_select(course, only, numbers):
+    assert [lesson.number for lesson in lessons.select(course, only)] == numbers
+
+
+@pytest.mark.parametrize("only", [["07"], ["5"], ["05", "subspace"]])
+def test_select_names_what_there_is(course, only):
+    with pytest.raises(ValueError, match="no notebook .*; there are: 00_start_here, 05_subspace_finding"):
+        lessons.select(course, only)
+    with pytest.raises(ValueError, match="no notebook named"):
+        lessons.select(course, [" ", ""])
+
+
+def test_unknown_parameters_are_refused(tmp_path, course):
+    lessons.check_parameters(course[0], ["scale", "device"])
+    with pytest.raises(
+        ValueError, match="00_start_here.ipynb has no parameter size; .* defines scale, seed, device"
+    ):
+        lessons.check_parameters(course[0], ["scale", "size"])
+    toy.write(tmp_path / "08_none.ipynb", "# 08. None?", parameters="")
+    with pytest.raises(ValueError, match="defines nothing"):
+        lessons.check_parameters(lessons.Lesson(tmp_path / "08_none.ipynb"), ["scale"])
+
+
+def executed(source):
+    """Return what papermill makes of a notebook, in all the ugliness that must not be committed."""
+    notebook = nbformat.read(source, as_version=4)
+    banner = toy.text("An error was met")
+    banner.metadata.tags = ["papermill-error-cell-tag"]
+    notebook.cells.insert(0, banner)
+    notebook.cells.insert(3, toy.code('scale = "lesson"', "injected-parameters", count=2))
+    notebook.metadata.update(
+        papermill={"duration": 1}, widgets={}, language_info={"name": "python", "version": "3.11.7"}
+    )
+    cell = notebook.cells[4]
+    cell.metadata.update(papermill={"duration": 1}, execution={}, tags=["nbval-check-output"])
+    cell.execution_count = 3
+    cell.outputs = [
+        toy.printed("a "),
+        toy.printed("warning", "stderr"),
+        toy.printed("b\n"),
+        new_output("execute_result", {"text/plain": "1"}, execution_count=3),
+    ]
+    return notebook
+
+
+def test_normalise(course):
+    notebook = lessons.normalise(executed(course[0].path))
+    nbformat.validate(notebook)
+    assert [cell.source for cell in notebook.cells] == [
+        cell.source for cell in nbformat.read(course[0].path, as_version=4).cells
+    ]
+    assert (
+        set(notebook.metadata) == {"kernelspec", "language_info"}
+        and "version" not in notebook.metadata.language_info
+    )
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in codes] == [1, 2, 3]
+    assert codes[1].metadata == {"tags": ["nbval-check-output"]}
+    assert [output.output_type for output in codes[1].outputs] == ["stream", "execute_result"]
+    assert codes[1].outputs[0].text == "a b\n" and codes[1].outputs[1].execution_count == 2
+
+
+@pytest.fixture
+def finished(tmp_path, course):
+    """A finished run of the course's first notebook."""
+    out = tmp_path / "runs"
+    out.mkdir()
+    nbformat.write(executed(course[0].path), out / course[0].path.name)
+    timings = {
+        "scale": "lesson",
+        "seconds": {"00_start_here": 2.0},
+        "status": {"00_start_here": "ok"},
+        "made_with": {"processor": "x"},
+    }
+    (out / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
+    return out
+
+
+def test_keep_writes_outputs_back(tmp_path, course, finished):
+    assert lessons.keep(finished, tmp_path) == [course[0].path]
+    kept = nbformat.read(course[0].path, as_version=4)
+    assert kept.cells[2].outputs[0].text == "a b\n"
+    assert course[0].path.read_text(encoding="utf-8").endswith("}\n")
+
+
+def test_keep_writes_times_into_data(tmp_path, course, finished, monkeypatch):
+    (tmp_path / "timings.json").write_text(
+        json.dumps({"smoke": {}, "lesson": {"seconds": {"05_subspace_finding": 9, "99_gone": 1}}}),
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
+    monkeypatch.setattr(lessons.paths, "data_dir", lambda: tmp_path)
+    lessons.keep(finished)
+    kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
+    assert kept.keys() == {"smoke", "lesson"} and kept["lesson"]["teraflops"] > 0
+    assert kept["lesson"]["seconds"] == {"00_start_here": 2.0, "05_subspace_finding": 9}
+    assert kept["lesson"]["made_with"] == {"processor": "x"}
+
+
+def test_keep_refuses_other_scales_failures_and_changed_sources(tmp_path, course, finished):
+    before = course[0].path.read_bytes()
+    file = finished / "timings.json"
+    good = file.read_text(encoding="utf-8")
+    for bad in (good.replace("lesson", "smoke"), good.replace('"ok"', '"failed"')):
+        file.write_text(bad, encoding="utf-8")
+        with pytest.raises(ValueError, match="no complete run at scale 'lesson'"):
+            lessons.keep(finished, tmp_path)
+    file.write_text(good, encoding="utf-8")
+    toy.write(course[0].path, "# 00. Another question?", toy.code("x = 2"))
+    with pytest.raises(ValueError, match="was changed after"):
+        lessons.keep(finished, tmp_path)
+    toy.write(course[0].path, "# 00. What is start_here?\nMore.", toy.code("x = 1"), toy.code(""))
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="no timings.json"):
+        lessons.keep(finished, tmp_path)
+    assert json.loads(course[0].path.read_bytes())["cells"][2]["outputs"] == [] and before

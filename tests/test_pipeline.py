@@ -1,0 +1,182 @@
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+import toy_notebooks as toy
+
+from iptkit import pipeline
+
+FIGURE = """import matplotlib.pyplot as plt
+from iptkit import plots
+fig, ax = plt.subplots(figsize=(2, 1))
+plots.show(fig, alt='a "white" square <1>')"""
+WORK = """import os, sys
+from iptkit import progress
+with progress.track("fit", total=2) as bar:
+    bar.update(2)
+print("warning", file=sys.stderr)
+print(scale, device, os.environ["IPTKIT_SCALE"], os.getcwd(), os.path.isabs(os.environ["IPTKIT_STEPS"]))
+assert os.path.exists(os.environ["IPTKIT_STATUS"]) and os.environ["IPTKIT_QUIET"] == "1\""""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of notebooks, and caches that no other test sees."""
+    monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("IPTKIT_SCALE", "lesson")  # of the user's shell; the run's own scale wins
+    monkeypatch.delenv("IPTKIT_STEPS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "notebooks"
+
+
+def first(place, *cells):
+    return toy.write(place / "00_start_here.ipynb", "# 00. What is <a> prompt?", *cells)
+
+
+def test_a_whole_run(place, tmp_path, capsys):
+    first(place, toy.code(WORK), toy.code(FIGURE))
+    toy.write(place / "05_msf.ipynb", "# 05. Is there a subspace?", toy.code("print('E', 0.5)", "summary"))
+    report = pipeline.run("smoke", device="cpu", notebooks=place)
+    assert report.error == "" and report.out == tmp_path / "runs" / "smoke"
+    assert report.status == {"00_start_here": "ok", "05_msf": "ok"}
+    printed = nbformat.read(report.out / "00_start_here.ipynb", as_version=4).cells[3].outputs
+    assert f"smoke cpu smoke {place} True\n" in [output.get("text") for output in printed]
+    assert "IPTKIT_STATUS" not in os.environ and os.environ["IPTKIT_SCALE"] == "lesson"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "00 start here | started" and lines[-1].startswith("2 notebooks in 0:")
+    check_pages(report.out)
+    timings = json.loads((report.out / "timings.json").read_text(encoding="utf-8"))
+    assert (
+        timings["scale"] == "smoke"
+        and timings["seconds"].keys() == timings["status"].keys() == report.seconds.keys()
+    )
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and what it would fetch."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.links, self.pictures = set(), [], []
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.add(tag)
+        self.links += [values["href"]] if "href" in values else []
+        self.pictures += [(values["alt"], values["src"])] if tag == "img" else []
+
+
+def check_pages(out):
+    index, page = Page(out / "index.html"), Page(out / "00_start_here.html")
+    assert index.links == ["00_start_here.html", "05_msf.html", "00_start_here.html", "05_msf.html"]
+    assert set(page.links) == {"index.html", "05_msf.html"}
+    assert "What is &lt;a&gt; prompt?" in index.html and "E 0.5" in index.html and "processor" in index.html
+    for shown in (index, page):
+        assert [alt for alt, _ in shown.pictures] == ['a "white" square <1>']
+        assert shown.pictures[0][1].startswith("data:image/png;base64,")
+        assert not {"script", "link", "iframe"} & shown.tags
+        assert not re.search(r"@import|url\(", shown.html)
+
+
+def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path, capsys):
+    first(
+        place,
+        toy.code("flag = 1"),
+        toy.code("raise ValueError('no such prompt')"),
+        toy.code("print('never')"),
+    )
+    toy.write(place / "05_msf.ipynb", "# 05. Is there a subspace?")
+    report = pipeline.run("smoke", device="cpu", out=tmp_path / "out", notebooks=place)
+    assert report.status == {"00_start_here": "failed"}
+    assert report.error.startswith("00_start_here.ipynb failed in code cell [4]: ValueError: no such prompt")
+    printed = capsys.readouterr().out
+    assert "run the same command again: finished steps are kept" in printed and "index.html" in printed
+    assert "no such prompt" in (tmp_path / "out" / "00_start_here.html").read_text(encoding="utf-8")
+    assert 'class="failed">failed' in report.index.read_text(encoding="utf-8")
+    assert "not run" in report.index.read_text(encoding="utf-8")
+
+
+def test_a_second_run_of_one_notebook_keeps_the_others_in_the_report(place, tmp_path):
+    first(place)
+    toy.write(place / "05_msf.ipynb", "# 05. Is there a subspace?")
+    earlier = {
+        "scale": "smoke",
+        "seconds": {"05_msf": 7.5, "99_gone": 1},
+        "status": {"05_msf": "ok", "99_gone": "ok"},
+    }
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "timings.json").write_text(json.dumps(earlier), encoding="utf-8")
+    report = pipeline.run("smoke", ["00"], tmp_path / "out", "cpu", notebooks=place)
+    assert report.status == {"05_msf": "ok", "00_start_here": "ok"} and report.seconds["05_msf"] == 7.5
+
+
+def test_a_cell_that_takes_too_long_is_stopped(place, tmp_path):
+    first(place, toy.code("import time\ntime.sleep(60)"))
+    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", timeout_s=1, notebooks=place)
+    assert "longer than 1 s; allow more with --cell-timeout" in report.error
+
+
+def test_a_dead_kernel_is_told(place, tmp_path):
+    first(place, toy.code("import os\nos._exit(1)"))
+    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", notebooks=place)
+    assert "its Python died" in report.error and report.status == {"00_start_here": "failed"}
+
+
+def wrong(place, tmp_path, **wishes):
+    """Return the error of a run that must be refused before anything is executed."""
+    wishes = {"scale": "smoke", "device": "cpu", "out": tmp_path / "out", "notebooks": place, **wishes}
+    with pytest.raises(ValueError) as error:
+        pipeline.run(**wishes)
+    assert not list((tmp_path / "out").glob("*.ipynb"))
+    return str(error.value)
+
+
+def test_wrong_wishes_are_refused_before_anything_runs(place, tmp_path):
+    first(place, toy.code("raise SystemExit"))
+    assert "huge" in wrong(place, tmp_path, scale="huge")
+    assert "no notebook '07'; there are: 00_start_here" in wrong(place, tmp_path, only=["07"])
+    assert "unknown device 'tpu'; allowed: auto, cpu, cuda" in wrong(place, tmp_path, device="tpu")
+    assert "use --device cpu" in wrong(place, tmp_path, device="cuda:99")
+    assert "is the folder of the notebooks themselves" in wrong(place, tmp_path, out=place)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert re.search(
+        "cannot write to the folder .*file.*--out", wrong(place, tmp_path, out=tmp_path / "file")
+    )
+
+
+def test_a_notebook_without_the_parameters_is_refused(place, tmp_path):
+    toy.write(place / "00_start_here.ipynb", "# 00. Which?", parameters="seed: int = 0")
+    assert "00_start_here.ipynb has no parameter scale, device" in wrong(place, tmp_path)
+
+
+def test_missing_downloads_come_first_and_their_error_is_told(place, tmp_path, monkeypatch):
+    from iptkit import downloads
+
+    def no_network(names):
+        raise FileNotFoundError(f"could not download {names[0]}")
+
+    first(place, toy.code("raise SystemExit"))
+    monkeypatch.setattr(downloads, "fetch_all", no_network)
+    with pytest.raises(FileNotFoundError, match="could not download"):
+        pipeline.run("lesson", None, tmp_path / "out", "cpu", notebooks=place)
+    assert "IPTKIT_STATUS" not in os.environ
+
+
+def test_choose_device():
+    assert pipeline.choose_device("cpu") == "cpu"
+    assert pipeline.choose_device("auto") in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"lesson": 3}', '{"lesson": {"seconds": {"00": "x"}}}'])
+def test_broken_timings_mean_no_estimate(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(pipeline.paths, "data_dir", lambda: tmp_path)
+    assert pipeline.expected_seconds("lesson") == {}
+    (tmp_path / "timings.json").write_text(text, encoding="utf-8")
+    assert pipeline.expected_seconds("lesson") == {}
+    (tmp_path / "timings.json").write_text('{"lesson": {"seconds": {"00": 2}}}', encoding="utf-8")
+    assert pipeline.expected_seconds("lesson") == {"00": 2.0}

@@ -1,0 +1,143 @@
+import io
+import json
+
+import pytest
+
+from iptkit import status
+
+NOW = 1000.0
+
+
+def state(done=120, total=300, started=NOW - 60, time=NOW, initial=0, unit="step", note="loss 1.23"):
+    return {"label": "fit 36 tasks", "unit": unit, "note": note, "done": float(done), "total": total,
+            "initial": float(initial), "started": started, "time": time}  # fmt: skip
+
+
+def test_time_left_follows_the_speed_so_far():
+    assert status.step_left(state(), NOW) == pytest.approx(90)  # 120 in 60 s: 180 more take 90 s
+    assert status.step_left(state(), NOW + 10) == pytest.approx(80)  # between two reports it counts down
+    assert status.step_left(state(), NOW + 500) == 0
+
+
+def test_steps_of_an_interrupted_run_do_not_count_as_speed():
+    assert status.step_left(state(initial=100), NOW) == pytest.approx(540)  # 20 in 60 s
+
+
+UNCLEAR = [
+    None,
+    state(total=None),
+    state(total=0),
+    state(done=300),
+    state(done=400),
+    state(done=0),
+    state(started=NOW - 1),
+    state(started=NOW + 50),
+    state(initial=120),
+]
+
+
+@pytest.mark.parametrize("unclear", UNCLEAR)
+def test_nothing_is_said_where_nothing_is_known(unclear):
+    assert status.step_left(unclear, NOW) is None
+
+
+def test_whole_run_adds_the_expected_times():
+    expected = {"00": 10.0, "02": 100.0, "05": 50.0}
+    assert status.run_left(expected, {}, ["00", "02", "05"], 4.0) == pytest.approx(156)
+    assert status.run_left(expected, {"00": 20.0}, ["02", "05"], 40.0) == pytest.approx(
+        160 + 100
+    )  # half the speed
+    assert status.run_left(expected, {"00": 1.0}, ["02", "05"], 40.0) == pytest.approx(
+        60 + 50
+    )  # 00 was cached
+    assert status.run_left(expected, {}, ["05"], 70.0, step=30.0) == pytest.approx(30)  # late: the step knows
+    assert status.run_left(expected, {}, ["05"], 70.0) == 0
+    assert status.run_left({"05": 50.0}, {}, ["05", "06"], 0.0) is None
+    assert status.run_left({}, {}, [], 0.0) is None
+
+
+def test_words_for_a_status():
+    assert status.describe(state()) == "fit 36 tasks 120/300, loss 1.23"
+    assert status.describe(state(done=1.2e6, total=92.9e6, unit="B", note="")) == "fit 36 tasks 1.2/92.9 MB"
+    assert status.describe(state(total=None, note="")) == "fit 36 tasks 120"
+    assert status.describe(None) == ""
+
+
+def test_the_line_tells_notebook_cell_step_and_times(tmp_path, monkeypatch):
+    monkeypatch.setattr(status.time, "time", lambda: NOW - 60)
+    file = tmp_path / "status.json"
+    display = status.Display(
+        ["02_prompt_tuning", "05_msf"], {"02_prompt_tuning": 100, "05_msf": 50}, file, io.StringIO()
+    )
+    assert display.line(NOW) == ""
+    display.start("02_prompt_tuning", "02 prompt tuning")
+    display.cell(7, 31)
+    file.write_text(json.dumps(state()), encoding="utf-8")
+    assert display.line(NOW) == (
+        "02 prompt tuning | cell 7/31 | fit 36 tasks 120/300, loss 1.23 | 1:30 left | whole run ~2:20 left"
+    )
+
+
+def test_a_half_written_status_never_breaks_the_line(tmp_path):
+    file = tmp_path / "status.json"
+    display = status.Display(["02"], {}, file, io.StringIO())
+    display.start("02", "02")
+    whole = json.dumps(state())
+    for length in range(len(whole) + 1):
+        file.write_text(whole[:length], encoding="utf-8")
+        assert display.line(NOW).startswith("02")
+
+
+def test_a_finished_step_of_an_earlier_cell_is_not_shown(tmp_path, monkeypatch):
+    file = tmp_path / "status.json"
+    display = status.Display(["02"], {}, file, io.StringIO())
+    display.start("02", "02")
+    file.write_text(json.dumps(state(done=300, time=NOW)), encoding="utf-8")
+    monkeypatch.setattr(status.time, "time", lambda: NOW + 5)
+    display.cell(8, 31)
+    assert "fit" not in display.line(NOW + 6)
+
+
+def test_downloads_come_on_top_of_the_whole_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(status.time, "time", lambda: NOW)
+    file = tmp_path / "status.json"
+    display = status.Display(["02"], {"02": 100}, file, io.StringIO())
+    display.start("downloads", "downloads")
+    file.write_text(json.dumps(state()), encoding="utf-8")
+    assert display.line(NOW).endswith("1:30 left | whole run ~3:10 left")
+
+
+class Screen(io.StringIO):
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+
+def shown(tmp_path, monkeypatch, is_terminal):
+    monkeypatch.setattr(status, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(status, "REFRESH_SECONDS", {True: 0.01, False: 0.01})
+    screen = Screen(is_terminal)
+    with status.Display(["02"], {}, tmp_path / "status.json", screen) as display:
+        display.start("02", "02 prompt tuning")
+        while screen.getvalue().count("so far") < 3:
+            status.time.sleep(0.01)
+        display.finish(75.2)
+    return screen.getvalue()
+
+
+def test_plain_lines_without_a_terminal(tmp_path, monkeypatch):
+    lines = shown(tmp_path, monkeypatch, False).splitlines()
+    assert lines[0] == "02 prompt tuning | started"
+    assert lines[1] == "02 prompt tuning | 0:00 so far"
+    assert lines[-1] == "02 prompt tuning | done in 1:15"
+    assert not any("\r" in line or "\x1b" in line for line in lines)
+
+
+def test_one_rewritten_line_at_a_terminal(tmp_path, monkeypatch):
+    written = shown(tmp_path, monkeypatch, True)
+    assert written.count("\n") == 1
+    assert "\r02 prompt tuning | 0:00 so far\x1b[K" in written
+    assert "\r\x1b[K02 prompt tuning | done in 1:15\n" in written

@@ -1,0 +1,214 @@
+import doctest
+import json
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+
+from iptkit import downloads, fewshot, pools, tasks
+from iptkit.examples import Card, Example
+
+NAMES_OF_PACKAGES = {name for card in tasks.list_cards("core36") for name in card.packages}
+needs_downloads = pytest.mark.skipif(
+    not all(map(downloads.is_cached, NAMES_OF_PACKAGES)),
+    reason="needs the archives that `iptkit fetch` downloads",
+)
+
+
+def card_of(category, shots=4, labels=(), **fields):
+    about = dict(
+        id="made", title="Made", metric="accuracy", group="made", source="here", licence="none", about="x"
+    )
+    return Card(**{**about, **fields}, category=category, shots=shots, labels=tuple(labels))
+
+
+def labelled(counts):
+    options = tuple(counts)
+    return [Example(f"{label} {i}", (label,), options) for label, n in counts.items() for i in range(n)]
+
+
+def check_task(task):
+    """What must hold for every task of every suite."""
+    sets = {"train": task.train, "train_new": task.train_new, "dev": task.dev, "test": task.test}
+    inputs = {name: {fewshot.text_key(example.input) for example in rows} for name, rows in sets.items()}
+    assert sum(map(len, inputs.values())) == sum(map(len, sets.values())), "the same input twice"
+    assert len(set.union(*inputs.values())) == sum(map(len, inputs.values())), "an input in two sets"
+    assert len(task.train) == len(task.train_new) == len(task.dev) and 0 < len(task.test) <= 256
+    assert (task.category in ("cls", "mcqa")) == bool(task.chance)
+    assert bool(task.labels) == (task.category == "cls")
+    for example in (*task.train, *task.train_new, *task.dev, *task.test):
+        assert example.input == example.input.rstrip() and all(example.targets)
+        if task.category == "cls":
+            assert example.options == task.labels
+        if example.options:
+            assert set(example.targets) <= set(example.options)
+
+
+@pytest.mark.parametrize("task", tasks.load_suite("tiny"), ids=lambda task: task.id)
+def test_tiny_tasks(task):
+    check_task(task)
+    shots = 8 * (len(task.labels) or 1)
+    assert len(task.train) == shots and len(task.test) >= 24
+    if task.category == "cls":
+        assert set(Counter(example.targets[0] for example in task.train).values()) == {8}
+        assert task.chance == pytest.approx(1 / len(task.labels))
+
+
+def test_seeds_change_all_but_the_test_set():
+    first, again, other = (tasks.load_task("tiny-sum", seed, suite="tiny") for seed in (0, 0, 1))
+    assert first == again
+    assert first.test == other.test and first.train != other.train and first.dev != other.dev
+
+
+def test_only_max_test_and_max_dev():
+    small = tasks.load_suite("tiny", only=["tiny-past", "tiny-mood"], max_test=6, max_dev=2)
+    assert [task.id for task in small] == ["tiny-past", "tiny-mood"]
+    assert all(len(task.test) == 6 and len(task.dev) == 2 for task in small)
+    assert Counter(example.targets[0] for example in small[1].test) == {"negative": 3, "positive": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(name="core63"), "no suite is called 'core63'; there are: core36, tiny, or give the path"),
+        (dict(name="tiny", only=["tiny-moood"]), "no task 'tiny-moood'; did you mean tiny-mood"),
+        (dict(name="tiny", max_test=0), "max_test is 0, allowed are integers from 1 on"),
+        (dict(name="tiny", max_dev=-1), "max_dev is -1"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.load_suite(**arguments)
+
+
+@pytest.mark.parametrize("suite", tasks.SUITES)
+def test_splits_keep_leakage_groups_together(suite):
+    sides = tasks.split("random", suite)
+    cards = {card.id: card for card in tasks.list_cards(suite)}
+    if suite == "core36":
+        assert (len(sides.seen), len(sides.unseen)) == (28, 8)
+        assert {"cls", "qa", "gen", "seq"} <= {cards[task].category for task in sides.unseen}
+    else:
+        assert (len(sides.seen), len(sides.unseen)) == (6, 2)
+
+
+def test_a_split_that_leaks_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "splits").mkdir()
+    source = tasks.paths.data_dir() / "cards" / "tiny.json"
+    (tmp_path / "cards" / "tiny.json").write_bytes(source.read_bytes())
+    everything = [card.id for card in tasks.list_cards("tiny")]
+    monkeypatch.setattr(tasks.paths, "data_dir", lambda: tmp_path)
+    for name, sides, message in [
+        (
+            "random",
+            {"seen": everything[:-2], "unseen": everything[-1:]},
+            "every task of tiny must be on exactly one",
+        ),
+        ("random", {"seen": everything[2:], "unseen": everything[:2]}, "leakage groups on both sides: kind"),
+        ("other", {"seen": [], "unseen": []}, "suite tiny has no split 'random'; there are: other"),
+    ]:
+        (tmp_path / "splits" / "tiny.json").write_text(json.dumps({name: sides}))
+        with pytest.raises(ValueError, match=message):
+            tasks.split("random", "tiny")
+
+
+def test_pool_shares_are_as_even_as_the_counts_allow():
+    pool = fewshot.make_pool(labelled({"a": 400, "b": 100, "c": 10}), card_of("cls", 16, "abc"))
+    assert pool.shots == {"a": 16, "b": 16, "c": 2}
+    assert Counter(row.targets[0] for row in pool.test) == {"a": 200, "b": 50, "c": 4}
+    assert Counter(row.targets[0] for row in pool.rows) == {"a": 200, "b": 50, "c": 6}
+    assert len(pool.test) == 254 and [row.targets[0] for row in pool.test[:6]] == list("abcabc")
+
+
+def test_large_tasks_are_capped():
+    pool = fewshot.make_pool([Example(f"q {i}", ("a",)) for i in range(5000)], card_of("qa"))
+    assert (len(pool.rows), len(pool.test)) == (fewshot.POOL_SIZE, fewshot.TEST_SIZE)
+
+
+def test_same_inputs_are_merged():
+    merged = fewshot.merge(
+        [
+            Example("Big?", ("large", "great")),
+            Example("big?", ("huge", "large")),
+            Example("x", ("a",), ("a", "b")),
+            Example("X ", ("b",), ("a", "b")),
+            Example("y", ("a",), ("a", "b")),
+            Example("y", ("a",), ("a", "b")),
+        ]
+    )
+    assert merged == [Example("Big?", ("large", "great", "huge")), Example("y", ("a",), ("a", "b"))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "card", "message"),
+    [
+        ([], card_of("qa"), "has no usable examples"),
+        (
+            labelled({"a": 9, "b": 3}),
+            card_of("cls", labels="ab"),
+            "has 3 examples of label 'b'; at least 4 are needed",
+        ),
+        (labelled({"c": 9}), card_of("cls", labels="ab"), "'c' is not one of a, b"),
+    ],
+)
+def test_too_few_examples(rows, card, message):
+    with pytest.raises(ValueError, match=message):
+        fewshot.make_pool(rows, card)
+
+
+def test_the_users_own_folder_is_a_suite(tmp_path):
+    for name, options in (("first", None), ("second", ["up", "down"])):
+        lines = [
+            {"input": f"{name} {i}", "target": ("up", "down")[i % 2], "options": options} for i in range(24)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    suite = tasks.load_suite(tmp_path)
+    assert [(task.id, task.category) for task in suite] == [("first", "qa"), ("second", "cls")]
+    for task in suite:
+        check_task(task)
+    assert tasks.load_suite(tmp_path / "second.jsonl") == suite[1:]
+    assert tasks.load_suite(tmp_path, only=["second"]) == suite[1:]
+    assert [card.id for card in tasks.list_cards(tmp_path)] == ["first", "second"]
+    (tmp_path / "first.card.json").write_text('{"id": "second"}')
+    with pytest.raises(ValueError, match="two tasks have the same id"):
+        tasks.load_suite(tmp_path)
+
+
+def test_paths_that_hold_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no .jsonl files"):
+        tasks.load_suite(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        tasks.load_suite(tmp_path / "absent.jsonl")
+
+
+def test_cards_of_core36():
+    cards = tasks.list_cards("core36")
+    assert len({card.id for card in cards}) == 36
+    assert Counter(card.category for card in cards) == {"cls": 12, "mcqa": 1, "qa": 10, "gen": 7, "seq": 6}
+    for card in cards:
+        assert card.origin and card.template and card.packages and card.licence and card.about.endswith(".")
+        assert list(card.labels) == sorted(card.labels, key=str.casefold)
+        assert card.shots == (16 if card.category == "cls" else 32)
+
+
+@needs_downloads
+def test_core36_from_the_cached_archives():
+    suite = {task.id: task for task in tasks.load_suite("core36")}
+    other_seed = {task.id: task for task in tasks.load_suite("core36", seed=1)}
+    assert len(suite) == 36
+    for card in tasks.list_cards("core36"):
+        task = suite[card.id]
+        check_task(task)
+        check_task(other_seed[card.id])
+        assert task.test == other_seed[card.id].test and task.train != other_seed[card.id].train
+        shots = {label: card.shots_per_label.get(label, card.shots) for label in card.labels or ("",)}
+        assert len(task.train) == sum(shots.values()) and len(task.test) >= 64
+        if card.category == "cls":
+            assert Counter(example.targets[0] for example in task.dev) == shots
+        about = json.loads(pq.read_schema(pools.cache_file(card)).metadata[b"iptkit"])
+        assert about["shots"] == shots and about["card"]["licence"] == card.licence
+
+
+def test_examples_in_docstrings():
+    assert doctest.testmod(tasks).failed == 0
