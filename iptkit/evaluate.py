@@ -21,12 +21,20 @@ MAX_ANSWER_TOKENS = 64
 
 
 @torch.no_grad()
-def predict(engine: Engine, source: nn.Module, tasks: Sequence[Task], split: str = "test", limit: int | None = None,
-            label: str = "evaluate") -> list[list[str]]:
-    """The answers of row r of `source` to the examples of tasks[r]: the likeliest option, else the greedy answer.
+def predict(
+    engine: Engine,
+    source: nn.Module,
+    tasks: Sequence[Task],
+    split: str = "test",
+    limit: int | None = None,
+    label: str = "evaluate",
+) -> list[list[str]]:
+    """The answers of row r of `source` to the examples of tasks[r]: the likeliest option, else the greedy
+    answer.
 
     Args:
-      tasks: R tasks, one per row of the source.  split: "train", "train_new", "dev" or "test".  limit: first so many examples.
+      tasks: R tasks, one per row of the source.  split: "train", "train_new", "dev" or "test".  limit:
+        first so many examples.
     Returns: R lists of answers.
     """
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
@@ -42,7 +50,10 @@ def predict(engine: Engine, source: nn.Module, tasks: Sequence[Task], split: str
                 prompt = source(torch.tensor(of, device=device))
                 if chosen:
                     scores, _ = engine.log_likelihoods(prompt, [rows[j] for j in batch])
-                    texts = [plan[where[j]][1].options[k] for j, k in zip(batch, scores.argmax(1).tolist(), strict=True)]
+                    texts = [
+                        plan[where[j]][1].options[k]
+                        for j, k in zip(batch, scores.argmax(1).tolist(), strict=True)
+                    ]
                 else:
                     texts = engine.greedy(prompt, [rows[j] for j in batch], [caps[r] for r in of])
                 for j, text in zip(batch, texts, strict=True):
@@ -54,8 +65,14 @@ def predict(engine: Engine, source: nn.Module, tasks: Sequence[Task], split: str
     return out
 
 
-def evaluate(engine: Engine, source: nn.Module, tasks: Sequence[Task], split: str = "test", limit: int | None = None,
-             label: str = "evaluate") -> list[float]:
+def evaluate(
+    engine: Engine,
+    source: nn.Module,
+    tasks: Sequence[Task],
+    split: str = "test",
+    limit: int | None = None,
+    label: str = "evaluate",
+) -> list[float]:
     """Score in [0, 1] ([-1, 1] for mcc) of each row of `source` on its task, by the task's metric."""
     answers = predict(engine, source, tasks, split, limit, label)
     return [METRICS[t.metric](a, getattr(t, split)[:limit], t) for a, t in zip(answers, tasks, strict=True)]
@@ -67,7 +84,7 @@ def _answer_cap(engine: Engine, task: Task) -> int:
     return min(MAX_ANSWER_TOKENS, longest + 2)
 
 
-# ---- metrics ---------------------------------------------------------------------------------------------------------------
+# ---- metrics -------------------------------------------------------------------------------------
 def normalise(text: str) -> str:
     """Lower case, no punctuation, no articles, single blanks (as SQuAD's script does)."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
@@ -83,7 +100,15 @@ def macro_f1(answers: Sequence[str], examples: Sequence[Example], task: Task) ->
     """Mean F1 over the task's label set (never over strings outside it)."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score([e.targets[0] for e in examples], list(answers), labels=list(task.labels), average="macro", zero_division=0))
+    return float(
+        f1_score(
+            [e.targets[0] for e in examples],
+            list(answers),
+            labels=list(task.labels),
+            average="macro",
+            zero_division=0,
+        )
+    )
 
 
 def mcc(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
@@ -95,11 +120,19 @@ def mcc(answers: Sequence[str], examples: Sequence[Example], task: Task | None =
 
 def exact_match(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
     """Share of answers that equal an accepted one after `normalise`."""
-    return float(np.mean([any(normalise(a) == normalise(t) for t in e.targets) for a, e in zip(answers, examples, strict=True)]))
+    return float(
+        np.mean(
+            [
+                any(normalise(a) == normalise(t) for t in e.targets)
+                for a, e in zip(answers, examples, strict=True)
+            ]
+        )
+    )
 
 
 def token_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
     """Mean over examples of the best token F1 against an accepted answer."""
+
     def one(answer: str, target: str) -> float:
         a, t = normalise(answer).split(), normalise(target).split()
         same = sum((Counter(a) & Counter(t)).values())
@@ -109,20 +142,35 @@ def token_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | N
 
 
 def rouge_l(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
-    """Mean over examples of the best ROUGE-L F-measure against an accepted answer (rouge-score, no stemming)."""
+    """Mean over examples of the best ROUGE-L F-measure against an accepted answer (rouge-score, no
+    stemming)."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
-    return float(np.mean([max(scorer.score(t, a)["rougeL"].fmeasure for t in e.targets) for a, e in zip(answers, examples, strict=True)]))
+    return float(
+        np.mean(
+            [
+                max(scorer.score(t, a)["rougeL"].fmeasure for t in e.targets)
+                for a, e in zip(answers, examples, strict=True)
+            ]
+        )
+    )
 
 
 METRICS: dict[str, Callable[..., float]] = {
-    "accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc, "exact_match": exact_match, "token_f1": token_f1, "rouge_l": rouge_l}
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "mcc": mcc,
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "rouge_l": rouge_l,
+}
 
 
-# ---- relative performance ---------------------------------------------------------------------------------------------------
+# ---- relative performance ------------------------------------------------------------------------
 def relative(score: float, reference: float, floor: float = 0.0, least: float = 0.05) -> float | None:
-    """E_rel of one task: (score - floor) / (reference - floor), the share of full prompt tuning that a method keeps.
+    """E_rel of one task: (score - floor) / (reference - floor), the share of full prompt tuning that a
+    method keeps.
 
     Qin et al. 2021 divide the bare scores (floor 0). With `floor` = chance level guessing counts as nothing.
     Returns None where the reference is less than `least` above the floor: such a ratio would say nothing.
@@ -130,8 +178,11 @@ def relative(score: float, reference: float, floor: float = 0.0, least: float = 
     return None if reference - floor < least else (score - floor) / (reference - floor)
 
 
-def interval(values: Sequence[Sequence[float]], draws: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and bootstrap interval of values[task][seed]: tasks are drawn with replacement, then seeds within each task.
+def interval(
+    values: Sequence[Sequence[float]], draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean and bootstrap interval of values[task][seed]: tasks are drawn with replacement, then seeds
+    within each task.
 
     Returns: (mean, low, high).  Raises: ValueError if there is no value.
     Example:
@@ -142,10 +193,14 @@ def interval(values: Sequence[Sequence[float]], draws: int = 2000, level: float 
     if not tasks:
         raise ValueError("interval got no values; every task was left out (see `relative`)")
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for i in range(draws):
-        chosen = rng.integers(len(tasks), size=len(tasks))
-        means[i] = np.mean([tasks[t][rng.integers(len(tasks[t]), size=len(tasks[t]))].mean() for t in chosen])
+    counts = np.array([len(t) for t in tasks])
+    table = np.zeros((len(tasks), counts.max()))  # [T, S], filled from the left
+    for row, task in zip(table, tasks, strict=True):
+        row[: len(task)] = task
+    chosen = rng.integers(len(tasks), size=(draws, len(tasks)))  # tasks, then seeds of each chosen task
+    drawn = (rng.random((*chosen.shape, counts.max())) * counts[chosen][..., None]).astype(int)
+    kept = np.arange(counts.max()) < counts[chosen][..., None]
+    means = ((table[chosen[..., None], drawn] * kept).sum(-1) / counts[chosen]).mean(-1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(np.mean([t.mean() for t in tasks])), float(low), float(high)
 

@@ -13,13 +13,15 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path`, on an error nothing changes."""
+    """Yield a temporary path beside `path`; on success it takes the place of `path`, on an error nothing
+    changes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -38,7 +40,11 @@ def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any] | N
     from safetensors.torch import save_file
 
     with atomic(path) as temporary:
-        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, temporary, {"about": json.dumps(about or {})})
+        save_file(
+            {k: v.detach().contiguous().clone() for k, v in tensors.items()},
+            temporary,
+            {"about": json.dumps(about or {})},
+        )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -46,4 +52,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, json.loads((file.metadata() or {}).get("about", "{}"))  # noqa: SIM118
+        return {k: file.get_tensor(k) for k in file.keys()}, json.loads(
+            (file.metadata() or {}).get("about", "{}")
+        )  # noqa: SIM118
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,7 +1,9 @@
 """The only place that knows how a prompt enters a transformer.
 
-Left-hand memory: a frozen layer can be given extra keys and values to the left of its tokens. Constant ones are cached
-context (this file's use today); trainable ones are deep prompts (P-Tuning v2, Liu et al. 2022, arXiv 2110.07602). One attention function,
+Left-hand memory: a frozen layer can be given extra keys and values to the left of its tokens. Constant ones
+are cached
+context (this file's use today); trainable ones are deep prompts (P-Tuning v2, Liu et al. 2022, arXiv
+2110.07602). One attention function,
 registered with transformers' AttentionInterface, serves both, a different memory for each row of the batch.
 """
 
@@ -35,7 +37,9 @@ class LeftMemory:
 
     def select(self, rows: Tensor) -> LeftMemory:
         """The memory of some rows only: rows [B'] -> keys and values [B', h, L, k]."""
-        return LeftMemory([(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers], self.grow)
+        return LeftMemory(
+            [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers], self.grow
+        )
 
 
 _MEMORY: ContextVar[LeftMemory | None] = ContextVar("iptkit_left_memory", default=None)
@@ -45,7 +49,8 @@ _MEMORY: ContextVar[LeftMemory | None] = ContextVar("iptkit_left_memory", defaul
 def left_memory(memory: LeftMemory | None) -> Iterator[None]:
     """Within this context every attention layer of a prepared model also sees `memory`.
 
-    The caller passes the model a 4-D mask [B, 1, new, L + new] (True = may look) that covers memory and new tokens.
+    The caller passes the model a 4-D mask [B, 1, new, L + new] (True = may look) that covers memory and new
+    tokens.
     """
     token = _MEMORY.set(memory)
     try:
@@ -58,31 +63,45 @@ def prepare(model: nn.Module) -> nn.Module:
     """Route a model's attention through this module.
 
     Raises:
-      ValueError: the architecture bypasses transformers' attention interface, so a memory would be ignored silently.
+      ValueError: the architecture bypasses transformers' attention interface, so a memory would be ignored
+        silently.
     """
     if model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)
     if model.config._attn_implementation != NAME:
         raise ValueError(
             f"{type(model).__name__} does not use transformers' attention interface (it stayed at "
-            f"{model.config._attn_implementation!r}), so prompts in its layers would be ignored; choose a Llama, GPT-2, "
-            "BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model")
+            f"{model.config._attn_implementation!r}), so prompts in its layers would be ignored; "
+            "choose a Llama, GPT-2, "
+            "BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model"
+        )
     return model
 
 
-def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-           scaling: float | None = None, dropout: float = 0.0, **kwargs: Any) -> tuple[Tensor, None]:
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     """Attention over [memory | new tokens]; forms no gradient for a constant memory.
 
     Args:
-      query: [B, H, n, k]; key, value: [B, h, n, k] with H = g*h (grouped-query attention, keys are not repeated).
+      query: [B, H, n, k]; key, value: [B, h, n, k] with H = g*h (grouped-query attention, keys are not
+        repeated).
       attention_mask: bool [B, 1, n, L + n] when a memory is set, else whatever the mask function made.
     Returns:
       [B, n, H, k] and None (no weights are kept).
     """
     memory = _MEMORY.get()
     if memory is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
     left_keys, left_values = (t.to(query.dtype) for t in memory.layers[module.layer_idx])
     batch, heads, new, width = query.shape
     groups, size = key.shape[1], heads // key.shape[1] * new
@@ -103,7 +122,8 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attenti
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """SDPA's mask, always materialised where padding needs one (a mask function of our name, or padding is lost silently)."""
+    """SDPA's mask, always materialised where padding needs one (a mask function of our name, or padding is
+    lost silently)."""
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
 
 

@@ -1,4 +1,5 @@
-"""How rows become one rectangle of tokens: prompt (and text) first, then all answers, each blind to the others."""
+"""How rows become one rectangle of tokens: prompt (and text) first, then all answers, each blind to the
+others."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ class Packed:
     """B rows of S new tokens.
 
     Attributes:
-      ids: [B, S] token ids; the first n are placeholders for the prompt, answers come without their last token (nothing follows it).
+      ids: [B, S] token ids; the first n are placeholders for the prompt, answers come without their last
+        token (nothing follows it).
       segments: [B, S] 0 = prompt and text, 1.. = answers, -1 = padding.
-      offsets: [B, S] position of each token counted from the first new one; every answer starts right after segment 0.
+      offsets: [B, S] position of each token counted from the first new one; every answer starts right after
+        segment 0.
       visible: [B, S, S] bool, may token i look at token j.
       head_index: [M] flat positions whose next token is asked for, each once.
-      target_head, target_token, target_slot: [A] for every answer token: which head, which id, which flat slot b*K + answer.
+      target_head, target_token, target_slot: [A] for every answer token: which head, which id, which flat
+        slot b*K + answer.
       answer_tokens: [B, K] tokens per answer, 0 = no such answer.
     """
 
@@ -41,7 +45,8 @@ class Packed:
 
 
 def pack(rows: Sequence[Any], prompt_length: int, with_text: bool, device: torch.device) -> Packed:
-    """Lay out `rows` (engine.Row) behind prompts of `prompt_length`; with_text: the text follows the prompt here."""
+    """Lay out `rows` (engine.Row) behind prompts of `prompt_length`; with_text: the text follows the prompt
+    here."""
     sizes = [prompt_length + (len(r.text) if with_text else 0) + r.cost for r in rows]
     size, num_answers = max(sizes), max(len(r.answers) for r in rows)
     ids, segments, offsets, lengths = [], [], [], []
@@ -71,5 +76,14 @@ def pack(rows: Sequence[Any], prompt_length: int, with_text: bool, device: torch
     order = torch.arange(size, device=device)
     same = (seg[:, :, None] == seg[:, None, :]) | (seg[:, None, :] == 0)
     head, token, slot = (torch.tensor(column, device=device) for column in zip(*targets, strict=True))
-    return Packed(torch.tensor(ids, device=device), seg, torch.tensor(offsets, device=device), same & (order[:, None] >= order),
-                  torch.tensor(heads, device=device), head, token, slot, torch.tensor(lengths, device=device))
+    return Packed(
+        torch.tensor(ids, device=device),
+        seg,
+        torch.tensor(offsets, device=device),
+        same & (order[:, None] >= order),
+        torch.tensor(heads, device=device),
+        head,
+        token,
+        slot,
+        torch.tensor(lengths, device=device),
+    )

@@ -5,23 +5,19 @@ steps computed lies in the step cache, so they are quickly where they were.
 """
 
 import json
-import logging
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from iptkit import lessons, paths, report
+from iptkit import kernels, lessons, paths, report
 from iptkit.lessons import Lesson
 from iptkit.status import Display, clock
-
-START_TIMEOUT = 180  # seconds for a kernel to start; a busy machine takes long
-IOPUB_TIMEOUT = 120  # seconds for a cell's output to arrive after the cell is done
-ERROR_LENGTH = 600  # characters of an error that are shown; the notebook holds it all
 
 
 @dataclass(frozen=True)
@@ -67,17 +63,24 @@ def run(
     parameters = {"scale": scale, "device": choose_device(device)}
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
-    for name in ("papermill", "asyncio"):  # what fails is told once, by `_run_one`
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="iptkit-") as place:
-        status_file = Path(place) / "status.json"
-        expected = expected_seconds(scale)
-        with (
-            _environment(scale, status_file),
-            Display([one.name for one in chosen], expected, status_file) as display,
-        ):
-            _prepare(scale, display)
-            return _run_all(chosen, course, scale, out, parameters, timeout_s, display)
+    with _watched(scale, [lesson.name for lesson in chosen]) as display:
+        if not _is_ready(scale):
+            _timed(display, "downloads", _download)
+        return _run_all(chosen, course, scale, out, parameters, timeout_s, display)
+
+
+def fetch() -> None:
+    """Download everything, build the tasks and convert the models.
+
+    Raises: FileNotFoundError if something is neither cached nor downloadable.
+    """
+    from iptkit import backbones, tasks
+
+    with _watched("lesson", []) as display:
+        _timed(display, "downloads", _download)
+        _timed(display, "tasks", lambda: tasks.load_suite("core36"))
+        for name in backbones.WHEEL_MODELS:
+            _timed(display, f"model {name}", partial(backbones.load, name))
 
 
 def choose_device(device: str = "auto") -> str:
@@ -131,16 +134,34 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
     return out
 
 
-def _prepare(scale: str, display: Display) -> None:
-    """Download what the notebooks of this scale will read, so that all of them run without a network."""
+@contextmanager
+def _watched(scale: str, names: Sequence[str]) -> Iterator[Display]:
+    """Show the progress of what runs inside, here and in notebooks."""
+    with tempfile.TemporaryDirectory(prefix="iptkit-") as place:
+        status_file = Path(place) / "status.json"
+        display = Display(names, expected_seconds(scale), status_file)
+        with _environment(scale, status_file), display:
+            yield display
+
+
+def _timed(display: Display, title: str, work: Callable[[], object]) -> None:
+    begun = time.time()
+    display.start(title, title)
+    work()
+    display.finish(time.time() - begun)
+
+
+def _is_ready(scale: str) -> bool:
+    """Tell whether all that the notebooks of a scale read is there, so that they run without a network."""
     from iptkit import downloads, scales
 
-    if scales.load(scale).suite == "tiny" or not downloads.missing():
-        return
-    started = time.time()
-    display.start("downloads", "downloads")
-    downloads.fetch_all(downloads.missing())
-    display.finish(time.time() - started)
+    return scales.load(scale).suite == "tiny" or not downloads.missing()
+
+
+def _download() -> None:
+    from iptkit import downloads
+
+    downloads.fetch_all()
 
 
 def _run_all(
@@ -156,7 +177,7 @@ def _run_all(
     for lesson in chosen:
         display.start(lesson.name, lesson.title)
         begun = time.time()
-        error = _run_one(lesson, out, parameters, timeout_s, display)
+        error = kernels.run(lesson, out / lesson.path.name, parameters, timeout_s, display.cell)
         seconds[lesson.name], status[lesson.name] = round(time.time() - begun, 1), "failed" if error else "ok"
         display.finish(seconds[lesson.name], "failed" if error else "done")
         report.write(lesson, course, scale, out, seconds, status)
@@ -170,51 +191,6 @@ def _run_all(
         else f"{len(chosen)} notebooks in {clock(ran)}; open {shown}"
     )
     return Report(scale, out, seconds, status, error)
-
-
-def _run_one(lesson: Lesson, out: Path, parameters: dict, timeout_s: int | None, display: Display) -> str:
-    """Run one notebook; return what went wrong in words, "" if nothing did."""
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
-    target = out / lesson.path.name
-    counts = {"begun": 0, "all": lesson.num_code_cells + 1}  # papermill adds a cell of parameters
-
-    def on_cell_start(cell, cell_index):
-        if cell.cell_type == "code" and cell.source.strip():
-            counts["begun"] += 1
-            display.cell(counts["begun"], counts["all"])
-
-    try:
-        papermill.execute_notebook(
-            lesson.path,
-            target,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            start_timeout=START_TIMEOUT,
-            cwd=lesson.path.parent,
-            execution_timeout=timeout_s,
-            iopub_timeout=IOPUB_TIMEOUT,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            on_cell_start=on_cell_start,
-        )
-    except papermill.PapermillExecutionError as error:
-        reason = f"{error.ename}: {error.evalue}"
-    except CellTimeoutError:
-        reason = f"the cell took longer than {timeout_s} s; allow more with --cell-timeout"
-    except DeadKernelError:
-        reason = (
-            "its Python died, most likely for want of memory: close other programs or use a smaller --scale"
-        )
-    except RuntimeError as error:  # jupyter's kernel did not start, or did not answer
-        reason = f"its Python does not answer: {error}"
-    else:
-        return ""
-    if len(reason) > ERROR_LENGTH:
-        reason = f"{reason[:ERROR_LENGTH]} ..."
-    where = f"code cell [{counts['begun']}]"
-    return f"{lesson.path.name} failed in {where}: {reason}\nThe notebook up to there: {target}"
 
 
 def _environment(scale: str, status_file: Path):

@@ -1,8 +1,11 @@
-"""Prompt sources: modules that hand the engine one prompt per row. What a source trains is exactly its parameters.
+"""Prompt sources: modules that hand the engine one prompt per row. What a source trains is exactly its
+parameters.
 
-A *run* is one (task, seed, learning rate, ...). A source with `per_run = True` owns one row of every trainable tensor per
+A *run* is one (task, seed, learning rate, ...). A source with `per_run = True` owns one row of every
+trainable tensor per
 run, so rows of many runs mix in one batch and train as if each had been alone.
-Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning" (arXiv 2104.08691), section 2.
+Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning" (arXiv
+2104.08691), section 2.
 """
 
 from __future__ import annotations
@@ -48,8 +51,13 @@ class SoftPrompt(nn.Module):
     def __init__(self, init: Tensor):
         super().__init__()
         if init.dim() != 3:
-            raise ValueError(f"init has shape {tuple(init.shape)}; give [runs, prompt_length, width], e.g. init.expand(runs, -1, -1)")
-        self.P = nn.Parameter(init.detach().clone().float() if init.dtype != torch.float64 else init.detach().clone())
+            raise ValueError(
+                f"init has shape {tuple(init.shape)}; give [runs, prompt_length, width], e.g. "
+                "init.expand(runs, -1, -1)"
+            )
+        self.P = nn.Parameter(
+            init.detach().clone().float() if init.dtype != torch.float64 else init.detach().clone()
+        )
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] run of each row -> Prompt with embeds [B, n, d]."""
@@ -80,19 +88,25 @@ def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Te
     """
     ids = backbone.tokenizer(words, add_special_tokens=False).input_ids
     if prompt_length < 1 or not ids:
-        raise ValueError(f"prompt_length={prompt_length} with words {words!r} ({len(ids)} tokens): both must be at least 1")
+        raise ValueError(
+            f"prompt_length={prompt_length} with words {words!r} ({len(ids)} tokens): both must be at least 1"
+        )
     repeated = ids * -(-prompt_length // len(ids))
     rows = backbone.embedding[torch.tensor(repeated[-prompt_length:], device=backbone.device)]
     return rows.detach().to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
 
 
 def from_normal(backbone: Backbone, prompt_length: int, std: float, generator: torch.Generator) -> Tensor:
-    """[n, d] draws from N(0, std^2): the paper's start (std 0.02); badly conditioned on models with larger embeddings."""
+    """[n, d] draws from N(0, std^2): the paper's start (std 0.02); badly conditioned on models with larger
+    embeddings."""
     return torch.randn(prompt_length, backbone.width, generator=generator).to(backbone.device) * std
 
 
 def nearest_words(backbone: Backbone, embeds: Tensor, count: int = 3) -> list[list[str]]:
-    """For each of the n vectors in `embeds` [n, d] the `count` tokens whose embeddings are nearest by cosine."""
+    """For each of the n vectors in `embeds` [n, d] the `count` tokens whose embeddings are nearest by
+    cosine."""
     table = nn.functional.normalize(backbone.embedding.float(), dim=-1)
     similar = nn.functional.normalize(embeds.float(), dim=-1) @ table.T
-    return [[backbone.tokenizer.decode([i]) for i in row] for row in similar.topk(count, dim=-1).indices.tolist()]
+    return [
+        [backbone.tokenizer.decode([i]) for i in row] for row in similar.topk(count, dim=-1).indices.tolist()
+    ]

@@ -147,10 +147,11 @@ def _result(out: Path, lesson: Lesson) -> str:
     """Return the summary cell's outputs of an executed notebook, else its first picture, else nothing."""
     import nbformat
 
-    path = out / f"{lesson.name}.ipynb"
-    if not path.is_file():
+    try:
+        notebook = nbformat.read(out / f"{lesson.name}.ipynb", as_version=4)
+    except (OSError, ValueError):  # absent, or cut off in the middle of writing
         return ""
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     summary = [cell for cell in cells if SUMMARY_TAG in cell.metadata.get("tags", [])]
     pictures = [output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})]
     outputs = [output for cell in summary for output in cell.outputs] or pictures[:1]

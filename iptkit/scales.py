@@ -1,4 +1,5 @@
-"""How large a run is: `smoke` (proves that it runs), `lesson` (the course on two CPU cores), `full` (all of core36), `paper` (a GPU).
+"""How large a run is: `smoke` (proves that it runs), `lesson` (the course on two CPU cores), `full` (all of
+core36), `paper` (a GPU).
 
 The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
 """
@@ -24,7 +25,10 @@ class Scale:
       seen, unseen: task ids; empty = the suite's random split.
       prompt_length: n >= 1.  dims: intrinsic dimensions d_I.  main_dim: the d_I that the controls are run at.
       seeds: few-shot samples of prompt tuning and IST.  test_examples: first so many of each test set.
-      prompt, msf, ist: training of prompts, auto-encoder, codes.  subspace: shape of the auto-encoder (its d_I is replaced by `dims`).
+      grid: tasks of the start x learning-rate figure.  beside: task on which LoRA and fine-tuning stand
+        beside prompt tuning.
+      prompt, msf, ist: training of prompts, auto-encoder, codes.  subspace: shape of the auto-encoder (its
+        d_I is replaced by `dims`).
     """
 
     name: str
@@ -41,13 +45,21 @@ class Scale:
     msf: FitConfig
     ist: FitConfig
     subspace: SubspaceConfig
+    grid: tuple[str, ...]
+    beside: str
+    fine_tuning_lr: float = 5e-5
+    lora_lr: float = 1e-3
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
-            raise ValueError(f"scale {self.name!r}: prompt_length and test_examples must be >= 1, seeds and dims not empty")
+            raise ValueError(
+                f"scale {self.name!r}: prompt_length and test_examples must be >= 1, seeds and dims not empty"
+            )
         if self.main_dim not in self.dims:
-            raise ValueError(f"scale {self.name!r}: main_dim {self.main_dim} is not among its dims {self.dims}")
+            raise ValueError(
+                f"scale {self.name!r}: main_dim {self.main_dim} is not among its dims {self.dims}"
+            )
 
 
 def load(name: str = "lesson", **changes: Any) -> Scale:
@@ -64,8 +76,15 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
     name = os.environ.get("IPTKIT_SCALE") or name
     known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
     if name not in known:
-        raise ValueError(f"scale {name!r} is unknown; choose one of {', '.join(known)} (parameter `scale` or IPTKIT_SCALE)")
+        raise ValueError(
+            f"scale {name!r} is unknown; choose one of {', '.join(known)} (parameter `scale` or IPTKIT_SCALE)"
+        )
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items() if k != "about"}
-    for key, kind in (("prompt", FitConfig), ("msf", FitConfig), ("ist", FitConfig), ("subspace", SubspaceConfig)):
+    for key, kind in (
+        ("prompt", FitConfig),
+        ("msf", FitConfig),
+        ("ist", FitConfig),
+        ("subspace", SubspaceConfig),
+    ):
         fields[key] = kind(**fields[key])
     return replace(Scale(name=name, **fields), **changes)

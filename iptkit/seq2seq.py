@@ -1,8 +1,8 @@
 """Log-likelihoods and greedy answers in encoder-decoder models (BART, T5).
 
-The encoder reads [prompt, text] once per row, however many answers that row has; the decoder runs once per answer, with
-the states of its row. Prompt tuning in T5: Lester et al. 2021 (arXiv 2104.08691), section 2; IPT uses BART: Qin et al.
-2021 (arXiv 2110.07867).
+The encoder reads [prompt, text] once per row, however many answers that row has; the decoder runs once per
+answer, with the states of its row. Prompt tuning in T5: Lester et al. 2021 (arXiv 2104.08691), section 2;
+IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
 """
 
 from __future__ import annotations
@@ -20,10 +20,17 @@ from iptkit.prompts import Prompt
 if TYPE_CHECKING:
     from iptkit.engine import Row
 
-# A hub model's own settings (BART: 4 beams, no repeated trigram, a forced first token) must not steer a greedy answer.
+# A hub model's own settings (BART: 4 beams, no repeated trigram, a forced first token) must not act here.
 PLAIN_GREEDY = {
-    "do_sample": False, "num_beams": 1, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "min_length": 0,
-    "forced_bos_token_id": None, "forced_eos_token_id": None, "early_stopping": False, "length_penalty": 1.0,
+    "do_sample": False,
+    "num_beams": 1,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "min_length": 0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "early_stopping": False,
+    "length_penalty": 1.0,
 }
 
 
@@ -43,7 +50,9 @@ def log_likelihoods(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> 
     states, mask = _encode(backbone, prompt, rows)
     logits = backbone.model(  # right padding needs no decoder mask: nothing to its left can see it
         encoder_outputs=BaseModelOutput(last_hidden_state=states.index_select(0, owner)),
-        attention_mask=mask[owner], decoder_input_ids=torch.cat([start, targets[:, :-1]], 1), use_cache=False,
+        attention_mask=mask[owner],
+        decoder_input_ids=torch.cat([start, targets[:, :-1]], 1),
+        use_cache=False,
     ).logits[present]  # [tokens, V]
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
@@ -64,10 +73,16 @@ def greedy(backbone: Backbone, prompt: Prompt, rows: Sequence[Row], max_tokens: 
     states, mask = _encode(backbone, prompt, rows)
     with quiet_transformers():
         ids = backbone.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=mask,
-            decoder_start_token_id=backbone.model.config.decoder_start_token_id, eos_token_id=backbone.eos,
-            pad_token_id=backbone.tokenizer.pad_token_id, max_new_tokens=max(max_tokens), **PLAIN_GREEDY)
-    cut = [row[1: 1 + most] for row, most in zip(ids.tolist(), max_tokens, strict=True)]  # without the start token
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            decoder_start_token_id=backbone.model.config.decoder_start_token_id,
+            eos_token_id=backbone.eos,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+            max_new_tokens=max(max_tokens),
+            **PLAIN_GREEDY,
+        )
+    said = ids[:, 1:].tolist()  # without the start token
+    cut = [row[:most] for row, most in zip(said, max_tokens, strict=True)]
     texts = (backbone.tokenizer.decode(row, skip_special_tokens=True) for row in cut)
     return [text.strip().split("\n")[0].strip() for text in texts]
 
@@ -76,7 +91,7 @@ def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Te
     """Encoder states [B, n + L, d] and mask [B, n + L] of [prompt, text]."""
     ids, present = _padded([row.text for row in rows], backbone.device)
     table = backbone.model.get_input_embeddings()
-    scale = getattr(table, "embed_scale", 1.0)  # some BARTs multiply token embeddings; the prompt lives among them
+    scale = getattr(table, "embed_scale", 1.0)  # some BARTs multiply embeddings: the prompt's too
     embeds = torch.cat([prompt.embeds.to(table.weight.dtype) * scale, table(ids)], 1)
     mask = torch.cat([present.new_ones(len(rows), prompt.length), present], 1).long()
     return backbone.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask).last_hidden_state, mask

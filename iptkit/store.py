@@ -1,6 +1,7 @@
 """Results and finished steps on disk: JSON lines and safetensors, written whole or not at all.
 
-A *step* is one expensive piece of work (train all prompts, find a subspace). It is named by a hash of everything that determines it, so a
+A *step* is one expensive piece of work (train all prompts, find a subspace). It is named by a hash of
+everything that determines it, so a
 changed setting never meets an old result, and a course that was killed goes on where it was.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -34,13 +36,19 @@ class Step:
 
 def digest(config: Any) -> str:
     """8 hex digits that name a configuration (dataclasses, dicts, lists, numbers, strings)."""
+
     def plain(value: Any) -> Any:
         return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=plain).encode()).hexdigest()[:8]
 
 
-def step(name: str, config: Any, make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]], root: Path | None = None) -> Step:
+def step(
+    name: str,
+    config: Any,
+    make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]],
+    root: Path | None = None,
+) -> Step:
     """Return the finished step `name` for `config`, making it first if it is not in the step cache.
 
     Args:
@@ -49,20 +57,21 @@ def step(name: str, config: Any, make: Callable[[Path], tuple[dict[str, Any], di
     """
     folder = (root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, config])}"
     done = folder / "step.safetensors"
-    if not done.exists():
+    was_cached = done.exists()
+    if not was_cached:
         begun = time.time()
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.safetensors"
         elapsed = _elapsed(folder)
         tensors, values = make(checkpoint)
         seconds = elapsed + time.time() - begun
-        files.write_tensors(done, tensors or {"empty": _empty()}, {"values": values, "seconds": seconds, "config": json.loads(_text(config))})
+        about = {"values": values, "seconds": seconds, "config": json.loads(_text(config))}
+        files.write_tensors(done, tensors, about)
         checkpoint.unlink(missing_ok=True)
         HITS[name] = False
-        return Step(name, tensors, values, seconds, False)
-    tensors, about = files.read_tensors(done)
+    tensors, about = files.read_tensors(done)  # a fresh step too: it looks exactly as it will the next time
     HITS.setdefault(name, True)
-    return Step(name, tensors, about["values"], about["seconds"], True)
+    return Step(name, tensors, about["values"], about["seconds"], was_cached)
 
 
 def forget(root: Path | None = None) -> None:
@@ -73,7 +82,9 @@ def forget(root: Path | None = None) -> None:
 def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write result rows as JSON lines, atomically."""
     with files.atomic(path) as temporary:
-        temporary.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+        temporary.write_text(
+            "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8"
+        )
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -82,30 +93,30 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     Raises: FileNotFoundError with the way to make them; ValueError naming file and line of a broken row.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no results at {path}; make them with the command named in data/results/README.md")
+        raise FileNotFoundError(
+            f"no results at {path}; make them with the command named in data/results/README.md"
+        )
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not a JSON object ({error.msg}); restore the file or make it again") from error
+            raise ValueError(
+                f"{path}:{number}: not a JSON object ({error.msg}); restore the file or make it again"
+            ) from error
     return rows
 
 
 def _elapsed(folder: Path) -> float:
     """Seconds spent on this step by processes that were killed (up to their last checkpoint)."""
-    checkpoint, begun = folder / "checkpoint.safetensors", folder / "begun"
+    checkpoint, begun, elapsed = folder / "checkpoint.safetensors", folder / "begun", 0.0
     if checkpoint.exists() and begun.exists():
-        return max(0.0, checkpoint.stat().st_mtime - begun.stat().st_mtime)
+        elapsed = max(0.0, checkpoint.stat().st_mtime - begun.stat().st_mtime)
     begun.touch()
-    return 0.0
+    start = time.time() - elapsed  # as if they had worked until now: the time between does not count
+    os.utime(begun, (start, start))
+    return elapsed
 
 
 def _text(config: Any) -> str:
     return json.dumps(config, sort_keys=True, default=lambda v: asdict(v) if is_dataclass(v) else str(v))
-
-
-def _empty() -> Any:
-    import torch
-
-    return torch.zeros(1)

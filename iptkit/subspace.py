@@ -1,11 +1,14 @@
-"""Intrinsic Prompt Tuning: find one small subspace for the prompts of many tasks (MSF), then tune d_I numbers in it (IST).
+"""Intrinsic Prompt Tuning: find one small subspace for the prompts of many tasks (MSF), then tune d_I
+numbers in it (IST).
 
-Qin et al. 2021, "Exploring Universal Intrinsic Task Subspace via Prompt Tuning" (arXiv 2110.07867). With p = vec(P) in R^D, D = n*d:
+Qin et al. 2021, "Exploring Universal Intrinsic Task Subspace via Prompt Tuning" (arXiv 2110.07867). With p
+= vec(P) in R^D, D = n*d:
     encoder  z  = W1 p + b1                      linear
     decoder  p* = W3 tanh(W2 z + b2) + b3        d_I -> hidden -> D
     MSF      L  = mean over tasks of L_LM(p*) + recon_weight * mean((p* - p)^2);  only the auto-encoder trains
     IST      the decoder is frozen, z (d_I numbers per run) trains on L_LM alone
-What differs from the released code, on purpose: prompts are standardised over the bank (mean and one standard deviation), tasks are
+What differs from the released code, on purpose: prompts are standardised over the bank (mean and one
+standard deviation), tasks are
 balanced in every batch, losses are means, and a missing prompt is an error (there it silently became noise).
 """
 
@@ -25,7 +28,8 @@ from iptkit.train import Fit, FitConfig, Run, fit
 
 @dataclass(frozen=True)
 class SubspaceConfig:
-    """Shape of the subspace. intrinsic_dim = d_I >= 1; hidden >= 1 (the paper: 768 for BART-base); recon_weight >= 0; task_weight >= 0."""
+    """Shape of the subspace. intrinsic_dim = d_I >= 1; hidden >= 1 (the paper: 768 for BART-base);
+    recon_weight >= 0; task_weight >= 0."""
 
     intrinsic_dim: int = 5
     hidden: int = 256
@@ -34,10 +38,15 @@ class SubspaceConfig:
 
     def __post_init__(self) -> None:
         if self.intrinsic_dim < 1 or self.hidden < 1:
-            raise ValueError(f"SubspaceConfig needs intrinsic_dim >= 1 and hidden >= 1, got {self.intrinsic_dim} and {self.hidden}")
+            raise ValueError(
+                f"SubspaceConfig needs intrinsic_dim >= 1 and hidden >= 1, got {self.intrinsic_dim} "
+                f"and {self.hidden}"
+            )
         if self.recon_weight < 0 or self.task_weight < 0 or self.recon_weight + self.task_weight == 0:
-            raise ValueError("SubspaceConfig.recon_weight and task_weight must be >= 0 and not both 0, "
-                             f"got {self.recon_weight} and {self.task_weight}")
+            raise ValueError(
+                "SubspaceConfig.recon_weight and task_weight must be >= 0 and not both 0, "
+                f"got {self.recon_weight} and {self.task_weight}"
+            )
 
 
 class Decoder(nn.Module):
@@ -55,7 +64,8 @@ class Decoder(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """The auto-encoder of MSF over a bank of trained prompts; a prompt source whose parameters all runs share.
+    """The auto-encoder of MSF over a bank of trained prompts; a prompt source whose parameters all runs
+    share.
 
     Args:
       bank: [T, n, d], one trained prompt per task (row t belongs to run t).
@@ -64,7 +74,8 @@ class AutoEncoder(nn.Module):
       ValueError: a prompt of the bank is missing (not finite) or the bank has the wrong shape.
     Example:
       >>> bank = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(0))
-      >>> AutoEncoder(bank, SubspaceConfig(2, 16), torch.Generator().manual_seed(0))(torch.arange(6)).embeds.shape
+      >>> AutoEncoder(bank, SubspaceConfig(2, 16),
+      torch.Generator().manual_seed(0))(torch.arange(6)).embeds.shape
       torch.Size([6, 4, 8])
     """
 
@@ -92,7 +103,8 @@ class AutoEncoder(nn.Module):
         return (self.mean + self.std * self.decoder(z)).view(-1, self.n, self.d)
 
     def forward(self, runs: Tensor) -> Prompt:
-        """The reconstructed prompts of the runs' tasks: runs [B] -> embeds [B, n, d] (each task is decoded once)."""
+        """The reconstructed prompts of the runs' tasks: runs [B] -> embeds [B, n, d] (each task is decoded
+        once)."""
         used, where = runs.unique(return_inverse=True)
         return Prompt(self.decode(self.encoder(self.flat[used])).index_select(0, where))
 
@@ -141,26 +153,43 @@ class IntrinsicPrompt(nn.Module):
         return self.center + self.scale * self.u.index_select(0, runs)
 
 
-def find(engine: Engine, bank: Tensor, runs: Sequence[Run], config: SubspaceConfig, fit_config: FitConfig,
-         generator: torch.Generator, checkpoint: Path | None = None, label: str = "MSF") -> tuple[AutoEncoder, Fit]:
+def find(
+    engine: Engine,
+    bank: Tensor,
+    runs: Sequence[Run],
+    config: SubspaceConfig,
+    fit_config: FitConfig,
+    generator: torch.Generator,
+    checkpoint: Path | None = None,
+    label: str = "MSF",
+) -> tuple[AutoEncoder, Fit]:
     """Multi-task subspace finding: train the auto-encoder on the bank [T, n, d] and the tasks' own examples.
 
     Raises: ValueError if the bank and the runs differ in number, or a prompt is missing.
     """
     if len(bank) != len(runs):
-        raise ValueError(f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given; train the missing prompts first")
+        raise ValueError(
+            f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given; train the missing "
+            "prompts first"
+        )
     autoencoder = AutoEncoder(bank, config, generator).to(engine.backbone.device)
     return autoencoder, fit(engine, autoencoder, runs, fit_config, checkpoint, label)
 
 
-def tune(engine: Engine, autoencoder: AutoEncoder, runs: Sequence[Run], fit_config: FitConfig, checkpoint: Path | None = None,
-         label: str = "IST") -> tuple[IntrinsicPrompt, Fit]:
+def tune(
+    engine: Engine,
+    autoencoder: AutoEncoder,
+    runs: Sequence[Run],
+    fit_config: FitConfig,
+    checkpoint: Path | None = None,
+    label: str = "IST",
+) -> tuple[IntrinsicPrompt, Fit]:
     """Intrinsic subspace tuning: train d_I numbers per run through the frozen decoder."""
     source = IntrinsicPrompt(autoencoder, len(runs)).to(engine.backbone.device)
     return source, fit(engine, source, runs, fit_config, checkpoint, label)
 
 
-# ---- controls ----------------------------------------------------------------------------------------------------------------
+# ---- controls ------------------------------------------------------------------------------------
 def mean_code(autoencoder: AutoEncoder, runs: int) -> FixedPrompt:
     """The prompt at the mean of all codes, without any tuning, for every run."""
     with torch.no_grad():
@@ -174,26 +203,35 @@ def mean_prompt(bank: Tensor, runs: int) -> FixedPrompt:
 
 
 def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Generator) -> AutoEncoder:
-    """The same auto-encoder with untrained weights, centred and scaled by the bank: only the learned directions are missing.
+    """The same auto-encoder with untrained weights, centred and scaled by the bank: only the learned
+    directions are missing.
 
-    This is a stronger control than the paper's, whose random decoder knows nothing of the trained prompts. The decoder's rows are rescaled
+    This is a stronger control than the paper's, whose random decoder knows nothing of the trained prompts.
+    The decoder's rows are rescaled
     so that codes of unit size move the prompt as far as the trained prompts lie from their mean.
     """
     autoencoder = AutoEncoder(bank, config, generator)
     with torch.no_grad():
         spread = autoencoder.decoder(autoencoder.codes()).std(0).square().mean().sqrt()
         autoencoder.decoder.outer.weight /= spread
-        autoencoder.decoder.outer.bias -= autoencoder.decoder(autoencoder.codes().mean(0, keepdim=True))[0]  # centre on the mean prompt
+        autoencoder.decoder.outer.bias -= autoencoder.decoder(autoencoder.codes().mean(0, keepdim=True))[
+            0
+        ]  # centre on the mean prompt
     return autoencoder
 
 
 def check_bank(bank: Tensor) -> None:
     """Raise ValueError unless `bank` is [T, n, d] and finite."""
     if bank.dim() != 3 or len(bank) < 2:
-        raise ValueError(f"the prompt bank has shape {tuple(bank.shape)}; give [tasks, prompt_length, width] with at least 2 tasks")
+        raise ValueError(
+            f"the prompt bank has shape {tuple(bank.shape)}; give [tasks, prompt_length, width] with "
+            "at least 2 tasks"
+        )
     missing = (~torch.isfinite(bank)).flatten(1).any(1).nonzero().flatten().tolist()
     if missing:
-        raise ValueError(f"the prompts of tasks {missing} are missing (not finite); train them with prompt tuning first")
+        raise ValueError(
+            f"the prompts of tasks {missing} are missing (not finite); train them with prompt tuning first"
+        )
 
 
 def num_parameters(intrinsic_dim: int, prompt_size: int, hidden: int = 768) -> dict[str, int]:
@@ -209,7 +247,8 @@ def num_parameters(intrinsic_dim: int, prompt_size: int, hidden: int = 768) -> d
 
 
 def _default_init(layer: nn.Linear, generator: torch.Generator) -> None:
-    """PyTorch's own default for linear layers, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), from an explicit generator."""
+    """PyTorch's own default for linear layers, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), from an explicit
+    generator."""
     bound = layer.in_features**-0.5
     with torch.no_grad():
         for p in (layer.weight, layer.bias):

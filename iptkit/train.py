@@ -1,7 +1,9 @@
 """One trainer for every prompt method: all runs in one batch, the best state on dev kept for each run.
 
-The objective is the SUM over runs of each run's MEAN token loss, clipping is per run and Adam is elementwise, so R runs trained
-together give what training them one by one gives. A learning-rate x seed grid over all tasks is then one `fit`.
+The objective is the SUM over runs of each run's MEAN token loss, clipping is per run and Adam is
+elementwise, so R runs trained
+together give what training them one by one gives. A learning-rate x seed grid over all tasks is then one
+`fit`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ SETS = ("train", "train_new")
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a task, the seed of its batches, the set it trains on, its learning rate (None: FitConfig.lr)."""
+    """One training: a task, the seed of its batches, the set it trains on, its learning rate (None:
+    FitConfig.lr)."""
 
     task: Task
     seed: int = 0
@@ -36,6 +39,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.data not in SETS:
             raise ValueError(f"Run.data is {self.data!r}; choose one of {SETS}")
+        if self.lr is not None and not self.lr > 0:
+            raise ValueError(f"Run.lr is {self.lr}; give a number > 0, or None for FitConfig.lr")
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -45,8 +50,10 @@ class Run:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train. steps >= 0; rows_per_run examples per run and step >= 1; lr > 0 (Adam, linear warm-up over the share `warmup` of the
-    steps, then linear decay to 0); clip: largest gradient norm of a run; evaluations on dev, evenly spaced, the last after the last step;
+    """How to train. steps >= 0; rows_per_run examples per run and step >= 1; lr > 0 (Adam, linear warm-up
+    over the share `warmup` of the
+    steps, then linear decay to 0); clip: largest gradient norm of a run; evaluations on dev, evenly spaced,
+    the last after the last step;
     dev_examples: at most so many of each dev set."""
 
     steps: int = 100
@@ -62,7 +69,10 @@ class FitConfig:
             if getattr(self, name) < low:
                 raise ValueError(f"FitConfig.{name} is {getattr(self, name)}; it must be at least {low}")
         if self.lr <= 0 or self.clip <= 0 or not 0 <= self.warmup < 1:
-            raise ValueError(f"FitConfig needs lr > 0, clip > 0 and 0 <= warmup < 1, got lr={self.lr}, clip={self.clip}, warmup={self.warmup}")
+            raise ValueError(
+                f"FitConfig needs lr > 0, clip > 0 and 0 <= warmup < 1, got lr={self.lr}, "
+                f"clip={self.clip}, warmup={self.warmup}"
+            )
 
     def rate(self, step: int) -> float:
         """Share of the peak learning rate at `step` (0-based)."""
@@ -72,7 +82,8 @@ class FitConfig:
 
 @dataclass
 class Fit:
-    """What a training gave: losses [steps, R], penalty [steps], dev [evaluations, R, 2] = (accuracy over options, -mean token loss),
+    """What a training gave: losses [steps, R], penalty [steps], dev [evaluations, R, 2] = (accuracy over
+    options, -mean token loss),
     best_step [R], seconds of this process. The source carries the best state."""
 
     losses: Tensor
@@ -84,7 +95,8 @@ class Fit:
 
 
 def draw(run: Run, step: int, count: int) -> list[Example]:
-    """The examples of `run` at `step`: epochs shuffled by (task, seed, epoch), so a resumed run draws the same."""
+    """The examples of `run` at `step`: epochs shuffled by (task, seed, epoch), so a resumed run draws the
+    same."""
     total, out = len(run.examples), []
     for position in range(step * count, (step + 1) * count):
         order = list(range(total))
@@ -93,15 +105,26 @@ def draw(run: Run, step: int, count: int) -> list[Example]:
     return out
 
 
-def fit(engine: Engine, source: nn.Module, runs: Sequence[Run], config: FitConfig, checkpoint: Path | None = None,
-        label: str = "fit", checkpoint_seconds: float = 20.0) -> Fit:
+def fit(
+    engine: Engine,
+    source: nn.Module,
+    runs: Sequence[Run],
+    config: FitConfig,
+    checkpoint: Path | None = None,
+    label: str = "fit",
+    checkpoint_seconds: float = 20.0,
+) -> Fit:
     """Train `source` on all runs at once and leave it in its best state on dev.
 
     Args:
-      source: a prompt source with `forward(runs [B]) -> Prompt`. `per_run = True`: each trainable tensor is [R, ...] and every run is selected
-        by itself. `per_run = False` (a shared auto-encoder): the objective is the mean over runs plus `source.penalty()`, selected by mean dev loss.
+      source: a prompt source with `forward(runs [B]) -> Prompt`. `per_run = True`: each trainable tensor is
+        [R, ...] and every run is selected
+        by itself. `per_run = False` (a shared auto-encoder): the objective is `source.config.task_weight`
+        times the mean over runs plus
+        `source.penalty()`, selected by mean dev loss.
       runs: R runs in the order of the source's rows.
-      checkpoint: file to resume from and to write every `checkpoint_seconds`; removed by the caller when its result is stored.
+      checkpoint: file to resume from and to write every `checkpoint_seconds`; removed by the caller when
+        its result is stored.
     Raises:
       ValueError: no runs, or the number of runs and the source's rows differ.
       FloatingPointError: a loss is not finite (names the run and the step).
@@ -109,10 +132,11 @@ def fit(engine: Engine, source: nn.Module, runs: Sequence[Run], config: FitConfi
     state = _State(source, runs, config)
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
-    engine.contexts.clear()  # texts of an earlier training would only take this one's place
     begun, saved, start = time.time(), time.time(), state.step
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     with progress.track(label, total=config.steps, unit="step", initial=start) as bar:
+        bar.update(0, note="reading the texts")
+        engine.keep_contexts(e for run in runs for e in (*run.examples, *run.task.dev[: config.dev_examples]))
         while state.step < config.steps:
             losses = train_step(engine, state)
             state.step += 1
@@ -133,19 +157,24 @@ def train_step(engine: Engine, state: _State) -> Tensor:
     examples = [(r, e) for r, run in enumerate(runs) for e in draw(run, state.step, config.rows_per_run)]
     rows = [engine.target_row(e) for _, e in examples]
     index = torch.tensor([r for r, _ in examples])
-    tokens = torch.zeros(len(runs)).index_add(0, index, torch.tensor([float(len(row.answers[0])) for row in rows]))
-    share = 1.0 if source.per_run else 1.0 / len(runs)
+    tokens = torch.zeros(len(runs)).index_add(
+        0, index, torch.tensor([float(len(row.answers[0])) for row in rows])
+    )
+    share = 1.0 if source.per_run else source.config.task_weight / len(runs)
     losses = torch.zeros(len(runs), dtype=torch.float64)
     for batch in engine.batches(rows, state.prompt_length):
         of = index[batch]
         device = engine.backbone.device
-        scores, _ = engine.log_likelihoods(source(of.to(device)), [rows[i] for i in batch], keep=True)
+        scores, _ = engine.log_likelihoods(source(of.to(device)), [rows[i] for i in batch])
         loss = -scores[:, 0] / tokens[of].to(scores)
         (share * loss.sum()).backward()
         losses.index_add_(0, of, loss.detach().double().cpu())
     if not torch.isfinite(losses).all():
         bad = int((~torch.isfinite(losses)).nonzero()[0])
-        raise FloatingPointError(f"the loss of run {bad} ({runs[bad].task.id}, lr {runs[bad].lr or config.lr}) is not finite at step {state.step}; lower its lr")
+        raise FloatingPointError(
+            f"the loss of run {bad} ({runs[bad].task.id}, lr {runs[bad].lr or config.lr}) is not "
+            f"finite at step {state.step}; lower its lr"
+        )
     if not source.per_run:
         penalty = source.penalty()
         penalty.backward()
@@ -157,7 +186,8 @@ def train_step(engine: Engine, state: _State) -> Tensor:
 
 @torch.no_grad()
 def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: int) -> Tensor:
-    """[R, 2] per run: accuracy over the options (0 for free answers) and minus the mean token loss of the target, on dev."""
+    """[R, 2] per run: accuracy over the options (0 for free answers) and minus the mean token loss of the
+    target, on dev."""
     rows, index, right = [], [], []
     for r, run in enumerate(runs):
         for example in run.task.dev[:limit]:
@@ -167,7 +197,9 @@ def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: in
     out, count = torch.zeros(len(runs), 2, dtype=torch.float64), torch.zeros(len(runs), dtype=torch.float64)
     for batch in engine.batches(rows, prompt_length(source)):
         of = torch.tensor([index[i] for i in batch])
-        scores, tokens = engine.log_likelihoods(source(of.to(engine.backbone.device)), [rows[i] for i in batch], keep=True)
+        scores, tokens = engine.log_likelihoods(
+            source(of.to(engine.backbone.device)), [rows[i] for i in batch]
+        )
         target = torch.tensor([right[i] for i in batch], device=scores.device)[:, None]
         loss = (scores.gather(1, target) / tokens.gather(1, target))[:, 0].double().cpu()
         hit = (scores.argmax(1) == target[:, 0]) & ((tokens > 0).sum(1) > 1)
@@ -179,12 +211,17 @@ def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: in
 def prompt_length(source: nn.Module) -> int:
     """n of the prompts a source makes."""
     with torch.no_grad():
-        prompt: Prompt = source(torch.zeros(1, dtype=torch.long, device=next(iter([*source.parameters(), *source.buffers()])).device))
+        prompt: Prompt = source(
+            torch.zeros(
+                1, dtype=torch.long, device=next(iter([*source.parameters(), *source.buffers()])).device
+            )
+        )
     return prompt.length
 
 
 class RunAdam:
-    """Adam with one learning rate and one clipped gradient norm per run (torch's knows one learning rate per tensor).
+    """Adam with one learning rate and one clipped gradient norm per run (torch's knows one learning rate
+    per tensor).
 
     Kingma & Ba 2015, betas 0.9 / 0.999, eps 1e-8. For a shared source all tensors form one group.
     """
@@ -198,7 +235,10 @@ class RunAdam:
     def step(self, rate: float) -> None:
         """Clip, update, clear the gradients; `rate`: share of the peak learning rate."""
         self.count += 1
-        squares = [p.grad.flatten(1).square().sum(1) if self.per_run else p.grad.square().sum() for p in self.parameters.values()]
+        squares = [
+            p.grad.flatten(1).square().sum(1) if self.per_run else p.grad.square().sum()
+            for p in self.parameters.values()
+        ]
         scale = (self.clip / (torch.stack(squares).sum(0).sqrt() + 1e-12)).clamp(max=1.0)
         for name, p in self.parameters.items():
             shape = (-1, *[1] * (p.dim() - 1)) if self.per_run else ()
@@ -219,8 +259,13 @@ class _State:
         if not runs:
             raise ValueError("fit got no runs; give at least one Run(task)")
         if source.per_run and any(p.shape[0] != len(runs) for p in parameters.values()):
-            raise ValueError(f"the source has rows for {next(iter(parameters.values())).shape[0]} runs, but {len(runs)} runs were given")
-        lr = torch.tensor([run.lr or config.lr for run in runs]) if source.per_run else torch.tensor(config.lr)
+            raise ValueError(
+                f"the source has rows for {next(iter(parameters.values())).shape[0]} runs, but "
+                f"{len(runs)} runs were given"
+            )
+        lr = (
+            torch.tensor([run.lr or config.lr for run in runs]) if source.per_run else torch.tensor(config.lr)
+        )
         self.source, self.runs, self.config, self.step = source, runs, config, 0
         self.prompt_length = prompt_length(source)
         self.optimizer = RunAdam(parameters, lr, config.clip, source.per_run)
@@ -253,9 +298,19 @@ class _State:
         return Fit(self.losses, self.penalty, torch.stack(self.dev), self.best_step, seconds, resumed_at)
 
     def save(self, path: Path) -> None:
-        groups = {"now": self.optimizer.parameters, "first": self.optimizer.first, "second": self.optimizer.second, "best": self.best}
+        groups = {
+            "now": self.optimizer.parameters,
+            "first": self.optimizer.first,
+            "second": self.optimizer.second,
+            "best": self.best,
+        }
         tensors = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
-        tensors |= {"losses": self.losses, "penalty": self.penalty, "best_score": self.best_score, "best_step": self.best_step}
+        tensors |= {
+            "losses": self.losses,
+            "penalty": self.penalty,
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+        }
         tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
         files.write_tensors(path, tensors, {"step": self.step})
 
@@ -273,4 +328,16 @@ class _State:
         self.dev = [tensors[k] for k in sorted(tensors) if k.startswith("dev.")]
 
 
-__all__ = ["SETS", "Fit", "FitConfig", "Row", "Run", "RunAdam", "dev_scores", "draw", "fit", "prompt_length", "train_step"]
+__all__ = [
+    "SETS",
+    "Fit",
+    "FitConfig",
+    "Row",
+    "Run",
+    "RunAdam",
+    "dev_scores",
+    "draw",
+    "fit",
+    "prompt_length",
+    "train_step",
+]

@@ -80,7 +80,15 @@ def imported(path):
 
 def test_no_registry_or_machine_is_named_in_the_project():
     forbidden = re.compile("py" + r"pi\.org|files\.python" + r"hosted|/wo" + "rk/|conda\\.anaconda")
-    patterns = ("*", "iptkit/**/*.py", "tests/*.py", ".github/**/*.yml", "notebooks/*", "data/**/*.json")
+    patterns = (
+        "*",
+        ".ci/*",
+        "iptkit/**/*.py",
+        "tests/*.py",
+        ".github/**/*.yml",
+        "notebooks/*",
+        "data/**/*.json",
+    )
     files = [path for pattern in patterns for path in ROOT.glob(pattern)]
     texts = {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
     assert not [name for name, text in texts.items() if forbidden.search(text)]

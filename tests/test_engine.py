@@ -1,0 +1,304 @@
+import copy
+import dataclasses
+import functools
+from collections import Counter
+
+import pytest
+import torch
+from stock import (
+    LAYOUTS,
+    MIXED_EXAMPLES,
+    answer_loss,
+    backbone,
+    plain_log_likelihoods,
+    random_prompts,
+    rows_of,
+    sequence,
+    stock_attention,
+)
+
+from iptkit import backbones, prompts
+from iptkit.engine import Contexts, Engine, Row
+from iptkit.prompts import Prompt
+from iptkit.tasks import Example
+
+MODELS = ["tiny-causal", pytest.param("smollm2-135m", marks=pytest.mark.model)]
+
+
+@pytest.fixture
+def tiny():
+    return backbone("tiny-causal", "float64")
+
+
+def word_prompts(a_backbone, rows, length=5):
+    return prompts.from_words(a_backbone, length).expand(rows, -1, -1).clone().requires_grad_()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_the_plain_forward(name, layout):
+    model = backbone(name, "float64")
+    engine = Engine(model, layout)
+    rows = rows_of(engine, MIXED_EXAMPLES if name == "tiny-causal" else MIXED_EXAMPLES[1:3])
+    start = word_prompts(model, len(rows))
+    plain = answer_loss(plain_log_likelihoods(model, layout, start, rows))
+    (gradient,) = torch.autograd.grad(plain, start)
+    ours, tokens = engine.log_likelihoods(Prompt(start), rows)
+    loss = answer_loss(ours)
+    torch.testing.assert_close(loss, plain, rtol=1e-9, atol=0)
+    (found,) = torch.autograd.grad(loss, start)
+    assert (found - gradient).norm() <= 1e-9 * gradient.norm() and gradient.norm() > 1e-3
+    torch.testing.assert_close(found, gradient, rtol=1e-9, atol=1e-9 * float(gradient.abs().max()))
+    assert tokens.tolist() == [
+        [len(a) for a in row.answers] + [0] * (tokens.shape[1] - len(row.answers)) for row in rows
+    ]
+
+
+def test_the_two_layouts_differ(tiny):
+    first, second = (Engine(tiny, layout) for layout in LAYOUTS)
+    rows = rows_of(first)
+    prompt = Prompt(random_prompts(tiny, len(rows), 3))
+    a, b = (engine.log_likelihoods(prompt, rows)[0] for engine in (first, second))
+    assert ((a - b).abs()[torch.isfinite(a)] > 1e-3).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packed_options_equal_separate_options(tiny, layout):
+    engine = Engine(tiny, layout)
+    rows = rows_of(engine)
+    start = random_prompts(tiny, len(rows), 4)
+    packed, tokens = engine.log_likelihoods(Prompt(start), rows)
+    for b, row in enumerate(rows):
+        for k, answer in enumerate(row.answers):
+            alone, _ = engine.log_likelihoods(Prompt(start[b : b + 1]), [Row(row.text, (answer,))])
+            torch.testing.assert_close(packed[b, k], alone[0, 0], rtol=1e-11, atol=0)
+        assert (packed[b, len(row.answers) :] == -torch.inf).all()
+        assert (tokens[b, len(row.answers) :] == 0).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_padded_equals_unpadded(tiny, layout):
+    """A row alone scores and trains as it does in a batch of rows of other lengths."""
+    engine = Engine(tiny, layout)
+    rows = rows_of(engine)
+    start = random_prompts(tiny, len(rows), 4).requires_grad_()
+    together, _ = engine.log_likelihoods(Prompt(start), rows)
+    (gradient,) = torch.autograd.grad(answer_loss(together[:, :1]), start)
+    one = [slice(b, b + 1) for b in range(len(rows))]
+    alone = [engine.log_likelihoods(Prompt(start[b]), rows[b])[0][0] for b in one]
+    for b, row in enumerate(rows):
+        torch.testing.assert_close(together[b, : len(row.answers)], alone[b], rtol=1e-11, atol=0)
+    (expected,) = torch.autograd.grad(answer_loss([row[:1] for row in alone]), start)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_probabilities_of_all_tokens_sum_to_one(tiny, layout):
+    engine = Engine(tiny, layout)
+    row = Row((5, 6, 7), tuple((token,) for token in range(len(tiny.embedding))))
+    scores, _ = engine.log_likelihoods(Prompt(random_prompts(tiny, 1, 2)), [row])
+    assert scores.logsumexp(-1).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_gradients_reach_only_the_prompt_of_the_row(tiny):
+    engine = Engine(tiny)
+    rows = rows_of(engine)
+    start = random_prompts(tiny, len(rows), 4).requires_grad_()
+    scores, _ = engine.log_likelihoods(Prompt(start), rows)
+    (gradient,) = torch.autograd.grad(scores[2, 0], start)
+    assert gradient[2].norm() > 0 and gradient[[0, 1, 3]].norm() == 0
+
+
+# ---- contexts and batches ------------------------------------------------------------------------
+def test_kept_contexts_change_nothing(tiny):
+    engine = Engine(tiny)
+    rows = rows_of(engine)
+    prompt = Prompt(random_prompts(tiny, len(rows), 4))
+    fresh, _ = engine.log_likelihoods(prompt, rows)
+    assert engine.contexts.kept == {}, "nothing is kept without being asked for"
+    engine.keep_contexts(MIXED_EXAMPLES)
+    assert set(engine.contexts.kept) == {row.text for row in rows}
+    encode, encoded = engine.contexts._encode, []
+    engine.contexts._encode = lambda texts: encoded.extend(texts) or encode(texts)
+    kept, _ = engine.log_likelihoods(prompt, rows)
+    assert encoded == []
+    torch.testing.assert_close(kept, fresh, rtol=1e-12, atol=0)
+    engine.keep_contexts(MIXED_EXAMPLES[:1])
+    assert set(engine.contexts.kept) == {rows[0].text}
+
+
+def test_kept_contexts_do_not_depend_on_what_came_before():
+    """To the last bit, or a resumed training would differ from an uninterrupted one."""
+    model = backbone("tiny-causal", "mixed")
+    first, second = Engine(model), Engine(model)
+    second.keep_contexts(MIXED_EXAMPLES[:2])
+    second.log_likelihoods(Prompt(random_prompts(model, 2, 2)), rows_of(second)[2:])
+    for engine, examples in ((first, MIXED_EXAMPLES), (second, MIXED_EXAMPLES[::-1])):
+        engine.keep_contexts(examples)
+    assert list(first.contexts.kept) == list(second.contexts.kept)
+    for text, values in first.contexts.kept.items():
+        assert values.dtype == torch.bfloat16 and torch.equal(values, second.contexts.kept[text])
+
+
+def test_a_prompt_first_engine_keeps_no_contexts(tiny):
+    engine = Engine(tiny, "prompt-text-answer")
+    engine.keep_contexts(MIXED_EXAMPLES)
+    assert engine.contexts.kept == {}
+
+
+def test_contexts_stay_within_their_limit(tiny):
+    texts = [tuple(range(5, 5 + size)) for size in (4, 6, 8)]
+    one_token = tiny.num_layers * 2 * tiny.num_kv_heads * tiny.head_width * 8
+    contexts = Contexts(tiny, limit_bytes=11 * one_token)
+    contexts.fill(texts[::-1])
+    assert sorted(map(len, contexts.kept)) == [4, 6] and contexts.used_bytes == 10 * one_token
+    assert sum(values.nbytes for values in contexts.kept.values()) == contexts.used_bytes
+    memory, lengths = contexts.memory(texts)
+    assert lengths.tolist() == [4, 6, 8] and memory.layers[0][0].shape == (3, 2, 8, tiny.head_width)
+    assert sorted(map(len, contexts.kept)) == [4, 6]
+    contexts.fill([])
+    assert contexts.kept == {} and contexts.used_bytes == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_batches_hold_every_row_once_and_do_not_change_scores(tiny, layout):
+    wide, narrow = Engine(tiny, layout, tokens_per_batch=10_000), Engine(tiny, layout, tokens_per_batch=40)
+    rows = rows_of(wide) * 3
+    start = random_prompts(tiny, len(rows), 4)
+    assert len(list(wide.batches(rows, 4))) == 1
+    expected, _ = wide.log_likelihoods(Prompt(start), rows)
+    parts = list(narrow.batches(rows, 4))
+    assert sorted(i for batch in parts for i in batch) == list(range(len(rows))) and len(parts) >= 3
+    for batch in parts:
+        taken = [rows[i] for i in batch]
+        text = [len(row.text) if layout == "prompt-text-answer" else 0 for row in taken]
+        cost = max(4 + row.cost + length for row, length in zip(taken, text, strict=True))
+        assert len(batch) == 1 or cost * len(batch) <= 40
+        scores, _ = narrow.log_likelihoods(Prompt(start[batch]), taken)
+        torch.testing.assert_close(scores, expected[batch][:, : scores.shape[1]], rtol=1e-11, atol=0)
+
+
+def test_rows_of_words(tiny):
+    engine = Engine(tiny)
+    choice = Example("a red fox", ("food",), ("tool", "food"))
+    ids = dict(tiny.tokenizer.get_vocab())
+    assert engine.option_row(choice).answers == ((ids["tool"],), (ids["food"],))
+    assert engine.target_row(choice).answers == ((ids["food"],),), "options are compared, so they need no end"
+    free = engine.target_row(Example("a red fox", ("ten", "a fox")), target=1)
+    assert free == Row((ids["a"], ids["red"], ids["fox"]), ((ids["a"], ids["fox"], tiny.eos),))
+    assert free.cost == 2
+
+
+def test_errors_name_the_way_out(tiny):
+    with pytest.raises(ValueError, match="layout 'text' is unknown.*text-prompt-answer"):
+        Engine(tiny, "text")
+    with pytest.raises(ValueError, match="tiny-encoder is an encoder without a language-model head.*causal"):
+        Engine(backbone("tiny-encoder", "float32"))
+    engine = Engine(tiny)
+    row = Row(tuple([5] * 250), ((6, 7),))
+    with pytest.raises(ValueError, match=r"prompt \(5\) \+ text \+ answer take 257 positions.*256; shorten"):
+        engine.log_likelihoods(Prompt(random_prompts(tiny, 1, 5)), [row])
+    with pytest.raises(ValueError, match="shorten the texts or the prompt"):
+        engine.greedy(Prompt(random_prompts(tiny, 1, 4)), [row], [8])
+
+
+# ---- greedy --------------------------------------------------------------------------------------
+def generated(a_backbone, layout, start, rows, limits):
+    """Answers of transformers' own generate, one unpadded row at a time, cut at the first line break."""
+    out = []
+    with stock_attention(a_backbone.model) as model, torch.no_grad(), backbones.quiet_transformers():
+        for row, prompt, limit in zip(rows, start, limits, strict=True):
+            ids = model.generate(
+                inputs_embeds=sequence(a_backbone, layout, row.text, prompt),
+                max_new_tokens=limit,
+                do_sample=False,
+                eos_token_id=a_backbone.eos,
+                pad_token_id=a_backbone.eos,
+            )
+            out.append(a_backbone.tokenizer.decode(ids[0], skip_special_tokens=True))
+    return [text.strip().split("\n")[0].strip() for text in out]
+
+
+def ending_often(tiny, layout, start, rows):
+    """The tiny model with the word that it says most as its end: a random model hardly ever says [EOS]."""
+    answers = generated(tiny, layout, start, rows, [8] * len(rows))
+    said = Counter(word for text in answers for word in text.split()[2:])
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.eos_token = said.most_common(1)[0][0]
+    return dataclasses.replace(tiny, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_greedy_equals_generate(tiny, layout):
+    rows = rows_of(Engine(tiny, layout)) * 6
+    start = random_prompts(tiny, len(rows), 3, std=2.0)
+    model = ending_often(tiny, layout, start, rows)
+    limits = [1, 9, 4, 6, 12, 2] * 4
+    answers = Engine(model, layout).greedy(Prompt(start), rows, limits)
+    assert answers == generated(model, layout, start, rows, limits)
+    sizes = [len(answer.split()) for answer in answers]
+    assert any(0 < size < limit for size, limit in zip(sizes, limits, strict=True)), "some answer ends itself"
+    assert any(size == limit > 4 for size, limit in zip(sizes, limits, strict=True)), "some answer is cut"
+    assert len(set(answers)) > len(rows) // 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_greedy_does_not_look_at_the_answers(tiny, layout):
+    engine = Engine(tiny, layout)
+    rows = rows_of(engine)
+    start = Prompt(random_prompts(tiny, len(rows), 3, std=2.0))
+    blind = [Row(row.text, ((9,) * 7,)) for row in rows]
+    assert engine.greedy(start, rows, [5] * 4) == engine.greedy(start, blind, [5] * 4)
+    assert engine.contexts.kept == {}, "test texts are not kept"
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_greedy_equals_generate_and_stops_at_a_line_break(layout):
+    model = backbone("smollm2-135m", "float32")
+    engine = Engine(model, layout)
+    rows = [Row(engine._tokens(text), ((0,),)) for text in ("The capital of France is", "Say it again:\nno")]
+    start = prompts.from_words(model, 3, ":\n").expand(2, -1, -1)
+    lengths = []
+    forward = engine._forward
+    engine._forward = lambda *args: lengths.append(args[0].shape[0]) or forward(*args)
+    assert engine.greedy(Prompt(start), rows, [6, 6]) == generated(model, layout, start, rows, [6, 6])
+    assert lengths[0] == 2 and lengths[-1] == 1, "the row that broke its line is not computed any further"
+
+
+# ---- numbers' types ------------------------------------------------------------------------------
+LESSON_LIKE = (
+    Example("The plot was dull and far too long.\nChoices: negative, positive", ("negative",)),
+    Example("What is the capital of Portugal?", ("Lisbon",)),
+    Example("Translate to French: Germany", ("Allemagne",)),
+    Example("Give the comparative: tall", ("taller",)),
+)
+
+
+@functools.cache
+def prompt_gradient(dtype, length=8):
+    model = backbone("smollm2-135m", dtype)
+    engine = Engine(model)
+    rows = [engine.target_row(e) for e in LESSON_LIKE]
+    start = word_prompts(model, len(rows), length)
+    scores, tokens = engine.log_likelihoods(Prompt(start), rows)
+    (gradient,) = torch.autograd.grad((-scores / tokens).sum(), start)
+    assert gradient.dtype == (torch.float64 if dtype == "float64" else torch.float32)
+    return gradient.double()
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("dtype", ["native", "mixed"])
+def test_the_lessons_dtype_stays_near_the_float64_gradient(dtype):
+    if dtype == "native":
+        dtype = backbones.native_dtype(torch.device("cpu"))
+    exact, found = prompt_gradient("float64"), prompt_gradient(dtype)
+    assert (found - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.model
+def test_a_bfloat16_model_does_not():
+    """The reason for "mixed": without its float32 residual stream the error is several times as large."""
+    exact = prompt_gradient("float64")
+    errors = [(prompt_gradient(dtype) - exact).norm() / exact.norm() for dtype in ("mixed", "bfloat16")]
+    assert errors[1] > 1.3 * errors[0]

@@ -1,0 +1,188 @@
+import math
+
+import pytest
+import torch
+from stock import backbone
+
+from iptkit import evaluate, prompts, tasks
+from iptkit.engine import Engine
+from iptkit.evaluate import METRICS, by_task, interval, relative
+from iptkit.prompts import FixedPrompt, Prompt
+from iptkit.tasks import Example
+
+
+def free(*targets):
+    return Example("a question", targets)
+
+
+# ---- metrics ---------------------------------------------------------------------------------------
+def test_accuracy_counts_accepted_answers():
+    examples = [free("a"), free("b", "c"), free("b", "c"), free("d")]
+    assert METRICS["accuracy"](["a", "c", "a", "D"], examples) == 0.5
+
+
+def test_normalise_is_squads():
+    assert evaluate.normalise("  The U.S.,  a  Nation ") == "us nation"
+    assert evaluate.normalise("another theme") == "another theme"
+
+
+def test_exact_match_looks_past_case_articles_and_stops():
+    examples = [free("Paris"), free("ten", "10"), free("Leo saw a fox.")]
+    assert METRICS["exact_match"](["the paris!", "10", "Leo saw a dog"], examples) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "targets", "score"),
+    [
+        ("a red fox", ("the red dog",), 0.5),  # one of two words on each side
+        ("red red fox", ("red fox",), 0.8),  # a word counts as often as both have it
+        ("blue", ("red", "dark blue"), 2 / 3),  # the best of the accepted answers
+        ("", ("red",), 0.0),
+        ("the", ("a",), 1.0),  # nothing is left on either side
+    ],
+)
+def test_token_f1(answer, targets, score):
+    assert METRICS["token_f1"]([answer], [free(*targets)]) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("answer", "targets", "score"),
+    [
+        ("the cat sat", ("the cat on the mat sat",), 2 * 1 * 0.5 / 1.5),
+        ("sat cat the", ("the cat sat",), 1 / 3),  # order counts
+        ("saw foxes", ("saw fox",), 0.5),  # no stemming
+        ("x", ("y", "x"), 1.0),
+        ("", ("y",), 0.0),
+    ],
+)
+def test_rouge_l(answer, targets, score):
+    assert METRICS["rouge_l"]([answer], [free(*targets)]) == pytest.approx(score)
+
+
+def test_macro_f1_is_the_mean_over_the_label_set():
+    task = tasks.load_task("tiny-kind", suite="tiny")  # animal, food, tool
+    examples = [free(t) for t in ("animal", "animal", "animal", "food")]
+    answers = ["animal", "animal", "food", "food"]
+    # animal: P 1, R 2/3 -> 0.8;  food: P 1/2, R 1 -> 2/3;  tool never occurs -> 0
+    assert METRICS["macro_f1"](answers, examples, task) == pytest.approx((0.8 + 2 / 3) / 3)
+    outside = METRICS["macro_f1"](["animal", "animal", "nonsense", "food"], examples, task)
+    assert outside == pytest.approx((0.8 + 1) / 3), "a string outside the label set is a miss, not a label"
+
+
+def test_mcc():
+    examples = [free(t) for t in ("y", "y", "y", "n", "n", "n")]
+    answers = ["y", "y", "n", "n", "n", "y"]  # tp 2, fn 1, tn 2, fp 1
+    assert METRICS["mcc"](answers, examples) == pytest.approx((4 - 1) / math.sqrt(3 * 3 * 3 * 3))
+    assert METRICS["mcc"](["y"] * 6, examples) == 0.0
+    assert METRICS["mcc"](["n"] * 3 + ["y"] * 3, examples) == -1.0
+
+
+def test_every_metric_of_the_task_cards_exists():
+    assert set(tasks.METRICS) <= set(METRICS)
+
+
+# ---- predict and evaluate --------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def scored():
+    """Two tasks, one of them twice, each with its own random prompt."""
+    engine = Engine(backbone("tiny-causal", "float32"))
+    mood, plural = tasks.load_suite("tiny", only=["tiny-mood", "tiny-plural"], max_test=10)
+    prompt = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(2))
+    return engine, FixedPrompt(prompt), [mood, plural, mood]
+
+
+def test_predict_takes_the_likeliest_option_or_the_greedy_answer(scored):
+    engine, source, of = scored
+    answers = evaluate.predict(engine, source, of, limit=6)
+    assert [len(a) for a in answers] == [6, 6, 6]
+    for r in (0, 2):
+        for answer, example in zip(answers[r], of[r].test, strict=False):
+            scores, _ = engine.log_likelihoods(Prompt(source.P[r : r + 1]), [engine.option_row(example)])
+            assert answer == example.options[scores[0].argmax()]
+    longest = max(len(engine.target_row(e).answers[0]) for e in of[1].train)
+    for answer, example in zip(answers[1], of[1].test, strict=False):
+        row = engine.target_row(example)
+        assert [answer] == engine.greedy(Prompt(source.P[1:2]), [row], [longest + 2])
+    assert answers[0] != answers[2], "each row answers with its own prompt"
+
+
+def test_the_cap_of_an_answer_comes_from_training(scored):
+    engine, _, of = scored
+    assert evaluate._answer_cap(engine, of[1]) == 4  # one word and the end, and two more
+    long = tasks.Example("a question", ("ten " * 200,))
+    assert evaluate._answer_cap(engine, type("Stub", (), {"train": [long]})) == evaluate.MAX_ANSWER_TOKENS
+
+
+def test_evaluate_scores_by_the_metric_of_each_task(scored, monkeypatch):
+    engine, source, of = scored
+    wanted = [[e.targets[0] for e in task.test[:4]] for task in of]
+    wanted[2] = ["neither"] * 4
+    monkeypatch.setattr(evaluate, "predict", lambda *args: wanted)
+    monkeypatch.setitem(METRICS, "exact_match", lambda answers, examples, task: len(examples) / 100)
+    assert evaluate.evaluate(engine, source, of, limit=4) == [1.0, 0.04, 0.0]
+
+
+def test_other_sets_than_test(scored):
+    engine, source, of = scored
+    assert len(evaluate.predict(engine, source, of, split="dev")[1]) == len(of[1].dev)
+
+
+def test_the_right_answers_can_be_learned():
+    """From prompts of words alone a random model knows nothing: near chance, never a score outside [0, 1]."""
+    engine = Engine(backbone("tiny-causal", "float32"))
+    suite = tasks.load_suite("tiny", max_test=16)
+    words = FixedPrompt(prompts.from_words(engine.backbone, 4).expand(len(suite), -1, -1))
+    scores = evaluate.evaluate(engine, words, suite)
+    assert len(scores) == 8 and all(0 <= s < 0.8 for s in scores)
+
+
+# ---- relative performance --------------------------------------------------------------------------
+def test_relative_performance():
+    assert relative(0.6, 0.8) == pytest.approx(0.75)
+    assert relative(0.6, 0.8, floor=0.5) == pytest.approx(1 / 3)
+    assert relative(0.9, 0.8) == pytest.approx(1.125), "a method may be better than prompt tuning"
+    assert relative(0.4, 0.8, floor=0.5) == pytest.approx(-1 / 3), "or worse than guessing"
+
+
+@pytest.mark.parametrize(
+    ("reference", "floor"), [(0.0, 0.0), (-0.3, 0.0), (0.04, 0.0), (0.5, 0.5), (0.4, 0.5), (0.54, 0.5)]
+)
+def test_relative_performance_needs_a_reference_above_its_floor(reference, floor):
+    assert relative(0.6, reference, floor) is None
+
+
+def test_least_is_the_smallest_denominator_allowed():
+    assert relative(0.5, 0.05) == pytest.approx(10.0)
+    assert relative(0.5, 0.3, least=0.4) is None
+
+
+def test_interval_of_known_values():
+    assert interval([[0.5, 0.5], [0.5]]) == (0.5, 0.5, 0.5)
+    assert interval([[0.0], [1.0]]) == (0.5, 0.0, 1.0)
+    assert interval([[0.0, 1.0]]) == (0.5, 0.0, 1.0), "seeds are drawn within a task"
+    mean, low, high = interval([[0.0, 0.0, 0.0], [1.0]])
+    assert mean == 0.5, "tasks weigh the same, however many seeds they have"
+    assert interval([[], [0.2]]) == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_interval_is_as_wide_as_theory_says():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(40, 1, generator=generator, dtype=torch.float64)
+    mean, low, high = interval(values.tolist())
+    half = 1.96 * values.std(correction=0).item() / 40**0.5
+    assert mean == pytest.approx(values.mean().item())
+    assert high - mean == pytest.approx(half, rel=0.15) and mean - low == pytest.approx(half, rel=0.15)
+    narrow = interval(values.tolist(), level=0.5)
+    assert low < narrow[1] < mean < narrow[2] < high
+    assert interval(values.tolist()) == (mean, low, high) != interval(values.tolist(), seed=1)
+
+
+def test_interval_without_values():
+    for nothing in ([], [[], []]):
+        with pytest.raises(ValueError, match="interval got no values; every task was left out"):
+            interval(nothing)
+
+
+def test_by_task_keeps_the_order_and_leaves_out_missing_values():
+    rows = [{"task": t, "score": s} for t, s in (("b", 1.0), ("a", 2.0), ("b", None), ("b", 3.0))]
+    assert by_task(rows) == {"b": [1.0, 3.0], "a": [2.0]}

@@ -1,0 +1,264 @@
+from collections import Counter
+
+import pytest
+import torch
+from stock import backbone
+
+from iptkit import backbones, evaluate, experiments, scales, store, subspace, tasks, train
+from iptkit.experiments import Study, difference, summary
+from iptkit.prompts import FixedPrompt
+
+SMALL = {"seeds": (0, 1), "dims": (2, 3), "main_dim": 2, "test_examples": 4}
+
+
+@pytest.fixture(autouse=True)
+def steps(tmp_path, monkeypatch):
+    """A fresh step cache, and the size that the test asks for."""
+    monkeypatch.delenv("IPTKIT_SCALE", raising=False)
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.setattr(store, "HITS", {})
+    return tmp_path / "steps"
+
+
+def small(seed=0, **changes):
+    study = Study(scales.load("smoke", **{**SMALL, **changes}), seed=seed)
+    study.backbone = backbone("tiny-causal", "float32")
+    return study
+
+
+# ---- the study -------------------------------------------------------------------------------------
+def test_smoke_gives_every_row_and_the_second_run_is_cached(steps):
+    study = Study(scales.load("smoke"))
+    before = backbones.fingerprint(study.backbone.model)
+    rows = study.table()
+    assert not any(store.HITS.values()) and len(store.HITS) == 7
+
+    found = Counter((r["method"], r["d_I"], r["split"]) for r in rows)
+    for split, size in (("seen", 6), ("unseen", 2)):
+        assert found["zero-shot", 0, split] == size
+        assert found["prompt tuning", 0, split] == found["random decoder", 5, split] == 3 * size
+        for dim in (2, 5):
+            assert found["IST", dim, split] == 3 * size
+            assert found["MSF", dim, split] == found["mean code", dim, split] == size
+        assert found["mean prompt", 0, split] >= size
+    for row in rows:
+        task = next(t for t in study.tasks(0) if t.id == row["task"])
+        assert row["metric"] == task.metric and row["category"] == task.category and 0 <= row["score"] <= 1
+        assert (row["split"] == "seen") == (row["task"] in study.seen)
+        assert (row["backbone"], row["scale"], row["dtype"]) == ("tiny-causal", "smoke", "float32")
+        assert row["n_test"] == 16 and row["chance"] == task.chance
+    settings = {r["setting"] for r in rows if r["method"] == "IST"}
+    assert settings == {"IST, seen tasks, new data", "IST, unseen tasks"}
+    assert backbones.fingerprint(study.backbone.model) == before
+
+    store.HITS.clear()
+    again = Study(scales.load("smoke"))
+    assert again.table() == rows
+    assert all(store.HITS.values()) and "engine" not in vars(again), "nothing was computed"
+
+
+def test_steps_depend_on_what_determines_them(steps):
+    """Same folder: found again. Anything that changes the numbers: another folder."""
+    first = {p.name for p in made(steps, small())}
+    assert first == {p.name for p in made(steps, small())}
+    for other in (
+        small(seed=1),
+        small(prompt_length=3),
+        small(test_examples=5),
+        small(dtype="float64"),
+        small(seen=("tiny-kind", "tiny-pick", "tiny-sum"), unseen=("tiny-mood",)),
+    ):
+        assert not first & {p.name for p in made(steps, other)}
+    for changes, expected in (
+        ({"seeds": (0, 2)}, {"zero-shot"}),
+        ({"prompt": train.FitConfig(steps=2)}, {"zero-shot"}),
+        ({"msf": train.FitConfig(steps=9)}, {"zero-shot", "prompts", "codes-random-2"}),
+        ({"ist": train.FitConfig(steps=9)}, {"zero-shot", "prompts", "subspace-2"}),
+    ):
+        other = {p.name for p in made(steps, small(**changes))}
+        assert {name.rsplit("-", 1)[0] for name in first & other} == expected
+
+
+def made(steps, study):
+    """The step folders of the bank, one subspace and its codes, named without computing anything."""
+    names = []
+
+    def stub(name, config, make, root=None):
+        names.append(steps / f"{name}-{store.digest(config)}")
+        if name == "prompts":
+            return store.Step(name, {"P": torch.randn(2, len(study.ids), 4, 32)}, {}, 0.0, False)
+        raise StopIteration
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "step", stub)
+        study.bank()
+        for act in (study.zero_shot, lambda: study.subspace(2), lambda: study.codes(2)):
+            with pytest.raises(StopIteration):
+                act()
+        with pytest.raises(StopIteration):
+            study.codes(2, "random")
+    return names
+
+
+def test_the_stored_tensors_give_the_scores_in_the_table(steps):
+    """Every prompt stands in the row of its own task, seed and method."""
+    study = small(seeds=(0, 3), test_examples=16, dims=(2,))
+    rows = study.table()
+
+    def stored(method, dim, seed):
+        mine = {
+            r["task"]: r["score"] for r in rows if (r["method"], r["d_I"], r["seed"]) == (method, dim, seed)
+        }
+        return [mine[i] for i in study.ids]
+
+    def scores(prompts, seed):
+        return evaluate.evaluate(study.engine, FixedPrompt(prompts.detach()), study.tasks(seed), limit=16)
+
+    bank, (autoencoder, _) = study.bank().tensors["P"], study.subspace(2)
+    of_all = torch.arange(len(study.ids))
+    for s, seed in enumerate((0, 3)):
+        assert scores(bank[s], seed) == stored("prompt tuning", 0, seed)
+        source = subspace.IntrinsicPrompt(autoencoder, len(study.ids))
+        source.u.data = study.codes(2).tensors["u"][s]
+        assert scores(source(of_all).embeds, seed) == stored("IST", 2, seed)
+    own = scores(autoencoder.decode(autoencoder.encode(bank[0])), 0)
+    code = scores(subspace.mean_code(autoencoder, 8).P, 0)
+    mean = scores(bank[0, :6].mean(0).expand(8, -1, -1), 0)
+    assert [own, code, mean] == [stored("MSF", 2, 0), stored("mean code", 2, 0), stored("mean prompt", 0, 0)]
+    assert own != code and own != mean
+
+
+def test_the_subspace_is_found_on_the_seen_tasks_with_their_own_prompts(steps, monkeypatch):
+    study, seen = small(), []
+    find = subspace.find
+    monkeypatch.setattr(subspace, "find", lambda *args: seen.append(args) or find(*args))
+    study.subspace(2)
+    ((_, bank, runs, config, *_),) = seen
+    assert [(run.task.id, run.seed, run.data) for run in runs] == [(i, 0, "train") for i in study.seen]
+    assert torch.equal(bank, study.bank().tensors["P"][0, :6]) and config.intrinsic_dim == 2
+
+
+def test_changes_of_the_subspace_are_steps_of_their_own(steps):
+    study = small()
+    _, both = study.subspace(2)
+    _, only = study.subspace(2, task_weight=0.0)
+    assert not both.was_cached and not only.was_cached
+    assert not torch.equal(both.tensors["decoder.outer.weight"], only.tensors["decoder.outer.weight"])
+    again, step = study.subspace(2)
+    assert step.was_cached
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, both.tensors[name]), name
+
+
+def test_a_study_killed_anywhere_ends_with_the_same_table(steps, monkeypatch, tmp_path):
+    expected = small().table()
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "other"))
+    step, budget, kills = train.train_step, [0], 0
+
+    def killed(*args):
+        if not budget[0]:
+            raise KeyboardInterrupt
+        budget[0] -= 1
+        return step(*args)
+
+    fit = train.fit
+    for module in (experiments, experiments.subspace):
+        monkeypatch.setattr(module, "fit", lambda *args: fit(*args, checkpoint_seconds=-1))
+    monkeypatch.setattr(train, "train_step", killed)
+    while kills < 100:
+        budget[0] = 7
+        try:
+            rows = small().table()
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills >= 5 and rows == expected
+
+
+def test_tasks_of_a_study(steps):
+    study = small()
+    assert [t.id for t in study.tasks(0)] == [*study.seen, *study.unseen]
+    assert all(t.seed == 1 and len(t.test) <= 4 for t in study.tasks(1))
+    assert study.seeds == (0, 1) and small(seed=5).seeds == (5, 6)
+
+
+def test_ist_sees_no_example_that_the_bank_was_trained_on(steps):
+    study = small()
+    assert study.fresh_tasks(0) == study.tasks(0), "its own sets are disjoint already"
+    shared = 0
+    for fresh, task, known in zip(study.fresh_tasks(1), study.tasks(1), study.tasks(0), strict=True):
+        used = {e.input for e in known.train}
+        assert not used & {e.input for e in fresh.train_new + fresh.dev}
+        assert len(fresh.train_new) >= 4 and len(fresh.dev) >= 4 and fresh.test == task.test
+        shared += len(task.train_new) - len(fresh.train_new)
+    assert shared > 0, "there was something to leave out"
+
+
+def test_too_few_new_examples_is_an_error():
+    known, task = (tasks.load_task("tiny-sum", seed, "tiny") for seed in (0, 1))
+    greedy = type(known)(**{**vars(known), "train": (*task.train_new, *known.train)})
+    with pytest.raises(
+        ValueError, match="task tiny-sum, seed 1: only 0 examples of train_new are new.*more examples"
+    ):
+        experiments._without(task, greedy)
+
+
+def test_an_unknown_decoder(steps):
+    with pytest.raises(ValueError, match="decoder 'best' is unknown; choose 'learned' or 'random'"):
+        small().codes(2, "best")
+
+
+# ---- summaries -------------------------------------------------------------------------------------
+def rows_of(method, dim, scores, split="seen", chance=0.0):
+    return [
+        {"method": method, "d_I": dim, "split": split, "task": t, "seed": s, "score": x, "chance": chance}
+        for t, values in scores.items()
+        for s, x in enumerate(values)
+    ]
+
+
+def test_summary_of_known_values():
+    full = {"a": [0.8, 0.8], "b": [0.5, 0.3], "c": [0.02, 0.02]}
+    mine = {"a": [0.4, 0.4], "b": [0.2, 0.2], "c": [0.5, 0.5]}
+    rows = rows_of("prompt tuning", 0, full, chance=0.3) + rows_of("IST", 5, mine, chance=0.3)
+    (line,) = summary(rows, [("IST", 5)])
+    assert line["score"][0] == pytest.approx((0.4 + 0.2 + 0.5) / 3) and line["tasks"] == 3
+    assert line["ratio of means"] == pytest.approx(1.1 / 1.22)
+    assert line["E_rel"] == pytest.approx((0.5, 0.5, 0.5)) and line["E_rel tasks"] == 2, (
+        "c's reference is near 0"
+    )
+    above = (0.1 / 0.5 + -0.1 / 0.1) / 2
+    assert line["E_rel above chance"][0] == pytest.approx(above) and line["E_rel above chance tasks"] == 2
+    assert line["E_rel above chance"][1:] == pytest.approx((-1.0, 0.2))
+
+
+def test_summary_keeps_the_splits_apart_and_leaves_out_what_was_not_measured():
+    rows = rows_of("prompt tuning", 0, {"a": [0.4]}) + rows_of("prompt tuning", 0, {"b": [0.8]}, "unseen")
+    rows += (
+        rows_of("IST", 5, {"a": [0.4]})
+        + rows_of("IST", 5, {"b": [0.2]}, "unseen")
+        + rows_of("IST", 2, {"a": [0.1]})
+    )
+    lines = summary(rows, [("IST", 5), ("IST", 2), ("MSF", 5)])
+    found = {(x["method"], x["d_I"], x["split"]): x["E_rel"][0] for x in lines}
+    assert found == pytest.approx(
+        {("IST", 5, "seen"): 1.0, ("IST", 5, "unseen"): 0.25, ("IST", 2, "seen"): 0.25}
+    )
+
+
+def test_difference_is_paired():
+    first = {"a": [0.9, 0.1], "b": [0.5, 0.5]}
+    rows = rows_of("IST", 5, first) + rows_of("random decoder", 5, {"a": [0.8, 0.0], "b": [0.4, 0.4]})
+    assert difference(rows, ("IST", 5), ("random decoder", 5)) == pytest.approx((0.1, 0.1, 0.1))
+    rows += rows_of("mean code", 5, {"a": [0.5], "b": [0.5]})  # one seed: it stands for all
+    mean, low, high = difference(rows, ("IST", 5), ("mean code", 5))
+    assert mean == pytest.approx(0.0) and low < -0.05 and high > 0.05
+    rows += rows_of("IST", 5, {"c": [1.0]}, "unseen") + rows_of("mean code", 5, {"c": [0.0]}, "unseen")
+    assert difference(rows, ("IST", 5), ("mean code", 5), "unseen") == (1.0, 1.0, 1.0)
+    assert difference(rows, ("IST", 5), ("mean code", 5))[0] == pytest.approx(1 / 3)
+
+
+def test_provenance_tells_what_a_result_was_made_with(steps):
+    told = experiments.provenance(small(seed=3))
+    assert told["seed"] == 3 and told["dtype"] == "float32" and told["device"] == "cpu"
+    assert told["scale"]["prompt"]["steps"] == 12 and "torch" in told["packages"]

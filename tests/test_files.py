@@ -1,0 +1,59 @@
+import json
+import os
+
+import pytest
+import torch
+
+from iptkit import files
+
+
+def test_a_file_appears_whole(tmp_path):
+    path = tmp_path / "new folder" / "a.txt"
+    with files.atomic(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists() and temporary.parent == path.parent
+        temporary.write_text("whole")
+    assert path.read_text() == "whole" and os.listdir(path.parent) == ["a.txt"]
+
+
+def test_an_error_changes_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(KeyError), files.atomic(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync") or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda a, b: calls.append("replace") or replace(a, b))
+    files.write_json(tmp_path / "a.json", {"b": 1})
+    assert calls == ["fsync", "replace"]
+
+
+def test_json(tmp_path):
+    files.write_json(tmp_path / "a.json", {"b": [1, 2.5], "a": "é"})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"b": [1, 2.5], "a": "é"} and text.index('"a"') < text.index('"b"')
+
+
+def test_tensors_of_every_kind_come_back_as_they_were(tmp_path):
+    whole = torch.arange(12.0).view(3, 4).requires_grad_()
+    given = {
+        "double": torch.tensor([1 / 3], dtype=torch.float64),
+        "half": torch.tensor([1.5], dtype=torch.bfloat16),
+        "count": torch.tensor(7),
+        "empty": torch.zeros(0, 2),
+        "turned": whole.T,
+        "shared": whole,
+    }
+    files.write_tensors(tmp_path / "a.safetensors", given, {"step": 3, "word": "é"})
+    found, about = files.read_tensors(tmp_path / "a.safetensors")
+    assert about == {"step": 3, "word": "é"} and found.keys() == given.keys()
+    for name, value in given.items():
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
+    files.write_tensors(tmp_path / "b.safetensors", {"x": torch.ones(1)})
+    assert files.read_tensors(tmp_path / "b.safetensors")[1] == {}

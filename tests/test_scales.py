@@ -1,0 +1,80 @@
+import json
+
+import pytest
+
+from iptkit import paths, scales, tasks
+from iptkit.subspace import SubspaceConfig
+from iptkit.train import FitConfig
+
+KNOWN = tuple(json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(autouse=True)
+def no_override(monkeypatch):
+    monkeypatch.delenv("IPTKIT_SCALE", raising=False)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_scale_loads_and_names_real_tasks_without_leaks(name):
+    scale = scales.load(name)
+    assert scale.name == name
+    assert all(isinstance(getattr(scale, key), FitConfig) for key in ("prompt", "msf", "ist"))
+    assert isinstance(scale.subspace, SubspaceConfig) and isinstance(scale.seeds, tuple)
+    if scale.suite not in tasks.SUITES:
+        return
+    split = tasks.split("random", scale.suite)
+    seen, unseen = scale.seen or split.seen, scale.unseen or split.unseen
+    cards = {card.id: card for card in tasks.list_cards(scale.suite)}
+    assert {*seen, *unseen} <= cards.keys() and len({*seen, *unseen}) == len(seen) + len(unseen)
+    assert not {cards[i].group for i in seen} & {cards[i].group for i in unseen}
+    assert len(seen) >= 2 and len(unseen) >= 2
+    assert min(len(seen), max(scale.dims)) >= 2
+
+
+def test_smoke_is_tiny_and_lesson_is_real():
+    smoke, lesson = scales.load("smoke"), scales.load()
+    assert (smoke.backbone, smoke.suite, lesson.backbone, lesson.suite) == (
+        "tiny-causal",
+        "tiny",
+        "smollm2-135m",
+        "core36",
+    )
+    assert {2, 5, 20} <= set(lesson.dims) and lesson.main_dim == 5
+
+
+def test_the_environment_takes_the_place_of_the_name(monkeypatch):
+    monkeypatch.setenv("IPTKIT_SCALE", "smoke")
+    assert scales.load("lesson").name == "smoke"
+    monkeypatch.setenv("IPTKIT_SCALE", "")
+    assert scales.load("lesson").name == "lesson"
+
+
+def test_changes():
+    scale = scales.load("smoke", seeds=(4,), prompt=FitConfig(steps=1))
+    assert scale.seeds == (4,) and scale.prompt.steps == 1 and scale.suite == "tiny"
+    with pytest.raises(TypeError):
+        scales.load("smoke", colour="red")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"prompt_length": 0}, "scale 'smoke': prompt_length and test_examples must be >= 1"),
+        ({"test_examples": 0}, "test_examples must be >= 1"),
+        ({"seeds": ()}, "seeds and dims not empty"),
+        ({"dims": ()}, "seeds and dims not empty"),
+        ({"main_dim": 3}, r"main_dim 3 is not among its dims \(2, 5\)"),
+    ],
+)
+def test_errors(changes, told):
+    with pytest.raises(ValueError, match=told):
+        scales.load("smoke", **changes)
+
+
+def test_an_unknown_scale(monkeypatch):
+    told = "scale 'huge' is unknown; choose one of smoke, lesson"
+    with pytest.raises(ValueError, match=told):
+        scales.load("huge")
+    monkeypatch.setenv("IPTKIT_SCALE", "huge")
+    with pytest.raises(ValueError, match=told + ".*IPTKIT_SCALE"):
+        scales.load("lesson")

@@ -1,0 +1,159 @@
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from iptkit import files, store
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: int = 3
+    lr: float = 0.1
+
+
+@pytest.fixture(autouse=True)
+def no_hits(monkeypatch):
+    monkeypatch.setattr(store, "HITS", {})
+
+
+class Maker:
+    """Counts how often it was asked."""
+
+    def __init__(self, value=1.0):
+        self.calls, self.value = 0, value
+
+    def __call__(self, checkpoint):
+        self.calls += 1
+        return {"P": torch.full((2,), self.value)}, {"rows": [{"task": "a", "score": 0.5}]}
+
+
+def test_a_step_is_made_once(tmp_path):
+    make = Maker()
+    first = store.step("bank", [Config()], make, tmp_path)
+    second = store.step("bank", [Config()], make, tmp_path)
+    assert make.calls == 1 and (first.was_cached, second.was_cached) == (False, True)
+    assert torch.equal(first.tensors["P"], second.tensors["P"]) and first.values == second.values
+    assert second.name == "bank" and second.seconds == first.seconds >= 0
+    assert store.HITS == {"bank": False}, "this process did not find it in the cache"
+
+
+def test_hits_tell_what_came_from_the_cache(tmp_path):
+    store.step("bank", 1, Maker(), tmp_path)
+    store.HITS.clear()
+    store.step("bank", 1, Maker(), tmp_path)
+    assert store.HITS == {"bank": True}
+
+
+def test_a_step_is_the_same_whether_it_was_made_or_found(tmp_path):
+    """Also in its types: what a notebook does with a fresh result must work with a cached one."""
+
+    def make(checkpoint):
+        return {}, {"pair": (1, 2), 3: "three"}
+
+    first, second = (store.step("words", 1, make, tmp_path) for _ in "ab")
+    assert (
+        (first.tensors, first.values)
+        == (second.tensors, second.values)
+        == ({}, {"pair": [1, 2], "3": "three"})
+    )
+
+
+def test_any_change_of_the_config_is_another_step(tmp_path):
+    configs = [
+        ["prompt", Config(), (0, 1)],
+        ["prompt", Config(lr=0.2), (0, 1)],
+        ["prompt", Config(), (0, 2)],
+        ["msf", Config(), (0, 1)],
+        ["prompt", Config(), (0, 1), None],
+    ]
+    makers = [Maker(float(i)) for i in range(len(configs))]
+    for config, make in zip(configs, makers, strict=True):
+        store.step("s", config, make, tmp_path)
+    assert [make.calls for make in makers] == [1] * 5
+    for i, config in enumerate(configs):
+        assert store.step("s", config, makers[i], tmp_path).tensors["P"][0] == i
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert store.digest({"a": 1, "b": Config()}) == store.digest({"b": Config(), "a": 1})
+    assert store.digest([Config()]) == store.digest([{"steps": 3, "lr": 0.1}])
+    assert len(store.digest("x")) == 8
+
+
+def test_a_killed_make_leaves_no_step_but_its_checkpoint(tmp_path):
+    def killed(checkpoint):
+        files.write_tensors(checkpoint, {"x": torch.ones(1)}, {"step": 5})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.step("bank", 1, killed, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "step.safetensors").exists() and store.HITS == {}
+    seen = []
+
+    def resumed(checkpoint):
+        seen.append(files.read_tensors(checkpoint)[1])
+        return Maker()(checkpoint)
+
+    assert not store.step("bank", 1, resumed, tmp_path).was_cached
+    assert seen == [{"step": 5}] and not (folder / "checkpoint.safetensors").exists()
+
+
+def test_a_half_written_step_is_never_seen(tmp_path, monkeypatch):
+    def torn(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr("safetensors.torch.save_file", torn)
+        store.step("bank", 1, Maker(), tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (folder / ".step.safetensors.k1ll9").write_bytes(b"half")  # what kill -9 leaves behind
+    make = Maker()
+    assert not store.step("bank", 1, make, tmp_path).was_cached and make.calls == 1
+    assert store.step("bank", 1, make, tmp_path).was_cached
+
+
+def test_seconds_count_the_work_of_killed_processes_but_not_the_night_between(tmp_path):
+    def killed(checkpoint):
+        files.write_tensors(checkpoint, {"x": torch.ones(1)})
+        raise KeyboardInterrupt
+
+    def kill_after(seconds):
+        """A process that started `seconds` before its last checkpoint, two hours ago."""
+        with pytest.raises(KeyboardInterrupt):
+            store.step("bank", 1, killed, tmp_path)
+        (folder,) = tmp_path.iterdir()
+        begun, checkpoint = folder / "begun", folder / "checkpoint.safetensors"
+        earlier = time.time() - begun.stat().st_mtime
+        os.utime(checkpoint, (time.time() - 7200,) * 2)
+        os.utime(begun, (time.time() - 7200 - seconds - earlier,) * 2)
+
+    kill_after(100)
+    kill_after(50)
+    assert store.step("bank", 1, Maker(), tmp_path).seconds == pytest.approx(150, abs=5)
+
+
+def test_steps_live_in_their_own_folder_and_can_be_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    store.step("bank", 1, Maker())
+    (folder,) = (tmp_path / "steps").iterdir()
+    assert folder.name == f"bank-{store.digest([store.STEP_FORMAT, 1])}"
+    store.forget()
+    assert not (tmp_path / "steps").exists()
+
+
+def test_results_are_json_lines(tmp_path):
+    rows = [{"task": "a", "score": 0.5}, {"task": "é", "score": None}]
+    store.write_results(tmp_path / "r.jsonl", rows)
+    assert store.read_results(tmp_path / "r.jsonl") == rows
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(FileNotFoundError, match="no results at .*nothing.jsonl; make them with"):
+        store.read_results(tmp_path / "nothing.jsonl")
+    (tmp_path / "r.jsonl").write_text('{"task": "a"}\n{"task": \n')
+    with pytest.raises(ValueError, match=r"r.jsonl:2: not a JSON object.*restore the file or make it again"):
+        store.read_results(tmp_path / "r.jsonl")

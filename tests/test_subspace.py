@@ -1,0 +1,232 @@
+import pytest
+import torch
+from stock import backbone
+
+from iptkit import subspace, tasks, train
+from iptkit.engine import Engine
+from iptkit.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
+from iptkit.train import FitConfig, Run, RunAdam
+
+NAMES = ["tiny-mood", "tiny-pick", "tiny-plural", "tiny-sum"]
+SHORT = FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=1, dev_examples=2)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def bank():
+    return torch.randn(4, 3, 32, generator=seeded(1)) + 2.0
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return [Run(t) for t in tasks.load_suite("tiny", only=NAMES, max_test=4)]
+
+
+@pytest.fixture
+def engine():
+    return Engine(backbone("tiny-causal", "float32"))
+
+
+# ---- sizes -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("intrinsic_dim", "total"),
+    [
+        (3, 59_292_675),
+        (5, 59_447_813),
+        (10, 59_835_658),
+        (50, 62_938_418),
+        (100, 66_816_868),
+        (250, 78_452_218),
+    ],
+)
+def test_numbers_of_the_papers_auto_encoders(intrinsic_dim, total):
+    """BART-base, 100 prompt tokens of width 768, hidden 768: the sizes of the released checkpoints."""
+    assert subspace.num_parameters(intrinsic_dim, 100 * 768)["total"] == total
+
+
+def test_a_built_auto_encoder_has_that_many_numbers(bank):
+    built = AutoEncoder(bank, SubspaceConfig(5, 7), seeded())
+    counts = subspace.num_parameters(5, 3 * 32, hidden=7)
+    assert sum(p.numel() for p in built.parameters()) == counts["total"]
+    assert sum(p.numel() for p in built.encoder.parameters()) == counts["encoder"]
+    assert sum(p.numel() for p in built.decoder.parameters()) == counts["decoder"] == 5 * 7 + 7 + 7 * 96 + 96
+
+
+# ---- the auto-encoder ------------------------------------------------------------------------------
+def test_encoder_and_decoder_are_the_papers_formulas(bank):
+    built = AutoEncoder(bank, SubspaceConfig(2, 6), seeded())
+    weights = {k: v.double() for k, v in built.state_dict().items()}
+    flat = bank.flatten(1).double()
+    mean = flat.mean(0)
+    std = ((flat - mean) ** 2).mean().sqrt()
+    z = (flat - mean) / std @ weights["encoder.weight"].T + weights["encoder.bias"]
+    inner = torch.tanh(z @ weights["decoder.inner.weight"].T + weights["decoder.inner.bias"])
+    out = inner @ weights["decoder.outer.weight"].T + weights["decoder.outer.bias"]
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(built.encode(bank).double(), z, **close)
+    torch.testing.assert_close(built.codes().double(), z, **close)
+    torch.testing.assert_close(
+        built.decode(built.encode(bank)).double(), (mean + std * out).view(4, 3, 32), **close
+    )
+    expected = ((out - (flat - mean) / std) ** 2).mean().item()
+    assert built.reconstruction().item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_rows_of_one_task_share_its_prompt(bank):
+    built = AutoEncoder(bank, SubspaceConfig(2, 6), seeded())
+    found = built(torch.tensor([2, 0, 2])).embeds
+    expected = built.decode(built.encode(bank))
+    torch.testing.assert_close(found, expected[[2, 0, 2]])
+
+
+def test_reconstruction_of_the_mean_prompt_is_one(bank):
+    """The prompts are standardised over the bank, so 1.0 means: nothing learned yet."""
+    built = AutoEncoder(bank * 3 - 1, SubspaceConfig(2, 6, recon_weight=0.5), seeded())
+    with torch.no_grad():
+        built.decoder.outer.weight.zero_()
+        built.decoder.outer.bias.zero_()
+    assert built.reconstruction().item() == pytest.approx(1.0, rel=1e-5)
+    assert built.penalty().item() == pytest.approx(0.5, rel=1e-5)
+    torch.testing.assert_close(built.decode(torch.zeros(1, 2))[0], (bank * 3 - 1).mean(0))
+
+
+def test_weights_follow_the_generator(bank):
+    first, same, other = (AutoEncoder(bank, SubspaceConfig(2, 6), seeded(s)) for s in (0, 0, 1))
+    assert torch.equal(first.encoder.weight, same.encoder.weight)
+    assert torch.equal(first.decoder.outer.bias, same.decoder.outer.bias)
+    assert not torch.equal(first.encoder.weight, other.encoder.weight)
+    assert first.encoder.weight.abs().max() <= 96**-0.5 < 1.05 * first.encoder.weight.abs().max()
+
+
+# ---- errors ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"intrinsic_dim": 0}, "intrinsic_dim >= 1 and hidden >= 1, got 0 and 256"),
+        ({"hidden": 0}, "got 5 and 0"),
+        ({"recon_weight": -1.0}, "must be >= 0 and not both 0, got -1.0 and 1.0"),
+        ({"recon_weight": 0.0, "task_weight": 0.0}, "got 0.0 and 0.0"),
+    ],
+)
+def test_config_errors(given, told):
+    with pytest.raises(ValueError, match=told):
+        SubspaceConfig(**given)
+
+
+def test_a_missing_prompt_is_an_error(bank, engine, runs):
+    missing = bank.clone()
+    missing[1, 2, 5] = torch.nan
+    missing[3] = torch.inf
+    for use in (lambda b: AutoEncoder(b, SubspaceConfig(), seeded()), lambda b: subspace.mean_prompt(b, 2)):
+        with pytest.raises(
+            ValueError, match=r"prompts of tasks \[1, 3\] are missing.*train them with prompt tuning"
+        ):
+            use(missing)
+        with pytest.raises(ValueError, match=r"shape \(3, 32\); give \[tasks, prompt_length, width\]"):
+            use(bank[0])
+    with pytest.raises(
+        ValueError, match="bank holds 3 prompts, but 4 tasks were given; train the missing prompts"
+    ):
+        subspace.find(engine, bank[:3], runs, SubspaceConfig(), SHORT, seeded())
+
+
+# ---- MSF -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("recon", "task"), [(1.0, 1.0), (0.3, 2.0), (1.0, 0.0), (0.0, 1.0)])
+def test_the_objective_is_the_mean_task_loss_plus_reconstruction(
+    bank, engine, runs, monkeypatch, recon, task
+):
+    config = SubspaceConfig(2, 6, recon_weight=recon, task_weight=task)
+    gradients = {}
+    step = RunAdam.step
+
+    def recorded(self, rate):
+        gradients.update({k: p.grad.clone() for k, p in self.parameters.items()})
+        step(self, rate)
+
+    monkeypatch.setattr(RunAdam, "step", recorded)
+    one = FitConfig(steps=1, rows_per_run=3, evaluations=1, dev_examples=1)
+    _, result = subspace.find(engine, bank, runs, config, one, seeded())
+
+    expected = AutoEncoder(bank, config, seeded())
+    losses = []
+    for r, run in enumerate(runs):
+        rows = [engine.target_row(e) for e in train.draw(run, 0, 3)]
+        scores, tokens = engine.log_likelihoods(expected(torch.tensor([r] * 3)), rows)
+        losses.append(-scores.sum() / tokens.sum())
+    mean = torch.stack(losses).mean()
+    (task * mean + recon * expected.reconstruction()).backward()
+    for name, p in expected.named_parameters():
+        torch.testing.assert_close(gradients[name], p.grad, rtol=1e-3, atol=1e-6)
+    assert result.losses[0].tolist() == pytest.approx([x.item() for x in losses], rel=1e-5)
+    assert result.penalty[0].item() == pytest.approx(recon * expected.reconstruction().item(), rel=1e-5)
+
+
+def test_as_many_dimensions_as_prompts_keep_them_all(bank, engine, runs):
+    """T <= d_I: the auto-encoder can be the identity on the bank."""
+    config = SubspaceConfig(5, 32, task_weight=1e-3)
+    long = FitConfig(steps=250, rows_per_run=1, lr=0.02, evaluations=1, dev_examples=1)
+    found, result = subspace.find(engine, bank, runs, config, long, seeded())
+    assert result.penalty[0] > 0.9
+    assert found.reconstruction().item() < 1e-3
+    torch.testing.assert_close(found.decode(found.encode(bank)), bank, rtol=0, atol=0.15)
+
+
+def test_finding_is_repeatable(bank, engine, runs):
+    first, second = (
+        subspace.find(engine, bank, runs, SubspaceConfig(2, 6), SHORT, seeded())[0] for _ in "ab"
+    )
+    for (name, p), (_, q) in zip(first.named_parameters(), second.named_parameters(), strict=True):
+        assert torch.equal(p, q), name
+
+
+# ---- IST -------------------------------------------------------------------------------------------
+def test_ist_trains_exactly_d_i_numbers_per_run(bank, engine, runs):
+    decoder = AutoEncoder(bank, SubspaceConfig(5, 16), seeded())
+    before = {k: v.clone() for k, v in decoder.state_dict().items()}
+    source, result = subspace.tune(engine, decoder, [*runs, runs[0]], SHORT)
+    trainable = [(name, tuple(p.shape)) for name, p in source.named_parameters() if p.requires_grad]
+    assert trainable == [("u", (5, 5))]
+    assert (source.u.abs().amax(1) > 0.01).all(), "every run moved"
+    assert before.keys() == decoder.state_dict().keys()
+    for name, value in decoder.state_dict().items():
+        assert torch.equal(value, before[name]), f"{name} of the frozen decoder moved"
+    assert result.losses.shape == (4, 5)
+
+
+def test_codes_are_measured_from_their_mean_in_their_spread(bank):
+    decoder = AutoEncoder(bank, SubspaceConfig(3, 16), seeded())
+    source = IntrinsicPrompt(decoder, 2)
+    runs = torch.tensor([1, 0])
+    untuned = subspace.mean_code(decoder, 2)(runs).embeds
+    torch.testing.assert_close(source(runs).embeds, untuned)
+    with torch.no_grad():
+        source.u[1] = torch.tensor([1.0, 0.0, -2.0])
+    codes = decoder.codes()
+    expected = codes.mean(0) + codes.std(0) * torch.tensor([1.0, 0.0, -2.0])
+    torch.testing.assert_close(source.z(runs)[0], expected)
+    torch.testing.assert_close(source(runs).embeds[0], decoder.decode(expected[None])[0])
+    torch.testing.assert_close(source(runs).embeds[1], untuned[1])
+
+
+# ---- controls --------------------------------------------------------------------------------------
+def test_mean_prompt_and_mean_code(bank):
+    assert torch.equal(subspace.mean_prompt(bank, 2).P, bank.mean(0).expand(2, -1, -1))
+    built = AutoEncoder(bank, SubspaceConfig(2, 6), seeded())
+    source = subspace.mean_code(built, 3)
+    assert source.P.shape == (3, 3, 32) and list(source.parameters()) == []
+    torch.testing.assert_close(source.P[2], built.decode(built.encode(bank).mean(0, keepdim=True))[0])
+
+
+def test_the_random_decoder_is_centred_and_scaled_by_the_bank(bank):
+    control = subspace.random_autoencoder(bank, SubspaceConfig(3, 64), seeded())
+    start = IntrinsicPrompt(control, 1)(torch.tensor([0])).embeds[0]
+    torch.testing.assert_close(start, bank.mean(0), rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        decoded = control.decode(control.codes())
+    spread = (decoded - decoded.mean(0)).square().sum(0).div(3).mean().sqrt()
+    assert spread.item() == pytest.approx(control.std.item(), rel=1e-4)
+    plain = AutoEncoder(bank, SubspaceConfig(3, 64), seeded())
+    assert torch.equal(control.decoder.inner.weight, plain.decoder.inner.weight), "no direction was learned"

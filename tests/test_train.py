@@ -1,0 +1,378 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from stock import backbone, plain_log_likelihoods
+
+from iptkit import backbones, files, prompts, subspace, tasks, train
+from iptkit.engine import Engine
+from iptkit.prompts import FixedPrompt, SoftPrompt
+from iptkit.train import FitConfig, Run, RunAdam, draw, fit
+
+NAMES = ["tiny-mood", "tiny-pick", "tiny-plural"]
+SHORT = FitConfig(steps=6, rows_per_run=3, lr=0.05, evaluations=3, dev_examples=4)
+
+
+@pytest.fixture(scope="module")
+def three():
+    return tasks.load_suite("tiny", only=NAMES, max_test=8)
+
+
+def words(model, runs, length=3):
+    return SoftPrompt(prompts.from_words(model, length).expand(runs, -1, -1))
+
+
+def shared(model, runs):
+    """An auto-encoder over three random prompts."""
+    generator = torch.Generator().manual_seed(3)
+    bank = torch.randn(runs, 3, model.width, generator=generator)
+    return subspace.AutoEncoder(bank, subspace.SubspaceConfig(2, 8), generator)
+
+
+# ---- configuration ---------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"steps": -1}, "FitConfig.steps is -1; it must be at least 0"),
+        ({"rows_per_run": 0}, "FitConfig.rows_per_run is 0; it must be at least 1"),
+        ({"evaluations": 0}, "FitConfig.evaluations is 0; it must be at least 1"),
+        ({"dev_examples": 0}, "FitConfig.dev_examples is 0; it must be at least 1"),
+        ({"lr": 0.0}, "lr > 0, clip > 0 and 0 <= warmup < 1, got lr=0.0"),
+        ({"clip": -1.0}, "got lr=0.02, clip=-1.0"),
+        ({"warmup": 1.0}, "warmup=1.0"),
+    ],
+)
+def test_fit_config_errors(given, told):
+    with pytest.raises(ValueError, match=told):
+        FitConfig(**given)
+
+
+def test_run_errors(three):
+    with pytest.raises(ValueError, match="Run.data is 'test'; choose one of .*train_new"):
+        Run(three[0], data="test")
+    for lr in (0.0, -0.1):
+        with pytest.raises(ValueError, match=f"Run.lr is {lr}; give a number > 0, or None"):
+            Run(three[0], lr=lr)
+    assert Run(three[0], data="train_new").examples == three[0].train_new
+
+
+def test_learning_rate_warms_up_and_decays():
+    config = FitConfig(steps=10, warmup=0.2)
+    expected = [0.5, 1.0, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9]
+    assert [config.rate(step) for step in range(10)] == pytest.approx(expected)
+    assert FitConfig(steps=1, warmup=0.0).rate(0) == 1.0
+
+
+def test_examples_are_drawn_in_shuffled_epochs(three):
+    run = Run(three[2], seed=1)
+    size = len(run.examples)
+    drawn = [e for step in range(size) for e in draw(run, step, 3)]
+    epochs = [drawn[i * size : (i + 1) * size] for i in range(3)]
+    assert all(sorted(e.input for e in epoch) == sorted(e.input for e in run.examples) for epoch in epochs)
+    assert epochs[0] != epochs[1] and epochs[0] != list(run.examples)
+    assert draw(run, 4, 3) == drawn[12:15]
+    assert [draw(Run(three[2], seed=2), s, 3) for s in range(3)] != [draw(run, s, 3) for s in range(3)]
+
+
+# ---- the optimizer ---------------------------------------------------------------------------------
+def test_run_adam_equals_torchs_adam_run_by_run():
+    """With torch's own clipping and one learning rate per run; the gradients pass the limit now and then."""
+    generator = torch.Generator().manual_seed(0)
+    rates, clip = [0.1, 0.02, 0.5], 1.0
+    start = {"a": torch.randn(3, 2, 4, generator=generator), "b": torch.randn(3, 5, generator=generator)}
+    ours = {k: torch.nn.Parameter(v.clone()) for k, v in start.items()}
+    optimizer = RunAdam(ours, torch.tensor(rates), clip, per_run=True)
+    theirs = [{k: torch.nn.Parameter(v[r].clone()) for k, v in start.items()} for r in range(3)]
+    adams = [torch.optim.Adam(p.values(), lr=rate) for p, rate in zip(theirs, rates, strict=True)]
+    norms = set()
+    for share in (0.5, 1.0, 0.8, 0.3):
+        gradients = {k: torch.randn(v.shape, generator=generator) * 0.3 for k, v in start.items()}
+        for k, p in ours.items():
+            p.grad = gradients[k].clone()
+        optimizer.step(share)
+        for r, (parameters, adam) in enumerate(zip(theirs, adams, strict=True)):
+            for k, p in parameters.items():
+                p.grad = gradients[k][r].clone()
+            norms.add(bool(torch.nn.utils.clip_grad_norm_(parameters.values(), clip) > clip))
+            adam.param_groups[0]["lr"] = rates[r] * share
+            adam.step()
+    assert norms == {True, False}
+    for k, p in ours.items():
+        torch.testing.assert_close(p.data, torch.stack([t[k].data for t in theirs]), rtol=1e-5, atol=1e-6)
+        assert p.grad is None
+
+
+def test_run_adam_of_a_shared_source_clips_all_tensors_as_one():
+    ours = {"a": torch.nn.Parameter(torch.zeros(2)), "b": torch.nn.Parameter(torch.zeros(1))}
+    optimizer = RunAdam(ours, torch.tensor(0.1), clip=1.0, per_run=False)
+    ours["a"].grad, ours["b"].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    optimizer.step(1.0)
+    torch.testing.assert_close(optimizer.first["a"], torch.tensor([0.06, 0.0]))
+    torch.testing.assert_close(optimizer.first["b"], torch.tensor([0.08]))
+    torch.testing.assert_close(ours["b"].data, torch.tensor([-0.1]), rtol=1e-6, atol=0)
+
+
+# ---- fit -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-4)])
+def test_many_runs_together_equal_one_by_one(three, dtype, rtol):
+    """Different tasks, seeds, data and learning rates in one batch; each ends as if it had been alone."""
+    model = backbone("tiny-causal", dtype)
+    runs = [
+        Run(three[0], 0),
+        Run(three[0], 1, lr=0.2),
+        Run(three[1], 0, "train_new"),
+        Run(three[2], 2, lr=0.01),
+    ]
+    source = words(model, 4)
+    together = fit(Engine(model), source, runs, SHORT)
+    assert len({round(float(x), 4) for x in together.losses[-1]}) == 4
+    for r, run in enumerate(runs):
+        one = words(model, 1)
+        alone = fit(Engine(model), one, [run], SHORT)
+        assert together.best_step[r] == alone.best_step[0]
+        torch.testing.assert_close(together.losses[:, r], alone.losses[:, 0], rtol=rtol, atol=0)
+        torch.testing.assert_close(together.dev[:, r], alone.dev[:, 0], rtol=rtol, atol=1e-12)
+        torch.testing.assert_close(source.P[r], one.P[0], rtol=rtol, atol=rtol)
+        assert (source.P[r] - words(model, 1).P[0]).abs().max() > 5e-3, "it did train"
+
+
+def test_small_batches_train_as_large_ones(three):
+    model = backbone("tiny-causal", "float64")
+    sources = [words(model, 3) for _ in range(2)]
+    for source, size in zip(sources, (30, 5000), strict=True):
+        fit(Engine(model, tokens_per_batch=size), source, [Run(t) for t in three], SHORT)
+    torch.testing.assert_close(sources[0].P, sources[1].P, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["text-prompt-answer", "prompt-text-answer"])
+def test_the_loss_is_the_mean_over_answer_tokens_of_each_run(three, layout):
+    model = backbone("tiny-causal", "float64")
+    engine, runs = Engine(model, layout), [Run(three[1]), Run(three[2], lr=0.3)]
+    result = fit(engine, words(model, 2), runs, SHORT)
+    for r, run in enumerate(runs):
+        rows = [engine.target_row(e) for e in draw(run, 0, 3)]
+        start = prompts.from_words(model, 3).expand(3, -1, -1)
+        scores = plain_log_likelihoods(model, layout, start, rows)
+        expected = -sum(s.sum() for s in scores) / sum(len(row.answers[0]) for row in rows)
+        assert result.losses[0, r].item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_training_lowers_the_loss_and_leaves_the_model_alone(three):
+    model = backbones.load("tiny-causal")
+    before = backbones.fingerprint(model.model)
+    source = words(model, 3)
+    result = fit(Engine(model), source, [Run(t) for t in three], FitConfig(30, 8, lr=0.1, dev_examples=4))
+    assert (result.losses[-3:].mean(0) < result.losses[:3].mean(0) - 0.1).all()
+    assert result.losses.shape == (30, 3) and result.dev.shape == (4, 3, 2) and result.seconds > 0
+    assert backbones.fingerprint(model.model) == before
+    assert all(p.grad is None and not p.requires_grad for p in model.model.parameters())
+
+
+def test_dev_scores_are_accuracy_and_loss(three):
+    model = backbone("tiny-causal", "float64")
+    engine = Engine(model)
+    source = FixedPrompt(prompts.from_words(model, 3).expand(3, -1, -1))
+    found = train.dev_scores(engine, source, [Run(t) for t in three], limit=5)
+    for r, task in enumerate(three):
+        hits, losses = [], []
+        for example in task.dev[:5]:
+            row = engine.option_row(example) if example.options else engine.target_row(example)
+            (scores,) = plain_log_likelihoods(model, engine.layout, source.P[:1], [row])
+            right = example.options.index(example.targets[0]) if example.options else 0
+            hits.append(bool(example.options) and scores.argmax().item() == right)
+            losses.append(scores[right].item() / len(row.answers[right]))
+        assert found[r].tolist() == pytest.approx([sum(hits) / 5, sum(losses) / 5])
+    assert 0 < found[0, 0] < 1 and found[2, 0] == 0
+
+
+def scripted(monkeypatch, scores):
+    """dev_scores that gives these scores [evaluations][runs] = (accuracy, minus loss) one after the other."""
+    remaining = [torch.tensor(s, dtype=torch.float64) for s in scores]
+    monkeypatch.setattr(train, "dev_scores", lambda *args: remaining.pop(0))
+
+
+def states_after(monkeypatch, source):
+    """The parameters after every step, as a list that fills while `fit` runs."""
+    seen, step = [], RunAdam.step
+
+    def recorded(self, rate):
+        step(self, rate)
+        seen.append({k: p.detach().clone() for k, p in source.named_parameters()})
+
+    monkeypatch.setattr(RunAdam, "step", recorded)
+    return seen
+
+
+def test_each_run_ends_in_its_own_best_state(three, monkeypatch):
+    model = backbone("tiny-causal", "float32")
+    source = words(model, 3)
+    seen = states_after(monkeypatch, source)
+    best_first, best_second, tie = [(0.9, -1.0), (0.1, -0.5)], [(0.5, -2.0), (0.5, -1.0)], [(0.5, -1.0)] * 2
+    scripted(monkeypatch, [*zip(best_first, best_second, tie, strict=True), [(0.2, -0.1)] * 3])
+    result = fit(Engine(model), source, [Run(t) for t in three], SHORT)
+    assert result.best_step.tolist() == [2, 4, 2]
+    assert torch.equal(source.P[0], seen[1]["P"][0]), "accuracy counts before the loss"
+    assert torch.equal(source.P[1], seen[3]["P"][1]), "the loss decides between equal accuracies"
+    assert torch.equal(source.P[2], seen[1]["P"][2]), "the earlier of two equal states"
+    assert result.dev[1, 1].tolist() == [0.5, -1.0]
+
+
+def test_a_shared_source_ends_in_the_state_of_least_mean_loss(three, monkeypatch):
+    model = backbone("tiny-causal", "float32")
+    source = shared(model, 3)
+    seen = states_after(monkeypatch, source)
+    scripted(monkeypatch, [[(0.9, -2.0)] * 3, [(0.0, -1.0), (0.0, -1.0), (0.0, -3.0)], [(1.0, -1.9)] * 3])
+    result = fit(Engine(model), source, [Run(t) for t in three], SHORT)
+    assert result.best_step.tolist() == [4, 4, 4]
+    for name, p in source.named_parameters():
+        assert torch.equal(p, seen[3][name])
+
+
+def test_no_steps_only_evaluate(three):
+    model = backbone("tiny-causal", "float32")
+    source = words(model, 1)
+    result = fit(Engine(model), source, [Run(three[0])], FitConfig(steps=0, dev_examples=4))
+    assert result.losses.shape == (0, 1) and result.dev.shape == (1, 1, 2)
+    assert torch.equal(source.P, words(model, 1).P)
+
+
+def test_fit_errors(three):
+    model = backbone("tiny-causal", "float32")
+    engine = Engine(model)
+    with pytest.raises(ValueError, match="fit got no runs"):
+        fit(engine, words(model, 1), [], SHORT)
+    with pytest.raises(ValueError, match="rows for 2 runs, but 3 runs were given"):
+        fit(engine, words(model, 2), [Run(t) for t in three], SHORT)
+    source = words(model, 3)
+    with torch.no_grad():
+        source.P[1, 0, 0] = torch.nan
+    told = r"loss of run 1 \(tiny-pick, lr 0.7\) is not finite at step 0; lower its lr"
+    with pytest.raises(FloatingPointError, match=told):
+        fit(engine, source, [Run(three[0]), Run(three[1], lr=0.7), Run(three[2])], SHORT)
+
+
+# ---- resume ----------------------------------------------------------------------------------------
+def assert_same_fit(source, result, other_source, other_result):
+    for (name, a), (_, b) in zip(source.named_parameters(), other_source.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    for field in ("losses", "penalty", "dev", "best_step"):
+        assert torch.equal(getattr(result, field), getattr(other_result, field)), field
+
+
+def whole_and_resumed(engine, make, runs, config, stop, checkpoint):
+    """The same training twice: without a break, and killed after `stop` steps and resumed."""
+    model = engine.backbone
+    whole, resumed = make(model, len(runs)), make(model, len(runs))
+    expected = fit(engine, whole, runs, config)
+    step, done = train.train_step, []
+
+    def killed(*args):
+        if len(done) == stop:
+            raise KeyboardInterrupt
+        done.append(None)
+        return step(*args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "train_step", killed)
+        fit(Engine(model), make(model, len(runs)), runs, config, checkpoint, checkpoint_seconds=-1)
+    result = fit(Engine(model), resumed, runs, config, checkpoint, checkpoint_seconds=-1)
+    assert result.resumed_at == stop and expected.resumed_at == 0
+    assert_same_fit(resumed, result, whole, expected)
+
+
+@pytest.mark.parametrize("make", [words, shared])
+@pytest.mark.parametrize("stop", [1, 4, 5])
+def test_a_killed_fit_resumed_equals_an_uninterrupted_one(three, tmp_path, make, stop):
+    runs = [Run(three[0], lr=0.1), Run(three[1], 5), Run(three[2])]
+    engine = Engine(backbone("tiny-causal", "float32"))
+    whole_and_resumed(engine, make, runs, SHORT, stop, tmp_path / "fit.safetensors")
+
+
+@pytest.mark.model
+def test_a_resumed_fit_of_the_real_model_is_the_same_to_the_last_bit(three, tmp_path):
+    """Its products round differently in batches of another width, and after a restart nothing is cached."""
+    texts = tuple(tasks.Example("so " * size + "on", ("on",)) for size in (2, 5, 9, 14, 20, 27, 35, 44))
+    run = Run(dataclasses.replace(three[2], train=texts), seed=3)
+    first, second = ({len(e.input) for e in draw(run, step, 5)} for step in (0, 1))
+    assert max(second & first) > max(second - first), (
+        "the second step has old texts, longer than its new ones"
+    )
+    config = FitConfig(steps=2, rows_per_run=5, lr=0.05, evaluations=1, dev_examples=1)
+    engine = Engine(backbone("smollm2-135m", "mixed"))
+    whole_and_resumed(engine, words, [run], config, 1, tmp_path / "fit.safetensors")
+
+
+CHILD = """
+import sys, time
+from iptkit import backbones, prompts, tasks, train
+from iptkit.engine import Engine
+sys.path.insert(0, {tests!r})
+from test_train import NAMES, LONG, words
+step = train.train_step
+def slow(engine, state):
+    time.sleep(0.1)
+    return step(engine, state)
+train.train_step = slow
+model = backbones.load("tiny-causal")
+runs = [train.Run(t) for t in tasks.load_suite("tiny", only=NAMES, max_test=8)]
+train.fit(Engine(model), words(model, 3), runs, LONG, train.Path({checkpoint!r}), checkpoint_seconds=-1)
+"""
+LONG = FitConfig(steps=40, rows_per_run=2, lr=0.05, evaluations=4, dev_examples=4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a thing of POSIX systems")
+def test_kill_minus_9_and_resume(three, tmp_path):
+    checkpoint = tmp_path / "fit.safetensors"
+    code = CHILD.format(tests=str(Path(__file__).parent), checkpoint=str(checkpoint))
+    environment = {**os.environ, "IPTKIT_QUIET": "1"}
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.time() + 120
+        while not checkpoint.exists() and child.poll() is None and time.time() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.25)
+    finally:
+        child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, child.stderr.read()
+    child.stderr.close()
+
+    model = backbone("tiny-causal", "float32")
+    runs = [Run(t) for t in three]
+    whole, resumed = words(model, 3), words(model, 3)
+    expected = fit(Engine(model), whole, runs, LONG)
+    result = fit(Engine(model), resumed, runs, LONG, checkpoint)
+    assert 0 < result.resumed_at < LONG.steps
+    assert_same_fit(resumed, result, whole, expected)
+
+
+def test_a_checkpoint_is_whole_at_any_moment(three, tmp_path, monkeypatch):
+    model = backbone("tiny-causal", "float32")
+    checkpoint = tmp_path / "fit.safetensors"
+    fit(Engine(model), words(model, 1), [Run(three[0])], SHORT, checkpoint, checkpoint_seconds=-1)
+    before = checkpoint.read_bytes()
+    assert files.read_tensors(checkpoint)[1] == {"step": 6} and os.listdir(tmp_path) == ["fit.safetensors"]
+
+    def torn(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("safetensors.torch.save_file", torn)
+    with pytest.raises(OSError, match="disk full"):
+        fit(Engine(model), words(model, 1), [Run(three[0])], LONG, tmp_path / "other", checkpoint_seconds=-1)
+    assert checkpoint.read_bytes() == before and os.listdir(tmp_path) == ["fit.safetensors"]
+
+
+def test_progress_is_told(three, tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_STATUS", str(tmp_path / "status.json"))
+    model = backbone("tiny-causal", "float32")
+    fit(Engine(model), words(model, 1), [Run(three[0])], SHORT, label="a short fit")
+    state = json.loads((tmp_path / "status.json").read_text())
+    assert (state["label"], state["done"], state["total"], state["unit"]) == ("a short fit", 6, 6, "step")
+    assert state["note"].startswith("loss ")
