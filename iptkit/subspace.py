@@ -125,7 +125,8 @@ class AutoEncoder(nn.Module):
 class IntrinsicPrompt(nn.Module):
     """d_I free numbers per run, mapped to a prompt by a frozen decoder (IST).
 
-    z = center + scale * u, and u [R, d_I] is all that trains; with center = mean code and scale = spread of the codes, u = 0 is "the mean
+    z = center + scale * u, and u [R, d_I] is all that trains; with center = mean code and scale =
+    spread of the codes, u = 0 is "the mean
     code without tuning" and u = 1 one standard deviation away.
 
     Args:
