@@ -73,9 +73,9 @@ class AutoEncoder(nn.Module):
     Raises:
       ValueError: a prompt of the bank is missing (not finite) or the bank has the wrong shape.
     Example:
-      >>> bank = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(0))
-      >>> AutoEncoder(bank, SubspaceConfig(2, 16),
-      torch.Generator().manual_seed(0))(torch.arange(6)).embeds.shape
+      >>> generator = torch.Generator().manual_seed(0)
+      >>> bank = torch.randn(6, 4, 8, generator=generator)
+      >>> AutoEncoder(bank, SubspaceConfig(2, 16), generator)(torch.arange(6)).embeds.shape
       torch.Size([6, 4, 8])
     """
 
