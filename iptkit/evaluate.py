@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from iptkit import progress
-from iptkit.engine import Engine
+from iptkit.engine import Engine, Row
+from iptkit.prompts import prompt_length
 from iptkit.tasks import Example, Task
-from iptkit.train import prompt_length
 
 MAX_ANSWER_TOKENS = 64
 
@@ -29,40 +29,51 @@ def predict(
     limit: int | None = None,
     label: str = "evaluate",
 ) -> list[list[str]]:
-    """The answers of row r of `source` to the examples of tasks[r]: the likeliest option, else the greedy
-    answer.
+    """The answers of row r of `source` to the examples of tasks[r].
+
+    An answer is the likeliest option, or what the model says greedily where there are no options.
 
     Args:
-      tasks: R tasks, one per row of the source.  split: "train", "train_new", "dev" or "test".  limit:
-        first so many examples.
+      tasks: R tasks, one per row of the source.
+      split: "train", "train_new", "dev" or "test".
+      limit: first so many examples, None for all.
+      label: words on the progress bar.
     Returns: R lists of answers.
     """
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
     answers: list[str | None] = [None] * len(plan)
-    device, length = engine.backbone.device, prompt_length(source)
-    caps = {r: _answer_cap(engine, task) for r, task in enumerate(tasks)}
+    caps = [_answer_cap(engine, task) for task in tasks]
+    length = prompt_length(source)
+    engine.keep_contexts(getattr(task, split)[:limit] for task in tasks)
     with progress.track(label, total=len(plan), unit="example") as bar:
-        for chosen in (True, False):
-            where = [i for i, (_, e) in enumerate(plan) if bool(e.options) == chosen]
-            rows = [engine.option_row(plan[i][1]) if chosen else engine.target_row(plan[i][1]) for i in where]
+        for has_options in (True, False):
+            where = [i for i, (_, e) in enumerate(plan) if bool(e.options) == has_options]
+            make_row = engine.option_row if has_options else engine.target_row
+            rows = [make_row(plan[i][1]) for i in where]
             for batch in engine.batches(rows, length):
-                of = [plan[where[j]][0] for j in batch]
-                prompt = source(torch.tensor(of, device=device))
-                if chosen:
-                    scores, _ = engine.log_likelihoods(prompt, [rows[j] for j in batch])
-                    texts = [
-                        plan[where[j]][1].options[k]
-                        for j, k in zip(batch, scores.argmax(1).tolist(), strict=True)
-                    ]
-                else:
-                    texts = engine.greedy(prompt, [rows[j] for j in batch], [caps[r] for r in of])
+                planned = [plan[where[j]] for j in batch]
+                texts = _answers(engine, source, planned, [rows[j] for j in batch], caps, has_options)
                 for j, text in zip(batch, texts, strict=True):
                     answers[where[j]] = text
                 bar.update(len(batch))
-    out: list[list[str]] = [[] for _ in tasks]
-    for (r, _), answer in zip(plan, answers, strict=True):
-        out[r].append(answer)
-    return out
+    return [[a for (r, _), a in zip(plan, answers, strict=True) if r == row] for row in range(len(tasks))]
+
+
+def _answers(
+    engine: Engine,
+    source: nn.Module,
+    planned: Sequence[tuple[int, Example]],
+    rows: Sequence[Row],
+    caps: Sequence[int],
+    has_options: bool,
+) -> list[str]:
+    """Answers of one batch; planned: (row of the source, example) of each of its rows."""
+    of = [r for r, _ in planned]
+    prompt = source(torch.tensor(of, device=engine.backbone.device))
+    if not has_options:
+        return engine.greedy(prompt, rows, [caps[r] for r in of])
+    scores, _ = engine.log_likelihoods(prompt, rows)
+    return [e.options[k] for (_, e), k in zip(planned, scores.argmax(1).tolist(), strict=True)]
 
 
 def evaluate(
@@ -142,8 +153,7 @@ def token_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | N
 
 
 def rouge_l(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
-    """Mean over examples of the best ROUGE-L F-measure against an accepted answer (rouge-score, no
-    stemming)."""
+    """Mean over examples of the best ROUGE-L F1 against an accepted answer (rouge-score, no stemming)."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
@@ -169,11 +179,12 @@ METRICS: dict[str, Callable[..., float]] = {
 
 # ---- relative performance ------------------------------------------------------------------------
 def relative(score: float, reference: float, floor: float = 0.0, least: float = 0.05) -> float | None:
-    """E_rel of one task: (score - floor) / (reference - floor), the share of full prompt tuning that a
-    method keeps.
+    """E_rel of one task, the share of prompt tuning that is kept: (score - floor) / (reference - floor).
 
-    Qin et al. 2021 divide the bare scores (floor 0). With `floor` = chance level guessing counts as nothing.
-    Returns None where the reference is less than `least` above the floor: such a ratio would say nothing.
+    Qin et al. 2021 divide the bare scores (floor 0). With `floor` = chance, guessing counts as nothing.
+
+    Returns: the ratio, or None where the reference is less than `least` above the floor and a ratio
+      would say nothing.
     """
     return None if reference - floor < least else (score - floor) / (reference - floor)
 
@@ -181,10 +192,12 @@ def relative(score: float, reference: float, floor: float = 0.0, least: float = 
 def interval(
     values: Sequence[Sequence[float]], draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean and bootstrap interval of values[task][seed]: tasks are drawn with replacement, then seeds
-    within each task.
+    """Mean and bootstrap interval of values[task][seed].
 
-    Returns: (mean, low, high).  Raises: ValueError if there is no value.
+    Tasks are drawn with replacement, then seeds within each task.
+
+    Returns: (mean, low, high).
+    Raises: ValueError if there is no value.
     Example:
       >>> interval([[1.0, 1.0], [1.0, 1.0]])
       (1.0, 1.0, 1.0)

@@ -1,40 +1,42 @@
-"""The study as a list of cached steps: prompts of all tasks, one subspace per d_I, codes in it, controls,
-and one table of results.
+"""The study as a list of cached steps, from the prompts of all tasks to one table of results.
 
-    tasks -> prompts (prompt tuning, the bank) -> subspace(d_I) (MSF) -> codes(d_I) (IST) -> table() (one
-    row per measured score)
+    tasks -> prompts (prompt tuning, the bank) -> subspace(d_I) (MSF) -> codes(d_I) (IST) -> table()
 
-Settings as in Qin et al. 2021, section 4: MSF seen / unseen (a task's own prompt through the auto-encoder,
-nothing tuned), IST on seen tasks
-with the same data / with new data, IST on unseen tasks.
+Settings as in Qin et al. 2021, section 4: MSF on seen and unseen tasks (a task's own prompt through
+the auto-encoder, nothing tuned), IST on seen tasks with new data, IST on unseen tasks. The table has
+one row per measured score; `summary` and `difference` read it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iptkit import backbones, evaluate, prompts, references, stamp, store, subspace, tasks
+from iptkit import backbones, evaluate, fewshot, lesson_studies, prompts, results, store, subspace, tasks
 from iptkit.engine import Engine
 from iptkit.prompts import FixedPrompt, SoftPrompt
+from iptkit.results import difference, provenance, summary
 from iptkit.scales import Scale
 from iptkit.train import Run, fit
 
-MIN_NEW_EXAMPLES = 4
+__all__ = ["Study", "difference", "provenance", "summary"]
+
+Made = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values of a step
 
 
 class Study:
     """All measurements of one scale; each expensive part is a step in the step cache.
 
     Args:
-      scale: from scales.load.  device: "cpu", "cuda" or "auto".  seed: first seed; the scale's seeds are
-        counted from it.
+      scale: from scales.load.
+      device: "cpu", "cuda" or "auto".
+      seed: first seed; the scale's seeds are counted from it.
     """
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0):
@@ -58,276 +60,146 @@ class Study:
     @functools.cache  # noqa: B019 - a study lives as long as its notebook
     def tasks(self, seed: int) -> list[tasks.Task]:
         """Seen then unseen tasks with the few-shot sets of `seed`."""
-        found = {
-            t.id: t
-            for t in tasks.load_suite(
-                self.scale.suite, seed=seed, only=self.ids, max_test=self.scale.test_examples
-            )
-        }
-        return [found[i] for i in self.ids]
+        limit = self.scale.test_examples
+        return tasks.load_suite(self.scale.suite, seed=seed, only=self.ids, max_test=limit)
+
+    def task(self, task_id: str, seed: int) -> tasks.Task:
+        """One of them."""
+        return next(t for t in self.tasks(seed) if t.id == task_id)
 
     def fresh_tasks(self, seed: int) -> list[tasks.Task]:
-        """Tasks for IST: `train_new` and `dev` of `seed` without any input that the bank's prompts (first
-        seed) were trained on."""
-        return [
-            _without(t, known) for t, known in zip(self.tasks(seed), self.tasks(self.seeds[0]), strict=True)
-        ]
+        """Tasks for IST: `train_new` and `dev` of `seed` without what the bank was trained on."""
+        bank_tasks = self.tasks(self.seeds[0])
+        return [fewshot.leave_out(t, known) for t, known in zip(self.tasks(seed), bank_tasks, strict=True)]
 
     # ---- steps -----------------------------------------------------------------------------------
     def zero_shot(self) -> store.Step:
         """Scores of the words alone, no training: values["rows"]."""
 
-        def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            scores = self._score(self._words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
-            return {}, {"rows": self._rows(scores, "zero-shot", self.seeds[0])}
+        def make(_: Path) -> Made:
+            scores = self.score(self._words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
+            return {}, {"rows": results.rows(self, scores, "zero-shot", self.seeds[:1])}
 
-        return store.step("zero-shot", self._key("words"), make)
+        return store.step("zero-shot", self.key("words", seeds=self.seeds[:1]), make)
 
     def bank(self) -> store.Step:
-        """Prompt tuning of every task and seed in one `fit`: tensors["P"] [S, T, n, d], values["rows"],
-        values["losses"]."""
+        """Prompt tuning of every task and seed in one `fit`.
 
-        def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        Returns: tensors["P"] [S, T, n, d], tensors["losses"]; values["rows"], values["best_step"].
+        """
+
+        def make(checkpoint: Path) -> Made:
             all_tasks = [t for s in self.seeds for t in self.tasks(s)]
             runs = [Run(t, t.seed) for t in all_tasks]
             source = SoftPrompt(self._words(len(runs)).P)
-            result = fit(
-                self.engine, source, runs, self.scale.prompt, checkpoint, f"prompt tuning, {len(runs)} runs"
-            )
-            scores = self._score(source, all_tasks, "test of prompt tuning")
-            rows = [
-                r
-                for i, s in enumerate(self.seeds)
-                for r in self._rows(scores[i * len(self.ids) : (i + 1) * len(self.ids)], "prompt tuning", s)
-            ]
-            shaped = source.P.detach().unflatten(0, (len(self.seeds), len(self.ids)))
-            return {"P": shaped, "losses": result.losses.float()}, {
-                "rows": rows,
-                "best_step": result.best_step.tolist(),
-            }
+            label = f"prompt tuning, {len(runs)} runs"
+            result = fit(self.engine, source, runs, self.scale.prompt, checkpoint, label)
+            scores = self.score(source, all_tasks, "test of prompt tuning")
+            rows = results.rows(self, scores, "prompt tuning", self.seeds)
+            tensors = {"P": self._by_seed(source.P), "losses": result.losses.float()}
+            return tensors, {"rows": rows, "best_step": result.best_step.tolist()}
 
-        return store.step("prompts", self._key("prompt", self.scale.prompt, self.seeds), make)
+        return store.step("prompts", self.key("prompt", self.scale.prompt), make)
+
+    def mean_prompt(self) -> store.Step:
+        """Scores of the mean of the seen tasks' prompts, the same for every task: values["rows"]."""
+
+        def make(_: Path) -> Made:
+            source = subspace.mean_prompt(self._first_prompts()[: len(self.seen)], len(self.ids))
+            scores = self.score(source, self.tasks(self.seeds[0]), "test of the mean prompt")
+            return {}, {"rows": results.rows(self, scores, "mean prompt", self.seeds[:1])}
+
+        return store.step("mean-prompt", self.key("mean prompt", self.scale.prompt), make)
 
     def subspace(self, intrinsic_dim: int, **changes: Any) -> tuple[subspace.AutoEncoder, store.Step]:
-        """MSF on the seen tasks' prompts of the first seed; `changes` replace fields of SubspaceConfig
-        (ablations)."""
-        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
-        bank = self.bank().tensors["P"][0].to(self.backbone.device)
+        """MSF on the seen tasks' prompts of the first seed.
 
-        def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            runs = [Run(t, self.seeds[0]) for t in self.tasks(self.seeds[0])[: len(self.seen)]]
+        Args:
+          intrinsic_dim: d_I.
+          changes: fields of SubspaceConfig to replace (ablations).
+        Returns: the auto-encoder, and its step with values["rows"] of MSF and of the mean code.
+        """
+        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
+        bank = self._first_prompts()
+        seen = bank[: len(self.seen)]
+
+        def make(checkpoint: Path) -> Made:
+            runs = [Run(t, t.seed) for t in self.tasks(self.seeds[0])[: len(seen)]]
+            label = f"MSF, d_I = {intrinsic_dim}"
             autoencoder, result = subspace.find(
-                self.engine,
-                bank[: len(runs)],
-                runs,
-                config,
-                self.scale.msf,
-                self._generator(),
-                checkpoint,
-                f"MSF, d_I = {intrinsic_dim}",
+                self.engine, seen, runs, config, self.scale.msf, self._generator(), checkpoint, label
             )
             rows = self._score_msf(autoencoder, bank, intrinsic_dim)
-            return dict(autoencoder.state_dict()) | {
-                "losses": result.losses.float(),
-                "penalty": result.penalty,
-            }, {"rows": rows}
+            curves = {"losses": result.losses.float(), "penalty": result.penalty}
+            return autoencoder.state_dict() | curves, {"rows": rows}
 
-        step = store.step(
-            f"subspace-{intrinsic_dim}",
-            self._key("msf", self.scale.prompt, self.scale.msf, config, self.seeds),
-            make,
-        )
-        autoencoder = subspace.AutoEncoder(bank[: len(self.seen)], config, self._generator()).to(
-            self.backbone.device
-        )
-        autoencoder.load_state_dict({k: v for k, v in step.tensors.items() if k not in ("losses", "penalty")})
+        key = self.key("msf", self.scale.prompt, self.scale.msf, config)
+        step = store.step(f"subspace-{intrinsic_dim}", key, make)
+        autoencoder = subspace.AutoEncoder(seen, config, self._generator()).to(self.backbone.device)
+        autoencoder.load_state_dict({k: step.tensors[k] for k in autoencoder.state_dict()})
         return autoencoder, step
 
     def codes(self, intrinsic_dim: int, decoder: str = "learned") -> store.Step:
         """IST with new data on all tasks and seeds: tensors["u"] [S, T, d_I], values["rows"].
 
-        decoder: "learned" (MSF) or "random" (same shape, untrained, centred and scaled by the bank).
+        Args:
+          intrinsic_dim: d_I.
+          decoder: "learned" (MSF) or "random" (same shape, untrained, centred and scaled by the bank).
+        Raises: ValueError for another decoder.
         """
         if decoder not in ("learned", "random"):
             raise ValueError(f"decoder {decoder!r} is unknown; choose 'learned' or 'random'")
         method = "IST" if decoder == "learned" else "random decoder"
 
-        def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        def make(checkpoint: Path) -> Made:
             all_tasks = [t for s in self.seeds for t in self.fresh_tasks(s)]
             runs = [Run(t, t.seed, "train_new") for t in all_tasks]
-            source, result = subspace.tune(
-                self.engine,
-                self._decoder(intrinsic_dim, decoder),
-                runs,
-                self.scale.ist,
-                checkpoint,
-                f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs",
-            )
-            scores = self._score(source, all_tasks, f"test of {method}")
-            rows = [
-                r
-                for i, s in enumerate(self.seeds)
-                for r in self._rows(
-                    scores[i * len(self.ids) : (i + 1) * len(self.ids)], method, s, intrinsic_dim
-                )
-            ]
-            return {
-                "u": source.u.detach().unflatten(0, (len(self.seeds), len(self.ids))),
-                "losses": result.losses.float(),
-            }, {"rows": rows}
+            label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
+            autoencoder = self._decoder(intrinsic_dim, decoder)
+            source, result = subspace.tune(self.engine, autoencoder, runs, self.scale.ist, checkpoint, label)
+            scores = self.score(source, all_tasks, f"test of {method}")
+            rows = results.rows(self, scores, method, self.seeds, intrinsic_dim)
+            return {"u": self._by_seed(source.u), "losses": result.losses.float()}, {"rows": rows}
 
-        key = self._key(
-            "ist",
-            decoder,
-            self.scale.prompt,
-            self.scale.msf if decoder == "learned" else None,
-            self.scale.ist,
-            replace(self.scale.subspace, intrinsic_dim=intrinsic_dim),
-            self.seeds,
-        )
+        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
+        msf = self.scale.msf if decoder == "learned" else None
+        key = self.key("ist", decoder, self.scale.prompt, msf, self.scale.ist, config)
         return store.step(f"codes-{decoder}-{intrinsic_dim}", key, make)
 
     def start_and_rate(self) -> store.Step:
-        """Prompt tuning from words and from N(0, 0.02^2) at a fifth, one and five times the scale's lr:
-        values["rows"] with start and lr."""
-        base = self.scale.prompt.lr
-        cells = [
-            (start, lr, s, i)
-            for start in ("words", "N(0, 0.02²)")
-            for lr in (base / 5, base, base * 5)
-            for s in self.seeds
-            for i in self.scale.grid
-        ]
-
-        def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            runs = [Run(self._task(i, s), s, lr=lr) for _, lr, s, i in cells]
-            words, n = prompts.from_words(self.backbone, self.scale.prompt_length), self.scale.prompt_length
-            inits = [
-                words
-                if start == "words"
-                else prompts.from_normal(self.backbone, n, 0.02, torch.Generator().manual_seed(s))
-                for start, _, s, _ in cells
-            ]
-            source = SoftPrompt(torch.stack(inits))
-            fit(
-                self.engine,
-                source,
-                runs,
-                self.scale.prompt,
-                checkpoint,
-                f"starts and rates, {len(runs)} runs",
-            )
-            scores = self._score(source, [run.task for run in runs], "test of starts and rates")
-            return {}, {
-                "rows": [
-                    {"start": start, "lr": lr, "seed": s, "task": i, "score": score}
-                    for (start, lr, s, i), score in zip(cells, scores, strict=True)
-                ]
-            }
-
-        return store.step("start-and-rate", self._key("grid", cells, self.scale.prompt), make)
+        """Prompt tuning from words and from noise at three learning rates: values["rows"]."""
+        return lesson_studies.start_and_rate(self)
 
     def beside_prompt_tuning(self) -> store.Step:
-        """Prompt tuning, LoRA and full fine-tuning on one task and all seeds, as many examples seen:
-        values["table"]."""
-        scale, config = self.scale, self.scale.prompt
-        rates = {"LoRA": scale.lora_lr, "fine-tuning": scale.fine_tuning_lr}
-
-        def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            bank = self.bank()
-            mine = [r["score"] for r in bank.values["rows"] if r["task"] == scale.beside]
-            table = [
-                {
-                    "method": "prompt tuning",
-                    "numbers": scale.prompt_length * self.backbone.width,
-                    "scores": mine,
-                    "seconds": bank.seconds / len(bank.values["rows"]),
-                }
-            ]
-            for method, lr in rates.items():
-                runs = [
-                    references.fine_tune(
-                        self.backbone,
-                        self._task(scale.beside, s),
-                        method,
-                        config.steps,
-                        config.rows_per_run,
-                        lr,
-                        s,
-                        scale.test_examples,
-                    )
-                    for s in self.seeds
-                ]
-                table.append(
-                    {
-                        "method": method,
-                        "numbers": runs[0].numbers,
-                        "scores": [r.score for r in runs],
-                        "seconds": sum(r.seconds for r in runs) / len(runs),
-                    }
-                )
-            return {}, {"table": table}
-
-        return store.step("beside", self._key("beside", scale.beside, config, rates, self.seeds), make)
+        """Prompt tuning, LoRA and full fine-tuning on one task: values["table"]."""
+        return lesson_studies.beside_prompt_tuning(self)
 
     def table(self) -> list[dict[str, Any]]:
-        """Every measured score of this scale, one row each (see `_rows` for the fields); makes what is
-        missing."""
-        rows = self.zero_shot().values["rows"] + self.bank().values["rows"]
-        for dim in self.scale.dims:
-            rows += self.subspace(dim)[1].values["rows"] + self.codes(dim).values["rows"]
-        return rows + self.codes(self.scale.main_dim, "random").values["rows"]
+        """Every measured score once, one row each (see `results`); makes what is missing."""
+        steps = [self.zero_shot(), self.bank(), self.mean_prompt()]
+        steps += [self.subspace(dim)[1] for dim in self.scale.dims]
+        steps += [self.codes(dim) for dim in self.scale.dims]  # side by side: the same texts, read once
+        steps.append(self.codes(self.scale.main_dim, "random"))
+        return [row for step in steps for row in step.values["rows"]]
 
-    def _task(self, task_id: str, seed: int) -> tasks.Task:
-        return next(t for t in self.tasks(seed) if t.id == task_id)
-
-    # ---- helpers ---------------------------------------------------------------------------------
-    def _decoder(self, intrinsic_dim: int, decoder: str) -> subspace.AutoEncoder:
-        if decoder == "learned":
-            return self.subspace(intrinsic_dim)[0]
-        bank = self.bank().tensors["P"][0, : len(self.seen)].to(self.backbone.device)
-        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
-        return subspace.random_autoencoder(bank, config, self._generator()).to(self.backbone.device)
-
-    def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
-        """MSF (own prompt through the auto-encoder), the mean code and the mean prompt: one evaluation of
-        all three."""
-        with torch.no_grad():
-            own = autoencoder.decode(autoencoder.encode(bank))
-            code, mean = (
-                subspace.mean_code(autoencoder, len(bank)).P,
-                subspace.mean_prompt(bank[: len(self.seen)], len(bank)).P,
-            )
-        first = self.tasks(self.seeds[0])
-        scores = self._score(
-            FixedPrompt(torch.cat([own, code, mean])), first * 3, f"test of MSF, d_I = {dim}"
-        )
-        size = len(first)
-        named = zip(("MSF", "mean code", "mean prompt"), (dim, dim, 0), strict=True)
-        return [
-            row
-            for i, (method, d) in enumerate(named)
-            for row in self._rows(scores[i * size : (i + 1) * size], method, self.seeds[0], d)
-        ]
-
-    def _words(self, runs: int) -> FixedPrompt:
-        return FixedPrompt(prompts.from_words(self.backbone, self.scale.prompt_length).expand(runs, -1, -1))
-
-    def _score(self, source: nn.Module, on: Sequence[tasks.Task], label: str) -> list[float]:
+    # ---- what steps are made of ------------------------------------------------------------------
+    def score(self, source: nn.Module, on: Sequence[tasks.Task], label: str) -> list[float]:
+        """Test scores of each row of `source` on its task, `label` on the progress bar."""
         return evaluate.evaluate(self.engine, source, on, limit=self.scale.test_examples, label=label)
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
+    def key(self, *parts: Any, seeds: Sequence[int] | None = None) -> list[Any]:
+        """All that determines a step: model, words, the examples themselves, sizes and `parts`.
 
-    def _key(self, *parts: Any) -> list[Any]:
-        scale = self.scale
-        cards = {c.id: asdict(c) for c in tasks.list_cards(scale.suite)}
-        dtype = backbones.resolve_dtype(scale.backbone, self.device, scale.dtype)
+        Args:
+          parts: what is particular to the step.
+          seeds: those whose few-shot sets it uses (default: all of the study).
+        """
+        scale, seeds = self.scale, self.seeds if seeds is None else seeds
         return [
             scale.backbone,
-            dtype,
-            scale.suite,
-            [cards[i] for i in self.ids],
+            backbones.resolve_dtype(scale.backbone, self.device, scale.dtype),
+            prompts.WORDS,
+            [[seed, self._digest(seed)] for seed in seeds],
             len(self.seen),
             scale.prompt_length,
             scale.test_examples,
@@ -335,119 +207,39 @@ class Study:
             *parts,
         ]
 
-    def _rows(
-        self, scores: Sequence[float], method: str, seed: int, intrinsic_dim: int = 0
-    ) -> list[dict[str, Any]]:
-        rows = []
-        for position, (task, score) in enumerate(zip(self.tasks(seed), scores, strict=True)):
-            is_seen = position < len(self.seen)
-            rows.append(
-                {
-                    "task": task.id,
-                    "category": task.category,
-                    "split": "seen" if is_seen else "unseen",
-                    "setting": _setting(method, is_seen),
-                    "method": method,
-                    "d_I": intrinsic_dim,
-                    "seed": seed,
-                    "metric": task.metric,
-                    "score": score,
-                    "chance": task.chance,
-                    "n_test": min(len(task.test), self.scale.test_examples),
-                    "backbone": self.scale.backbone,
-                    "scale": self.scale.name,
-                    "dtype": self.backbone.dtype,
-                    "device": str(self.backbone.device),
-                }
-            )
-        return rows
+    @functools.cache  # noqa: B019 - as above
+    def _digest(self, seed: int) -> str:
+        """Names all that is read of the tasks of a seed: every example, metrics and labels."""
+        names = ("id", "category", "metric", "labels", "train", "train_new", "dev", "test")
+        return store.digest([[getattr(task, name) for name in names] for task in self.tasks(seed)])
 
+    def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
+        """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""
+        first, count = self.tasks(self.seeds[0]), len(bank)
+        with torch.no_grad():
+            own = autoencoder.decode(autoencoder.encode(bank))
+        source = FixedPrompt(torch.cat([own, subspace.mean_code(autoencoder, count).P]))
+        scores = self.score(source, first * 2, f"test of MSF, d_I = {dim}")
+        msf = results.rows(self, scores[:count], "MSF", self.seeds[:1], dim)
+        return msf + results.rows(self, scores[count:], "mean code", self.seeds[:1], dim)
 
-def summary(
-    rows: Sequence[dict[str, Any]],
-    methods: Sequence[tuple[str, int]],
-    splits: Sequence[str] = ("seen", "unseen"),
-) -> list[dict[str, Any]]:
-    """One line per (method, d_I, split): mean score, E_rel (per task, floor 0 and floor chance) and ratio
-    of means, each with its interval."""
-    out = []
-    for method, dim in methods:
-        for side in splits:
-            mine = evaluate.by_task(
-                [r for r in rows if (r["method"], r["d_I"], r["split"]) == (method, dim, side)]
-            )
-            full = evaluate.by_task([r for r in rows if (r["method"], r["split"]) == ("prompt tuning", side)])
-            chance = {r["task"]: r["chance"] for r in rows}
-            if not mine:
-                continue
-            reference = {t: sum(v) / len(v) for t, v in full.items()}
-            line: dict[str, Any] = {
-                "method": method,
-                "d_I": dim,
-                "split": side,
-                "tasks": len(mine),
-                "score": evaluate.interval(list(mine.values())),
-            }
-            line["ratio of means"] = line["score"][0] / (sum(reference[t] for t in mine) / len(mine))
-            for name, floor in (("E_rel", dict.fromkeys(mine, 0.0)), ("E_rel above chance", chance)):
-                ratios = [[evaluate.relative(s, reference[t], floor[t]) for s in v] for t, v in mine.items()]
-                kept = [r for r in ratios if None not in r]
-                line[name] = evaluate.interval(kept) if kept else None
-                line[f"{name} tasks"] = len(kept)
-            out.append(line)
-    return out
+    def _decoder(self, intrinsic_dim: int, decoder: str) -> subspace.AutoEncoder:
+        if decoder == "learned":
+            return self.subspace(intrinsic_dim)[0]
+        seen = self._first_prompts()[: len(self.seen)]
+        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
+        return subspace.random_autoencoder(seen, config, self._generator()).to(self.backbone.device)
 
+    def _first_prompts(self) -> Tensor:
+        """[T, n, d] trained prompts of the first seed."""
+        return self.bank().tensors["P"][0].to(self.backbone.device)
 
-def difference(
-    rows: Sequence[dict[str, Any]], first: tuple[str, int], second: tuple[str, int], split: str | None = None
-) -> tuple[float, float, float]:
-    """Mean over tasks of score(first) - score(second), paired by task (and by seed where both have it),
-    with its interval."""
+    def _by_seed(self, stacked: Tensor) -> Tensor:
+        """[S*T, ...] of all runs -> [S, T, ...]."""
+        return stacked.detach().unflatten(0, (len(self.seeds), len(self.ids)))
 
-    def scores(which: tuple[str, int]) -> dict[str, dict[int, float]]:
-        out: dict[str, dict[int, float]] = {}
-        for r in rows:
-            if (r["method"], r["d_I"]) == which and split in (None, r["split"]):
-                out.setdefault(r["task"], {})[r["seed"]] = r["score"]
-        return out
+    def _words(self, runs: int) -> FixedPrompt:
+        return FixedPrompt(prompts.from_words(self.backbone, self.scale.prompt_length).expand(runs, -1, -1))
 
-    a, b = scores(first), scores(second)
-    pairs = []
-    for task in a:
-        fallback = sum(b[task].values()) / len(b[task])
-        pairs.append([value - b[task].get(seed, fallback) for seed, value in a[task].items()])
-    return evaluate.interval(pairs)
-
-
-def _without(task: tasks.Task, known: tasks.Task) -> tasks.Task:
-    if task.seed == known.seed:
-        return task
-    used = {e.input for e in known.train}
-    kept = {
-        name: tuple(e for e in getattr(task, name) if e.input not in used) for name in ("train_new", "dev")
-    }
-    for name, examples in kept.items():
-        if len(examples) < MIN_NEW_EXAMPLES:
-            raise ValueError(
-                f"task {task.id}, seed {task.seed}: only {len(examples)} examples of {name} are new "
-                f"to the bank, {MIN_NEW_EXAMPLES} are "
-                "needed; give the task more examples or use fewer seeds"
-            )
-    return replace(task, **kept)
-
-
-def _setting(method: str, is_seen: bool) -> str:
-    if method in ("IST", "random decoder"):
-        return f"{method}, {'seen tasks, new data' if is_seen else 'unseen tasks'}"
-    return f"{method}, {'seen' if is_seen else 'unseen'} tasks"
-
-
-def provenance(study: Study) -> dict[str, Any]:
-    """Versions, device and settings of a study, to be stored beside its results."""
-    return {
-        "scale": asdict(study.scale),
-        "dtype": study.backbone.dtype,
-        "device": str(study.backbone.device),
-        "seed": study.seed,
-        **dict(stamp.rows()),
-    }
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)

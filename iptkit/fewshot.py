@@ -9,12 +9,13 @@ quarter of them to each set.
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iptkit.examples import Card, Example, Task
 
 TEST_SIZE, POOL_SIZE = 256, 2048
 SETS = ("train", "train_new", "dev")
+MIN_NEW_EXAMPLES = 4  # in each set that `leave_out` cuts: fewer would train and choose on next to nothing
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def text_key(text: str) -> str:
 def merge(examples: Iterable[Example]) -> list[Example]:
     """Put examples with the same input text together.
 
-    Free answers are united, in order. Examples with options must agree on the first target, else all of them
-    are dropped.
+    Free answers are united, in order. Examples with options must agree on the first target, else all
+    of them are dropped.
     """
     groups: dict[str, list[Example]] = {}
     for example in examples:
@@ -109,6 +110,29 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
     return Task(
         **{name: getattr(card, name) for name in shared}, chance=chance, majority=majority, seed=seed, **sets
     )
+
+
+def leave_out(task: Task, known: Task) -> Task:
+    """Return `task` with no input in train_new and dev that `known`, the same task, has in train.
+
+    Sets of one seed are disjoint already; those of another seed are drawn from the same pool.
+    Raises: ValueError if fewer than MIN_NEW_EXAMPLES are left of a set.
+    """
+    if task.seed == known.seed:
+        return task
+    used = {example.input for example in known.train}
+    kept = {
+        name: tuple(example for example in getattr(task, name) if example.input not in used)
+        for name in ("train_new", "dev")
+    }
+    for name, examples in kept.items():
+        if len(examples) < MIN_NEW_EXAMPLES:
+            raise ValueError(
+                f"task {task.id}, seed {task.seed}: only {len(examples)} of {len(getattr(task, name))} "
+                f"examples of {name} are not in train of seed {known.seed}, at least {MIN_NEW_EXAMPLES} "
+                "are needed; give the task more examples or use fewer seeds"
+            )
+    return replace(task, **kept)
 
 
 def _by_label(examples: Sequence[Example], card: Card) -> dict[str, list[Example]]:

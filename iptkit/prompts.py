@@ -1,11 +1,9 @@
-"""Prompt sources: modules that hand the engine one prompt per row. What a source trains is exactly its
-parameters.
+"""Prompt sources: modules that hand the engine one prompt per row and train exactly their parameters.
 
 A *run* is one (task, seed, learning rate, ...). A source with `per_run = True` owns one row of every
-trainable tensor per
-run, so rows of many runs mix in one batch and train as if each had been alone.
-Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning" (arXiv
-2104.08691), section 2.
+trainable tensor per run, so rows of many runs mix in one batch and train as if each had been alone.
+Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning"
+(arXiv 2104.08691), section 2.
 """
 
 from __future__ import annotations
@@ -55,9 +53,8 @@ class SoftPrompt(nn.Module):
                 f"init has shape {tuple(init.shape)}; give [runs, prompt_length, width], e.g. "
                 "init.expand(runs, -1, -1)"
             )
-        self.P = nn.Parameter(
-            init.detach().clone().float() if init.dtype != torch.float64 else init.detach().clone()
-        )
+        dtype = torch.float64 if init.dtype == torch.float64 else torch.float32
+        self.P = nn.Parameter(init.detach().clone().to(dtype))
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] run of each row -> Prompt with embeds [B, n, d]."""
@@ -80,8 +77,16 @@ class FixedPrompt(nn.Module):
         return Prompt(self.P.index_select(0, runs))
 
 
+def prompt_length(source: nn.Module) -> int:
+    """n of the prompts that a source makes."""
+    device = next(tensor.device for tensor in [*source.parameters(), *source.buffers()])
+    with torch.no_grad():
+        prompt: Prompt = source(torch.zeros(1, dtype=torch.long, device=device))
+    return prompt.length
+
+
 def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
-    """[n, d] embeddings of `words`: the last n tokens, or the words repeated to the left until there are n.
+    """[n, d] embeddings of the last n tokens of `words`, repeated to the left until there are n.
 
     Raises:
       ValueError: prompt_length < 1 or no token in `words`.
@@ -97,14 +102,15 @@ def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Te
 
 
 def from_normal(backbone: Backbone, prompt_length: int, std: float, generator: torch.Generator) -> Tensor:
-    """[n, d] draws from N(0, std^2): the paper's start (std 0.02); badly conditioned on models with larger
-    embeddings."""
+    """[n, d] draws from N(0, std^2), the paper's start with std 0.02.
+
+    It is badly conditioned on models whose embeddings are larger.
+    """
     return torch.randn(prompt_length, backbone.width, generator=generator).to(backbone.device) * std
 
 
 def nearest_words(backbone: Backbone, embeds: Tensor, count: int = 3) -> list[list[str]]:
-    """For each of the n vectors in `embeds` [n, d] the `count` tokens whose embeddings are nearest by
-    cosine."""
+    """For each of the n vectors in `embeds` [n, d] the `count` tokens nearest by cosine."""
     table = nn.functional.normalize(backbone.embedding.float(), dim=-1)
     similar = nn.functional.normalize(embeds.float(), dim=-1) @ table.T
     return [

@@ -1,5 +1,4 @@
-"""References that are no prompt method: full fine-tuning and LoRA (transformers' Trainer, PEFT), and PEFT's
-own prompt tuning.
+"""References of others' making: fine-tuning (transformers' Trainer), LoRA and prompt tuning (PEFT).
 
 They need the extra `notebooks` (peft, accelerate). There is no second trainer of ours.
 """
@@ -8,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,9 +44,10 @@ def fine_tune(
     """Train a copy of the model itself on a task's few-shot examples, in float32, and score it.
 
     Args:
-      method: "fine-tuning" (all weights) or "LoRA" (rank 8 on the attention's query and value projections;
-        Hu et al. 2021).
+      method: "fine-tuning" (all weights) or "LoRA" (Hu et al. 2021; rank 8 on the attention's query
+        and value projections).
       steps, batch, lr, seed: Trainer's settings (AdamW without weight decay, linear decay).
+      test_examples: first so many of the test set are scored.
     Raises: ValueError for an unknown method.
     """
     if method not in METHODS:
@@ -55,9 +56,9 @@ def fine_tune(
     words = copy.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids
     model = copy.model.requires_grad_(True)
     if method == "LoRA":
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
-        model = get_peft_model(
+        model = _with_peft(
             model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
         )
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -68,6 +69,15 @@ def fine_tune(
     engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
     source = FixedPrompt(prompts.from_words(copy, len(words))[None])
     return Reference(evaluate.evaluate(engine, source, [task], limit=test_examples)[0], numbers, seconds)
+
+
+def _with_peft(model: Any, config: Any) -> Any:
+    """PEFT's get_peft_model; PEFT 0.21 asks transformers 5.23 for an attribute under its old name."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def _record(backbone: backbones.Backbone, example: Example, words: list[int]) -> dict[str, list[int]]:
@@ -116,12 +126,13 @@ def _train(
 def compare_with_peft(
     backbone: backbones.Backbone, examples: tuple[Example, ...], prompt_length: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Loss and prompt gradient of iptkit and of PEFT's PromptEmbedding on the same start and examples
-    (prompt before the text).
+    """Loss and prompt gradient of iptkit and of PEFT's PromptEmbedding from the same start.
+
+    Both put the prompt before the text.
 
     Returns: two dicts with "loss" [] and "gradient" [n, d], in float64: ours, PEFT's.
     """
-    from peft import PromptTuningConfig, get_peft_model
+    from peft import PromptTuningConfig
 
     engine, start = Engine(backbone, LAYOUTS[1]), prompts.from_words(backbone, prompt_length)
     rows = [engine.target_row(e) for e in examples]
@@ -131,7 +142,7 @@ def compare_with_peft(
     loss.backward()
     ours = {"loss": loss.detach().double(), "gradient": P.grad.double()}
 
-    peft = get_peft_model(
+    peft = _with_peft(
         backbone.model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=prompt_length)
     )
     weight = peft.prompt_encoder["default"].embedding.weight

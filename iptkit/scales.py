@@ -1,5 +1,4 @@
-"""How large a run is: `smoke` (proves that it runs), `lesson` (the course on two CPU cores), `full` (all of
-core36), `paper` (a GPU).
+"""How large a run is: `smoke` (proves that everything runs) or `lesson` (the course on two CPU cores).
 
 The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
 """
@@ -23,12 +22,17 @@ class Scale:
     Attributes:
       backbone, suite: names for backbones.load and tasks.load_suite.
       seen, unseen: task ids; empty = the suite's random split.
-      prompt_length: n >= 1.  dims: intrinsic dimensions d_I.  main_dim: the d_I that the controls are run at.
-      seeds: few-shot samples of prompt tuning and IST.  test_examples: first so many of each test set.
-      grid: tasks of the start x learning-rate figure.  beside: task on which LoRA and fine-tuning stand
-        beside prompt tuning.
-      prompt, msf, ist: training of prompts, auto-encoder, codes.  subspace: shape of the auto-encoder (its
-        d_I is replaced by `dims`).
+      prompt_length: n >= 1.
+      dims: intrinsic dimensions d_I.
+      main_dim: the d_I that the controls are run at.
+      seeds: few-shot samples of prompt tuning and IST.
+      test_examples: first so many of each test set.
+      prompt, msf, ist: training of prompts, auto-encoder, codes.
+      subspace: shape of the auto-encoder (`dims` take the place of its d_I).
+      grid: tasks of the start x learning-rate figure.
+      beside: task on which LoRA and fine-tuning stand beside prompt tuning.
+      fine_tuning_lr, lora_lr: their learning rates.
+      dtype: for backbones.load.
     """
 
     name: str

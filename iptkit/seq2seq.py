@@ -38,9 +38,11 @@ def log_likelihoods(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> 
     """log p(answer | prompt, text) of every answer of every row; gradients flow into the prompt.
 
     Args:
-      prompt: embeds [B, n, d], one prompt per row.  rows: B rows.
+      prompt: embeds [B, n, d], one prompt per row.
+      rows: B rows.
     Returns:
-      ([B, K] summed token log-likelihoods, -inf where a row has fewer than K answers; [B, K] answer tokens).
+      summed token log-likelihoods [B, K], -inf where a row has fewer than K answers, and the numbers of
+      answer tokens [B, K].
     """
     device, num_answers = backbone.device, max(len(row.answers) for row in rows)
     slots = [b * num_answers + k for b, row in enumerate(rows) for k in range(len(row.answers))]
@@ -68,7 +70,9 @@ def greedy(backbone: Backbone, prompt: Prompt, rows: Sequence[Row], max_tokens: 
     """The model's own answers (first line), each row cut at its own max_tokens.
 
     Args:
-      prompt: embeds [B, n, d].  rows: B rows (their answers are not looked at).  max_tokens: B limits, >= 1.
+      prompt: embeds [B, n, d].
+      rows: B rows (their answers are not looked at).
+      max_tokens: B limits, >= 1.
     """
     states, mask = _encode(backbone, prompt, rows)
     with quiet_transformers():

@@ -1,8 +1,8 @@
 """Results and finished steps on disk: JSON lines and safetensors, written whole or not at all.
 
 A *step* is one expensive piece of work (train all prompts, find a subspace). It is named by a hash of
-everything that determines it, so a
-changed setting never meets an old result, and a course that was killed goes on where it was.
+everything that determines it, so a changed setting never meets an old result, and a course that was
+killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def step(
     """Return the finished step `name` for `config`, making it first if it is not in the step cache.
 
     Args:
+      name: of the step's folder, before the hash.
+      config: all that determines the step (see `digest`).
       make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values).
       root: step cache (default: paths.steps_dir()).
     """

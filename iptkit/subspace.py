@@ -1,15 +1,16 @@
-"""Intrinsic Prompt Tuning: find one small subspace for the prompts of many tasks (MSF), then tune d_I
-numbers in it (IST).
+"""Intrinsic Prompt Tuning: one small subspace for the prompts of many tasks, then d_I numbers in it.
 
-Qin et al. 2021, "Exploring Universal Intrinsic Task Subspace via Prompt Tuning" (arXiv 2110.07867). With p
-= vec(P) in R^D, D = n*d:
+Qin et al. 2021, "Exploring Universal Intrinsic Task Subspace via Prompt Tuning" (arXiv 2110.07867).
+With p = vec(P) in R^D, D = n*d:
+
     encoder  z  = W1 p + b1                      linear
     decoder  p* = W3 tanh(W2 z + b2) + b3        d_I -> hidden -> D
-    MSF      L  = mean over tasks of L_LM(p*) + recon_weight * mean((p* - p)^2);  only the auto-encoder trains
-    IST      the decoder is frozen, z (d_I numbers per run) trains on L_LM alone
+    MSF      L  = task_weight * mean of L_LM(p*) over tasks + recon_weight * mean((p* - p)^2)
+    IST      L  = L_LM(p*), with a frozen decoder: z trains, d_I numbers per run
+
 What differs from the released code, on purpose: prompts are standardised over the bank (mean and one
-standard deviation), tasks are
-balanced in every batch, losses are means, and a missing prompt is an error (there it silently became noise).
+standard deviation), tasks are balanced in every batch, losses are means, and a missing prompt is an
+error (there it silently became noise).
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ from iptkit.train import Fit, FitConfig, Run, fit
 
 @dataclass(frozen=True)
 class SubspaceConfig:
-    """Shape of the subspace. intrinsic_dim = d_I >= 1; hidden >= 1 (the paper: 768 for BART-base);
-    recon_weight >= 0; task_weight >= 0."""
+    """Shape of the subspace and weights of its two losses.
+
+    Attributes:
+      intrinsic_dim: d_I >= 1.
+      hidden: width of the decoder >= 1 (the paper: 768 for BART-base).
+      recon_weight, task_weight: >= 0, not both 0.
+    """
 
     intrinsic_dim: int = 5
     hidden: int = 256
@@ -38,15 +44,12 @@ class SubspaceConfig:
 
     def __post_init__(self) -> None:
         if self.intrinsic_dim < 1 or self.hidden < 1:
-            raise ValueError(
-                f"SubspaceConfig needs intrinsic_dim >= 1 and hidden >= 1, got {self.intrinsic_dim} "
-                f"and {self.hidden}"
-            )
+            given = f"{self.intrinsic_dim} and {self.hidden}"
+            raise ValueError(f"SubspaceConfig needs intrinsic_dim >= 1 and hidden >= 1, got {given}")
         if self.recon_weight < 0 or self.task_weight < 0 or self.recon_weight + self.task_weight == 0:
-            raise ValueError(
-                "SubspaceConfig.recon_weight and task_weight must be >= 0 and not both 0, "
-                f"got {self.recon_weight} and {self.task_weight}"
-            )
+            given = f"{self.recon_weight} and {self.task_weight}"
+            told = "SubspaceConfig.recon_weight and task_weight must be >= 0 and not both 0"
+            raise ValueError(f"{told}, got {given}")
 
 
 class Decoder(nn.Module):
@@ -64,12 +67,12 @@ class Decoder(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """The auto-encoder of MSF over a bank of trained prompts; a prompt source whose parameters all runs
-    share.
+    """The auto-encoder of MSF over a bank of trained prompts, a prompt source that all runs share.
 
     Args:
       bank: [T, n, d], one trained prompt per task (row t belongs to run t).
-      config: shape and weights.  generator: start of the weights.
+      config: shape and weights of the losses.
+      generator: draws the first weights.
     Raises:
       ValueError: a prompt of the bank is missing (not finite) or the bank has the wrong shape.
     Example:
@@ -103,8 +106,7 @@ class AutoEncoder(nn.Module):
         return (self.mean + self.std * self.decoder(z)).view(-1, self.n, self.d)
 
     def forward(self, runs: Tensor) -> Prompt:
-        """The reconstructed prompts of the runs' tasks: runs [B] -> embeds [B, n, d] (each task is decoded
-        once)."""
+        """runs: [B] -> the reconstructed prompts of their tasks [B, n, d] (each is decoded once)."""
         used, where = runs.unique(return_inverse=True)
         return Prompt(self.decode(self.encoder(self.flat[used])).index_select(0, where))
 
@@ -125,9 +127,8 @@ class AutoEncoder(nn.Module):
 class IntrinsicPrompt(nn.Module):
     """d_I free numbers per run, mapped to a prompt by a frozen decoder (IST).
 
-    z = center + scale * u, and u [R, d_I] is all that trains; with center = mean code and scale =
-    spread of the codes, u = 0 is "the mean
-    code without tuning" and u = 1 one standard deviation away.
+    z = center + scale * u, and u [R, d_I] is all that trains. With center = mean code and scale = spread
+    of the codes, u = 0 is "the mean code without tuning" and u = 1 one standard deviation away.
 
     Args:
       autoencoder: a trained (or, as a control, an untrained) AutoEncoder; it is frozen here.
@@ -164,15 +165,13 @@ def find(
     checkpoint: Path | None = None,
     label: str = "MSF",
 ) -> tuple[AutoEncoder, Fit]:
-    """Multi-task subspace finding: train the auto-encoder on the bank [T, n, d] and the tasks' own examples.
+    """Multi-task subspace finding: train the auto-encoder on a bank [T, n, d] and T runs in its order.
 
     Raises: ValueError if the bank and the runs differ in number, or a prompt is missing.
     """
     if len(bank) != len(runs):
-        raise ValueError(
-            f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given; train the missing "
-            "prompts first"
-        )
+        told = f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given"
+        raise ValueError(f"{told}; train the missing prompts first")
     autoencoder = AutoEncoder(bank, config, generator).to(engine.backbone.device)
     return autoencoder, fit(engine, autoencoder, runs, fit_config, checkpoint, label)
 
@@ -204,35 +203,30 @@ def mean_prompt(bank: Tensor, runs: int) -> FixedPrompt:
 
 
 def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Generator) -> AutoEncoder:
-    """The same auto-encoder with untrained weights, centred and scaled by the bank: only the learned
-    directions are missing.
+    """The same auto-encoder untrained, centred and scaled by the bank: only learned directions miss.
 
-    This is a stronger control than the paper's, whose random decoder knows nothing of the trained prompts.
-    The decoder's rows are rescaled
-    so that codes of unit size move the prompt as far as the trained prompts lie from their mean.
+    This is a stronger control than the paper's, whose random decoder knows nothing of the trained
+    prompts. The decoder's rows are rescaled so that codes of unit size move the prompt as far as the
+    trained prompts lie from their mean.
     """
     autoencoder = AutoEncoder(bank, config, generator)
     with torch.no_grad():
         spread = autoencoder.decoder(autoencoder.codes()).std(0).square().mean().sqrt()
         autoencoder.decoder.outer.weight /= spread
-        autoencoder.decoder.outer.bias -= autoencoder.decoder(autoencoder.codes().mean(0, keepdim=True))[
-            0
-        ]  # centre on the mean prompt
+        middle = autoencoder.decoder(autoencoder.codes().mean(0, keepdim=True))[0]
+        autoencoder.decoder.outer.bias -= middle  # the mean code gives the mean prompt
     return autoencoder
 
 
 def check_bank(bank: Tensor) -> None:
     """Raise ValueError unless `bank` is [T, n, d] and finite."""
     if bank.dim() != 3 or len(bank) < 2:
-        raise ValueError(
-            f"the prompt bank has shape {tuple(bank.shape)}; give [tasks, prompt_length, width] with "
-            "at least 2 tasks"
-        )
+        told = f"the prompt bank has shape {tuple(bank.shape)}"
+        raise ValueError(f"{told}; give [tasks, prompt_length, width] with at least 2 tasks")
     missing = (~torch.isfinite(bank)).flatten(1).any(1).nonzero().flatten().tolist()
     if missing:
-        raise ValueError(
-            f"the prompts of tasks {missing} are missing (not finite); train them with prompt tuning first"
-        )
+        told = f"the prompts of tasks {missing} are missing (not finite)"
+        raise ValueError(f"{told}; train them with prompt tuning first")
 
 
 def num_parameters(intrinsic_dim: int, prompt_size: int, hidden: int = 768) -> dict[str, int]:
@@ -248,8 +242,7 @@ def num_parameters(intrinsic_dim: int, prompt_size: int, hidden: int = 768) -> d
 
 
 def _default_init(layer: nn.Linear, generator: torch.Generator) -> None:
-    """PyTorch's own default for linear layers, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), from an explicit
-    generator."""
+    """PyTorch's own default for linear layers, U(-1, 1) / sqrt(fan_in), from an explicit generator."""
     bound = layer.in_features**-0.5
     with torch.no_grad():
         for p in (layer.weight, layer.bias):

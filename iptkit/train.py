@@ -1,9 +1,8 @@
 """One trainer for every prompt method: all runs in one batch, the best state on dev kept for each run.
 
 The objective is the SUM over runs of each run's MEAN token loss, clipping is per run and Adam is
-elementwise, so R runs trained
-together give what training them one by one gives. A learning-rate x seed grid over all tasks is then one
-`fit`.
+elementwise, so R runs trained together give what training them one by one gives. A grid of learning
+rates and seeds over all tasks is then one `fit`.
 """
 
 from __future__ import annotations
@@ -12,24 +11,45 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from iptkit import files, progress
-from iptkit.engine import Engine, Row
-from iptkit.prompts import Prompt
+from iptkit import progress
+from iptkit.engine import Engine
+from iptkit.optim import RunAdam
+from iptkit.optim import State as _State
+from iptkit.prompts import prompt_length
 from iptkit.tasks import Example, Task
+
+__all__ = [
+    "SETS",
+    "Fit",
+    "FitConfig",
+    "Run",
+    "RunAdam",
+    "dev_scores",
+    "draw",
+    "fit",
+    "prompt_length",
+    "train_step",
+]
 
 SETS = ("train", "train_new")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a task, the seed of its batches, the set it trains on, its learning rate (None:
-    FitConfig.lr)."""
+    """One training of one prompt.
+
+    Attributes:
+      task: what it is trained on.
+      seed: of the order of its batches.
+      data: the set it trains on, one of SETS.
+      lr: its learning rate > 0, or None for FitConfig.lr.
+    """
 
     task: Task
     seed: int = 0
@@ -50,11 +70,17 @@ class Run:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train. steps >= 0; rows_per_run examples per run and step >= 1; lr > 0 (Adam, linear warm-up
-    over the share `warmup` of the
-    steps, then linear decay to 0); clip: largest gradient norm of a run; evaluations on dev, evenly spaced,
-    the last after the last step;
-    dev_examples: at most so many of each dev set."""
+    """How to train: Adam, linear warm-up, then linear decay to 0.
+
+    Attributes:
+      steps: >= 0.
+      rows_per_run: examples per run and step, >= 1.
+      lr: peak learning rate > 0.
+      warmup: share of the steps over which the rate rises, in [0, 1).
+      clip: largest gradient norm of a run, > 0.
+      evaluations: on dev, >= 1, evenly spaced, the last after the last step.
+      dev_examples: at most so many of each dev set, >= 1.
+    """
 
     steps: int = 100
     rows_per_run: int = 8
@@ -82,21 +108,30 @@ class FitConfig:
 
 @dataclass
 class Fit:
-    """What a training gave: losses [steps, R], penalty [steps], dev [evaluations, R, 2] = (accuracy over
-    options, -mean token loss),
-    best_step [R], seconds of this process. The source carries the best state."""
+    """What a training gave beside the source, which carries the best state.
+
+    Attributes:
+      losses: [steps, R] mean token losses.
+      penalty: [steps], 0 for a source without one.
+      dev: [evaluations, R, 2], accuracy over options and minus the mean token loss.
+      best_step: [R] steps done when the best state was seen.
+      seconds: of this process.
+      resumed_at: the step of the checkpoint it went on from, else 0.
+    """
 
     losses: Tensor
     penalty: Tensor
     dev: Tensor
     best_step: Tensor
     seconds: float = 0.0
-    resumed_at: int = field(default=0)
+    resumed_at: int = 0
 
 
 def draw(run: Run, step: int, count: int) -> list[Example]:
-    """The examples of `run` at `step`: epochs shuffled by (task, seed, epoch), so a resumed run draws the
-    same."""
+    """The `count` examples of `run` at `step`.
+
+    Epochs are shuffled by task, set, seed and epoch alone, so a resumed run draws the same.
+    """
     total, out = len(run.examples), []
     for position in range(step * count, (step + 1) * count):
         order = list(range(total))
@@ -117,14 +152,16 @@ def fit(
     """Train `source` on all runs at once and leave it in its best state on dev.
 
     Args:
-      source: a prompt source with `forward(runs [B]) -> Prompt`. `per_run = True`: each trainable tensor is
-        [R, ...] and every run is selected
-        by itself. `per_run = False` (a shared auto-encoder): the objective is `source.config.task_weight`
-        times the mean over runs plus
-        `source.penalty()`, selected by mean dev loss.
+      source: a prompt source with `forward(runs [B]) -> Prompt`. With `per_run = True` each trainable
+        tensor is [R, ...] and every run is selected by itself, on dev accuracy, then dev loss. With
+        `per_run = False` (a shared auto-encoder) the objective is `source.config.task_weight` times
+        the mean over runs plus `source.penalty()`, and all is selected at once: on the mean dev loss,
+        or on the penalty if task_weight is 0.
       runs: R runs in the order of the source's rows.
-      checkpoint: file to resume from and to write every `checkpoint_seconds`; removed by the caller when
-        its result is stored.
+      config: how to train.
+      checkpoint: file to resume from and to write every `checkpoint_seconds`; the caller removes it
+        when the result is stored.
+      label: words on the progress bar.
     Raises:
       ValueError: no runs, or the number of runs and the source's rows differ.
       FloatingPointError: a loss is not finite (names the run and the step).
@@ -136,7 +173,7 @@ def fit(
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     with progress.track(label, total=config.steps, unit="step", initial=start) as bar:
         bar.update(0, note="reading the texts")
-        engine.keep_contexts(e for run in runs for e in (*run.examples, *run.task.dev[: config.dev_examples]))
+        engine.keep_contexts((*run.examples, *run.task.dev[: config.dev_examples]) for run in runs)
         while state.step < config.steps:
             losses = train_step(engine, state)
             state.step += 1
@@ -148,7 +185,9 @@ def fit(
                 saved = time.time()
     if config.steps == 0:
         state.select(dev_scores(engine, source, runs, config.dev_examples))
-    return state.finish(time.time() - begun, start)
+    state.restore_best()
+    seconds = time.time() - begun
+    return Fit(state.losses, state.penalty, torch.stack(state.dev), state.best_step, seconds, start)
 
 
 def train_step(engine: Engine, state: _State) -> Tensor:
@@ -186,8 +225,10 @@ def train_step(engine: Engine, state: _State) -> Tensor:
 
 @torch.no_grad()
 def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: int) -> Tensor:
-    """[R, 2] per run: accuracy over the options (0 for free answers) and minus the mean token loss of the
-    target, on dev."""
+    """Score every run on its dev set, at most `limit` examples of each.
+
+    Returns: [R, 2], accuracy over the options (0 for free answers) and minus the mean token loss.
+    """
     rows, index, right = [], [], []
     for r, run in enumerate(runs):
         for example in run.task.dev[:limit]:
@@ -206,138 +247,3 @@ def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: in
         out.index_add_(0, of, torch.stack([hit.double().cpu(), loss], 1))
         count.index_add_(0, of, torch.ones(len(of), dtype=torch.float64))
     return out / count[:, None]
-
-
-def prompt_length(source: nn.Module) -> int:
-    """n of the prompts a source makes."""
-    with torch.no_grad():
-        prompt: Prompt = source(
-            torch.zeros(
-                1, dtype=torch.long, device=next(iter([*source.parameters(), *source.buffers()])).device
-            )
-        )
-    return prompt.length
-
-
-class RunAdam:
-    """Adam with one learning rate and one clipped gradient norm per run (torch's knows one learning rate
-    per tensor).
-
-    Kingma & Ba 2015, betas 0.9 / 0.999, eps 1e-8. For a shared source all tensors form one group.
-    """
-
-    def __init__(self, parameters: dict[str, nn.Parameter], lr: Tensor, clip: float, per_run: bool):
-        self.parameters, self.lr, self.clip, self.per_run, self.count = parameters, lr, clip, per_run, 0
-        self.first = {k: torch.zeros_like(p) for k, p in parameters.items()}
-        self.second = {k: torch.zeros_like(p) for k, p in parameters.items()}
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Clip, update, clear the gradients; `rate`: share of the peak learning rate."""
-        self.count += 1
-        squares = [
-            p.grad.flatten(1).square().sum(1) if self.per_run else p.grad.square().sum()
-            for p in self.parameters.values()
-        ]
-        scale = (self.clip / (torch.stack(squares).sum(0).sqrt() + 1e-12)).clamp(max=1.0)
-        for name, p in self.parameters.items():
-            shape = (-1, *[1] * (p.dim() - 1)) if self.per_run else ()
-            gradient = p.grad * scale.view(shape)
-            self.first[name].lerp_(gradient, 0.1)
-            self.second[name].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            mean = self.first[name] / (1 - 0.9**self.count)
-            spread = (self.second[name] / (1 - 0.999**self.count)).sqrt() + 1e-8
-            p.sub_(rate * self.lr.to(p).view(shape) * mean / spread)
-            p.grad = None
-
-
-class _State:
-    """Everything a resumed training needs, and the best state so far."""
-
-    def __init__(self, source: nn.Module, runs: Sequence[Run], config: FitConfig):
-        parameters = {k: p for k, p in source.named_parameters() if p.requires_grad}
-        if not runs:
-            raise ValueError("fit got no runs; give at least one Run(task)")
-        if source.per_run and any(p.shape[0] != len(runs) for p in parameters.values()):
-            raise ValueError(
-                f"the source has rows for {next(iter(parameters.values())).shape[0]} runs, but "
-                f"{len(runs)} runs were given"
-            )
-        lr = (
-            torch.tensor([run.lr or config.lr for run in runs]) if source.per_run else torch.tensor(config.lr)
-        )
-        self.source, self.runs, self.config, self.step = source, runs, config, 0
-        self.prompt_length = prompt_length(source)
-        self.optimizer = RunAdam(parameters, lr, config.clip, source.per_run)
-        self.losses = torch.full((config.steps, len(runs)), torch.nan, dtype=torch.float64)
-        self.penalty = torch.zeros(config.steps)
-        self.dev: list[Tensor] = []
-        self.best = {k: p.detach().clone() for k, p in parameters.items()}
-        self.best_score = torch.full((len(runs), 2), -torch.inf, dtype=torch.float64)
-        self.best_step = torch.zeros(len(runs), dtype=torch.long)
-
-    def select(self, scores: Tensor) -> None:
-        """Keep the present state of every run that is better on dev than its best so far."""
-        self.dev.append(scores)
-        if self.source.per_run:
-            a, b = scores.T, self.best_score.T
-            better = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] > b[1]))
-        else:
-            better = (scores[:, 1].mean() > self.best_score[:, 1].mean()).expand(len(self.runs))
-        self.best_score[better], self.best_step[better] = scores[better], self.step
-        for name, p in self.optimizer.parameters.items():
-            if self.source.per_run:
-                self.best[name][better.to(p.device)] = p.detach()[better.to(p.device)]
-            elif better.all():
-                self.best[name] = p.detach().clone()
-
-    def finish(self, seconds: float, resumed_at: int) -> Fit:
-        with torch.no_grad():
-            for name, p in self.optimizer.parameters.items():
-                p.copy_(self.best[name])
-        return Fit(self.losses, self.penalty, torch.stack(self.dev), self.best_step, seconds, resumed_at)
-
-    def save(self, path: Path) -> None:
-        groups = {
-            "now": self.optimizer.parameters,
-            "first": self.optimizer.first,
-            "second": self.optimizer.second,
-            "best": self.best,
-        }
-        tensors = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
-        tensors |= {
-            "losses": self.losses,
-            "penalty": self.penalty,
-            "best_score": self.best_score,
-            "best_step": self.best_step,
-        }
-        tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
-        files.write_tensors(path, tensors, {"step": self.step})
-
-    @torch.no_grad()
-    def load(self, path: Path) -> None:
-        tensors, about = files.read_tensors(path)
-        self.step = self.optimizer.count = about["step"]
-        for name, p in self.optimizer.parameters.items():
-            p.copy_(tensors[f"now.{name}"])
-            self.optimizer.first[name].copy_(tensors[f"first.{name}"])
-            self.optimizer.second[name].copy_(tensors[f"second.{name}"])
-            self.best[name].copy_(tensors[f"best.{name}"])
-        self.losses, self.penalty = tensors["losses"], tensors["penalty"]
-        self.best_score, self.best_step = tensors["best_score"], tensors["best_step"]
-        self.dev = [tensors[k] for k in sorted(tensors) if k.startswith("dev.")]
-
-
-__all__ = [
-    "SETS",
-    "Fit",
-    "FitConfig",
-    "Row",
-    "Run",
-    "RunAdam",
-    "dev_scores",
-    "draw",
-    "fit",
-    "prompt_length",
-    "train_step",
-]

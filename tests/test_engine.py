@@ -18,7 +18,8 @@ from stock import (
 )
 
 from iptkit import backbones, prompts
-from iptkit.engine import Contexts, Engine, Row
+from iptkit.engine import Engine, Row
+from iptkit.forward import Contexts, forward_of
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -116,25 +117,27 @@ def test_kept_contexts_change_nothing(tiny):
     prompt = Prompt(random_prompts(tiny, len(rows), 4))
     fresh, _ = engine.log_likelihoods(prompt, rows)
     assert engine.contexts.kept == {}, "nothing is kept without being asked for"
-    engine.keep_contexts(MIXED_EXAMPLES)
+    engine.keep_contexts([MIXED_EXAMPLES])
     assert set(engine.contexts.kept) == {row.text for row in rows}
-    encode, encoded = engine.contexts._encode, []
-    engine.contexts._encode = lambda texts: encoded.extend(texts) or encode(texts)
+    read, texts = engine.contexts._read, []
+    engine.contexts._read = lambda group: texts.extend(group) or read(group)
     kept, _ = engine.log_likelihoods(prompt, rows)
-    assert encoded == []
+    assert texts == []
     torch.testing.assert_close(kept, fresh, rtol=1e-12, atol=0)
-    engine.keep_contexts(MIXED_EXAMPLES[:1])
+    engine.keep_contexts([MIXED_EXAMPLES[:1]])
     assert set(engine.contexts.kept) == {rows[0].text}
+    engine.keep_contexts([MIXED_EXAMPLES])
+    assert texts == [rows[0].text], "an earlier group is taken as it is"
 
 
 def test_kept_contexts_do_not_depend_on_what_came_before():
     """To the last bit, or a resumed training would differ from an uninterrupted one."""
     model = backbone("tiny-causal", "mixed")
     first, second = Engine(model), Engine(model)
-    second.keep_contexts(MIXED_EXAMPLES[:2])
+    second.keep_contexts([MIXED_EXAMPLES[:2], MIXED_EXAMPLES[1:]])
     second.log_likelihoods(Prompt(random_prompts(model, 2, 2)), rows_of(second)[2:])
     for engine, examples in ((first, MIXED_EXAMPLES), (second, MIXED_EXAMPLES[::-1])):
-        engine.keep_contexts(examples)
+        engine.keep_contexts([examples])
     assert list(first.contexts.kept) == list(second.contexts.kept)
     for text, values in first.contexts.kept.items():
         assert values.dtype == torch.bfloat16 and torch.equal(values, second.contexts.kept[text])
@@ -142,38 +145,40 @@ def test_kept_contexts_do_not_depend_on_what_came_before():
 
 def test_a_prompt_first_engine_keeps_no_contexts(tiny):
     engine = Engine(tiny, "prompt-text-answer")
-    engine.keep_contexts(MIXED_EXAMPLES)
+    engine.keep_contexts([MIXED_EXAMPLES])
     assert engine.contexts.kept == {}
 
 
 def test_contexts_stay_within_their_limit(tiny):
-    texts = [tuple(range(5, 5 + size)) for size in (4, 6, 8)]
+    texts = [tuple(range(5, 5 + size)) for size in (4, 6, 8, 1)]
     one_token = tiny.num_layers * 2 * tiny.num_kv_heads * tiny.head_width * 8
-    contexts = Contexts(tiny, limit_bytes=11 * one_token)
-    contexts.fill(texts[::-1])
+    contexts = Contexts(tiny, forward_of(tiny), limit_bytes=11 * one_token)
+    contexts.fill([texts[1::-1], texts[2:3]])
     assert sorted(map(len, contexts.kept)) == [4, 6] and contexts.used_bytes == 10 * one_token
-    assert sum(values.nbytes for values in contexts.kept.values()) == contexts.used_bytes
-    memory, lengths = contexts.memory(texts)
-    assert lengths.tolist() == [4, 6, 8] and memory.layers[0][0].shape == (3, 2, 8, tiny.head_width)
+    memory, lengths = contexts.memory(texts[:3], 3)
+    assert lengths.tolist() == [4, 6, 8] and memory.shape == (2, 2, 3, 2, 11, tiny.head_width)
     assert sorted(map(len, contexts.kept)) == [4, 6]
-    contexts.fill([])
-    assert contexts.kept == {} and contexts.used_bytes == 0
+    contexts.fill([texts[3:]])
+    assert list(map(len, contexts.kept)) == [1] and contexts.used_bytes == 11 * one_token, "both groups fit"
+    contexts.fill([texts[2:3], texts[3:]])
+    assert list(map(len, contexts.kept)) == [8, 1] and contexts.used_bytes == 9 * one_token, "the oldest went"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_batches_hold_every_row_once_and_do_not_change_scores(tiny, layout):
-    wide, narrow = Engine(tiny, layout, tokens_per_batch=10_000), Engine(tiny, layout, tokens_per_batch=40)
+    wide, narrow = Engine(tiny, layout, tokens_per_batch=10_000), Engine(tiny, layout, tokens_per_batch=24)
     rows = rows_of(wide) * 3
     start = random_prompts(tiny, len(rows), 4)
-    assert len(list(wide.batches(rows, 4))) == 1
+    assert len(wide.batches(rows, 4)) == 1
     expected, _ = wide.log_likelihoods(Prompt(start), rows)
-    parts = list(narrow.batches(rows, 4))
+    parts = narrow.batches(rows, 4)
     assert sorted(i for batch in parts for i in batch) == list(range(len(rows))) and len(parts) >= 3
+    text = layout == "prompt-text-answer"
+    cost = [4 + row.cost + text * len(row.text) for row in rows]
     for batch in parts:
         taken = [rows[i] for i in batch]
-        text = [len(row.text) if layout == "prompt-text-answer" else 0 for row in taken]
-        cost = max(4 + row.cost + length for row, length in zip(taken, text, strict=True))
-        assert len(batch) == 1 or cost * len(batch) <= 40
+        assert len(batch) == 1 or sum(cost[i] for i in batch) <= 24 + max(cost) / 2
+        assert len(batch) == 1 or max(len(row.text) for row in taken) * len(batch) <= 4 * 24
         scores, _ = narrow.log_likelihoods(Prompt(start[batch]), taken)
         torch.testing.assert_close(scores, expected[batch][:, : scores.shape[1]], rtol=1e-11, atol=0)
 
@@ -249,7 +254,6 @@ def test_greedy_does_not_look_at_the_answers(tiny, layout):
     start = Prompt(random_prompts(tiny, len(rows), 3, std=2.0))
     blind = [Row(row.text, ((9,) * 7,)) for row in rows]
     assert engine.greedy(start, rows, [5] * 4) == engine.greedy(start, blind, [5] * 4)
-    assert engine.contexts.kept == {}, "test texts are not kept"
 
 
 @pytest.mark.model
@@ -260,8 +264,8 @@ def test_greedy_equals_generate_and_stops_at_a_line_break(layout):
     rows = [Row(engine._tokens(text), ((0,),)) for text in ("The capital of France is", "Say it again:\nno")]
     start = prompts.from_words(model, 3, ":\n").expand(2, -1, -1)
     lengths = []
-    forward = engine._forward
-    engine._forward = lambda *args: lengths.append(args[0].shape[0]) or forward(*args)
+    hidden = engine.forward.hidden
+    engine.forward.hidden = lambda *args: lengths.append(args[0].shape[0]) or hidden(*args)
     assert engine.greedy(Prompt(start), rows, [6, 6]) == generated(model, layout, start, rows, [6, 6])
     assert lengths[0] == 2 and lengths[-1] == 1, "the row that broke its line is not computed any further"
 

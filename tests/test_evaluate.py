@@ -96,11 +96,11 @@ def test_predict_takes_the_likeliest_option_or_the_greedy_answer(scored):
     answers = evaluate.predict(engine, source, of, limit=6)
     assert [len(a) for a in answers] == [6, 6, 6]
     for r in (0, 2):
-        for answer, example in zip(answers[r], of[r].test, strict=False):
+        for answer, example in zip(answers[r], of[r].test[:6], strict=True):
             scores, _ = engine.log_likelihoods(Prompt(source.P[r : r + 1]), [engine.option_row(example)])
             assert answer == example.options[scores[0].argmax()]
     longest = max(len(engine.target_row(e).answers[0]) for e in of[1].train)
-    for answer, example in zip(answers[1], of[1].test, strict=False):
+    for answer, example in zip(answers[1], of[1].test[:6], strict=True):
         row = engine.target_row(example)
         assert [answer] == engine.greedy(Prompt(source.P[1:2]), [row], [longest + 2])
     assert answers[0] != answers[2], "each row answers with its own prompt"

@@ -1,10 +1,11 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from stock import backbone
 
-from iptkit import backbones, evaluate, experiments, scales, store, subspace, tasks, train
+from iptkit import backbones, evaluate, experiments, fewshot, prompts, scales, store, subspace, tasks, train
 from iptkit.experiments import Study, difference, summary
 from iptkit.prompts import FixedPrompt
 
@@ -31,7 +32,7 @@ def test_smoke_gives_every_row_and_the_second_run_is_cached(steps):
     study = Study(scales.load("smoke"))
     before = backbones.fingerprint(study.backbone.model)
     rows = study.table()
-    assert not any(store.HITS.values()) and len(store.HITS) == 7
+    assert not any(store.HITS.values()) and len(store.HITS) == 8
 
     found = Counter((r["method"], r["d_I"], r["split"]) for r in rows)
     for split, size in (("seen", 6), ("unseen", 2)):
@@ -40,7 +41,9 @@ def test_smoke_gives_every_row_and_the_second_run_is_cached(steps):
         for dim in (2, 5):
             assert found["IST", dim, split] == 3 * size
             assert found["MSF", dim, split] == found["mean code", dim, split] == size
-        assert found["mean prompt", 0, split] >= size
+        assert found["mean prompt", 0, split] == size
+    measured = Counter((r["task"], r["method"], r["d_I"], r["seed"]) for r in rows)
+    assert set(measured.values()) == {1}, "every score stands there once"
     for row in rows:
         task = next(t for t in study.tasks(0) if t.id == row["task"])
         assert row["metric"] == task.metric and row["category"] == task.category and 0 <= row["score"] <= 1
@@ -77,6 +80,23 @@ def test_steps_depend_on_what_determines_them(steps):
     ):
         other = {p.name for p in made(steps, small(**changes))}
         assert {name.rsplit("-", 1)[0] for name in first & other} == expected
+
+
+def test_steps_depend_on_the_words_and_on_every_example(steps, monkeypatch):
+    """A mended example or another start gives new steps; only the seeds that a step uses count."""
+    first = {p.name for p in made(steps, small())}
+    with monkeypatch.context() as patch:
+        patch.setattr(prompts, "WORDS", "Answer:")
+        assert not first & {p.name for p in made(steps, small())}
+    for seed, kept in ((0, set()), (1, {"zero-shot"})):
+        for name in ("train", "train_new", "dev", "test"):
+            study = small()
+            task = study.tasks(seed)[2]
+            last = getattr(task, name)[-1]
+            mended = (*getattr(task, name)[:-1], replace(last, targets=(*last.targets, "another")))
+            study.tasks(seed)[2] = replace(task, **{name: mended})
+            same = first & {p.name for p in made(steps, study)}
+            assert {folder.rsplit("-", 1)[0] for folder in same} == kept, (seed, name)
 
 
 def made(steps, study):
@@ -196,11 +216,10 @@ def test_ist_sees_no_example_that_the_bank_was_trained_on(steps):
 
 def test_too_few_new_examples_is_an_error():
     known, task = (tasks.load_task("tiny-sum", seed, "tiny") for seed in (0, 1))
-    greedy = type(known)(**{**vars(known), "train": (*task.train_new, *known.train)})
-    with pytest.raises(
-        ValueError, match="task tiny-sum, seed 1: only 0 examples of train_new are new.*more examples"
-    ):
-        experiments._without(task, greedy)
+    greedy = replace(known, train=(*task.train_new, *known.train))
+    told = "tiny-sum, seed 1: only 0 of .* examples of train_new are not in train of seed 0, at least 4.*more"
+    with pytest.raises(ValueError, match=told):
+        fewshot.leave_out(task, greedy)
 
 
 def test_an_unknown_decoder(steps):

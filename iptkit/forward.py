@@ -1,0 +1,218 @@
+"""One forward of many rows through a frozen causal model: a flat one for Llamas, else transformers' own.
+
+Both are given the same three things and hand back the same numbers:
+
+    embeds [B, S, d]   new tokens of B rows, padded
+    places             which of them are real, their positions, what each may look at
+    memory             keys and values to their left [N, 2, B, h, L + S, k], with room for their own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iptkit import injection
+from iptkit.backbones import Backbone
+from iptkit.flat import FlatLlama, Layout
+
+Text = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the new tokens of B rows stand.
+
+    Attributes:
+      real: [B, S] bool, False for padding.
+      positions: [B, S] position ids.
+      visible: [B, S, L + S] bool, may new token i look at memory or new token j.
+    """
+
+    real: Tensor
+    positions: Tensor
+    visible: Tensor
+
+    def only(self, rows: Tensor) -> Places:
+        """The places of some rows."""
+        return Places(self.real[rows], self.positions[rows], self.visible[rows])
+
+
+class StockForward:
+    """transformers' forward, the memory handed to its attention (injection.py)."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone
+        injection.prepare(backbone.model)
+
+    def hidden(self, embeds: Tensor, places: Places, memory: Tensor, at: Tensor) -> Tensor:
+        """Last hidden states [M, d] at the flat positions `at` [M] of [B, S]."""
+        new = embeds.shape[1]
+        left = injection.LeftMemory([(k[:, :, :-new], v[:, :, :-new]) for k, v in memory], grow=True)
+        with injection.left_memory(left):
+            states = self.backbone.model.base_model(
+                inputs_embeds=embeds,
+                attention_mask=places.visible[:, None],
+                position_ids=places.positions,
+                use_cache=False,
+            ).last_hidden_state
+        if not torch.is_grad_enabled():
+            for part, (keys, values) in zip(memory, left.layers, strict=True):
+                part[0, :, :, -new:], part[1, :, :, -new:] = keys[:, :, -new:], values[:, :, -new:]
+        return states.flatten(0, 1).index_select(0, at)
+
+    def read(self, embeds: Tensor, places: Places, memory: Tensor) -> None:
+        """Fill `memory` with the new tokens' keys and values."""
+        with torch.no_grad():
+            self.hidden(embeds, places, memory, torch.zeros(1, dtype=torch.long, device=embeds.device))
+
+
+class FlatForward:
+    """The Llama layers of flat.py: real tokens only."""
+
+    def __init__(self, backbone: Backbone):
+        self.base = backbone.model.base_model
+        self.llama = FlatLlama(backbone.model)
+
+    def hidden(self, embeds: Tensor, places: Places, memory: Tensor, at: Tensor) -> Tensor:
+        """Last hidden states [M, d] at the flat positions `at` [M] of [B, S]."""
+        x, layout = self._flat(embeds, places)
+        states = self.llama(x, layout, memory)
+        if layout.slots is not None:
+            at = (places.real.flatten().cumsum(0) - 1)[at]
+        return self.base.norm(states.index_select(0, at))
+
+    def read(self, embeds: Tensor, places: Places, memory: Tensor) -> None:
+        """Fill `memory` with the new tokens' keys and values."""
+        self.llama.read(*self._flat(embeds, places), memory)
+
+    @staticmethod
+    def _flat(embeds: Tensor, places: Places) -> tuple[Tensor, Layout]:
+        x, positions, blind = embeds.flatten(0, 1), places.positions.flatten(), ~places.visible[:, None]
+        slots = None
+        if not places.real.all():
+            slots = places.real.flatten().nonzero()[:, 0]
+            x, positions = x.index_select(0, slots), positions[slots]
+        return x, Layout(slots, positions, blind)
+
+
+def forward_of(backbone: Backbone) -> FlatForward | StockForward:
+    """The fast forward where the architecture has one.
+
+    Raises:
+      ValueError: a model that bypasses the attention interface.
+    """
+    return FlatForward(backbone) if FlatLlama.fits(backbone.model) else StockForward(backbone)
+
+
+def room(backbone: Backbone, batch: int, places: int) -> Tensor:
+    """Empty memory [N, 2, B, h, places, k], in the dtype of the residual stream."""
+    return backbone.embedding.new_zeros(
+        backbone.num_layers, 2, batch, backbone.num_kv_heads, places, backbone.head_width
+    )
+
+
+class Contexts:
+    """Keys and values of texts: groups given to `fill` are kept up to `limit_bytes`, others computed anew.
+
+    A group (the texts of one run) is always computed by itself, because the last bits of a text's keys
+    depend on the batch that it was computed in: so a resumed training sees the same bits as an uninterrupted
+    one, and groups of an earlier `fill` can be taken as they are.
+    """
+
+    TOKENS_PER_BATCH = 1024
+
+    def __init__(self, backbone: Backbone, forward: FlatForward | StockForward, limit_bytes: int = 2 << 30):
+        self.backbone, self.forward, self.limit_bytes = backbone, forward, limit_bytes
+        self.groups: dict[tuple[Text, ...], dict[Text, Tensor]] = {}  # least recently asked for first
+        self.kept: dict[Text, Tensor] = {}  # text -> [N, 2, h, L, k], what `memory` takes from
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all groups that are kept."""
+        return sum(t.nbytes for group in self.groups.values() for t in group.values())
+
+    def fill(self, groups: Sequence[Sequence[Text]]) -> None:
+        """Use these groups from now on, in this order as far as they fit; older ones give way."""
+        self.kept = {}
+        per_token = self._like.nbytes * self.backbone.num_layers * 2 * self.backbone.num_kv_heads
+        wanted, total = [], 0
+        for group in dict.fromkeys(tuple(sorted(set(g), key=lambda t: (len(t), t))) for g in groups):
+            total += per_token * sum(map(len, group))
+            if total > self.limit_bytes:
+                break
+            wanted.append(group)
+        needed = per_token * sum(len(t) for group in wanted if group not in self.groups for t in group)
+        for old in [group for group in self.groups if group not in set(wanted)]:
+            if self.used_bytes + needed > self.limit_bytes:
+                del self.groups[old]
+        for group in wanted:
+            self.groups[group] = self.groups.pop(group, None) or self._read(group)
+            self.kept |= self.groups[group]
+
+    def memory(self, texts: Sequence[Text], more: int) -> tuple[Tensor, Tensor]:
+        """Memory [N, 2, B, h, L + more, k] of the texts, padded on their right to L, and lengths [B]."""
+        found = {t: self.kept[t] for t in texts if t in self.kept}
+        found |= self._read(sorted({t for t in texts if t not in found}, key=lambda t: (len(t), t)))
+        lengths = torch.tensor([len(t) for t in texts])
+        joined = room(self.backbone, len(texts), int(lengths.max()) + more)
+        for row, text in enumerate(texts):
+            joined[:, :, row, :, : len(text)] = found[text]
+        return joined, lengths.to(joined.device)
+
+    @property
+    def _like(self) -> Tensor:
+        """One key: bfloat16 for a mixed model, which multiplies in that type anyhow."""
+        dtype = torch.bfloat16 if self.backbone.dtype == "mixed" else self.backbone.embedding.dtype
+        return torch.empty(self.backbone.head_width, dtype=dtype, device=self.backbone.device)
+
+    @torch.no_grad()
+    def _read(self, texts: Sequence[Text]) -> dict[Text, Tensor]:
+        out: dict[Text, Tensor] = {}
+        start, dtype = 0, self._like.dtype
+        while start < len(texts):
+            stop, total = start + 1, len(texts[start])
+            while stop < len(texts) and total + len(texts[stop]) <= self.TOKENS_PER_BATCH:
+                total += len(texts[stop])
+                stop += 1
+            batch, size = texts[start:stop], len(texts[stop - 1])  # sorted: the last is the longest
+            real = torch.tensor([[True] * len(t) + [False] * (size - len(t)) for t in batch])
+            ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in batch])
+            real, ids = real.to(self.backbone.device), ids.to(self.backbone.device)
+            order = torch.arange(size, device=ids.device)
+            causal = (order[:, None] >= order).expand(len(batch), -1, -1)
+            memory = room(self.backbone, len(batch), size)
+            self.forward.read(
+                self.backbone.embedding[ids], Places(real, order.expand(len(batch), -1), causal), memory
+            )
+            memory = memory.to(dtype)
+            out |= {t: memory[:, :, row, :, : len(t)].contiguous() for row, t in enumerate(batch)}
+            start = stop
+        return out
+
+
+class _LogProbability(torch.autograd.Function):
+    """log softmax(logits)[head, token] whose backward pass writes the gradient of the logits once."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
+        total = logits.logsumexp(-1)
+        ctx.save_for_backward(logits, total, head, token)
+        return logits[head, token] - total[head]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, total, head, token = ctx.saved_tensors
+        of_head = torch.zeros_like(total).index_add_(0, head, grad)
+        out = (logits - total[:, None]).exp_().mul_(-of_head[:, None])
+        return out.index_put_((head, token), grad, accumulate=True), None, None
+
+
+def log_probability(logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
+    """log p [A] of token[a] under logits[head[a]]; logits [M, V] in float32 or float64."""
+    return _LogProbability.apply(logits, head, token)

@@ -1,0 +1,101 @@
+"""Two side studies of lesson 02: where prompt tuning starts and how fast, and what stands beside it.
+
+Each is a step of a `Study`, called as `study.start_and_rate()` and `study.beside_prompt_tuning()`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iptkit import prompts, references, store
+from iptkit.prompts import SoftPrompt
+from iptkit.train import Run, fit
+
+if TYPE_CHECKING:
+    from iptkit.experiments import Study
+
+STARTS = ("words", "N(0, 0.02²)")
+
+
+def start_and_rate(study: Study) -> store.Step:
+    """Prompt tuning from two starts at a fifth, one and five times the scale's learning rate.
+
+    The starts are words and, as in the paper, N(0, 0.02^2).
+
+    Returns: a step whose values["rows"] hold start, lr, seed, task and score.
+    """
+    scale, base = study.scale, study.scale.prompt.lr
+    rates = (base / 5, base, base * 5)
+    cells = [(a, lr, s, i) for a in STARTS for lr in rates for s in study.seeds for i in scale.grid]
+
+    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        runs = [Run(study.task(i, s), s, lr=lr) for _, lr, s, i in cells]
+        source = SoftPrompt(torch.stack([_start(study, start, s) for start, _, s, _ in cells]))
+        label = f"starts and rates, {len(runs)} runs"
+        fit(study.engine, source, runs, scale.prompt, checkpoint, label)
+        scores = study.score(source, [run.task for run in runs], "test of starts and rates")
+        rows = [
+            {"start": start, "lr": lr, "seed": s, "task": i, "score": score}
+            for (start, lr, s, i), score in zip(cells, scores, strict=True)
+        ]
+        return {}, {"rows": rows}
+
+    return store.step("start-and-rate", study.key("grid", cells, scale.prompt), make)
+
+
+def beside_prompt_tuning(study: Study) -> store.Step:
+    """Prompt tuning, LoRA and full fine-tuning on one task and all seeds, with equally many examples.
+
+    Returns: a step whose values["table"] holds per method its trained numbers, scores and seconds.
+    """
+    scale = study.scale
+    rates = {"LoRA": scale.lora_lr, "fine-tuning": scale.fine_tuning_lr}
+
+    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        bank = study.bank()
+        tuned = {
+            "method": "prompt tuning",
+            "numbers": scale.prompt_length * study.backbone.width,
+            "scores": [r["score"] for r in bank.values["rows"] if r["task"] == scale.beside],
+            "seconds": bank.seconds / len(bank.values["rows"]),
+        }
+        return {}, {"table": [tuned, *(_reference(study, method, lr) for method, lr in rates.items())]}
+
+    key = study.key("beside", scale.beside, scale.prompt, rates, study.seeds)
+    return store.step("beside", key, make)
+
+
+def _start(study: Study, start: str, seed: int) -> Tensor:
+    """[n, d] start of one run."""
+    if start == "words":
+        return prompts.from_words(study.backbone, study.scale.prompt_length)
+    generator = torch.Generator().manual_seed(seed)
+    return prompts.from_normal(study.backbone, study.scale.prompt_length, 0.02, generator)
+
+
+def _reference(study: Study, method: str, lr: float) -> dict[str, Any]:
+    """One line of the table: a reference method trained with every seed."""
+    scale, config = study.scale, study.scale.prompt
+    runs = [
+        references.fine_tune(
+            study.backbone,
+            study.task(scale.beside, seed),
+            method,
+            config.steps,
+            config.rows_per_run,
+            lr,
+            seed,
+            scale.test_examples,
+        )
+        for seed in study.seeds
+    ]
+    return {
+        "method": method,
+        "numbers": runs[0].numbers,
+        "scores": [r.score for r in runs],
+        "seconds": sum(r.seconds for r in runs) / len(runs),
+    }

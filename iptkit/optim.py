@@ -1,0 +1,133 @@
+"""What a training carries from step to step: Adam for many runs at once, and the best state so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from iptkit import files
+from iptkit.prompts import prompt_length
+
+if TYPE_CHECKING:
+    from iptkit.train import FitConfig, Run
+
+
+class RunAdam:
+    """Adam with one learning rate and one clipped gradient norm per run.
+
+    Kingma & Ba 2015 with betas 0.9 and 0.999 and eps 1e-8; torch's own knows one learning rate per
+    tensor. For a source that all runs share, all tensors form one group.
+
+    Args:
+      parameters: by name; [R, ...] each if `per_run`.
+      lr: peak learning rates [R], or [] for a shared source.
+      clip: largest gradient norm of a run (or of the shared source).
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], lr: Tensor, clip: float, per_run: bool):
+        self.parameters, self.lr, self.clip, self.per_run, self.count = parameters, lr, clip, per_run, 0
+        self.first = {k: torch.zeros_like(p) for k, p in parameters.items()}
+        self.second = {k: torch.zeros_like(p) for k, p in parameters.items()}
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Clip, update, clear the gradients; `rate`: share of the peak learning rate."""
+        self.count += 1
+        squares = [
+            p.grad.flatten(1).square().sum(1) if self.per_run else p.grad.square().sum()
+            for p in self.parameters.values()
+        ]
+        scale = (self.clip / (torch.stack(squares).sum(0).sqrt() + 1e-12)).clamp(max=1.0)
+        for name, p in self.parameters.items():
+            shape = (-1, *[1] * (p.dim() - 1)) if self.per_run else ()
+            gradient = p.grad * scale.view(shape)
+            self.first[name].lerp_(gradient, 0.1)
+            self.second[name].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            mean = self.first[name] / (1 - 0.9**self.count)
+            spread = (self.second[name] / (1 - 0.999**self.count)).sqrt() + 1e-8
+            p.sub_(rate * self.lr.to(p).view(shape) * mean / spread)
+            p.grad = None
+
+
+class State:
+    """Everything a resumed training needs, and the best state so far.
+
+    Args:
+      source, runs, config: as in `train.fit`.
+    Raises: ValueError if there are no runs, or their number and the source's rows differ.
+    """
+
+    def __init__(self, source: nn.Module, runs: Sequence[Run], config: FitConfig):
+        parameters = {k: p for k, p in source.named_parameters() if p.requires_grad}
+        if not runs:
+            raise ValueError("fit got no runs; give at least one Run(task)")
+        if source.per_run and any(p.shape[0] != len(runs) for p in parameters.values()):
+            rows = next(iter(parameters.values())).shape[0]
+            raise ValueError(
+                f"the source has rows for {rows} runs, but {len(runs)} runs were given; give one run per row"
+            )
+        lr = torch.tensor([run.lr or config.lr for run in runs] if source.per_run else config.lr)
+        self.source, self.runs, self.config, self.step = source, runs, config, 0
+        self.prompt_length = prompt_length(source)
+        self.optimizer = RunAdam(parameters, lr, config.clip, source.per_run)
+        self.losses = torch.full((config.steps, len(runs)), torch.nan, dtype=torch.float64)
+        self.penalty = torch.zeros(config.steps)
+        self.dev: list[Tensor] = []
+        self.best = {k: p.detach().clone() for k, p in parameters.items()}
+        self.best_score = torch.full((len(runs), 2), -torch.inf, dtype=torch.float64)
+        self.best_step = torch.zeros(len(runs), dtype=torch.long)
+
+    def select(self, scores: Tensor) -> None:
+        """Keep the present state of every run that is better than its best so far.
+
+        Args:
+          scores: [R, 2] of `train.dev_scores`. The accuracy decides, then the loss. A shared source is
+            kept or not as a whole: by mean loss, or by its penalty where no task loss trains it.
+        """
+        self.dev.append(scores)
+        if self.source.per_run:
+            a, b = scores.T, self.best_score.T
+            better = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] > b[1]))
+        else:
+            if self.source.config.task_weight == 0:  # answers on dev must not choose what never saw a task
+                scores = torch.full_like(scores, -float(self.source.penalty().detach()))
+            better = (scores[:, 1].mean() > self.best_score[:, 1].mean()).expand(len(self.runs))
+        self.best_score[better], self.best_step[better] = scores[better], self.step
+        for name, p in self.optimizer.parameters.items():
+            if self.source.per_run:
+                self.best[name][better.to(p.device)] = p.detach()[better.to(p.device)]
+            elif better.all():
+                self.best[name] = p.detach().clone()
+
+    @torch.no_grad()
+    def restore_best(self) -> None:
+        """Put the best state into the source."""
+        for name, p in self.optimizer.parameters.items():
+            p.copy_(self.best[name])
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, atomically."""
+        adam = self.optimizer
+        groups = {"now": adam.parameters, "first": adam.first, "second": adam.second, "best": self.best}
+        tensors = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
+        tensors |= {name: getattr(self, name) for name in ("losses", "penalty", "best_score", "best_step")}
+        tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
+        files.write_tensors(path, tensors, {"step": self.step})
+
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        tensors, about = files.read_tensors(path)
+        self.step = self.optimizer.count = about["step"]
+        for name, p in self.optimizer.parameters.items():
+            p.copy_(tensors[f"now.{name}"])
+            self.optimizer.first[name].copy_(tensors[f"first.{name}"])
+            self.optimizer.second[name].copy_(tensors[f"second.{name}"])
+            self.best[name].copy_(tensors[f"best.{name}"])
+        for name in ("losses", "penalty", "best_score", "best_step"):
+            setattr(self, name, tensors[name])
+        self.dev = [tensors[k] for k in sorted(tensors) if k.startswith("dev.")]

@@ -1,0 +1,139 @@
+"""Rows of measured scores, and what is read from them: summaries and paired differences.
+
+A row is one score: task, category, split ("seen" or "unseen"), setting, method, d_I (0 where a
+method has none), seed, metric, score, chance, n_test, backbone, scale, dtype and device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from iptkit import evaluate, stamp
+from iptkit.tasks import Task
+
+if TYPE_CHECKING:
+    from iptkit.experiments import Study
+
+
+def rows(
+    study: Study, scores: Sequence[float], method: str, seeds: Sequence[int], intrinsic_dim: int = 0
+) -> list[dict[str, Any]]:
+    """One row per score.
+
+    Args:
+      scores: one per seed and task of the study, all tasks of the first seed first.
+      seeds: those of the few-shot sets that were scored.
+      intrinsic_dim: d_I, 0 for a method without one.
+    """
+    scored = [(i, task) for seed in seeds for i, task in enumerate(study.tasks(seed))]
+    return [
+        _row(study, task, i < len(study.seen), method, intrinsic_dim, score)
+        for (i, task), score in zip(scored, scores, strict=True)
+    ]
+
+
+def summary(
+    rows: Sequence[dict[str, Any]],
+    methods: Sequence[tuple[str, int]],
+    splits: Sequence[str] = ("seen", "unseen"),
+) -> list[dict[str, Any]]:
+    """One line per (method, d_I, split) that was measured, beside prompt tuning on the same tasks.
+
+    Returns: lines with "score", "E_rel" (floor 0) and "E_rel above chance", each (mean over tasks,
+      low, high) of `evaluate.interval`; E_rel is None where no task has a usable reference, and
+      "E_rel tasks" counts those that have one. "ratio of means" is a plain number.
+    """
+    lines = []
+    for method, dim in methods:
+        for split in splits:
+            wanted = (method, dim, split)
+            mine = evaluate.by_task([r for r in rows if (r["method"], r["d_I"], r["split"]) == wanted])
+            if mine:
+                names = {"method": method, "d_I": dim, "split": split, "tasks": len(mine)}
+                lines.append(names | _compared(mine, rows, split))
+    return lines
+
+
+def difference(
+    rows: Sequence[dict[str, Any]], first: tuple[str, int], second: tuple[str, int], split: str | None = None
+) -> tuple[float, float, float]:
+    """Mean over tasks of score(first) - score(second) with its interval, paired by task and seed.
+
+    A seed that `second` was not measured with is paired with its mean over the task's seeds.
+
+    Args:
+      first, second: (method, d_I).  split: "seen", "unseen" or None for both.
+    """
+    a, b = (_by_seed(rows, which, split) for which in (first, second))
+    pairs = []
+    for task in a:
+        fallback = sum(b[task].values()) / len(b[task])
+        pairs.append([value - b[task].get(seed, fallback) for seed, value in a[task].items()])
+    return evaluate.interval(pairs)
+
+
+def provenance(study: Study) -> dict[str, Any]:
+    """Versions, device and settings of a study, to be stored beside its results."""
+    return {
+        "scale": asdict(study.scale),
+        "dtype": study.backbone.dtype,
+        "device": str(study.backbone.device),
+        "seed": study.seed,
+        **dict(stamp.rows()),
+    }
+
+
+def _row(
+    study: Study, task: Task, is_seen: bool, method: str, intrinsic_dim: int, score: float
+) -> dict[str, Any]:
+    return {
+        "task": task.id,
+        "category": task.category,
+        "split": "seen" if is_seen else "unseen",
+        "setting": _setting(method, is_seen),
+        "method": method,
+        "d_I": intrinsic_dim,
+        "seed": task.seed,
+        "metric": task.metric,
+        "score": score,
+        "chance": task.chance,
+        "n_test": min(len(task.test), study.scale.test_examples),
+        "backbone": study.scale.backbone,
+        "scale": study.scale.name,
+        "dtype": study.backbone.dtype,
+        "device": str(study.backbone.device),
+    }
+
+
+def _setting(method: str, is_seen: bool) -> str:
+    if method in ("IST", "random decoder"):
+        return f"{method}, {'seen tasks, new data' if is_seen else 'unseen tasks'}"
+    return f"{method}, {'seen' if is_seen else 'unseen'} tasks"
+
+
+def _compared(mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
+    """Scores by task beside prompt tuning on the same split."""
+    full = evaluate.by_task([r for r in rows if (r["method"], r["split"]) == ("prompt tuning", split)])
+    reference = {task: sum(values) / len(values) for task, values in full.items()}
+    chance = {r["task"]: r["chance"] for r in rows}
+    line: dict[str, Any] = {"score": evaluate.interval(list(mine.values()))}
+    line["ratio of means"] = line["score"][0] / (sum(reference[t] for t in mine) / len(mine))
+    for name, floor in (("E_rel", dict.fromkeys(mine, 0.0)), ("E_rel above chance", chance)):
+        ratios = [[evaluate.relative(s, reference[t], floor[t]) for s in v] for t, v in mine.items()]
+        kept = [r for r in ratios if None not in r]
+        line[name] = evaluate.interval(kept) if kept else None
+        line[f"{name} tasks"] = len(kept)
+    return line
+
+
+def _by_seed(
+    rows: Sequence[dict[str, Any]], which: tuple[str, int], split: str | None
+) -> dict[str, dict[int, float]]:
+    """Task -> seed -> score of one (method, d_I)."""
+    scores: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if (row["method"], row["d_I"]) == which and split in (None, row["split"]):
+            scores.setdefault(row["task"], {})[row["seed"]] = row["score"]
+    return scores

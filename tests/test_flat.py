@@ -1,0 +1,176 @@
+"""The flat Llama forward against transformers' own, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from stock import backbone
+
+from iptkit.allocator import keep_freed_memory
+from iptkit.flat import FlatLlama, _norm, _norm_backward, _rotate_
+from iptkit.forward import FlatForward, Places, StockForward, forward_of, log_probability, room
+
+
+def ragged(model, left=(3, 0, 5), new=(4, 2, 1), seed=0):
+    """Rows with memories and new tokens of different length."""
+    torch.manual_seed(seed)
+    batch, places, size = len(left), max(left), max(new)
+    memory = room(model, batch, places + size)
+    memory[..., :places, :].normal_()
+    order = torch.arange(size)
+    real = order < torch.tensor(new)[:, None]
+    filled = torch.arange(places) < torch.tensor(left)[:, None]
+    causal = (order[:, None] >= order) & real[:, None] & real[:, :, None]
+    visible = torch.cat([filled[:, None].expand(-1, size, -1), causal], -1)
+    positions = (order + torch.tensor(left)[:, None]) * real
+    embeds = torch.randn(batch, size, model.width, dtype=memory.dtype) * model.embedding.std()
+    at = real.flatten().nonzero()[:, 0]
+    return embeds, Places(real, positions, visible), memory, at
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny-causal", pytest.param("smollm2-135m", marks=pytest.mark.model)], ids=str
+)
+def test_equals_the_stock_forward(name):
+    model = backbone(name, "float64")
+    embeds, places, memory, at = ragged(model)
+    results = []
+    for forward in (StockForward(model), FlatForward(model)):
+        start = embeds.clone().requires_grad_()
+        states = forward.hidden(start, places, memory.clone(), at)
+        weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(1), dtype=states.dtype)
+        (gradient,) = torch.autograd.grad((states * weights).sum(), start)
+        results.append((states.detach(), gradient))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+    assert results[1][1][~places.real].abs().max() == 0
+
+
+def test_both_forwards_write_the_same_memory():
+    model = backbone("tiny-causal", "float64")
+    embeds, places, memory, at = ragged(model)
+    written = []
+    with torch.no_grad():
+        for forward in (StockForward(model), FlatForward(model)):
+            for work in (
+                lambda f, m: f.hidden(embeds, places, m, at),
+                lambda f, m: f.read(embeds, places, m),
+            ):
+                part = memory.clone()
+                work(forward, part)
+                written.append(part)
+    new = places.real[None, None, :, None, :, None]
+    size = places.real.shape[1]
+    for part in written:
+        torch.testing.assert_close(part[..., :-size, :], memory[..., :-size, :], rtol=0, atol=0)
+        torch.testing.assert_close(
+            part[..., -size:, :] * new, written[0][..., -size:, :] * new, rtol=1e-12, atol=1e-12
+        )
+
+
+def test_the_gradient_is_that_of_finite_differences_and_comes_once():
+    model = backbone("tiny-causal", "float64")
+    embeds, places, memory, at = ragged(model)
+    forward, step = FlatForward(model), 1e-6
+    direction = torch.randn_like(embeds)
+
+    def total(x):
+        return forward.hidden(x, places, memory.clone(), at).sin().sum()
+
+    start = embeds.clone().requires_grad_()
+    value = total(start)
+    (gradient,) = torch.autograd.grad(value, start, retain_graph=True)
+    slope = (total(embeds + step * direction) - total(embeds - step * direction)) / (2 * step)
+    torch.testing.assert_close((gradient * direction).sum(), slope.detach(), rtol=1e-6, atol=0)
+    with pytest.raises(RuntimeError, match="run the forward again"):
+        torch.autograd.grad(value, start)
+
+
+def test_padding_and_order_change_nothing():
+    model = backbone("tiny-causal", "float64")
+    embeds, places, memory, at = ragged(model)
+    forward = FlatForward(model)
+    together = forward.hidden(embeds, places, memory.clone(), at)
+    alone = []
+    for row, (left, new) in enumerate(((3, 4), (0, 2), (5, 1))):
+        size, here = embeds.shape[1], torch.tensor([row])
+        part = torch.cat([memory[:, :, here, :, :left], memory[:, :, here, :, -size:][..., :new, :]], -2)
+        visible = torch.cat(
+            [places.visible[here, :new, :left], places.visible[here, :new, -size:][..., :new]], -1
+        )
+        only = Places(places.real[here, :new], places.positions[here, :new], visible)
+        alone.append(forward.hidden(embeds[here, :new], only, part, torch.arange(new)))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
+
+
+def test_merging_weights_changes_no_value():
+    from iptkit import backbones
+
+    model = backbones.load("tiny-causal")
+    before, count = backbones.fingerprint(model.model), sum(p.numel() for p in model.model.parameters())
+    FlatLlama(model.model)
+    assert backbones.fingerprint(model.model) == before
+    assert sum(p.numel() for p in model.model.parameters()) == count
+    storages = {p.untyped_storage().data_ptr() for p in model.model.model.layers[0].self_attn.parameters()}
+    assert len(storages) == 2, "q, k, v share one tensor, o has its own"
+
+
+def test_other_architectures_take_the_stock_forward():
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    size = {"vocab_size": 20, "max_position_embeddings": 32}
+    gpt = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=32))
+    biased = LlamaConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        attention_bias=True,
+        **size,
+    )
+    assert not FlatLlama.fits(gpt) and not FlatLlama.fits(LlamaForCausalLM(biased))
+    assert isinstance(forward_of(backbone("tiny-causal", "float64")), FlatForward)
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+def test_norm_and_its_gradient():
+    torch.manual_seed(0)
+    x = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
+    weight, grad = torch.randn(8, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
+    expected = torch.nn.functional.rms_norm(x, (8,), weight, 1e-5)
+    found, rate = _norm(x.detach(), weight, 1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    (gradient,) = torch.autograd.grad(expected, x, grad)
+    total = torch.ones_like(x)
+    _norm_backward(total, grad.clone(), x.detach(), rate, weight)
+    torch.testing.assert_close(total, gradient + 1, rtol=1e-12, atol=1e-12)
+
+
+def test_turning_back_undoes_the_rotation():
+    torch.manual_seed(0)
+    angle = torch.randn(6, 1, 4, dtype=torch.float64).repeat(1, 1, 2)
+    x = torch.randn(6, 24, dtype=torch.float64)
+    turned = x.clone()
+    _rotate_(turned, 2, angle.cos(), angle.sin())
+    assert torch.equal(turned[:, 16:], x[:, 16:]), "values are not turned"
+    assert (turned[:, :16] - x[:, :16]).abs().max() > 0.1
+    _rotate_(turned, 2, angle.cos(), -angle.sin().roll(4, -1))
+    torch.testing.assert_close(turned, x, rtol=1e-12, atol=1e-12)
+
+
+def test_log_probability_and_its_gradient():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
+    head, token = torch.tensor([0, 0, 2, 1, 2]), torch.tensor([3, 3, 1, 6, 0])
+    expected = logits.log_softmax(-1)[head, token]
+    found = log_probability(logits, head, token)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(5, dtype=torch.float64)
+    gradients = [torch.autograd.grad((v * weights).sum(), logits)[0] for v in (expected, found)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+
+
+def test_freed_memory_is_kept_where_glibc_is():
+    import platform
+
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
