@@ -43,17 +43,24 @@ def test_close_refuses_nan_and_other_shapes():
         check.close([1.0, 2.0], 1.0, "equal")
 
 
-def test_shape(capsys):
-    check.shape(torch.zeros(2, 10, 576), (None, 10, 576), "the prompt")
-    check.shape([[1, 2, 3]], (1, 3), "a list")
-    assert (
-        capsys.readouterr().out
-        == "ok: the prompt has the shape any x 10 x 576\nok: a list has the shape 1 x 3\n"
-    )
-    with pytest.raises(AssertionError, match=r"the prompt has the shape 2 x 11 \(seen: 2 x 10\)"):
-        check.shape(np.zeros((2, 10)), (2, 11), "the prompt")
-    with pytest.raises(AssertionError, match="seen: of a single number"):
-        check.shape(3.0, (1,), "the prompt")
+def test_shape_prints_names_and_no_sizes(capsys):
+    check.shape(torch.zeros(2, 10, 576), {"tasks": None, "n": 10, "d": 576}, "the bank")
+    check.shape([[1, 2, 3]], {"tasks": 1, "d_I": 3}, "the codes")
+    check.shape(3.0, {}, "the loss")
+    assert capsys.readouterr().out.splitlines() == [
+        "ok: the shape of the bank is tasks x n x d",
+        "ok: the shape of the codes is tasks x d_I",
+        "ok: the shape of the loss is that of a single number",
+    ]
+
+
+def test_shape_shows_sizes_where_they_differ():
+    with pytest.raises(
+        AssertionError, match=r"not so: .* is tasks x d_I \(seen: 2 x 10, expected: any x 11\)"
+    ):
+        check.shape(np.zeros((2, 10)), {"tasks": None, "d_I": 11}, "the codes")
+    with pytest.raises(AssertionError, match=r"seen: a single number, expected: 1\)"):
+        check.shape(3.0, {"tasks": 1}, "the codes")
 
 
 def test_frozen_notices_one_changed_bit(capsys):

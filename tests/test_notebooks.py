@@ -12,7 +12,7 @@ FIRST = ("00", "02", "05", "06")
 HEADINGS = ("At a glance", "The idea", "What you should see", "Summary")
 TAGS = {"parameters", "nbval-check-output", "nbval-ignore-output", "summary", "solution", "exercise"}
 PARAMETERS = ("scale", "seed", "device")
-MAX_LINES, MAX_COLUMNS, MAX_WORDS, MAX_BYTES = 30, 100, 120, 300 * 1024
+MAX_LINES, MAX_COLUMNS, MAX_WORDS, MAX_BYTES = 25, 88, 120, 300 * 1024
 
 
 def problems(path):
@@ -139,8 +139,8 @@ def test_a_good_notebook_has_no_problems(tmp_path):
 
 
 BAD_CELLS = {
-    "31 lines": toy.code("x = 1\n" * 31, count=3),
-    "longer than 100 columns": toy.code("x = '" + "a" * 100 + "'", count=3),
+    "26 lines": toy.code("x = 1\n" * 26, count=3),
+    "longer than 88 columns": toy.code("x = '" + "a" * 88 + "'", count=3),
     "a magic": toy.code("!pip install x", count=3),
     "closing semicolon": toy.code("plt.plot(x);", count=3),
     "unknown tags: nbval_check": toy.code("x = 1", "nbval_check", count=3),
