@@ -8,9 +8,11 @@ import importlib
 import importlib.util
 import pkgutil
 import time
+import warnings
 
 __version__ = "0.1.0"
 STARTED = time.time()  # read by stamp: wall time since the import
+warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm.auto: our bars are text
 
 
 def __getattr__(name: str):

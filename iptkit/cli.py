@@ -67,7 +67,7 @@ def main(
 @app.command()
 def run(
     scale: Annotated[
-        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or paper (GPU).")
+        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or full (hours).")
     ] = "lesson",
     only: Annotated[str | None, typer.Option(help="Numbers of notebooks, for example 05,06.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/SCALE.")] = None,
@@ -82,6 +82,20 @@ def run(
     wishes = None if only is None else only.split(",")
     if pipeline.run(scale, wishes, out, device, cell_timeout).error:
         raise typer.Exit(1)
+
+
+@app.command()
+def study(
+    scale: Annotated[str, typer.Option(envvar="IPTKIT_SCALE", help="smoke, lesson or full.")] = "full",
+    out: Annotated[Path | None, typer.Option(help="File of the rows; default: runs/SCALE.jsonl.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Measure a whole scale without notebooks; a stopped study goes on where it was."""
+    from iptkit import experiments, scales
+
+    target = out or Path("runs") / f"{scale}.jsonl"
+    rows = experiments.write(experiments.Study(scales.load(scale), device), target)
+    typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 
 
 @app.command()

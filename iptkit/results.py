@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import evaluate, stamp
+from iptkit import evaluate, files, stamp, store
 from iptkit.tasks import Task
 
 if TYPE_CHECKING:
@@ -72,6 +73,17 @@ def difference(
         fallback = sum(b[task].values()) / len(b[task])
         pairs.append([value - b[task].get(seed, fallback) for seed, value in a[task].items()])
     return evaluate.interval(pairs)
+
+
+def write(study: Study, path: Path) -> int:
+    """Measure what is missing and write all rows to `path` (JSON lines), their provenance beside it.
+
+    Returns: the number of rows.
+    """
+    table = study.table()
+    store.write_results(path, table)
+    files.write_json(path.with_suffix(".about.json"), provenance(study))
+    return len(table)
 
 
 def provenance(study: Study) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ def iptkit_command(tmp_path, monkeypatch):
 def test_version_and_help(iptkit_command):
     assert iptkit_command("--version") == (0, f"iptkit {iptkit.__version__}\n")
     code, text = iptkit_command("--help")
-    assert code == 0 and all(name in text for name in ("run", "tasks", "fetch", "doctor"))
+    assert code == 0 and all(name in text for name in ("run", "study", "tasks", "fetch", "doctor"))
     assert "--only" in iptkit_command("run", "--help")[1]
 
 
@@ -119,3 +120,16 @@ def test_doctor_tells_what_is_missing_and_the_way_out(iptkit_command, tmp_path):
     code, text = iptkit_command("doctor")
     assert code == 0 and "TFLOP/s" in text and str(tmp_path / "cache") in text and "free disk" in text
     assert "iptkit fetch  (gets " in text and downloads.missing()[0] in text
+
+
+def test_study_writes_rows_and_where_they_come_from(iptkit_command, tmp_path, monkeypatch):
+    from iptkit import store
+
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    target = tmp_path / "rows.jsonl"
+    code, text = iptkit_command("study", "--scale", "smoke", "--out", str(target), "--device", "cpu")
+    assert code == 0 and str(target) in text
+    rows = store.read_results(target)
+    assert {"zero-shot", "prompt tuning", "IST", "random decoder"} <= {row["method"] for row in rows}
+    about = json.loads(target.with_suffix(".about.json").read_text(encoding="utf-8"))
+    assert about["scale"]["name"] == "smoke" and about["seed"] == 0
