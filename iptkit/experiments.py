@@ -55,7 +55,7 @@ class Study:
     @functools.cached_property
     def engine(self) -> Engine:
         """The engine that scores rows in it."""
-        return Engine(self.backbone, context_bytes=3 << 30)
+        return Engine(self.backbone, context_bytes=int(self.scale.context_gib * 2**30))
 
     @functools.cache  # noqa: B019 - a study lives as long as its notebook
     def tasks(self, seed: int) -> list[tasks.Task]:

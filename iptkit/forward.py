@@ -136,6 +136,10 @@ class Contexts:
         """Bytes of all groups that are kept."""
         return sum(t.nbytes for group in self.groups.values() for t in group.values())
 
+    def forget(self) -> None:
+        """Give all memory back."""
+        self.groups, self.kept = {}, {}
+
     def fill(self, groups: Sequence[Sequence[Text]]) -> None:
         """Use these groups from now on, in this order as far as they fit; older ones give way."""
         self.kept = {}

@@ -32,6 +32,7 @@ class Scale:
       grid: tasks of the start x learning-rate figure.
       beside: task on which LoRA and fine-tuning stand beside prompt tuning.
       fine_tuning_lr, lora_lr: their learning rates.
+      context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
       dtype: for backbones.load.
     """
 
@@ -53,6 +54,7 @@ class Scale:
     beside: str
     fine_tuning_lr: float = 5e-5
     lora_lr: float = 1e-3
+    context_gib: float = 2.5
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
