@@ -48,14 +48,10 @@ class Iptkit:
         return float(train.train_step(self.engine, self.state).mean())
 
     def tokens(self, step: int) -> tuple[int, int]:
-        """Tokens through the layers, and positions through the head, padding included."""
-        state = self.state
-        examples = [e for run in state.runs for e in train.draw(run, step, ROWS)]
+        """Tokens through the layers, and positions through the head; there is no padding."""
+        examples = [e for run in self.state.runs for e in train.draw(run, step, ROWS)]
         rows = [self.engine.target_row(e) for e in examples]
-        layers = 0
-        for batch in self.engine.batches(rows, PROMPT_LENGTH):
-            layers += len(batch) * (PROMPT_LENGTH + max(rows[i].cost for i in batch))
-        return layers, sum(len(row.answers[0]) for row in rows)
+        return sum(PROMPT_LENGTH + row.cost for row in rows), sum(len(row.answers[0]) for row in rows)
 
 
 class Peft:

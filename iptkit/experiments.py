@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from iptkit import backbones, evaluate, fewshot, lesson_studies, prompts, results, store, subspace, tasks
 from iptkit.engine import Engine
 from iptkit.prompts import FixedPrompt, SoftPrompt
-from iptkit.results import difference, provenance, summary, write
+from iptkit.results import as_text, difference, provenance, stored, summary, write
 from iptkit.scales import Scale
 from iptkit.train import Run, fit
 
-__all__ = ["Study", "difference", "provenance", "summary", "write"]
+__all__ = ["Study", "as_text", "difference", "provenance", "stored", "summary", "write"]
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values of a step
 

@@ -6,12 +6,13 @@ method has none), seed, metric, score, chance, n_test, backbone, scale, dtype an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import evaluate, files, stamp, store
+from iptkit import evaluate, files, paths, stamp, store
 from iptkit.tasks import Task
 
 if TYPE_CHECKING:
@@ -57,6 +58,20 @@ def summary(
     return lines
 
 
+def as_text(lines: Sequence[dict[str, Any]]) -> str:
+    """The lines of `summary` as a table to print."""
+    nothing = (float("nan"),) * 3
+    table = ["method          d_I  tasks   score  95 % interval   ratio   E_rel  95 % interval  (tasks)"]
+    for line in lines:
+        (mean, low, high), relative = line["score"], line["E_rel"] or nothing
+        table.append(
+            f"{line['method']:15s}{line['d_I'] or '':>4}  {line['split']:7s}{mean:.3f}  "
+            f"[{low:.3f}, {high:.3f}]  {line['ratio of means']:5.2f}   {relative[0]:5.2f}  "
+            f"[{relative[1]:.2f}, {relative[2]:.2f}]  ({line['E_rel tasks']})"
+        )
+    return "\n".join(table)
+
+
 def difference(
     rows: Sequence[dict[str, Any]], first: tuple[str, int], second: tuple[str, int], split: str | None = None
 ) -> tuple[float, float, float]:
@@ -84,6 +99,15 @@ def write(study: Study, path: Path) -> int:
     store.write_results(path, table)
     files.write_json(path.with_suffix(".about.json"), provenance(study))
     return len(table)
+
+
+def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows that come with the project (data/results/NAME.jsonl), and where they come from.
+
+    Raises: FileNotFoundError with the way to make them.
+    """
+    path = paths.data_dir() / "results" / f"{name}.jsonl"
+    return store.read_results(path), json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
 
 
 def provenance(study: Study) -> dict[str, Any]:

@@ -7,6 +7,7 @@ rates and seeds over all tasks is then one `fit`.
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import time
@@ -132,12 +133,24 @@ def draw(run: Run, step: int, count: int) -> list[Example]:
 
     Epochs are shuffled by task, set, seed and epoch alone, so a resumed run draws the same.
     """
-    total, out = len(run.examples), []
-    for position in range(step * count, (step + 1) * count):
-        order = list(range(total))
-        random.Random(f"{run.task.id}/{run.data}/{run.seed}/{position // total}").shuffle(order)
-        out.append(run.examples[order[position % total]])
-    return out
+    total = len(run.examples)
+    return [
+        run.examples[_order(run.task.id, run.data, run.seed, position // total, total)[position % total]]
+        for position in range(step * count, (step + 1) * count)
+    ]
+
+
+@functools.lru_cache(4096)
+def _order(task_id: str, data: str, seed: int, epoch: int, total: int) -> tuple[int, ...]:
+    order = list(range(total))
+    random.Random(f"{task_id}/{data}/{seed}/{epoch}").shuffle(order)
+    return tuple(order)
+
+
+def read_by(run: Run, config: FitConfig) -> list[Example]:
+    """All examples that a training of `run` will look at: those it draws, and the dev examples."""
+    drawn = min(config.steps * config.rows_per_run, len(run.examples))  # all of them after one epoch
+    return [*draw(run, 0, drawn), *run.task.dev[: config.dev_examples]]
 
 
 def fit(
@@ -173,7 +186,7 @@ def fit(
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     with progress.track(label, total=config.steps, unit="step", initial=start) as bar:
         bar.update(0, note="reading the texts")
-        engine.keep_contexts((*run.examples, *run.task.dev[: config.dev_examples]) for run in runs)
+        engine.keep_contexts(read_by(run, config) for run in runs)
         while state.step < config.steps:
             losses = train_step(engine, state)
             state.step += 1
