@@ -170,8 +170,8 @@ def check_tasks(
     problems = [problem for file in files for problem in tasks.check_jsonl(file)]
     if problems:
         typer.echo("\n".join(problems))
-        typer.echo(f"{len(problems)} problems in {len(files)} files; nothing was changed")
+        typer.echo(f"{len(problems)} problem(s) in {len(files)} file(s); nothing was changed")
         raise typer.Exit(1)
-    for card in tasks.list_cards(path):
-        kind = f"{card.category}, scored by {card.metric}"
-        typer.echo(f"{card.id}: fine ({kind}{', labels: ' if card.labels else ''}{', '.join(card.labels)})")
+    for task in tasks.load_suite(path):  # sampled as well: a task may have too few examples
+        kind = f"{task.category}, scored by {task.metric}"
+        typer.echo(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")

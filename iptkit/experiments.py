@@ -41,9 +41,11 @@ class Study:
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0):
         self.scale, self.device, self.seed = scale, device, seed
-        split = tasks.split("random", scale.suite)
-        self.seen = scale.seen or split.seen
-        self.unseen = scale.unseen or split.unseen
+        if scale.seen:
+            self.seen, self.unseen = scale.seen, scale.unseen
+        else:
+            split = tasks.split("random", scale.suite)
+            self.seen, self.unseen = split.seen, split.unseen
         self.ids = (*self.seen, *self.unseen)
         self.seeds = tuple(seed + s for s in scale.seeds)
 

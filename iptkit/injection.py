@@ -1,10 +1,8 @@
-"""The only place that knows how a prompt enters a transformer.
+"""Left-hand memory: extra keys and values to the left of a frozen layer's tokens, per row of the batch.
 
-Left-hand memory: a frozen layer can be given extra keys and values to the left of its tokens. Constant ones
-are cached
-context (this file's use today); trainable ones are deep prompts (P-Tuning v2, Liu et al. 2022, arXiv
-2110.07602). One attention function,
-registered with transformers' AttentionInterface, serves both, a different memory for each row of the batch.
+Constant ones are the cached keys and values of a text (this file's use today), trainable ones are deep
+prompts (P-Tuning v2, Liu et al. 2022, arXiv 2110.07602). One attention function, registered with
+transformers' AttentionInterface, serves both. Llamas take the faster way of flat.py.
 """
 
 from __future__ import annotations

@@ -95,7 +95,11 @@ def split(name: str = "random", suite: str = "core36") -> Split:
     >>> len(split("random", "core36").unseen)
     8
     """
-    _one_of_suites(suite)
+    if suite not in SUITES:
+        raise ValueError(
+            f"the suite {suite!r} has no splits, only {' and '.join(SUITES)} do; name the tasks of both "
+            'sides yourself: scales.load("lesson", suite=..., seen=(...), unseen=(...))'
+        )
     file = paths.data_dir() / "splits" / f"{suite}.json"
     splits = json.loads(file.read_text(encoding="utf-8"))
     if name not in splits:
@@ -157,7 +161,8 @@ def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite:
             close = get_close_matches(task_id, by_id, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
             raise ValueError(
-                f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list` names them all"
+                f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` names its "
+                "tasks (suites: core36, tiny, your own file or folder)"
             )
     return [by_id[task_id] for task_id in only]
 

@@ -67,11 +67,14 @@ def test_wrong_wishes_give_one_message_and_no_traceback(iptkit_command, tmp_path
 
 def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
-    good.write_text(
-        '{"input": "1 + 1 =", "target": "2"}\n{"input": "1 + 2 =", "target": "3"}\n', encoding="utf-8"
-    )
+    sums = [f'{{"input": "1 + {i} =", "target": "{1 + i}"}}\n' for i in range(6)]
+    good.write_text("".join(sums), encoding="utf-8")
     bad.write_text('{"input": "", "target": "2"}\n{"inputs": "x"}\n', encoding="utf-8")
     assert iptkit_command("tasks", "check", str(good))[0] == 0
+    good.write_text("".join(sums[:2]), encoding="utf-8")
+    code, text = iptkit_command("tasks", "check", str(good))
+    assert code == 2 and "at least 4 are needed" in text
+    good.write_text("".join(sums), encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(tmp_path))
     assert code == 1 and "bad.jsonl:1" in text and "bad.jsonl:2" in text and "nothing was changed" in text
     (tmp_path / "empty").mkdir()

@@ -5,7 +5,19 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import backbones, evaluate, experiments, fewshot, prompts, scales, store, subspace, tasks, train
+from iptkit import (
+    backbones,
+    evaluate,
+    experiments,
+    fewshot,
+    paths,
+    prompts,
+    scales,
+    store,
+    subspace,
+    tasks,
+    train,
+)
 from iptkit.experiments import Study, difference, summary
 from iptkit.prompts import FixedPrompt
 
@@ -281,3 +293,12 @@ def test_provenance_tells_what_a_result_was_made_with(steps):
     told = experiments.provenance(small(seed=3))
     assert told["seed"] == 3 and told["dtype"] == "float32" and told["device"] == "cpu"
     assert told["scale"]["prompt"]["steps"] == 12 and "torch" in told["packages"]
+
+
+def test_a_study_takes_tasks_of_ones_own(steps):
+    suite, own = str(paths.data_dir() / "tiny"), tuple(c.id for c in tasks.list_cards("tiny")[:3])
+    assert set(own) <= {card.id for card in tasks.list_cards(suite)}
+    study = experiments.Study(scales.load("smoke", suite=suite, seen=own[:2], unseen=own[2:]))
+    assert [row["task"] for row in study.zero_shot().values["rows"]] == list(own)
+    with pytest.raises(ValueError, match="has no splits"):
+        experiments.Study(scales.load("smoke", suite=suite, seen=(), unseen=()))
