@@ -6,8 +6,6 @@ import re
 from iptkit import paths
 
 PACKAGE = paths.data_dir().parent / "iptkit"
-    paths.project_dir() / "iptkit" if hasattr(paths, "project_dir") else paths.data_dir().parent / "iptkit"
-)
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 
 
