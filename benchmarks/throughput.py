@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from iptkit import backbones, files, prompts, stamp, tasks, train
 from iptkit.backbones import Backbone
-from iptkit.engine import Engine
+from iptkit.engine import LAYOUTS, Engine
 from iptkit.prompts import SoftPrompt
 
 MODEL = "smollm2-135m"
@@ -35,9 +35,9 @@ CONFIG = train.FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
 class Iptkit:
     """All tasks in one step, the texts' keys and values computed once before the first step."""
 
-    def __init__(self, backbone: Backbone, runs: list[train.Run]):
+    def __init__(self, backbone: Backbone, runs: list[train.Run], layout: str = LAYOUTS[0]):
         words = prompts.from_words(backbone, PROMPT_LENGTH)
-        self.engine = Engine(backbone)
+        self.engine, self.text_too = Engine(backbone, layout), layout == LAYOUTS[1]
         self.state = train._State(SoftPrompt(words.expand(len(runs), -1, -1)), runs, CONFIG)
         begun = now(backbone)
         self.engine.keep_contexts(run.examples for run in runs)
@@ -51,7 +51,8 @@ class Iptkit:
         """Tokens through the layers, and positions through the head; there is no padding."""
         examples = [e for run in self.state.runs for e in train.draw(run, step, ROWS)]
         rows = [self.engine.target_row(e) for e in examples]
-        return sum(PROMPT_LENGTH + row.cost for row in rows), sum(len(row.answers[0]) for row in rows)
+        layers = sum(PROMPT_LENGTH + row.cost + self.text_too * len(row.text) for row in rows)
+        return layers, sum(len(row.answers[0]) for row in rows)
 
 
 class Peft:
@@ -154,7 +155,11 @@ def measure(dtype: str, rounds: int, device: str, names: tuple[str, ...]) -> lis
     runs = [train.Run(task) for task in tasks.load_suite("core36", only=names, max_test=1)]
     mine = backbones.load(MODEL, device, dtype)
     ours = Iptkit(mine, runs)
-    both = {"iptkit": ours, "PEFT": Peft(backbones.load(MODEL, device, dtype), runs, ours.engine)}
+    both = {
+        "iptkit": ours,
+        "same layout": Iptkit(mine, runs, LAYOUTS[1]),
+        "PEFT": Peft(backbones.load(MODEL, device, dtype), runs, ours.engine),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in both}
     losses = {}
     for step in range(rounds + 1):
@@ -192,24 +197,36 @@ def row(name, backbone, num_rows, tokens, seconds, peak, loss, reading) -> dict[
         "tflop_per_second": (layers + head) / typical / 1e12,
         "matmul_peak_tflop_per_second": peak / 1e12,
         "fraction_of_peak": (layers + head) / typical / peak,
-        "reading_texts_seconds": reading if name == "iptkit" else None,
+        "reading_texts_seconds": reading if name == "iptkit" else 0.0,
         "last_mean_loss": loss,
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        f"{'method':8}{'dtype':10}{'examples/s':>11}{'x PEFT':>8}{'s/step':>8}{'tokens':>8}{'head':>7}"
+        f"{'method':13}{'dtype':10}{'examples/s':>11}{'x PEFT':>8}{'s/step':>8}{'tokens':>8}{'head':>7}"
         f"{'GFLOP':>8}{'+ head':>8}{'TFLOP/s':>9}{'peak':>7}{'of peak':>9}"
     ]
     theirs = {r["dtype"]: r["examples_per_second"] for r in rows if r["method"] == "PEFT"}
     for r in rows:
         lines.append(
-            f"{r['method']:8}{r['dtype']:10}{r['examples_per_second']:11.1f}"
+            f"{r['method']:13}{r['dtype']:10}{r['examples_per_second']:11.1f}"
             f"{r['examples_per_second'] / theirs[r['dtype']]:8.1f}{r['step_seconds']:8.2f}"
             f"{r['layer_tokens']:8d}{r['head_positions']:7d}{r['layer_gflop']:8.0f}{r['head_gflop']:8.0f}"
             f"{r['tflop_per_second']:9.3f}{r['matmul_peak_tflop_per_second']:7.3f}{r['fraction_of_peak']:9.0%}"
         )
+    return "\n".join(lines)
+
+
+def with_reading(rows: list[dict[str, Any]], lengths: tuple[int, ...] = (30, 100, 1000)) -> str:
+    """How many times PEFT's examples per second iptkit does over whole trainings, its reading included."""
+    lines = []
+    for r in (r for r in rows if r["method"] == "iptkit"):
+        peft = next(p for p in rows if (p["method"], p["dtype"]) == ("PEFT", r["dtype"]))["step_seconds"]
+        reading = r["reading_texts_seconds"]
+        ratios = (k * peft / (k * r["step_seconds"] + reading) for k in lengths)
+        told = ", ".join(f"{k} steps {ratio:.1f} x PEFT" for k, ratio in zip(lengths, ratios, strict=True))
+        lines.append(f"{r['dtype']:10}reading {reading:.1f} s; {told}")
     return "\n".join(lines)
 
 
@@ -241,9 +258,8 @@ def main() -> None:
     print("\n".join(f"{key:16}{value}" for key, value in about.items()))
     print(f"\n{len(names)} tasks x {ROWS} rows, {PROMPT_LENGTH} prompt tokens; median of {given.rounds}\n")
     print(table(rows))
-    reading = {r["dtype"]: r["reading_texts_seconds"] for r in rows if r["method"] == "iptkit"}
-    told = ", ".join(f"{dtype} {seconds:.1f} s" for dtype, seconds in reading.items())
-    print(f"\nBefore its first step iptkit reads all training texts once: {told}.")
+    print("\nBefore its first step iptkit reads all training texts once. That included:\n")
+    print(with_reading(rows))
     if given.json:
         files.write_json(given.json, {"about": json.loads(json.dumps(about, default=str)), "rows": rows})
 

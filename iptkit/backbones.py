@@ -91,7 +91,10 @@ def load(name: str = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -
         head_width=getattr(config, "head_dim", None)
         or getattr(config, "d_kv", None)
         or config.hidden_size // heads,
-        max_positions=getattr(config, "max_position_embeddings", None) or 2048,
+        max_positions=min(
+            getattr(config, "max_position_embeddings", None) or 2048,
+            getattr(config, "sliding_window", None) or 1 << 30,  # no row may leave the window
+        ),
         dtype=dtype,
         device=device,
     )

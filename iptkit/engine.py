@@ -29,6 +29,7 @@ from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
 LAYOUTS = ("text-prompt-answer", "prompt-text-answer")
+CLOSE = 0.02  # relative: 4e-8 in float32, 2e-4 in mixed and bfloat16, above 4e-2 where a model does not fit
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Engine:
       tokens_per_batch: about how many new tokens run at once (memory, not results, depends on it).
       context_bytes: how much memory cached texts may take.
     Raises:
-      ValueError: unknown layout, an encoder without a language-model head, or a model that bypasses the
-        attention interface.
+      ValueError: unknown layout, an encoder without a language-model head, a model that bypasses the
+        attention interface, or one whose own scores come out otherwise.
     """
 
     def __init__(
@@ -82,6 +83,25 @@ class Engine:
             backbone.eos,
             *(i for i in self._tokens("\n")[:1] if backbone.tokenizer.decode([i]) == "\n"),
         }
+        if backbone.kind == "causal":
+            self._check_numbers()
+
+    @torch.no_grad()
+    def _check_numbers(self) -> None:
+        """Score a few tokens both ways: a model that scales embeddings or logits would differ."""
+        model, table = self.backbone.model, self.backbone.embedding
+        text, middle, answer = (torch.arange(4, 20, device=table.device) % len(table)).split([10, 3, 3])
+        first = (text, middle) if self.layout == LAYOUTS[0] else (middle, text)
+        logits = model(input_ids=torch.cat([*first, answer])[None], use_cache=False).logits[0, 12:-1]
+        expected = logits.double().log_softmax(-1).gather(1, answer[:, None]).sum()
+        row = Row(tuple(text.tolist()), (tuple(answer.tolist()),))
+        found = self.log_likelihoods(Prompt(table[middle][None]), [row])[0][0, 0].double()
+        if (found - expected).abs() > CLOSE * expected.abs():
+            raise ValueError(
+                f"{self.backbone.name} ({type(model).__name__}) treats its embeddings, logits or layers in a "
+                "way that this engine does not know (scaling, soft caps, adapters, hooks); use a Llama, Qwen "
+                "or GPT-2 model"
+            )
 
     # ---- words to rows ---------------------------------------------------------------------------
     def target_row(self, example: Example, target: int = 0) -> Row:

@@ -41,11 +41,8 @@ class Study:
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0):
         self.scale, self.device, self.seed = scale, device, seed
-        if scale.seen:
-            self.seen, self.unseen = scale.seen, scale.unseen
-        else:
-            split = tasks.split("random", scale.suite)
-            self.seen, self.unseen = split.seen, split.unseen
+        sides = tasks.sides(scale.suite, scale.seen, scale.unseen)
+        self.seen, self.unseen = sides.seen, sides.unseen
         self.ids = (*self.seen, *self.unseen)
         self.seeds = tuple(seed + s for s in scale.seeds)
 
@@ -70,9 +67,11 @@ class Study:
         return next(t for t in self.tasks(seed) if t.id == task_id)
 
     def fresh_tasks(self, seed: int) -> list[tasks.Task]:
-        """Tasks for IST: `train_new` and `dev` of `seed` without what the bank was trained on."""
-        bank_tasks = self.tasks(self.seeds[0])
-        return [fewshot.leave_out(t, known) for t, known in zip(self.tasks(seed), bank_tasks, strict=True)]
+        """Tasks for IST: seen ones without what the bank's prompts were trained and selected on."""
+        dev, count = self.scale.prompt.dev_examples, len(self.seen)
+        mine, first = self.tasks(seed), self.tasks(self.seeds[0])
+        seen = [fewshot.leave_out(t, known, dev) for t, known in zip(mine[:count], first, strict=False)]
+        return [*seen, *mine[count:]]  # of the unseen ones the auto-encoder knows nothing
 
     # ---- steps -----------------------------------------------------------------------------------
     def zero_shot(self) -> store.Step:
@@ -178,11 +177,14 @@ class Study:
 
     def table(self) -> list[dict[str, Any]]:
         """Every measured score once, one row each (see `results`); makes what is missing."""
+        return [row for step in self.steps() for row in step.values["rows"]]
+
+    def steps(self) -> list[store.Step]:
+        """All steps of the table; makes what is missing."""
         steps = [self.zero_shot(), self.bank(), self.mean_prompt()]
         steps += [self.subspace(dim)[1] for dim in self.scale.dims]
         steps += [self.codes(dim) for dim in self.scale.dims]  # side by side: the same texts, read once
-        steps.append(self.codes(self.scale.main_dim, "random"))
-        return [row for step in steps for row in step.values["rows"]]
+        return [*steps, self.codes(self.scale.main_dim, "random")]
 
     # ---- what steps are made of ------------------------------------------------------------------
     def score(self, source: nn.Module, on: Sequence[tasks.Task], label: str) -> list[float]:
@@ -197,8 +199,9 @@ class Study:
           seeds: those whose few-shot sets it uses (default: all of the study).
         """
         scale, seeds = self.scale, self.seeds if seeds is None else seeds
+        known = scale.backbone in (*backbones.TINY, *backbones.WHEEL_MODELS)  # else a name is not enough
         return [
-            scale.backbone,
+            scale.backbone if known else backbones.fingerprint(self.backbone.model),
             backbones.resolve_dtype(scale.backbone, self.device, scale.dtype),
             prompts.WORDS,
             [[seed, self._digest(seed)] for seed in seeds],

@@ -112,24 +112,24 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
     )
 
 
-def leave_out(task: Task, known: Task) -> Task:
-    """Return `task` with no input in train_new and dev that `known`, the same task, has in train.
+def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
+    """Return `task` without what `known`, the same task of another seed, was trained on.
 
-    Sets of one seed are disjoint already; those of another seed are drawn from the same pool.
+    Sets of one seed are disjoint already; those of another seed are drawn from the same pool. What is left
+    out of train_new and dev is the train of `known`; out of train_new also the first `dev_examples` of its
+    dev, by which its training was selected.
     Raises: ValueError if fewer than MIN_NEW_EXAMPLES are left of a set.
     """
     if task.seed == known.seed:
         return task
-    used = {example.input for example in known.train}
-    kept = {
-        name: tuple(example for example in getattr(task, name) if example.input not in used)
-        for name in ("train_new", "dev")
-    }
+    used = {"dev": {e.input for e in known.train}}
+    used["train_new"] = used["dev"] | {e.input for e in known.dev[:dev_examples]}
+    kept = {name: tuple(e for e in getattr(task, name) if e.input not in out) for name, out in used.items()}
     for name, examples in kept.items():
         if len(examples) < MIN_NEW_EXAMPLES:
             raise ValueError(
                 f"task {task.id}, seed {task.seed}: only {len(examples)} of {len(getattr(task, name))} "
-                f"examples of {name} are not in train of seed {known.seed}, at least {MIN_NEW_EXAMPLES} "
+                f"examples of {name} are new beside seed {known.seed}, at least {MIN_NEW_EXAMPLES} "
                 "are needed; give the task more examples or use fewer seeds"
             )
     return replace(task, **kept)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,17 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def canonical(config: Any) -> str:
+    """The JSON text of a configuration: dataclasses, dicts, lists, numbers, strings; keys sorted."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+    return json.dumps(config, sort_keys=True, default=plain)
+
+
+def digest(config: Any) -> str:
+    """8 hex digits that name a configuration."""
+    return hashlib.sha256(canonical(config).encode()).hexdigest()[:8]

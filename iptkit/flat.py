@@ -19,6 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from iptkit.backbones import MixedLinear
+
+STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whatever else is in the batch
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -69,10 +73,24 @@ class FlatLlama:
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
-        """Is `model` a Llama without biases, whose every layer this file can compute?"""
+        """Is `model` a plain Llama: no biases, adapters, hooks or weights of other kinds in its layers?"""
+        if type(model).__name__ != "LlamaForCausalLM":
+            return False
         config = model.config
-        return type(model).__name__ == "LlamaForCausalLM" and not (
-            config.attention_bias or config.mlp_bias or config.hidden_act != "silu"
+        linears = [
+            linear
+            for layer in model.base_model.layers
+            for part in (layer.self_attn, layer.mlp)
+            for name, linear in part.named_children()
+            if name.endswith("_proj")
+        ]
+        return (
+            not (config.attention_bias or config.mlp_bias)
+            and config.hidden_act == "silu"
+            and config.rope_parameters["rope_type"] in STEADY_ROPE
+            and all(type(m) in (nn.Linear, MixedLinear) for m in linears)
+            and all(type(m.weight) is nn.Parameter and type(m.weight.data) is Tensor for m in linears)
+            and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
         )
 
     def __call__(self, x: Tensor, layout: Layout, memory: Tensor) -> Tensor:
@@ -215,6 +233,7 @@ class _Forward(torch.autograd.Function):
             x, kept = llama._forward(layer, x, ctx.turn, layout, part)
             if keep:
                 ctx.kept.append(kept)
+        ctx.version = memory._version
         return x
 
     @staticmethod
@@ -225,6 +244,8 @@ class _Forward(torch.autograd.Function):
                 "a second backward pass through the same forward, but what it needs was freed; run the "
                 "forward again"
             )
+        if ctx.memory._version != ctx.version:
+            raise RuntimeError("the memory was written to after this forward; give each forward its own")
         grad = grad.clone()
         for layer, part in zip(reversed(ctx.llama.layers), reversed(ctx.memory.unbind(0)), strict=True):
             grad = ctx.llama._backward(layer, grad, ctx.kept.pop(), ctx.turn, ctx.layout, part)
@@ -244,7 +265,13 @@ def _merge(layer: nn.Module) -> _Layer:
 
 
 def _join(*linears: nn.Linear) -> Tensor:
-    """One tensor for the weights of several layers; the layers become views of it."""
+    """One tensor for the weights of several layers; the layers become views of it (once)."""
+    weights = [linear.weight.detach() for linear in linears]
+    starts, width = [w.storage_offset() for w in weights], weights[0].shape[1]
+    ends = [start + w.numel() for start, w in zip(starts, weights, strict=True)]
+    shared = len({w.untyped_storage().data_ptr() for w in weights}) == 1
+    if shared and starts[1:] == ends[:-1] and all(w.is_contiguous() for w in weights):
+        return weights[0].as_strided((sum(map(len, weights)), width), (width, 1), starts[0])
     whole = torch.cat([linear.weight.detach() for linear in linears])
     start = 0
     for linear in linears:

@@ -37,10 +37,6 @@ class Places:
     positions: Tensor
     visible: Tensor
 
-    def only(self, rows: Tensor) -> Places:
-        """The places of some rows."""
-        return Places(self.real[rows], self.positions[rows], self.visible[rows])
-
 
 class StockForward:
     """transformers' forward, the memory handed to its attention (injection.py)."""
@@ -104,8 +100,15 @@ def forward_of(backbone: Backbone) -> FlatForward | StockForward:
     """The fast forward where the architecture has one.
 
     Raises:
-      ValueError: a model that bypasses the attention interface.
+      ValueError: a model that bypasses the attention interface, or whose positions depend on the batch.
     """
+    rope = getattr(backbone.model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        raise ValueError(
+            f"{backbone.name} has {rope['rope_type']} positions: the angles of a text depend on the longest "
+            "row beside it, so its stored keys would be wrong; use a model with default, linear, "
+            "llama3 or yarn ones"
+        )
     return FlatForward(backbone) if FlatLlama.fits(backbone.model) else StockForward(backbone)
 
 
@@ -151,7 +154,8 @@ class Contexts:
                 break
             wanted.append(group)
         needed = per_token * sum(len(t) for group in wanted if group not in self.groups for t in group)
-        for old in [group for group in self.groups if group not in set(wanted)]:
+        asked = set(wanted)
+        for old in [group for group in self.groups if group not in asked]:
             if self.used_bytes + needed > self.limit_bytes:
                 del self.groups[old]
         for group in wanted:
@@ -170,7 +174,7 @@ class Contexts:
 
     @property
     def _like(self) -> Tensor:
-        """One key: bfloat16 for a mixed model, which multiplies in that type anyhow."""
+        """One key: bfloat16 for a mixed model, to halve the memory."""
         dtype = torch.bfloat16 if self.backbone.dtype == "mixed" else self.backbone.embedding.dtype
         return torch.empty(self.backbone.head_width, dtype=dtype, device=self.backbone.device)
 
@@ -185,7 +189,7 @@ class Contexts:
                 stop += 1
             batch, size = texts[start:stop], len(texts[stop - 1])  # sorted: the last is the longest
             real = torch.tensor([[True] * len(t) + [False] * (size - len(t)) for t in batch])
-            ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in batch])
+            ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in batch], dtype=torch.long)
             real, ids = real.to(self.backbone.device), ids.to(self.backbone.device)
             order = torch.arange(size, device=ids.device)
             causal = (order[:, None] >= order).expand(len(batch), -1, -1)

@@ -33,12 +33,6 @@ class LeftMemory:
         self.layers = layers
         self.grow = grow
 
-    def select(self, rows: Tensor) -> LeftMemory:
-        """The memory of some rows only: rows [B'] -> keys and values [B', h, L, k]."""
-        return LeftMemory(
-            [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers], self.grow
-        )
-
 
 _MEMORY: ContextVar[LeftMemory | None] = ContextVar("iptkit_left_memory", default=None)
 
@@ -70,8 +64,7 @@ def prepare(model: nn.Module) -> nn.Module:
         raise ValueError(
             f"{type(model).__name__} does not use transformers' attention interface (it stayed at "
             f"{model.config._attn_implementation!r}), so prompts in its layers would be ignored; "
-            "choose a Llama, GPT-2, "
-            "BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model"
+            "choose a Llama, Qwen or GPT-2 model"
         )
     return model
 

@@ -26,7 +26,7 @@ def start_and_rate(study: Study) -> store.Step:
 
     The starts are words and, as in the paper, N(0, 0.02^2).
 
-    Returns: a step whose values["rows"] hold start, lr, seed, task and score.
+    Returns: a step whose values["rows"] hold start, lr, seed, task, score and dev_loss.
     """
     scale, base = study.scale, study.scale.prompt.lr
     rates = (base / 5, base, base * 5)
@@ -36,11 +36,12 @@ def start_and_rate(study: Study) -> store.Step:
         runs = [Run(study.task(i, s), s, lr=lr) for _, lr, s, i in cells]
         source = SoftPrompt(torch.stack([_start(study, start, s) for start, _, s, _ in cells]))
         label = f"starts and rates, {len(runs)} runs"
-        fit(study.engine, source, runs, scale.prompt, checkpoint, label)
+        result = fit(study.engine, source, runs, scale.prompt, checkpoint, label)
+        dev = (-result.dev[..., 1].amax(0)).tolist()  # lowest mean token loss
         scores = study.score(source, [run.task for run in runs], "test of starts and rates")
         rows = [
-            {"start": start, "lr": lr, "seed": s, "task": i, "score": score}
-            for (start, lr, s, i), score in zip(cells, scores, strict=True)
+            {"start": start, "lr": lr, "seed": s, "task": i, "score": score, "dev_loss": loss}
+            for (start, lr, s, i), score, loss in zip(cells, scores, dev, strict=True)
         ]
         return {}, {"rows": rows}
 

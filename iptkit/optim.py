@@ -116,12 +116,17 @@ class State:
         tensors = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
         tensors |= {name: getattr(self, name) for name in ("losses", "penalty", "best_score", "best_step")}
         tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
-        files.write_tensors(path, tensors, {"step": self.step})
+        files.write_tensors(path, tensors, {"step": self.step, "training": self._training()})
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
         tensors, about = files.read_tensors(path)
+        if about["training"] != self._training():
+            raise ValueError(
+                f"{path} is the checkpoint of another training (other runs or settings); delete it, or give "
+                "this training a file of its own"
+            )
         self.step = self.optimizer.count = about["step"]
         for name, p in self.optimizer.parameters.items():
             p.copy_(tensors[f"now.{name}"])
@@ -131,3 +136,7 @@ class State:
         for name in ("losses", "penalty", "best_score", "best_step"):
             setattr(self, name, tensors[name])
         self.dev = [tensors[k] for k in sorted(tensors) if k.startswith("dev.")]
+
+    def _training(self) -> str:
+        """Names runs and settings, so that a checkpoint never goes on as another training."""
+        return files.digest([self.config, [(r.task.id, r.seed, r.data, r.lr) for r in self.runs]])

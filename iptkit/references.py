@@ -58,9 +58,10 @@ def fine_tune(
     if method == "LoRA":
         from peft import LoraConfig
 
-        model = _with_peft(
-            model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        )
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # LoRA's first matrix is random
+            model = _with_peft(model, config)
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     begun = time.time()
     _train(model, [_record(copy, e, words) for e in task.train], steps, batch, lr, seed)

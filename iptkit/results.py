@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import evaluate, files, paths, stamp, store
+from iptkit import evaluate, files, paths, store
 from iptkit.tasks import Task
 
 if TYPE_CHECKING:
@@ -95,10 +95,11 @@ def write(study: Study, path: Path) -> int:
 
     Returns: the number of rows.
     """
-    table = study.table()
-    store.write_results(path, table)
-    files.write_json(path.with_suffix(".about.json"), provenance(study))
-    return len(table)
+    steps = study.steps()
+    rows = [row for step in steps for row in step.values["rows"]]
+    store.write_results(path, rows)
+    files.write_json(path.with_suffix(".about.json"), provenance(study, steps))
+    return len(rows)
 
 
 def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -110,14 +111,18 @@ def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return store.read_results(path), json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
 
 
-def provenance(study: Study) -> dict[str, Any]:
-    """Versions, device and settings of a study, to be stored beside its results."""
+def provenance(study: Study, steps: Sequence[store.Step] = ()) -> dict[str, Any]:
+    """Settings of a study, and what made each distinct group of its steps (versions, commit, machine)."""
+    made: dict[str, list[str]] = {}
+    for step in steps:
+        made.setdefault(json.dumps(step.made_with), []).append(step.name)
     return {
         "scale": asdict(study.scale),
         "dtype": study.backbone.dtype,
         "device": str(study.backbone.device),
         "seed": study.seed,
-        **dict(stamp.rows()),
+        "seconds": round(sum(step.seconds for step in steps)),
+        "made": [{"steps": names, **json.loads(about)} for about, names in made.items()],
     }
 
 
@@ -155,7 +160,8 @@ def _compared(mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], spli
     reference = {task: sum(values) / len(values) for task, values in full.items()}
     chance = {r["task"]: r["chance"] for r in rows}
     line: dict[str, Any] = {"score": evaluate.interval(list(mine.values()))}
-    line["ratio of means"] = line["score"][0] / (sum(reference[t] for t in mine) / len(mine))
+    whole = sum(reference[t] for t in mine) / len(mine)
+    line["ratio of means"] = line["score"][0] / whole if whole else float("nan")
     for name, floor in (("E_rel", dict.fromkeys(mine, 0.0)), ("E_rel above chance", chance)):
         ratios = [[evaluate.relative(s, reference[t], floor[t]) for s in v] for t, v in mine.items()]
         kept = [r for r in ratios if None not in r]

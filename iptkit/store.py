@@ -7,17 +7,17 @@ killed goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iptkit import files, paths
+from iptkit import files, paths, stamp
+from iptkit.files import digest
 
 STEP_FORMAT = 1  # raise when the meaning of stored steps changes
 HITS: dict[str, bool] = {}  # step name -> was it in the cache (read by stamp)
@@ -25,22 +25,14 @@ HITS: dict[str, bool] = {}  # step name -> was it in the cache (read by stamp)
 
 @dataclass
 class Step:
-    """A finished step: `tensors`, JSON `values`, the seconds it took when it was made, `was_cached`."""
+    """A finished step: `tensors`, JSON `values`, `seconds` and versions (`made_with`) of when it was made."""
 
     name: str
     tensors: dict[str, Any]
     values: dict[str, Any]
     seconds: float
     was_cached: bool
-
-
-def digest(config: Any) -> str:
-    """8 hex digits that name a configuration (dataclasses, dicts, lists, numbers, strings)."""
-
-    def plain(value: Any) -> Any:
-        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
-
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=plain).encode()).hexdigest()[:8]
+    made_with: dict[str, str]
 
 
 def step(
@@ -67,13 +59,14 @@ def step(
         elapsed = _elapsed(folder)
         tensors, values = make(checkpoint)
         seconds = elapsed + time.time() - begun
-        about = {"values": values, "seconds": seconds, "config": json.loads(_text(config))}
+        about = {"values": values, "seconds": seconds, "config": json.loads(files.canonical(config))}
+        about["made_with"] = dict(stamp.rows())
         files.write_tensors(done, tensors, about)
         checkpoint.unlink(missing_ok=True)
         HITS[name] = False
     tensors, about = files.read_tensors(done)  # a fresh step too: it looks exactly as it will the next time
     HITS.setdefault(name, True)
-    return Step(name, tensors, about["values"], about["seconds"], was_cached)
+    return Step(name, tensors, about["values"], about["seconds"], was_cached, about.get("made_with", {}))
 
 
 def forget(root: Path | None = None) -> None:
@@ -118,7 +111,3 @@ def _elapsed(folder: Path) -> float:
     start = time.time() - elapsed  # as if they had worked until now: the time between does not count
     os.utime(begun, (start, start))
     return elapsed
-
-
-def _text(config: Any) -> str:
-    return json.dumps(config, sort_keys=True, default=lambda v: asdict(v) if is_dataclass(v) else str(v))

@@ -27,6 +27,7 @@ __all__ = [
     "load_suite",
     "load_task",
     "read_jsonl",
+    "sides",
     "split",
 ]
 
@@ -114,6 +115,23 @@ def split(name: str = "random", suite: str = "core36") -> Split:
             f"{file.name}, split {name!r}: leakage groups on both sides: {', '.join(sorted(crossing))}"
         )
     return sides
+
+
+def sides(suite: str, seen: Sequence[str] = (), unseen: Sequence[str] = ()) -> Split:
+    """Return the tasks of both sides: those given, or the suite's random split where none are.
+
+    Raises: ValueError if a task or a leakage group is on both sides, or only `unseen` is given.
+    """
+    if not seen and not unseen:
+        return split("random", suite)
+    group_of = {card.id: card.group for card in list_cards(suite)}
+    groups = [{group_of.get(task, task) for task in side} for side in (seen, unseen)]
+    if not seen or len({*seen, *unseen}) < len(seen) + len(unseen) or groups[0] & groups[1]:
+        raise ValueError(
+            f"seen: {', '.join(seen) or '(none)'}; unseen: {', '.join(unseen) or '(none)'}. Name at least "
+            "one seen task, each task once, and no leakage group (`iptkit tasks show ID`) on both sides"
+        )
+    return Split(tuple(seen), tuple(unseen))
 
 
 def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int | None) -> Task:

@@ -217,9 +217,11 @@ def train_step(engine: Engine, state: _State) -> Tensor:
     for batch in engine.batches(rows, state.prompt_length):
         of = index[batch]
         device = engine.backbone.device
-        scores, _ = engine.log_likelihoods(source(of.to(device)), [rows[i] for i in batch])
-        loss = -scores[:, 0] / tokens[of].to(scores)
-        (share * loss.sum()).backward()
+        with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
+            scores, _ = engine.log_likelihoods(source(of.to(device)), [rows[i] for i in batch])
+            loss = -scores[:, 0] / tokens[of].to(scores)
+        if share > 0:
+            (share * loss.sum()).backward()
         losses.index_add_(0, of, loss.detach().double().cpu())
     if not torch.isfinite(losses).all():
         bad = int((~torch.isfinite(losses)).nonzero()[0])

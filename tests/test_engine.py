@@ -131,16 +131,38 @@ def test_kept_contexts_change_nothing(tiny):
 
 
 def test_kept_contexts_do_not_depend_on_what_came_before():
-    """To the last bit, or a resumed training would differ from an uninterrupted one."""
+    """To the last bit, or a resumed training would differ: a group is always read alone and whole."""
     model = backbone("tiny-causal", "mixed")
     first, second = Engine(model), Engine(model)
     second.keep_contexts([MIXED_EXAMPLES[:2], MIXED_EXAMPLES[1:]])
     second.log_likelihoods(Prompt(random_prompts(model, 2, 2)), rows_of(second)[2:])
+    seen = {}
     for engine, examples in ((first, MIXED_EXAMPLES), (second, MIXED_EXAMPLES[::-1])):
+        read, seen[engine] = engine.contexts._read, []
+        engine.contexts._read = lambda group, r=read, into=seen[engine]: into.append(tuple(group)) or r(group)
         engine.keep_contexts([examples])
+    assert (
+        seen[first] == seen[second] and len(seen[first]) == 1 and len(seen[first][0]) == len(MIXED_EXAMPLES)
+    )
     assert list(first.contexts.kept) == list(second.contexts.kept)
     for text, values in first.contexts.kept.items():
         assert values.dtype == torch.bfloat16 and torch.equal(values, second.contexts.kept[text])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_model_that_scales_its_embeddings_or_logits_is_refused(layout):
+    from dataclasses import replace
+
+    from transformers import GemmaConfig, GemmaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    size |= {"vocab_size": 64, "max_position_embeddings": 64, "num_key_value_heads": 2}
+    plain = backbone("tiny-causal", "float32")
+    fits = Qwen2ForCausalLM(Qwen2Config(**size)).eval()
+    assert Engine(replace(plain, model=fits, num_layers=1), layout).backbone.model is fits
+    scaled = GemmaForCausalLM(GemmaConfig(**size, head_dim=8, initializer_range=0.3)).eval()
+    with pytest.raises(ValueError, match="does not know .* use a Llama, Qwen or GPT-2 model"):
+        Engine(replace(plain, model=scaled, num_layers=1), layout)
 
 
 def test_a_prompt_first_engine_keeps_no_contexts(tiny):

@@ -158,8 +158,11 @@ def test_least_is_the_smallest_denominator_allowed():
 
 def test_interval_of_known_values():
     assert interval([[0.5, 0.5], [0.5]]) == (0.5, 0.5, 0.5)
-    assert interval([[0.0], [1.0]]) == (0.5, 0.0, 1.0)
-    assert interval([[0.0, 1.0]]) == (0.5, 0.0, 1.0), "seeds are drawn within a task"
+    mean, low, high = interval([[0.0], [0.0, 0.0], [1.0], [1.0]])
+    half = 3.18245 * (1 / 3) ** 0.5 / 2
+    assert mean == 0.5 and (high - mean, mean - low) == pytest.approx((half, half), rel=1e-4), "Student's t"
+    assert interval([[0.0, 1.0]]) == (0.5, 0.0, 1.0), "of so few tasks the seeds are drawn"
+    assert interval([[0.0], [1.0]]) == (0.5, 0.5, 0.5), "and with one seed nothing is known"
     mean, low, high = interval([[0.0, 0.0, 0.0], [1.0]])
     assert mean == 0.5, "tasks weigh the same, however many seeds they have"
     assert interval([[], [0.2]]) == pytest.approx((0.2, 0.2, 0.2))
@@ -175,6 +178,14 @@ def test_interval_is_as_wide_as_theory_says():
     narrow = interval(values.tolist(), level=0.5)
     assert low < narrow[1] < mean < narrow[2] < high
     assert interval(values.tolist()) == (mean, low, high) != interval(values.tolist(), seed=1)
+
+
+@pytest.mark.parametrize("num_tasks", [4, 12])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(num_tasks):
+    values = torch.randn(400, num_tasks, 3, generator=torch.Generator().manual_seed(1)).mul(0.3)
+    values += torch.randn(400, num_tasks, 1, generator=torch.Generator().manual_seed(2))
+    held = [low <= 0 <= high for _, low, high in (interval(v.tolist(), draws=400) for v in values)]
+    assert 0.89 <= sum(held) / len(held) <= 0.98
 
 
 def test_interval_without_values():

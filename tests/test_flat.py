@@ -6,6 +6,7 @@ import pytest
 import torch
 from stock import backbone
 
+from iptkit import references
 from iptkit.allocator import keep_freed_memory
 from iptkit.flat import FlatLlama, _norm, _norm_backward, _rotate_
 from iptkit.forward import FlatForward, Places, StockForward, forward_of, log_probability, room
@@ -86,7 +87,7 @@ def test_the_gradient_is_that_of_finite_differences_and_comes_once():
         torch.autograd.grad(value, start)
 
 
-def test_padding_and_order_change_nothing():
+def test_padding_changes_nothing():
     model = backbone("tiny-causal", "float64")
     embeds, places, memory, at = ragged(model)
     forward = FlatForward(model)
@@ -115,21 +116,55 @@ def test_merging_weights_changes_no_value():
     assert len(storages) == 2, "q, k, v share one tensor, o has its own"
 
 
-def test_other_architectures_take_the_stock_forward():
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+def test_a_second_engine_shares_the_merged_weights():
+    from iptkit import backbones
 
-    size = {"vocab_size": 20, "max_position_embeddings": 32}
-    gpt = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=32))
-    biased = LlamaConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        attention_bias=True,
-        **size,
-    )
-    assert not FlatLlama.fits(gpt) and not FlatLlama.fits(LlamaForCausalLM(biased))
+    model = backbones.load("tiny-causal").model
+    first, second = FlatLlama(model), FlatLlama(model)
+    for a, b in zip(first.layers, second.layers, strict=True):
+        assert a.qkv.data_ptr() == b.qkv.data_ptr() and a.gate_up.data_ptr() == b.gate_up.data_ptr()
+        assert torch.equal(a.qkv, b.qkv) and torch.equal(a.gate_up, b.gate_up)
+
+
+def test_a_memory_that_was_written_to_is_noticed():
+    model = backbone("tiny-causal", "float64")
+    embeds, places, memory, at = ragged(model)
+    forward = FlatForward(model)
+    states = forward.hidden(embeds.requires_grad_(), places, memory, at)
+    with torch.no_grad():
+        forward.hidden(embeds, places, memory, at)
+    with pytest.raises(RuntimeError, match="give each forward its own"):
+        states.sum().backward()
+
+
+def llama(**changes):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(**size, vocab_size=20, max_position_embeddings=32, **changes))
+
+
+def test_only_plain_llamas_take_the_flat_forward():
+    from peft import LoraConfig
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     assert isinstance(forward_of(backbone("tiny-causal", "float64")), FlatForward)
+    assert all(FlatLlama.fits(llama(**c)) for c in ({}, {"head_dim": 4}, {"num_key_value_heads": 1}))
+    gpt = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=32))
+    hooked = llama()
+    hooked.model.layers[0].mlp.register_forward_hook(lambda *_: None)
+    adapted = references._with_peft(llama(), LoraConfig(target_modules=["o_proj"], task_type="CAUSAL_LM"))
+    odd = (gpt, hooked, adapted.get_base_model(), llama(attention_bias=True), llama(hidden_act="gelu"))
+    assert not any(FlatLlama.fits(model) for model in odd)
+    assert FlatLlama.fits(adapted.merge_and_unload())
+
+
+def test_positions_that_depend_on_the_batch_are_refused():
+    from dataclasses import replace
+
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    with pytest.raises(ValueError, match="dynamic positions"):
+        forward_of(replace(backbone("tiny-causal", "float64"), model=llama(rope_parameters=rope)))
 
 
 # ---- parts ---------------------------------------------------------------------------------------

@@ -50,8 +50,6 @@ def test_a_growing_memory_keeps_the_new_tokens():
         mask = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
         injection.attend(SimpleNamespace(layer_idx=0), query, key, value, mask)
     assert torch.equal(memory.layers[0][0], key) and torch.equal(memory.layers[0][1], value)
-    two = LeftMemory([(draw(3, 2, 1, 4), draw(3, 2, 1, 4, seed=5))], grow=True).select(torch.tensor([2, 0]))
-    assert two.grow and torch.equal(two.layers[0][1], draw(3, 2, 1, 4, seed=5)[[2, 0]])
 
 
 def test_a_trainable_memory_gets_gradients():

@@ -212,3 +212,15 @@ def test_core36_from_the_cached_archives():
 
 def test_examples_in_docstrings():
     assert doctest.testmod(tasks).failed == 0
+
+
+def test_sides_are_those_given_or_the_random_split():
+    assert tasks.sides("core36") == tasks.split("random", "core36")
+    given = tasks.sides("tiny", ["tiny-mood"], ["tiny-plural"])
+    assert given == tasks.Split(("tiny-mood",), ("tiny-plural",))
+    assert tasks.sides("tiny", ["tiny-mood"]).unseen == ()
+    for seen, unseen in (([], ["tiny-mood"]), (["tiny-mood"], ["tiny-mood"]), (["tiny-mood"] * 2, [])):
+        with pytest.raises(ValueError, match="at least one seen task, each task once, and no leakage group"):
+            tasks.sides("tiny", seen, unseen)
+    with pytest.raises(ValueError, match="no leakage group"):
+        tasks.sides("core36", ["babel-en-fr"], ["babel-en-de"])

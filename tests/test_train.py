@@ -388,7 +388,7 @@ def test_a_checkpoint_is_whole_at_any_moment(three, tmp_path, monkeypatch):
     checkpoint = tmp_path / "fit.safetensors"
     fit(Engine(model), words(model, 1), [Run(three[0])], SHORT, checkpoint, checkpoint_seconds=-1)
     before = checkpoint.read_bytes()
-    assert files.read_tensors(checkpoint)[1] == {"step": 6} and os.listdir(tmp_path) == ["fit.safetensors"]
+    assert files.read_tensors(checkpoint)[1]["step"] == 6 and os.listdir(tmp_path) == ["fit.safetensors"]
 
     def torn(tensors, path, metadata):
         Path(path).write_bytes(b"half")
@@ -407,3 +407,15 @@ def test_progress_is_told(three, tmp_path, monkeypatch):
     state = json.loads((tmp_path / "status.json").read_text())
     assert (state["label"], state["done"], state["total"], state["unit"]) == ("a short fit", 6, 6, "step")
     assert state["note"].startswith("loss ")
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    model = backbone("tiny-causal", "float32")
+    runs = [Run(tasks.load_task("tiny-mood", suite="tiny"))]
+    words = prompts.from_words(model, 2)[None]
+    file = tmp_path / "checkpoint.safetensors"
+    config = FitConfig(steps=2, rows_per_run=1, evaluations=1)
+    fit(Engine(model), prompts.SoftPrompt(words), runs, config, file, checkpoint_seconds=0.0)
+    other = dataclasses.replace(config, lr=0.5)
+    with pytest.raises(ValueError, match="checkpoint of another training .* delete it"):
+        fit(Engine(model), prompts.SoftPrompt(words), runs, other, file)

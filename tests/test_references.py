@@ -1,0 +1,33 @@
+"""References of others' making, on the tiny model."""
+
+import pytest
+import torch
+
+from iptkit import backbones, references, tasks
+
+
+@pytest.mark.parametrize("method", references.METHODS)
+def test_a_reference_trains_a_copy_and_is_seeded(method):
+    model, task = backbones.load("tiny-causal"), tasks.load_task("tiny-mood", suite="tiny")
+    before = backbones.fingerprint(model.model)
+    runs = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)  # what the process did before must not matter
+        runs.append(references.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8))
+    assert runs[0].score == runs[1].score and 0 <= runs[0].score <= 1
+    total = sum(p.numel() for p in model.model.parameters())
+    assert runs[0].numbers == total if method == "fine-tuning" else 0 < runs[0].numbers < total
+    assert backbones.fingerprint(model.model) == before
+
+
+def test_an_unknown_reference():
+    with pytest.raises(ValueError, match="method 'adapter' is unknown; choose one of"):
+        references.fine_tune(None, None, "adapter", 1, 1, 0.1, 0, 1)
+
+
+def test_prompt_tuning_equals_peft():
+    model, task = backbones.load("tiny-causal", dtype="float64"), tasks.load_task("tiny-mood", suite="tiny")
+    ours, theirs = references.compare_with_peft(model, task.train[:3], 3)
+    for name in ("loss", "gradient"):  # transformers takes the loss of float32 logits
+        size = float(theirs[name].abs().max())
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5 * size)
