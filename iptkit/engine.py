@@ -225,27 +225,26 @@ class Engine:
     ) -> list[list[int]]:
         """state: [B, d] last hidden states at position [B]; seen: [B, filled] real places of memory."""
         answers: list[list[int]] = [[] for _ in limits]
-        active = list(range(len(limits)))
+        active, going = list(range(len(limits))), set(range(len(limits)))
         while True:
             tokens = self.backbone.model.get_output_embeddings()(state).argmax(-1)
             for row, token in zip(active, tokens.tolist(), strict=True):
-                answers[row].append(token)
-            going = [
-                i
-                for i, row in enumerate(active)
-                if answers[row][-1] not in self._ends and len(answers[row]) < limits[row]
-            ]
+                if row in going:
+                    answers[row].append(token)
+                    if token in self._ends or len(answers[row]) == limits[row]:
+                        going.remove(row)
             if not going:
                 return answers
-            if len(going) < len(active):
-                index = torch.tensor(going, device=state.device)
+            if len(going) < 0.7 * len(active):  # to drop rows is to copy the memory of the others
+                keep = [i for i, row in enumerate(active) if row in going]
+                index = torch.tensor(keep, device=state.device)
                 memory, tokens, seen, position = (
                     memory[:, :, index],
                     tokens[index],
                     seen[index],
                     position[index],
                 )
-                active = [active[i] for i in going]
+                active = [active[i] for i in keep]
             position, filled = position + 1, filled + 1
             seen = torch.cat([seen, seen.new_ones(len(active), 1)], 1)
             places = Places(seen[:, -1:], position[:, None], seen[:, None])
