@@ -61,13 +61,15 @@ def summary(
 def as_text(lines: Sequence[dict[str, Any]]) -> str:
     """The lines of `summary` as a table to print."""
     nothing = (float("nan"),) * 3
-    table = ["method          d_I  tasks   score  95 % interval   ratio   E_rel  95 % interval  (tasks)"]
+    table = [
+        "method          d_I  tasks   score  95 % interval     ratio  E_rel  95 % interval (tasks)",
+    ]
     for line in lines:
-        (mean, low, high), relative = line["score"], line["E_rel"] or nothing
+        (mean, low, high), (rel, least, most) = line["score"], line["E_rel"] or nothing
         table.append(
-            f"{line['method']:15s}{line['d_I'] or '':>4}  {line['split']:7s}{mean:.3f}  "
-            f"[{low:.3f}, {high:.3f}]  {line['ratio of means']:5.2f}   {relative[0]:5.2f}  "
-            f"[{relative[1]:.2f}, {relative[2]:.2f}]  ({line['E_rel tasks']})"
+            f"{line['method']:15s}{line['d_I'] or '':>4}  {line['split']:7s}{mean:6.3f}  "
+            f"{f'[{low:.3f}, {high:.3f}]':17s}{line['ratio of means']:6.2f}  {rel:5.2f}  "
+            f"{f'[{least:.2f}, {most:.2f}]':14s}({line['E_rel tasks']})"
         )
     return "\n".join(table)
 
