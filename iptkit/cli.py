@@ -67,7 +67,7 @@ def main(
 @app.command()
 def run(
     scale: Annotated[
-        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or full (hours).")
+        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or full (an hour).")
     ] = "lesson",
     only: Annotated[str | None, typer.Option(help="Numbers of notebooks, for example 05,06.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/SCALE.")] = None,

@@ -1,4 +1,4 @@
-"""How large a run is: `smoke` (proves that everything runs) or `lesson` (the course on two CPU cores).
+"""How large a run is: `smoke` (proves that everything runs), `lesson` (the course) or `full` (36 tasks).
 
 The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
 """
