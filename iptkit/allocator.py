@@ -1,7 +1,7 @@
 """Keep freed memory in the process: a training step frees and asks for the same gigabyte again and again.
 
-glibc hands every large block back to the kernel at once, which then has to clear each page anew. On two
-cores that cost a third of a training step (31 -> 40 rows/s; benchmarks/README.md).
+glibc hands every large block back to the kernel at once, which then has to clear each page anew. Two
+cores lose much of a training step to that.
 """
 
 from __future__ import annotations

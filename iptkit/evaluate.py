@@ -196,9 +196,8 @@ def interval(
     """Mean and interval of values[task][seed].
 
     From MANY_TASKS on: tasks with their seeds are drawn with replacement (bootstrap), so the interval speaks
-    of other tasks of the kind. From FEW_TASKS on that would be far too narrow (four tasks: 78 % where 95 % is
-    said), so Student's t over the tasks' means takes its place. Below, nothing can be said of other
-    tasks: only the seeds of these tasks are drawn.
+    of other tasks of the kind. From FEW_TASKS on that would be too narrow, so Student's t over the tasks'
+    means takes its place. Below, nothing can be said of other tasks: only the seeds of these are drawn.
 
     Returns: (mean, low, high).
     Raises: ValueError if there is no value.

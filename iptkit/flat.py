@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from iptkit.backbones import MixedLinear
+from iptkit.elementwise import norm, norm_backward, rotate_
 
 STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whatever else is in the batch
 
@@ -129,7 +130,7 @@ class FlatLlama:
         weights = scores.softmax(-1)
         mixed = self._to_flat((weights @ values).view(batch, -1, new, self.width), layout)
         middle = self._add_product(x, mixed, layer.out)
-        normed, rate_mid = _norm(middle, layer.norm_mid, self.eps)
+        normed, rate_mid = norm(middle, layer.norm_mid, self.eps)
         gate_up = self._product(normed, layer.gate_up)
         gate, up = gate_up.chunk(2, -1)
         output = self._add_product(middle, silu(gate).mul_(up), layer.down)
@@ -152,7 +153,7 @@ class FlatLlama:
         both = torch.empty_like(gate_up)
         torch.mul(inner, silu(gate), out=both[:, gate.shape[1] :])
         torch.ops.aten.silu_backward.grad_input(inner.mul_(up), gate, grad_input=both[:, : gate.shape[1]])
-        _norm_backward(grad, self._back(both, layer.gate_up), middle, rate_mid, layer.norm_mid)
+        norm_backward(grad, self._back(both, layer.gate_up), middle, rate_mid, layer.norm_mid)
 
         keys, values = memory
         outer = self._grouped(self._padded(self._back(grad, layer.out), layout), layout)
@@ -163,15 +164,15 @@ class FlatLlama:
         d_key = d_scores[..., left:].transpose(-1, -2) @ query
         d_value = weights[..., left:].transpose(-1, -2) @ outer
         d_qkv = self._to_flat(torch.cat([d_query, d_key, d_value], 1), layout)
-        _rotate_(d_qkv, self._rotated, turn[0], -turn[1].roll(self.width // 2, -1))
-        _norm_backward(grad, self._back(d_qkv, layer.qkv), x, rate_in, layer.norm_in)
+        rotate_(d_qkv, self._rotated, turn[0], -turn[1].roll(self.width // 2, -1))
+        norm_backward(grad, self._back(d_qkv, layer.qkv), x, rate_in, layer.norm_in)
         return grad
 
     def _qkv(self, layer: _Layer, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Rotated queries and keys, and values [T, (H + 2h) k]."""
-        normed, rate = _norm(x, layer.norm_in, self.eps)
+        normed, rate = norm(x, layer.norm_in, self.eps)
         qkv = self._product(normed, layer.qkv)
-        _rotate_(qkv, self._rotated, *turn)
+        rotate_(qkv, self._rotated, *turn)
         return qkv, rate
 
     def _remember(self, qkv: Tensor, layout: Layout, memory: Tensor) -> Tensor:
@@ -279,29 +280,3 @@ def _join(*linears: nn.Linear) -> Tensor:
         linear.weight = nn.Parameter(whole[start:stop], requires_grad=False)
         start = stop
     return whole
-
-
-def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """RMS norm of x [T, d], and 1 / RMS [T, 1] (Zhang & Sennrich 2019, equation 4)."""
-    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    rate = (size.square_() / x.shape[-1]).add_(eps).rsqrt_()
-    return (x * rate).mul_(weight), rate
-
-
-def _norm_backward(grad: Tensor, d_normed: Tensor, x: Tensor, rate: Tensor, weight: Tensor) -> None:
-    """Adds the gradient through `_norm` to `grad`; overwrites d_normed."""
-    d_normed.mul_(weight)
-    along = torch.linalg.vecdot(d_normed, x)[:, None] * rate.pow(3) / -x.shape[-1]
-    grad.addcmul_(d_normed, rate).addcmul_(x, along)
-
-
-def _rotate_(flat: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
-    """Rotary embedding of the first `heads` heads of flat [T, * k], in place; cos, sin [T, 1, k]."""
-    width = cos.shape[-1]
-    x = flat[:, : heads * width].view(len(flat), heads, width)
-    first, second = x.split(width // 2, -1)
-    low, high = sin.split(width // 2, -1)
-    turned = first * high
-    first_new = (first * cos[..., : width // 2]).addcmul_(second, low, value=-1)
-    second.mul_(cos[..., width // 2 :]).add_(turned)
-    first.copy_(first_new)

@@ -48,7 +48,8 @@ class StockForward:
     def hidden(self, embeds: Tensor, places: Places, memory: Tensor, at: Tensor) -> Tensor:
         """Last hidden states [M, d] at the flat positions `at` [M] of [B, S]."""
         new = embeds.shape[1]
-        left = injection.LeftMemory([(k[:, :, :-new], v[:, :, :-new]) for k, v in memory], grow=True)
+        left = injection.LeftMemory([(k[:, :, :-new], v[:, :, :-new]) for k, v in memory])
+        left.grow = not torch.is_grad_enabled()  # then the new keys are read off below
         with injection.left_memory(left):
             states = self.backbone.model.base_model(
                 inputs_embeds=embeds,
@@ -56,7 +57,7 @@ class StockForward:
                 position_ids=places.positions,
                 use_cache=False,
             ).last_hidden_state
-        if not torch.is_grad_enabled():
+        if left.grow:
             for part, (keys, values) in zip(memory, left.layers, strict=True):
                 part[0, :, :, -new:], part[1, :, :, -new:] = keys[:, :, -new:], values[:, :, -new:]
         return states.flatten(0, 1).index_select(0, at)

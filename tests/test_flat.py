@@ -8,7 +8,8 @@ from stock import backbone
 
 from iptkit import references
 from iptkit.allocator import keep_freed_memory
-from iptkit.flat import FlatLlama, _norm, _norm_backward, _rotate_
+from iptkit.elementwise import norm, norm_backward, rotate_
+from iptkit.flat import FlatLlama
 from iptkit.forward import FlatForward, Places, StockForward, forward_of, log_probability, room
 
 
@@ -173,11 +174,11 @@ def test_norm_and_its_gradient():
     x = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
     weight, grad = torch.randn(8, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
     expected = torch.nn.functional.rms_norm(x, (8,), weight, 1e-5)
-    found, rate = _norm(x.detach(), weight, 1e-5)
+    found, rate = norm(x.detach(), weight, 1e-5)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     (gradient,) = torch.autograd.grad(expected, x, grad)
     total = torch.ones_like(x)
-    _norm_backward(total, grad.clone(), x.detach(), rate, weight)
+    norm_backward(total, grad.clone(), x.detach(), rate, weight)
     torch.testing.assert_close(total, gradient + 1, rtol=1e-12, atol=1e-12)
 
 
@@ -186,10 +187,10 @@ def test_turning_back_undoes_the_rotation():
     angle = torch.randn(6, 1, 4, dtype=torch.float64).repeat(1, 1, 2)
     x = torch.randn(6, 24, dtype=torch.float64)
     turned = x.clone()
-    _rotate_(turned, 2, angle.cos(), angle.sin())
+    rotate_(turned, 2, angle.cos(), angle.sin())
     assert torch.equal(turned[:, 16:], x[:, 16:]), "values are not turned"
     assert (turned[:, :16] - x[:, :16]).abs().max() > 0.1
-    _rotate_(turned, 2, angle.cos(), -angle.sin().roll(4, -1))
+    rotate_(turned, 2, angle.cos(), -angle.sin().roll(4, -1))
     torch.testing.assert_close(turned, x, rtol=1e-12, atol=1e-12)
 
 
