@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from iptkit import backbones, evaluate, fewshot, lesson_studies, prompts, results, store, subspace, tasks
 from iptkit.engine import Engine
 from iptkit.prompts import FixedPrompt, SoftPrompt
-from iptkit.results import as_text, difference, provenance, stored, summary, write
+from iptkit.results import as_markdown, as_text, difference, provenance, stored, summary, write
 from iptkit.scales import Scale
 from iptkit.train import Run, fit
 
-__all__ = ["Study", "as_text", "difference", "provenance", "stored", "summary", "write"]
+__all__ = ["Study", "as_markdown", "as_text", "difference", "provenance", "stored", "summary", "write"]
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values of a step
 
@@ -148,15 +148,14 @@ class Study:
           decoder: "learned" (MSF) or "random" (same shape, untrained, centred and scaled by the bank).
         Raises: ValueError for another decoder.
         """
-        if decoder not in ("learned", "random"):
-            raise ValueError(f"decoder {decoder!r} is unknown; choose 'learned' or 'random'")
+        check_decoder(decoder)
         method = "IST" if decoder == "learned" else "random decoder"
 
         def make(checkpoint: Path) -> Made:
             all_tasks = [t for s in self.seeds for t in self.fresh_tasks(s)]
             runs = [Run(t, t.seed, "train_new") for t in all_tasks]
             label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
-            autoencoder = self._decoder(intrinsic_dim, decoder)
+            autoencoder = self.decoder(intrinsic_dim, decoder)
             source, result = subspace.tune(self.engine, autoencoder, runs, self.scale.ist, checkpoint, label)
             scores = self.score(source, all_tasks, f"test of {method}")
             rows = results.rows(self, scores, method, self.seeds, intrinsic_dim)
@@ -228,7 +227,9 @@ class Study:
         msf = results.rows(self, scores[:count], "MSF", self.seeds[:1], dim)
         return msf + results.rows(self, scores[count:], "mean code", self.seeds[:1], dim)
 
-    def _decoder(self, intrinsic_dim: int, decoder: str) -> subspace.AutoEncoder:
+    def decoder(self, intrinsic_dim: int, decoder: str) -> subspace.AutoEncoder:
+        """The auto-encoder that IST decodes with: "learned" (MSF) or "random" (see `codes`)."""
+        check_decoder(decoder)
         if decoder == "learned":
             return self.subspace(intrinsic_dim)[0]
         seen = self._first_prompts()[: len(self.seen)]
@@ -248,3 +249,9 @@ class Study:
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
+
+
+def check_decoder(decoder: str) -> None:
+    """Raise ValueError unless `decoder` is one that IST can use."""
+    if decoder not in ("learned", "random"):
+        raise ValueError(f"decoder {decoder!r} is unknown; choose 'learned' or 'random'")

@@ -18,6 +18,15 @@ from iptkit.tasks import Task
 if TYPE_CHECKING:
     from iptkit.experiments import Study
 
+README_METHODS = {  # (method, has a d_I) -> what the README calls it
+    ("zero-shot", 0): "zero-shot",
+    ("mean prompt", 0): "mean of the seen tasks' prompts",
+    ("mean code", 1): "mean code, nothing tuned",
+    ("random decoder", 1): "IST through a random decoder",
+    ("IST", 1): "**IST, five numbers per task**",
+    ("prompt tuning", 0): "prompt tuning",
+}
+
 
 def rows(
     study: Study, scores: Sequence[float], method: str, seeds: Sequence[int], intrinsic_dim: int = 0
@@ -74,6 +83,27 @@ def as_text(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(table)
 
 
+def as_markdown(rows: Sequence[dict[str, Any]], dim: int = 5) -> str:
+    """The README's table of a study and, under it, its paired differences (95 % intervals over tasks).
+
+    Args:
+      dim: the d_I of IST and its controls.
+    """
+    methods = [(method, d and dim) for method, d in README_METHODS]
+    lines = {(line["method"], line["split"]): line for line in summary(rows, methods)}
+    seen, unseen = (len({r["task"] for r in rows if r["split"] == s}) for s in ("seen", "unseen"))
+    table = [
+        f"| mean test score | seen tasks ({seen}) | unseen tasks ({unseen}) | E_rel seen | E_rel unseen |",
+        "|---|---|---|---|---|",
+    ]
+    for (method, _), title in README_METHODS.items():
+        both = [lines[method, split] for split in ("seen", "unseen")]
+        scores = ["{:.3f} [{:.2f}, {:.2f}]".format(*line["score"]) for line in both]
+        kept = ["{:.2f}".format(line["E_rel"][0]) if line["E_rel"] else "" for line in both]
+        table.append(f"| {' | '.join([title, *scores, *kept])} |")
+    return "\n".join([*table, "", _differences(rows, dim)])
+
+
 def difference(
     rows: Sequence[dict[str, Any]], first: tuple[str, int], second: tuple[str, int], split: str | None = None
 ) -> tuple[float, float, float]:
@@ -126,6 +156,20 @@ def provenance(study: Study, steps: Sequence[store.Step] = ()) -> dict[str, Any]
         "seconds": round(sum(step.seconds for step in steps)),
         "made": [{"steps": names, **json.loads(about)} for about, names in made.items()],
     }
+
+
+def _differences(rows: Sequence[dict[str, Any]], dim: int) -> str:
+    """One sentence on what beats what."""
+
+    def told(first: tuple[str, int], second: tuple[str, int], split: str | None = None) -> str:
+        return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference(rows, first, second, split))
+
+    ist, parts = ("IST", dim), []
+    parts.append(f"prompt tuning − zero-shot, all tasks {told(('prompt tuning', 0), ('zero-shot', 0))}")
+    for method in ("mean code", "random decoder"):
+        seen, unseen = (told(ist, (method, dim), split) for split in ("seen", "unseen"))
+        parts.append(f"IST − {method}, seen {seen}, unseen {unseen}")
+    return f"Paired differences: {'; '.join(parts)}."
 
 
 def _row(

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 from stock import backbone
 
+from benchmarks import learning_rates
 from iptkit import (
     backbones,
     evaluate,
@@ -12,6 +14,7 @@ from iptkit import (
     fewshot,
     paths,
     prompts,
+    results,
     scales,
     store,
     subspace,
@@ -309,3 +312,56 @@ def test_a_study_takes_tasks_of_ones_own(steps):
     assert [row["task"] for row in study.zero_shot().values["rows"]] == list(own)
     with pytest.raises(ValueError, match="has no splits"):
         experiments.Study(scales.load("smoke", suite=suite, seen=(), unseen=()))
+
+
+# ---- figures in the README -----------------------------------------------------------------------
+README = (paths.data_dir().parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_table_is_that_of_the_stored_results():
+    rows, about = experiments.stored("core36")
+    assert experiments.as_markdown(rows) in README
+    assert about["scale"]["name"] == "full" and about["scale"]["seeds"] == [0, 1, 2]
+
+
+def test_the_readmes_figures_of_the_lesson_are_in_the_notebooks_outputs():
+    (told,) = (line for line in README.splitlines() if line.startswith("**The lesson**"))
+    shown = "".join(p.read_text(encoding="utf-8") for p in notebooks())
+    figures = re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", told)
+    assert len(figures) == 3
+    for figure in figures:
+        assert figure.replace(" [", "  [") in shown, f"{figure} is in the README, but no lesson printed it"
+
+
+def notebooks():
+    return [p for n in ("02", "06") for p in (paths.data_dir().parent / "notebooks").glob(f"{n}_*.ipynb")]
+
+
+def test_markdown_of_a_study_without_e_rel():
+    scores = {name: {"a": [0.0], "b": [0.01]} for name, _ in results.README_METHODS}
+    rows = [
+        row
+        for split in ("seen", "unseen")
+        for name, has_dim in results.README_METHODS
+        for row in rows_of(name, 2 * has_dim, scores[name], split)
+    ]
+    text = experiments.as_markdown(rows, dim=2)
+    assert "| zero-shot | 0.005 [" in text and text.splitlines()[2].endswith("|  |  |")
+    assert text.splitlines()[-1].startswith(
+        "Paired differences: prompt tuning − zero-shot, all tasks +0.000 ["
+    )
+
+
+# ---- benchmarks ----------------------------------------------------------------------------------
+def test_learning_rates_are_compared_on_dev_for_every_method(steps):
+    cells = learning_rates.measure(small(), 3.0)
+    assert [(c["method"], c["tasks"]) for c in cells[::3]] == [
+        ("prompt tuning", 8),
+        ("IST", 8),
+        ("random decoder", 8),
+    ]
+    assert [c["lr"] for c in cells[:3]] == pytest.approx(
+        [1 / 3 * cells[1]["lr"], cells[1]["lr"], 3 * cells[1]["lr"]]
+    )
+    assert all(c["dev_loss"] > 0 for c in cells) and len({c["dev_loss"] for c in cells}) == 9
+    assert len(learning_rates.table(cells).splitlines()) == 10

@@ -1,0 +1,96 @@
+"""Mean dev loss of a scale's tasks after training at three learning rates; no test example is read.
+
+python -m benchmarks.learning_rates [--scale lesson] [--seed 0] [--factor 3] [--device cpu] [--json FILE]
+
+The scale's own rate is in the middle. Prompts train on `train`; IST and the random decoder train on
+`train_new` and are scored on dev without what selected the bank, as in the study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iptkit import experiments, files, prompts, scales, stamp, subspace, train
+from iptkit.prompts import SoftPrompt
+
+Cells = list[dict[str, Any]]
+
+
+def measure(study: experiments.Study, factor: float) -> Cells:
+    """One cell per method and rate: mean dev loss over the tasks, and accuracy where there are options."""
+    seed = study.seeds[0]
+    known, fresh = study.tasks(seed), study.fresh_tasks(seed)
+    rates = rates_around(study.scale.prompt.lr, factor)
+    runs = [train.Run(task, seed, lr=lr) for lr in rates for task in known]
+    words = prompts.from_words(study.backbone, study.scale.prompt_length)
+    config = replace(study.scale.prompt, evaluations=1)
+    label = f"prompt tuning, {len(runs)} runs"
+    fit = train.fit(study.engine, SoftPrompt(words.expand(len(runs), -1, -1)), runs, config, label=label)
+    cells = cells_of("prompt tuning", runs, rates, fit)
+
+    rates = rates_around(study.scale.ist.lr, factor)
+    config = replace(study.scale.ist, evaluations=1)
+    runs = [train.Run(task, seed, "train_new", lr) for lr in rates for task in fresh]
+    for method, decoder in (("IST", "learned"), ("random decoder", "random")):
+        autoencoder = study.decoder(study.scale.main_dim, decoder)
+        label = f"{method}, {len(runs)} runs"
+        _, fit = subspace.tune(study.engine, autoencoder, runs, config, label=label)
+        cells += cells_of(method, runs, rates, fit)
+    return cells
+
+
+def rates_around(rate: float, factor: float) -> tuple[float, float, float]:
+    """One rate below and one above."""
+    return rate / factor, rate, rate * factor
+
+
+def cells_of(method: str, runs: list[train.Run], rates: tuple[float, ...], fit: train.Fit) -> Cells:
+    dev = fit.dev[-1].unflatten(0, (len(rates), -1))  # [rates, tasks, (accuracy, -loss)]
+    per_rate = len(runs) // len(rates)
+    choices = torch.tensor([bool(run.task.dev[0].options) for run in runs[:per_rate]])
+    return [
+        {
+            "method": method,
+            "lr": lr,
+            "dev_loss": -float(scores[:, 1].mean()),
+            "option_accuracy": float(scores[choices, 0].mean()) if choices.any() else None,
+            "tasks": per_rate,
+        }
+        for lr, scores in zip(rates, dev, strict=True)
+    ]
+
+
+def table(cells: Cells) -> str:
+    lines = [f"{'method':16}{'lr':>8}{'tasks':>7}{'dev loss':>10}{'option accuracy':>17}"]
+    for c in cells:
+        accuracy = "" if c["option_accuracy"] is None else f"{c['option_accuracy']:.3f}"
+        lines.append(f"{c['method']:16}{c['lr']:8.3g}{c['tasks']:7d}{c['dev_loss']:10.3f}{accuracy:>17}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning_rates", description=__doc__)
+    parser.add_argument("--scale", default="lesson", help="a name in data/scales.json (default lesson)")
+    parser.add_argument("--seed", type=int, default=0, help="of the few-shot sets (default 0)")
+    parser.add_argument("--factor", type=float, default=3.0, help="between two rates, > 1 (default 3)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default cpu)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given = parser.parse_args()
+    if not given.factor > 1:
+        parser.error(f"--factor is {given.factor}; give a number above 1")
+    study = experiments.Study(scales.load(given.scale), given.device, given.seed)
+    cells = measure(study, given.factor)
+    print(table(cells))
+    if given.json:
+        about = {**dict(stamp.rows()), "scale": study.scale.name, "seed": study.seeds[0]}
+        files.write_json(given.json, {"about": json.loads(json.dumps(about, default=str)), "cells": cells})
+
+
+if __name__ == "__main__":
+    main()
