@@ -91,10 +91,10 @@ def study(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
-    from iptkit import experiments, scales
+    from iptkit import pipeline
 
     target = out or Path("runs") / f"{scale}.jsonl"
-    rows = experiments.write(experiments.Study(scales.load(scale), device), target)
+    rows = pipeline.study(scale, target, device)
     typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 
 

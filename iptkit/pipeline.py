@@ -84,6 +84,23 @@ def fetch() -> None:
             _timed(display, f"model {name}", partial(backbones.load, name))
 
 
+def study(scale: str, out: Path, device: str = "auto") -> int:
+    """Measure a whole scale without notebooks and write its rows to `out` (see `results.write`).
+
+    Returns: the number of rows.
+    Raises: ValueError for an unknown scale or device, before anything runs.
+    """
+    from iptkit import experiments, scales
+
+    with _watched(scale, []) as display:
+        measured = experiments.Study(scales.load(scale), device)
+        display.start(scale, f"study {scale}")
+        begun = time.time()
+        rows = experiments.write(measured, out)
+        display.finish(time.time() - begun)
+    return rows
+
+
 def expected_seconds(scale: str) -> dict[str, float]:
     """Return the seconds of each notebook at a scale from data/timings.json; empty if not measured."""
     try:
