@@ -1,48 +1,96 @@
 """Mean dev loss of a scale's tasks after training at three learning rates; no test example is read.
 
 python -m benchmarks.learning_rates [--scale lesson] [--seed 0] [--factor 3] [--device cpu] [--json FILE]
+    [--only prompt,ist,ptuning,encoders]
 
 The scale's own rate is in the middle. Prompts train on `train`; IST and the random decoder train on
-`train_new` and are scored on dev without what selected the bank, as in the study.
+`train_new` and are scored on dev without what selected the bank, as in the study. P-tuning's encoders are
+those of lesson 03, on its classifications and relations; `encoders` are the methods of lesson 04.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from iptkit import experiments, files, prompts, scales, stamp, subspace, train
+from iptkit import (
+    deep_studies,
+    experiments,
+    files,
+    prompts,
+    ptuning,
+    ptuning_studies,
+    scales,
+    stamp,
+    subspace,
+    train,
+)
 from iptkit.prompts import SoftPrompt
 
 Cells = list[dict[str, Any]]
 
 
-def measure(study: experiments.Study, factor: float) -> Cells:
-    """One cell per method and rate: mean dev loss over the tasks, and accuracy where there are options."""
+def prompt_tuning(study: experiments.Study, factor: float) -> Cells:
+    """Prompt tuning."""
     seed = study.seeds[0]
-    known, fresh = study.tasks(seed), study.fresh_tasks(seed)
     rates = rates_around(study.scale.prompt.lr, factor)
-    runs = [train.Run(task, seed, lr=lr) for lr in rates for task in known]
+    runs = [train.Run(task, seed, lr=lr) for lr in rates for task in study.tasks(seed)]
     words = prompts.from_words(study.backbone, study.scale.prompt_length)
     config = replace(study.scale.prompt, evaluations=1)
     label = f"prompt tuning, {len(runs)} runs"
     fit = train.fit(study.engine, SoftPrompt(words.expand(len(runs), -1, -1)), runs, config, label=label)
-    cells = cells_of("prompt tuning", runs, rates, fit)
+    return cells_of("prompt tuning", runs, rates, fit)
 
+
+def ist(study: experiments.Study, factor: float) -> Cells:
+    """IST through the learned and the random decoder."""
+    seed, cells = study.seeds[0], []
     rates = rates_around(study.scale.ist.lr, factor)
     config = replace(study.scale.ist, evaluations=1)
-    runs = [train.Run(task, seed, "train_new", lr) for lr in rates for task in fresh]
+    runs = [train.Run(task, seed, "train_new", lr) for lr in rates for task in study.fresh_tasks(seed)]
     for method, decoder in (("IST", "learned"), ("random decoder", "random")):
         autoencoder = study.decoder(study.scale.main_dim, decoder)
         label = f"{method}, {len(runs)} runs"
         _, fit = subspace.tune(study.engine, autoencoder, runs, config, label=label)
         cells += cells_of(method, runs, rates, fit)
     return cells
+
+
+def p_tuning(study: experiments.Study, factor: float) -> Cells:
+    """P-tuning with every encoder, classifications and relations together."""
+    chosen, cells = study.scale.ptuning, []
+    config = replace(chosen.fit, evaluations=1)
+    for encoder in ptuning.ENCODERS:
+        for group in ptuning_studies.GROUPS:
+            rates = rates_around(ptuning_studies.rate_of(study, encoder, group), factor)
+            made = ptuning_studies.train(study, encoder, group, chosen.seeds[0], rates, config)
+            cells += cells_of(f"{encoder}, {group}", made.runs, rates, made.fit)
+    return cells
+
+
+def encoders(study: experiments.Study, factor: float) -> Cells:
+    """Linear probe, prompt tuning and P-Tuning v2 on the encoder, classes and tags."""
+    chosen, cells = study.scale.encoders, []
+    config = replace(chosen.fit, evaluations=1)
+    for method in deep_studies.METHODS[:3]:
+        rates = rates_around(chosen.rates[method], factor)
+        runs, fit = deep_studies.train(study, method, study.seeds[0], rates, config)
+        cells += cells_of(f"{method} (04)", runs, rates, fit)
+    return cells
+
+
+METHODS = {"prompt": prompt_tuning, "ist": ist, "ptuning": p_tuning, "encoders": encoders}
+
+
+def measure(study: experiments.Study, factor: float, only: Sequence[str] = tuple(METHODS)) -> Cells:
+    """One cell per method and rate: mean dev loss over tasks, and accuracy where there are options."""
+    return [cell for name in only for cell in METHODS[name](study, factor)]
 
 
 def rates_around(rate: float, factor: float) -> tuple[float, float, float]:
@@ -67,10 +115,10 @@ def cells_of(method: str, runs: list[train.Run], rates: tuple[float, ...], fit: 
 
 
 def table(cells: Cells) -> str:
-    lines = [f"{'method':16}{'lr':>8}{'tasks':>7}{'dev loss':>10}{'option accuracy':>17}"]
+    lines = [f"{'method':21}{'lr':>8}{'tasks':>7}{'dev loss':>10}{'option accuracy':>17}"]
     for c in cells:
         accuracy = "" if c["option_accuracy"] is None else f"{c['option_accuracy']:.3f}"
-        lines.append(f"{c['method']:16}{c['lr']:8.3g}{c['tasks']:7d}{c['dev_loss']:10.3f}{accuracy:>17}")
+        lines.append(f"{c['method']:21}{c['lr']:8.3g}{c['tasks']:7d}{c['dev_loss']:10.3f}{accuracy:>17}")
     return "\n".join(lines)
 
 
@@ -81,11 +129,15 @@ def main() -> None:
     parser.add_argument("--factor", type=float, default=3.0, help="between two rates, > 1 (default 3)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default cpu)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--only", default=",".join(METHODS), help=f"some of {', '.join(METHODS)}")
     given = parser.parse_args()
+    only = given.only.split(",")
+    if set(only) - set(METHODS):
+        parser.error(f"--only is {given.only}; choose from {', '.join(METHODS)}")
     if not given.factor > 1:
         parser.error(f"--factor is {given.factor}; give a number above 1")
     study = experiments.Study(scales.load(given.scale), given.device, given.seed)
-    cells = measure(study, given.factor)
+    cells = measure(study, given.factor, only)
     print(table(cells))
     if given.json:
         about = {**dict(stamp.rows()), "scale": study.scale.name, "seed": study.seeds[0]}

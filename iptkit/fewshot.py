@@ -10,8 +10,9 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from iptkit.examples import Card, Example, Task
+from iptkit.examples import Card, Example, TaggedExample, Task
 
 TEST_SIZE, POOL_SIZE = 256, 2048
 SETS = ("train", "train_new", "dev")
@@ -103,6 +104,8 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
     Args:
       sets: train, train_new, dev, test.
     """
+    if card.category == "tag":
+        sets = {name: tuple(map(partial(_tagged, labels=card.labels), rows)) for name, rows in sets.items()}
     test = sets["test"]
     chance = sum(1 / len(example.options) for example in test if example.options) / len(test)
     majority = Counter(example.targets[0] for example in test).most_common(1)[0][1] / len(test)
@@ -133,6 +136,10 @@ def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
                 "are needed; give the task more examples or use fewer seeds"
             )
     return replace(task, **kept)
+
+
+def _tagged(example: Example, labels: tuple[str, ...]) -> TaggedExample:
+    return TaggedExample(example.input, example.targets[:1], (), labels)
 
 
 def _by_label(examples: Sequence[Example], card: Card) -> dict[str, list[Example]]:

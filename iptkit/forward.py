@@ -45,11 +45,18 @@ class StockForward:
         self.backbone = backbone
         injection.prepare(backbone.model)
 
-    def hidden(self, embeds: Tensor, places: Places, memory: Tensor, at: Tensor) -> Tensor:
-        """Last hidden states [M, d] at the flat positions `at` [M] of [B, S]."""
-        new = embeds.shape[1]
-        left = injection.LeftMemory([(k[:, :, :-new], v[:, :, :-new]) for k, v in memory])
-        left.grow = not torch.is_grad_enabled()  # then the new keys are read off below
+    def hidden(
+        self,
+        embeds: Tensor,
+        places: Places,
+        memory: Tensor,
+        at: Tensor,
+        prompt: injection.DeepMemory | None = None,
+    ) -> Tensor:
+        """Last hidden states [M, d] at the flat positions `at` [M] of [B, S], beside a deep prompt."""
+        new, grow = embeds.shape[1], not torch.is_grad_enabled()  # then the new keys are read off below
+        pairs = [(k[:, :, :-new], v[:, :, :-new]) for k, v in memory]
+        left = injection.LeftMemory(pairs, grow, prompt)
         with injection.left_memory(left):
             states = self.backbone.model.base_model(
                 inputs_embeds=embeds,

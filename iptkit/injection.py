@@ -1,24 +1,42 @@
 """Left-hand memory: extra keys and values to the left of a frozen layer's tokens, per row of the batch.
 
-Constant ones are the cached keys and values of a text (this file's use today), trainable ones are deep
-prompts (P-Tuning v2, Liu et al. 2022, arXiv 2110.07602). One attention function, registered with
-transformers' AttentionInterface, serves both. Llamas take the faster way of flat.py.
+Constant ones are the cached keys and values of a text (`LeftMemory`), trained ones are deep prompts
+(`DeepMemory`; P-Tuning v2, Liu et al. 2022, arXiv 2110.07602). One attention function, registered with
+transformers' AttentionInterface, serves both. Llamas take the faster way of flat.py for texts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 NAME = "iptkit"
+Observer = Callable[[nn.Module, Tensor, Tensor], Any]
+
+
+class DeepMemory:
+    """Trained keys and values left of what chosen attentions see; masks and positions stay as they are.
+
+    Args:
+      at: attention module -> (keys, values), each [B, h, n, k], one prompt per row. Where the model runs on
+        m * B rows (m beams of each row) the prompts are repeated.
+    """
+
+    def __init__(self, at: dict[nn.Module, tuple[Tensor, Tensor]]):
+        self.at = at
 
 
 class LeftMemory:
@@ -27,22 +45,40 @@ class LeftMemory:
     Args:
       layers: one (keys, values) pair per layer, each [B, h, L, k].
       grow: append the new tokens' keys and values after each forward (greedy decoding).
+      prompt: a deep prompt further to the left, which all tokens may look at.
     """
 
-    def __init__(self, layers: list[tuple[Tensor, Tensor]], grow: bool = False):
-        self.layers = layers
-        self.grow = grow
+    def __init__(
+        self,
+        layers: list[tuple[Tensor, Tensor]],
+        grow: bool = False,
+        prompt: DeepMemory | None = None,
+    ):
+        self.layers, self.grow, self.prompt = layers, grow, prompt
 
 
-_MEMORY: ContextVar[LeftMemory | None] = ContextVar("iptkit_left_memory", default=None)
+_MEMORY: ContextVar[LeftMemory | DeepMemory | None] = ContextVar("iptkit_left_memory", default=None)
+
+
+_OBSERVER: ContextVar[Observer | None] = ContextVar("iptkit_observer", default=None)
 
 
 @contextlib.contextmanager
-def left_memory(memory: LeftMemory | None) -> Iterator[None]:
+def observe(observer: Observer) -> Iterator[None]:
+    """Within this context `observer(module, query, key)` is called before every attention."""
+    token = _OBSERVER.set(observer)
+    try:
+        yield
+    finally:
+        _OBSERVER.reset(token)
+
+
+@contextlib.contextmanager
+def left_memory(memory: LeftMemory | DeepMemory | None) -> Iterator[None]:
     """Within this context every attention layer of a prepared model also sees `memory`.
 
-    The caller passes the model a 4-D mask [B, 1, new, L + new] (True = may look) that covers memory and new
-    tokens.
+    With a LeftMemory the caller passes the model a 4-D mask [B, 1, new, L + new] (True = may look) that
+    covers memory and new tokens; with a DeepMemory the mask is that of the tokens alone.
     """
     token = _MEMORY.set(memory)
     try:
@@ -64,7 +100,7 @@ def prepare(model: nn.Module) -> nn.Module:
         raise ValueError(
             f"{type(model).__name__} does not use transformers' attention interface (it stayed at "
             f"{model.config._attn_implementation!r}), so prompts in its layers would be ignored; "
-            "choose a Llama, Qwen or GPT-2 model"
+            "choose a Llama, Qwen, GPT-2, BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model"
         )
     return model
 
@@ -88,12 +124,26 @@ def attend(
     Returns:
       [B, n, H, k] and None (no weights are kept).
     """
-    memory = _MEMORY.get()
-    if memory is None:
+    observer, memory = _OBSERVER.get(), _MEMORY.get()
+    if observer is not None:
+        observer(module, query, key)
+    if isinstance(memory, DeepMemory) and module in memory.at:
+        return _beside_prompt(
+            memory.at[module], module, query, key, value, attention_mask, scaling, dropout, kwargs
+        )
+    if not isinstance(memory, LeftMemory):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
     left_keys, left_values = (t.to(query.dtype) for t in memory.layers[module.layer_idx])
+    if memory.grow:
+        grown = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)
+        memory.layers[module.layer_idx] = grown
+    if memory.prompt is not None and module in memory.prompt.at:
+        pairs = zip(memory.prompt.at[module], (left_keys, left_values), strict=True)
+        left_keys, left_values = (torch.cat([mine.to(query.dtype), left], 2) for mine, left in pairs)
+        missing = left_keys.shape[2] + query.shape[2] - attention_mask.shape[3]
+        attention_mask = pad(attention_mask, (missing, 0), value=True)
     batch, heads, new, width = query.shape
     groups, size = key.shape[1], heads // key.shape[1] * new
     grouped = (query * (scaling if scaling is not None else width**-0.5)).reshape(batch, groups, size, width)
@@ -107,9 +157,78 @@ def attend(
         weights = scores.softmax(-1)
     weights = weights.view(batch, groups, size, length + new)
     out = weights[..., :length] @ left_values + weights[..., length:] @ value
-    if memory.grow:
-        memory.layers[module.layer_idx] = (torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2))
     return out.view(batch, heads, new, width).transpose(1, 2).contiguous(), None
+
+
+def _beside_prompt(
+    prompt: tuple[Tensor, Tensor],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    others: dict[str, Any],
+) -> tuple[Tensor, None]:
+    """transformers' own attention over [prompt | keys]; every token may look at the prompt."""
+    beams, rest = divmod(len(query), len(prompt[0]))
+    if rest:
+        raise ValueError(f"{len(prompt[0])} prompts were given for {len(query)} rows; give one per row")
+    left_keys, left_values = (t.to(key.dtype).repeat_interleave(beams, 0) for t in prompt)
+    size = left_keys.shape[2]
+    if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", False):
+        raise ValueError(f"{type(module).__name__} got no mask, so its order would be lost beside a prompt")
+    if mask is not None:
+        mask = pad(mask, (size, 0), value=True if mask.dtype == torch.bool else 0.0)
+    if others.get("position_bias") is not None:  # T5: a prompt has no position
+        others = {**others, "position_bias": pad(others["position_bias"], (size, 0))}
+    keys, values = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)
+    return sdpa_attention_forward(
+        module, query, keys, values, mask, dropout, scaling, **{**others, "is_causal": False}
+    )
+
+
+@contextlib.contextmanager
+def recomputed_layers(model: nn.Module) -> Iterator[None]:
+    """Within this context a forward pass keeps each layer's input; the backward pass computes the rest anew.
+
+    A layer then sees the memory of its forward pass. Gradients are the same, memory is saved for time. Unlike
+    transformers' own switch it does not need training mode, which would turn the frozen model's dropout on.
+
+    Raises:
+      ValueError: a model without layers that can be recomputed, or a cache in a forward pass with gradients.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no layers that can be recomputed in the backward pass")
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()
+    before = [(config, config.use_cache) for config in configs if hasattr(config, "use_cache")]
+    for config, _ in before:
+        config.use_cache = False
+    for layer in layers:
+        layer.forward = functools.partial(_recomputed, layer.forward)
+    try:
+        yield
+    finally:
+        for config, use_cache in before:
+            config.use_cache = use_cache
+        for layer in layers:
+            del layer.forward  # back to that of its class
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    if any(isinstance(value, Cache) for value in (*args, *kwargs.values())):
+        raise ValueError("layers that are computed anew cannot fill a cache; pass use_cache=False")
+    contexts = functools.partial(_as_in_forward, _MEMORY.get())
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def _as_in_forward(memory: LeftMemory | DeepMemory | None) -> tuple[Any, Any]:
+    """Contexts of a layer's forward pass and of its recomputation."""
+    return contextlib.nullcontext(), left_memory(memory)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

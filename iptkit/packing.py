@@ -1,14 +1,15 @@
-"""How rows become one rectangle of tokens: prompt (and text) first, then all answers, each blind to the
+"""How rows become one rectangle of tokens: all before the answer first, then all answers, each blind to the
 others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from iptkit.layouts import SLOT, Ids
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class Packed:
     """B rows of S new tokens.
 
     Attributes:
-      ids: [B, S] token ids; the first n are placeholders for the prompt, answers come without their last
-        token (nothing follows it).
-      segments: [B, S] 0 = prompt and text, 1.. = answers, -1 = padding.
+      ids: [B, S] token ids; answers come without their last token (nothing follows it).
+      is_prompt: [B, S] bool, where a prompt vector stands in place of its id.
+      segments: [B, S] 0 = before the answer, 1.. = answers, -1 = padding.
       offsets: [B, S] position of each token counted from the first new one; every answer starts right after
         segment 0.
       visible: [B, S, S] bool, may token i look at token j.
@@ -29,6 +30,7 @@ class Packed:
     """
 
     ids: Tensor
+    is_prompt: Tensor
     segments: Tensor
     offsets: Tensor
     visible: Tensor
@@ -44,21 +46,24 @@ class Packed:
         return self.answer_tokens.shape[1]
 
 
-def pack(rows: Sequence[Any], prompt_length: int, with_text: bool, device: torch.device) -> Packed:
-    """Lay out `rows` (engine.Row) behind prompts of `prompt_length`; with_text: the text follows the prompt
-    here."""
-    sizes = [prompt_length + (len(r.text) if with_text else 0) + r.cost for r in rows]
-    size, num_answers = max(sizes), max(len(r.answers) for r in rows)
+def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.device) -> Packed:
+    """Lay out rows.
+
+    Args:
+      lines: B rows of token ids before the answer, SLOT for each prompt vector; at least one id each.
+      answers: the answers of each row, at least one, none of them empty.
+    """
+    sizes = [len(line) + sum(len(a) - 1 for a in of) for line, of in zip(lines, answers, strict=True)]
+    size, num_answers = max(sizes), max(map(len, answers))
     ids, segments, offsets, lengths = [], [], [], []
     heads: list[int] = []
     targets: list[tuple[int, int, int]] = []  # head, token, slot
-    for b, row in enumerate(rows):
-        start = prompt_length + (len(row.text) if with_text else 0)
-        line = [0] * prompt_length + (list(row.text) if with_text else [])
+    for b, (before, choices) in enumerate(zip(lines, answers, strict=True)):
+        start, line = len(before), list(before)
         segment, offset = [0] * start, list(range(start))
         first = len(heads)
         heads.append(b * size + start - 1)
-        for k, answer in enumerate(row.answers):
+        for k, answer in enumerate(choices):
             slot = b * num_answers + k
             targets.append((first, answer[0], slot))
             for t, token in enumerate(answer[:-1]):
@@ -71,13 +76,15 @@ def pack(rows: Sequence[Any], prompt_length: int, with_text: bool, device: torch
         ids.append(line + [0] * missing)
         segments.append(segment + [-1] * missing)
         offsets.append(offset + [0] * missing)
-        lengths.append([len(a) for a in row.answers] + [0] * (num_answers - len(row.answers)))
+        lengths.append([len(a) for a in choices] + [0] * (num_answers - len(choices)))
     seg = torch.tensor(segments, device=device)
     order = torch.arange(size, device=device)
     same = (seg[:, :, None] == seg[:, None, :]) | (seg[:, None, :] == 0)
     head, token, slot = (torch.tensor(column, device=device) for column in zip(*targets, strict=True))
+    numbers = torch.tensor(ids, device=device)
     return Packed(
-        torch.tensor(ids, device=device),
+        numbers.clamp(min=0),
+        numbers == SLOT,
         seg,
         torch.tensor(offsets, device=device),
         same & (order[:, None] >= order),

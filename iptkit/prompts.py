@@ -8,6 +8,7 @@ Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient P
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,42 @@ WORDS = "Answer with the right choice. Answer:"  # our own init text; also what 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt per row: `embeds` [B, n, d] float, vectors in the space of the model's input embeddings."""
+    """One prompt per row: what a source hands to the engine.
 
-    embeds: Tensor
+    Attributes:
+      embeds: [B, n, d] vectors in the space of the model's input embeddings, or None.
+      keys_values: [B, S, 2, h, n, k] a deep prompt at S attentions (see deep.py), or None.
+      head: [B, C, d + 1] weights and, last, biases of a classifier (see heads.py), or None.
+    """
+
+    embeds: Tensor | None = None
+    keys_values: Tensor | None = None
+    head: Tensor | None = None
 
     @property
     def length(self) -> int:
-        """n, positions the prompt takes."""
-        return self.embeds.shape[1]
+        """Positions that the prompt takes in a row; a deep prompt takes none."""
+        return 0 if self.embeds is None else self.embeds.shape[1]
+
+    def rows(self, index: Tensor) -> Prompt:
+        """The prompts of rows `index` [B']."""
+        return self._each(lambda t: t.index_select(0, index))
+
+    def detached(self) -> Prompt:
+        """The same numbers, cut off from what made them; they collect gradients where that trains."""
+        return self._each(lambda t: t.detach().requires_grad_(t.requires_grad))
+
+    def backward(self, leaf: Prompt) -> None:
+        """Send the gradients that `leaf` (from `detached`) has collected into what made the prompts."""
+        pairs = [(mine, theirs) for mine, theirs in zip(self._parts(), leaf._parts(), strict=True)]
+        pairs = [(m, t.grad) for m, t in pairs if t is not None and t.grad is not None]
+        torch.autograd.backward([m for m, _ in pairs], [grad for _, grad in pairs])
+
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.embeds, self.keys_values, self.head
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Prompt:
+        return Prompt(*(None if t is None else change(t) for t in self._parts()))
 
 
 class SoftPrompt(nn.Module):
@@ -86,7 +115,13 @@ def prompt_length(source: nn.Module) -> int:
 
 
 def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
-    """[n, d] embeddings of the last n tokens of `words`, repeated to the left until there are n.
+    """[n, d] embeddings of the last n tokens of `words`; see `word_tokens`."""
+    rows = backbone.embedding[word_tokens(backbone, prompt_length, words)]
+    return rows.detach().to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+
+
+def word_tokens(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
+    """[n] ids of the last n tokens of `words`, repeated to the left until there are n.
 
     Raises:
       ValueError: prompt_length < 1 or no token in `words`.
@@ -97,8 +132,7 @@ def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Te
             f"prompt_length={prompt_length} with words {words!r} ({len(ids)} tokens): both must be at least 1"
         )
     repeated = ids * -(-prompt_length // len(ids))
-    rows = backbone.embedding[torch.tensor(repeated[-prompt_length:], device=backbone.device)]
-    return rows.detach().to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+    return torch.tensor(repeated[-prompt_length:], device=backbone.device)
 
 
 def from_normal(backbone: Backbone, prompt_length: int, std: float, generator: torch.Generator) -> Tensor:

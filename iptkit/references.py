@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from iptkit import backbones, evaluate, prompts
+from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.engine import LAYOUTS, Engine
+from iptkit.heads import FixedHead
 from iptkit.prompts import FixedPrompt, Prompt
 from iptkit.tasks import Example, Task
 
@@ -70,6 +72,50 @@ def fine_tune(
     engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
     source = FixedPrompt(prompts.from_words(copy, len(words))[None])
     return Reference(evaluate.evaluate(engine, source, [task], limit=test_examples)[0], numbers, seconds)
+
+
+def fine_tune_encoder(
+    backbone: backbones.Backbone,
+    task: Task,
+    steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    test_examples: int,
+) -> Reference:
+    """Train a copy of an encoder, all weights and a linear head, on a task of classes or tags, and score it.
+
+    The head is that of heads.WithHead: on [CLS] for a sentence's class, on first sub-tokens for tags. It is
+    transformers' token classifier, where for a sentence only the first token carries a label.
+
+    Args: as for `fine_tune`.
+    """
+    from transformers import AutoModelForTokenClassification
+
+    copy = backbones.load(backbone.name, str(backbone.device), "float32")
+    engine, config = HeadEngine(copy), copy.model.config
+    rows = [engine.target_row(e) for e in task.train]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # the head's first weights
+        config.num_labels = rows[0].num_classes
+        model = AutoModelForTokenClassification.from_config(config).to(copy.device)
+    model.base_model.load_state_dict(copy.model.base_model.state_dict(), strict=False)
+    begun = time.time()
+    _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed)
+    seconds = time.time() - begun
+    numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model.requires_grad_(False).eval()
+    head = torch.cat([model.classifier.weight, model.classifier.bias[:, None]], 1)[None]
+    tuned = HeadEngine(replace(copy, model=model.base_model))
+    score = evaluate.evaluate(tuned, FixedHead(head), [task], limit=test_examples)[0]
+    return Reference(score, numbers, seconds)
+
+
+def _labelled(row: HeadRow) -> dict[str, list[int]]:
+    labels = [-100] * len(row.text)
+    for place, label in zip(row.positions, row.answers[0], strict=True):
+        labels[place] = label
+    return {"input_ids": list(row.text), "attention_mask": [1] * len(row.text), "labels": labels}
 
 
 def _with_peft(model: Any, config: Any) -> Any:

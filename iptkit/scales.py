@@ -11,8 +11,111 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from iptkit import paths
+from iptkit.ptuning import ENCODERS
+from iptkit.search import SearchConfig
 from iptkit.subspace import SubspaceConfig
 from iptkit.train import FitConfig
+
+
+@dataclass(frozen=True)
+class DiscreteConfig:
+    """Sizes of lesson 01 (discrete prompts).
+
+    Attributes:
+      tasks: classifications that are asked in several wordings.
+      test_examples: first so many of each test set, also of facts, >= 1.
+      shots: solved examples before a question (in-context learning), >= 1.
+      search_tasks: tasks for which prompt words are searched.
+      search: how to search.
+      relations: fact relations.
+    """
+
+    tasks: tuple[str, ...]
+    search_tasks: tuple[str, ...]
+    relations: tuple[str, ...]
+    test_examples: int = 40
+    shots: int = 4
+    search: SearchConfig = SearchConfig()
+
+    def __post_init__(self) -> None:
+        if self.test_examples < 1 or self.shots < 1:
+            given = f"{self.test_examples} and {self.shots}"
+            raise ValueError(f"DiscreteConfig needs test_examples >= 1 and shots >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class PTuningConfig:
+    """Sizes of lesson 03 (P-tuning).
+
+    Attributes:
+      tasks: classifications with wordings; relations: fact relations, asked by their bare subject.
+      layout, relation_layout: pieces of a layouts.Layout.
+      seeds: few-shot samples, >= 2 to see a spread.
+      fit: how to train; `rates` take the place of its lr.
+      rates, relation_rates: learning rate of each of ptuning.ENCODERS on tasks and on relations.
+      test_examples: first so many of each test set, >= 1.
+    """
+
+    tasks: tuple[str, ...]
+    relations: tuple[str, ...]
+    layout: tuple[int | str, ...]
+    relation_layout: tuple[int | str, ...]
+    seeds: tuple[int, ...]
+    fit: FitConfig
+    rates: dict[str, float]
+    relation_rates: dict[str, float]
+    test_examples: int = 24
+
+    def __post_init__(self) -> None:
+        for rates in (self.rates, self.relation_rates):
+            if set(rates) != set(ENCODERS):
+                raise ValueError(f"PTuningConfig.rates names {list(rates)}; give one for each of {ENCODERS}")
+        if len(self.seeds) < 2 or self.test_examples < 1:
+            given = f"{self.seeds} and {self.test_examples}"
+            raise ValueError(f"PTuningConfig needs at least 2 seeds and test_examples >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of lesson 04 (P-Tuning v2).
+
+    Attributes:
+      backbone, suite: an encoder, and a suite of sentences to classify and words to tag.
+      tasks: ids of the suite.
+      shared: those of them that MPT-2 trains one prompt for.
+      tuned: those of them that full fine-tuning is run on.
+      ablated: those of them that depth, length and form are varied on.
+      prompt_length, shallow_length: n of deep and of shallow prompts.
+      lengths: values of n for the figure.
+      fit: how to train; `rates` (by method, see deep_studies.METHODS) take the place of its lr.
+      full: train on all examples, not on a few.
+      std: spread of a deep prompt's start.
+      test_examples: first so many of each test set, >= 1.
+    """
+
+    backbone: str
+    suite: str
+    tasks: tuple[str, ...]
+    shared: tuple[str, ...]
+    tuned: tuple[str, ...]
+    ablated: tuple[str, ...]
+    prompt_length: int
+    shallow_length: int
+    lengths: tuple[int, ...]
+    fit: FitConfig
+    rates: dict[str, float]
+    full: bool = False
+    std: float = 0.5
+    test_examples: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("shared", "tuned", "ablated"):
+            unknown = set(getattr(self, name)) - set(self.tasks)
+            if unknown:
+                told = f"EncoderConfig.{name} names {', '.join(sorted(unknown))}"
+                raise ValueError(f"{told}, not among its tasks {', '.join(self.tasks)}")
+        if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths) < 1:
+            raise ValueError("EncoderConfig: prompt lengths and test_examples must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -31,6 +134,7 @@ class Scale:
       subspace: shape of the auto-encoder (`dims` take the place of its d_I).
       grid: tasks of the start x learning-rate figure.
       beside: task on which LoRA and fine-tuning stand beside prompt tuning.
+      discrete, ptuning, encoders: lessons 01, 03 and 04.
       fine_tuning_lr, lora_lr: their learning rates.
       context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
       dtype: for backbones.load.
@@ -52,6 +156,9 @@ class Scale:
     subspace: SubspaceConfig
     grid: tuple[str, ...]
     beside: str
+    discrete: DiscreteConfig
+    ptuning: PTuningConfig
+    encoders: EncoderConfig
     fine_tuning_lr: float = 5e-5
     lora_lr: float = 1e-3
     context_gib: float = 2.5
@@ -85,12 +192,27 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
         raise ValueError(
             f"scale {name!r} is unknown; choose one of {', '.join(known)} (parameter `scale` or IPTKIT_SCALE)"
         )
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in known[name].items() if k != "about"}
-    for key, kind in (
-        ("prompt", FitConfig),
-        ("msf", FitConfig),
-        ("ist", FitConfig),
-        ("subspace", SubspaceConfig),
-    ):
-        fields[key] = kind(**fields[key])
+    fields = {k: _built(k, v) for k, v in known[name].items() if k != "about"}
     return replace(Scale(name=name, **fields), **changes)
+
+
+def _built(key: str, value: Any) -> Any:
+    """A JSON value as the dataclass or tuple that it stands for."""
+    if isinstance(value, dict):
+        return CONFIGS[key](**{k: _built(k, v) for k, v in value.items()})
+    return tuple(value) if isinstance(value, list) else value
+
+
+CONFIGS = {
+    "prompt": FitConfig,
+    "msf": FitConfig,
+    "ist": FitConfig,
+    "subspace": SubspaceConfig,
+    "discrete": DiscreteConfig,
+    "search": SearchConfig,
+    "ptuning": PTuningConfig,
+    "encoders": EncoderConfig,
+    "fit": FitConfig,
+    "rates": dict,
+    "relation_rates": dict,
+}

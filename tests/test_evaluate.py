@@ -77,6 +77,24 @@ def test_mcc():
     assert METRICS["mcc"](["n"] * 3 + ["y"] * 3, examples) == -1.0
 
 
+def test_span_f1_counts_whole_spans_of_the_right_kind():
+    examples = [Example("a b c d", ("B-x I-x O B-y",)), Example("a b", ("B-x B-x",))]
+    assert evaluate.span_f1(["B-x I-x O B-y", "B-x B-x"], examples) == 1.0
+    assert evaluate.span_f1(["B-x O O B-y", "B-x B-x"], examples) == pytest.approx(3 / 4), "cut short"
+    assert evaluate.span_f1(["B-x I-x O B-x", "B-x I-x"], examples) == pytest.approx(2 * 1 / (4 + 3))
+    assert evaluate.span_f1(["O O O O", "O O"], examples) == 0.0
+    assert evaluate.span_f1(["I-x I-x O B-y", "B-x B-x"], examples) == pytest.approx(2 * 3 / (4 + 3)), (
+        "a span begins with B-"
+    )
+
+
+def test_tag_accuracy_counts_words():
+    examples = [Example("a b c", ("x y x",)), Example("a", ("y",))]
+    assert evaluate.tag_accuracy(["x x x", "y"], examples) == pytest.approx(3 / 4)
+    with pytest.raises(ValueError):
+        evaluate.tag_accuracy(["x x", "y"], examples)
+
+
 def test_every_metric_of_the_task_cards_exists():
     assert set(tasks.METRICS) <= set(METRICS)
 

@@ -354,7 +354,7 @@ def test_markdown_of_a_study_without_e_rel():
 
 # ---- benchmarks ----------------------------------------------------------------------------------
 def test_learning_rates_are_compared_on_dev_for_every_method(steps):
-    cells = learning_rates.measure(small(), 3.0)
+    cells = learning_rates.measure(small(), 3.0, ("prompt", "ist"))
     assert [(c["method"], c["tasks"]) for c in cells[::3]] == [
         ("prompt tuning", 8),
         ("IST", 8),

@@ -1,13 +1,15 @@
+import pytest
 import torch
 
-from iptkit.engine import Row
+from iptkit.layouts import LAYOUTS, SLOT, Layout
 from iptkit.packing import pack
 
-ROWS = [Row((11, 12), ((21, 22, 23), (24,))), Row((13,), ((25, 26),))]
+ANSWERS = [((21, 22, 23), (24,)), ((25, 26),)]
+CPU = torch.device("cpu")
 
 
 def test_answers_stand_side_by_side_behind_the_prompt():
-    packed = pack(ROWS, 2, False, torch.device("cpu"))
+    packed = pack([(SLOT, SLOT)] * 2, ANSWERS, CPU)
     assert packed.ids.tolist() == [[0, 0, 21, 22], [0, 0, 25, 0]], "the last token of an answer is never read"
     assert packed.segments.tolist() == [[0, 0, 1, 1], [0, 0, 1, -1]]
     assert packed.offsets.tolist() == [[0, 1, 2, 3], [0, 1, 2, 0]]
@@ -24,17 +26,53 @@ def test_answers_stand_side_by_side_behind_the_prompt():
     ]
 
 
-def test_with_text_the_prompt_comes_first():
-    packed = pack(ROWS, 1, True, torch.device("cpu"))
-    assert packed.ids.tolist() == [[0, 11, 12, 21, 22], [0, 13, 25, 0, 0]]
+def test_prompt_vectors_stand_where_the_line_has_slots():
+    packed = pack([(SLOT, 11, 12), (13, SLOT)], ANSWERS, CPU)
+    assert packed.is_prompt.nonzero().tolist() == [[0, 0], [1, 1]]
+    assert packed.ids.tolist() == [[0, 11, 12, 21, 22], [13, 0, 25, 0, 0]]
     assert packed.head_index.tolist() == [2, 3, 4, 6, 7]
 
 
 def test_every_answer_starts_at_the_same_position_and_is_blind_to_the_others():
-    row = Row((11,), ((21, 22, 23), (24, 25), (26, 27)))
-    packed = pack([row], 2, False, torch.device("cpu"))
+    packed = pack([(SLOT, SLOT)], [((21, 22, 23), (24, 25), (26, 27))], CPU)
     assert packed.segments.tolist() == [[0, 0, 1, 1, 2, 3]] and packed.offsets.tolist() == [
         [0, 1, 2, 3, 2, 2]
     ]
     seen = [[j for j in range(6) if packed.visible[0, i, j]] for i in range(6)]
     assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4], [0, 1, 5]]
+
+
+# ---- layouts -------------------------------------------------------------------------------------
+def words(text):
+    return tuple(map(ord, text))
+
+
+def test_what_stands_left_of_the_first_vector_is_kept_apart():
+    line = Layout(("ab", "{text}", 2, "c", 1)).line((7, 8), 3, words)
+    assert line == ((97, 98, 7, 8), (SLOT, SLOT, 99, SLOT))
+    assert Layout.of(LAYOUTS[0]).line((7, 8), 2, words) == ((7, 8), (SLOT, SLOT))
+    assert Layout.of(LAYOUTS[1]).line((7, 8), 2, words) == ((), (SLOT, SLOT, 7, 8))
+    assert Layout.of(LAYOUTS[0]).line((7, 8), 0, words) == ((), (7, 8))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "told"),
+    [
+        ((3, " It is"), "0 pieces '{text}'"),
+        (("{text}", 3, "{text}"), "2 pieces"),
+        (("{text}", " It is"), "give numbers"),
+        (("{text}", "{prompt}", 3), "give numbers"),
+        (("{text}", "{prompt}", "{prompt}"), "give numbers"),
+        (("{text}", 3, 0), "at least 1"),
+        (("{text}", 3, ""), "is empty"),
+    ],
+)
+def test_a_layout_that_cannot_be_used_says_why(pieces, told):
+    with pytest.raises(ValueError, match="for example") as error:
+        Layout(pieces)
+    assert told in str(error.value)
+
+
+def test_a_layout_has_places_for_its_own_number_of_vectors():
+    with pytest.raises(ValueError, match="the prompt has 4 vectors, but the layout .* has places for 3"):
+        Layout((1, "{text}", 2)).line((7,), 4, words)

@@ -31,3 +31,13 @@ def test_prompt_tuning_equals_peft():
     for name in ("loss", "gradient"):  # transformers takes the loss of float32 logits
         size = float(theirs[name].abs().max())
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5 * size)
+
+
+def test_an_encoder_is_fine_tuned_with_its_head():
+    encoder = backbones.load("tiny-encoder")
+    before = backbones.fingerprint(encoder.model)
+    task = tasks.load_task("tiny-mood", suite="tiny")
+    found = references.fine_tune_encoder(encoder, task, 3, 4, 1e-3, seed=0, test_examples=8)
+    weights = sum(p.numel() for n, p in encoder.model.named_parameters() if "pooler" not in n)
+    assert found.numbers == weights + 2 * 33 and 0 <= found.score <= 1
+    assert backbones.fingerprint(encoder.model) == before

@@ -70,7 +70,10 @@ def test_only_max_test_and_max_dev():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(name="core63"), "no suite is called 'core63'; there are: core36, tiny, or give the path"),
+        (
+            dict(name="core63"),
+            "no suite is called 'core63'; there are: core36, encoder9, tiny, tiny3, or give the path",
+        ),
         (dict(name="tiny", only=["tiny-moood"]), "no task 'tiny-moood'; did you mean tiny-mood"),
         (dict(name="tiny", max_test=0), "max_test is 0, allowed are integers from 1 on"),
         (dict(name="tiny", max_dev=-1), "max_dev is -1"),
@@ -81,7 +84,7 @@ def test_wrong_arguments(arguments, message):
         tasks.load_suite(**arguments)
 
 
-@pytest.mark.parametrize("suite", tasks.SUITES)
+@pytest.mark.parametrize("suite", tasks.SPLIT)
 def test_splits_keep_leakage_groups_together(suite):
     sides = tasks.split("random", suite)
     cards = {card.id: card for card in tasks.list_cards(suite)}
@@ -208,6 +211,34 @@ def test_core36_from_the_cached_archives():
             assert Counter(example.targets[0] for example in task.dev) == shots
         about = json.loads(pq.read_schema(pools.cache_file(card)).metadata[b"iptkit"])
         assert about["shots"] == shots and about["card"]["licence"] == card.licence
+
+
+@needs_downloads
+def test_encoder9_has_sentences_with_classes_and_words_with_tags():
+    few, full = (tasks.load_suite("encoder9", full=full) for full in (False, True))
+    assert Counter(task.category for task in few) == {"cls": 5, "tag": 4}
+    for task, whole in zip(few, full, strict=True):
+        assert len(whole.train) >= 400 > len(task.train) == 32 and whole.test == task.test
+        held_out = {e.input for e in (*whole.dev, *whole.test)}
+        assert not held_out & {e.input for e in whole.train} and whole.dev == task.dev
+        if task.category == "cls":
+            assert all("Choices" not in e.input and set(e.options) == set(task.labels) for e in task.test)
+        else:
+            assert all(len(e.tags) == len(e.input.split()) for e in (*whole.train, *task.test))
+            assert {tag for e in whole.train for tag in e.tags} <= set(task.labels)
+
+
+@needs_downloads
+def test_every_i_tag_goes_on_with_a_span_of_its_kind():
+    for task in tasks.load_suite("encoder9", only=["address-tags", "person-tags", "company-tags"], full=True):
+        for example in (*task.train, *task.test):
+            for before, tag in zip(("", *example.tags), example.tags, strict=False):
+                assert tag[0] == "B" or before[2:] == tag[2:], example.tags
+
+
+def test_a_suite_without_splits_says_so():
+    with pytest.raises(ValueError, match="'encoder9' has no splits, only core36 and tiny do"):
+        tasks.split("random", "encoder9")
 
 
 def test_examples_in_docstrings():

@@ -13,6 +13,9 @@ FILES = {
     "probablepeople-person": ("probablepeople", "name_data/labeled/person_labeled.xml"),
     "probablepeople-company": ("probablepeople", "name_data/labeled/company_labeled.xml"),
 }
+WORDS = {"address-tags": "usaddress-tagging"} | {
+    f"{kind}-tags": f"probablepeople-{kind}" for kind in ("person", "company")
+}
 TAGS = {
     "AddressNumber": "number",
     "AddressNumberPrefix": "number",
@@ -70,16 +73,30 @@ PART = re.compile(r"<(\w+)>([^<]*)</\1>")
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield text and target "tag: span; tag: span"; neighbours with the same tag form one span.
+    """Yield text and target.
 
-    Texts of a single part, which need no reading, and texts with tags outside TAGS are left out.
+    The target is "tag: span; tag: span" for the tasks of FILES, and for those of WORDS a tag per word (IOB2:
+    B-tag begins a span, I-tag goes on). Neighbours with the same tag form one span. Texts of a single part,
+    which need no reading, and texts with tags outside TAGS are left out.
     """
+    by_word = task_id in WORDS
+    for parts in _labelled(WORDS.get(task_id, task_id)):
+        groups = groupby(parts, key=lambda part: TAGS[part[0]])
+        spans = [(tag, " ".join(span for _, span in group)) for tag, group in groups]
+        target = _tags(spans) if by_word else "; ".join(f"{tag}: {span.rstrip(',;')}" for tag, span in spans)
+        yield {"text": " ".join(span for _, span in parts), "target": target}
+
+
+def _labelled(task_id: str) -> Iterator[list[tuple[str, str]]]:
+    """The (tag, span) parts of each text."""
     package, file = FILES[task_id]
     for entry in ENTRY.finditer(archives.read(package, file)[file].decode("utf-8")):
         parts = [(tag, html.unescape(span).strip()) for tag, span in PART.findall(entry[2])]
         if len(parts) > 1 and all(tag in TAGS and span for tag, span in parts):
-            spans = [
-                f"{tag}: {' '.join(span for _, span in group).rstrip(',;')}"
-                for tag, group in groupby(parts, key=lambda part: TAGS[part[0]])
-            ]
-            yield {"text": " ".join(span for _, span in parts), "target": "; ".join(spans)}
+            yield parts
+
+
+def _tags(spans: list[tuple[str, str]]) -> str:
+    """One tag per word, blanks in their names as underscores."""
+    named = [(tag.replace(" ", "_"), len(span.split())) for tag, span in spans]
+    return " ".join(f"{'I' if i else 'B'}-{tag}" for tag, size in named for i in range(size))

@@ -70,6 +70,7 @@ def rows(task_id: str) -> Iterator[dict]:
         "p3-commonsense-is-part-of": lambda: _concepts("is-part-of"),
         "p3-commonsense-is-property-of": lambda: _concepts("is-property-of"),
         "p3-oanc-pos": _parts_of_speech,
+        "pos-tags": _parts_of_speech,
         "p3-oanc-names": _names,
         "p3-oanc-adjectives": _sentence_adjectives,
     }[task_id]()

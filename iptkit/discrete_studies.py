@@ -1,0 +1,167 @@
+"""The measurements of lesson 01, each a step of a `Study`: wordings, in-context examples, search, facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iptkit import discrete, evaluate, prompts, search, store, tasks, wordings
+from iptkit.engine import LAYOUTS, Engine
+from iptkit.experiments import digest_of
+from iptkit.prompts import FixedPrompt
+from iptkit.tasks import Card, Example, Task
+from iptkit.train import Run
+from iptkit.wordings import Slots, Wording
+
+if TYPE_CHECKING:
+    from iptkit.experiments import Study
+
+Made = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def wordings_of(study: Study) -> store.Step:
+    """Every task asked in every wording, nothing trained.
+
+    Returns: a step whose values["rows"] hold task, wording (0, 1, ...), words (its template), accuracy,
+      calibrated (the same after contextual calibration) and chance.
+    """
+    config = study.scale.discrete
+    read = _load(study, config.tasks, study.seeds[0])
+    known = {task.id: wordings.of_task(task.id) for task, _ in read}
+
+    def make(_: Path) -> Made:
+        engine, rows = Engine(study.backbone, LAYOUTS[1]), []
+        for task, card in read:
+            for i, wording in enumerate(known[task.id]):
+                scored = accuracies(engine, wording, card, task.test)
+                about = {"task": task.id, "wording": i, "words": wording.template.words}
+                rows.append(about | scored | {"chance": 1 / len(task.labels)})
+        return {}, {"rows": rows}
+
+    return store.step("wordings", _key(study, read, known, discrete.CONTENT_FREE), make)
+
+
+def in_context(study: Study) -> store.Step:
+    """Every task in its first wording without and with solved examples before the question, all seeds.
+
+    Returns: a step whose values["rows"] hold task, shots, seed, accuracy and calibrated. Without examples
+      nothing depends on the seed, so there is one row.
+    """
+    config = study.scale.discrete
+    read = {seed: _load(study, config.tasks, seed) for seed in study.seeds}
+    known = {task: wordings.of_task(task)[0] for task in config.tasks}
+
+    def make(_: Path) -> Made:
+        engine, rows = Engine(study.backbone, LAYOUTS[1]), []
+        for seed, entries in read.items():
+            for task, card in entries:
+                solved = [(wordings.slots_of(card, e), e.targets[0]) for e in task.train[: config.shots]]
+                for shots in [[], solved] if seed == study.seeds[0] else [solved]:
+                    scored = accuracies(engine, known[task.id], card, task.test, shots)
+                    rows.append({"task": task.id, "shots": len(shots), "seed": seed} | scored)
+        return {}, {"rows": rows}
+
+    every = [entry for entries in read.values() for entry in entries]
+    return store.step("in-context", _key(study, every, known, config.shots, discrete.CONTENT_FREE), make)
+
+
+def token_search(study: Study) -> store.Step:
+    """Prompt words found by gradient for every search task and seed, beside those they started from.
+
+    Returns: a step with tensors["tokens"] [R, n], tensors["losses"] [steps, R]; values["rows"] hold task,
+      seed, start (score of the words it began with), found (score of those it ended with), words (as text)
+      and swaps.
+    """
+    config, n = study.scale.discrete, study.scale.prompt_length
+    read = [entry for seed in study.seeds for entry in _load(study, config.search_tasks, seed)]
+
+    def make(_: Path) -> Made:
+        runs = [Run(task, task.seed) for task, _ in read]
+        table = study.backbone.embedding
+        start = prompts.word_tokens(study.backbone, n).expand(len(runs), -1)
+        found = search.search(study.engine, start, runs, config.search, f"search, {len(runs)} runs")
+        both = FixedPrompt(torch.cat([table[start], table[found.tokens.to(table.device)]]))
+        scores = evaluate.evaluate(study.engine, both, [run.task for run in runs] * 2, label="test of search")
+        rows = [
+            {
+                "task": run.task.id,
+                "seed": run.seed,
+                "start": scores[i],
+                "found": scores[len(runs) + i],
+                "words": study.backbone.tokenizer.decode(found.tokens[i]),
+                "swaps": int(found.swaps[i]),
+            }
+            for i, run in enumerate(runs)
+        ]
+        return {"tokens": found.tokens, "losses": found.losses.float()}, {"rows": rows}
+
+    return store.step("token-search", _key(study, read, prompts.WORDS, n, config.search), make)
+
+
+def facts(study: Study) -> store.Step:
+    """Facts of every relation in every template, ranked among all objects of its test examples.
+
+    Returns: a step whose values["rows"] hold task, words (the template), P@1, P@10, objects (how many) and
+      facts (how many).
+    """
+    config = study.scale.discrete
+    read = _load(study, config.relations, study.seeds[0])
+    known = {task.id: wordings.of_relation(task.id) for task, _ in read}
+
+    def make(_: Path) -> Made:
+        engine, rows = Engine(study.backbone, LAYOUTS[1]), []
+        for task, card in read:
+            asked = [(wordings.slots_of(card, e), e.targets) for e in task.test]
+            objects = tuple(dict.fromkeys(e.targets[0] for e in task.test))
+            for template in known[task.id]:
+                found = discrete.recall(engine, template, asked, objects)
+                about = {
+                    "task": task.id,
+                    "words": template.words,
+                    "objects": len(objects),
+                    "facts": len(asked),
+                }
+                rows.append(about | {f"P@{k}": value for k, value in found.items()})
+        return {}, {"rows": rows}
+
+    return store.step("facts", _key(study, read, known), make)
+
+
+def accuracy_of(study: Study, wording: Wording, task_id: str) -> float:
+    """Test accuracy of one wording on a task, without calibration."""
+    ((task, card),) = _load(study, [task_id], study.seeds[0])
+    return accuracies(Engine(study.backbone, LAYOUTS[1]), wording, card, task.test)["accuracy"]
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+def _load(study: Study, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]]:
+    """Tasks by id with the few-shot sets of `seed`, each with its card."""
+    suite, limit = study.scale.suite, study.scale.discrete.test_examples
+    cards = {card.id: card for card in tasks.list_cards(suite)}
+    found = tasks.load_suite(suite, seed=seed, only=list(ids), max_test=limit)
+    return [(task, cards[task.id]) for task in found]
+
+
+def accuracies(
+    engine: Engine, wording: Wording, card: Card, examples: Sequence[Example], shots: Sequence = ()
+) -> dict[str, float]:
+    """Accuracy on examples as the label scores stand, and after contextual calibration."""
+    asked: list[tuple[Wording, Slots]] = [(wording, wordings.slots_of(card, e)) for e in examples]
+    scores = torch.stack(discrete.label_scores(engine, asked, shots, card.id))
+    (nothing,) = discrete.content_free(engine, [wording], shots)
+    both = {"accuracy": scores, "calibrated": discrete.calibrate(scores, nothing)}
+    return {name: accuracy(wording, found, examples) for name, found in both.items()}
+
+
+def accuracy(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> float:
+    """Share of examples whose right label has the highest of the scores [B, labels]."""
+    right = torch.tensor([wording.verbalizer.labels.index(e.targets[0]) for e in examples])
+    return float((scores.argmax(1) == right).double().mean())
+
+
+def _key(study: Study, read: Sequence[tuple[Task, Card]], *parts: Any) -> list[Any]:
+    return [*study.model_key(), digest_of([task for task, _ in read]), *parts]

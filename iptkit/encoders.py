@@ -1,0 +1,241 @@
+"""Frozen encoders (BERT and its kin) with prompts and small trained heads, many runs in one batch.
+
+P-Tuning v2 (Liu et al. 2022, arXiv 2110.07602), section 3.3, needs no words for labels: a linear head reads
+the class of a sentence from [CLS], of a word from its first sub-token, and start and end of an answer from
+every token.
+
+    token ids -> frozen encoder with the run's prompt -> states at some positions -> the run's head -> classes
+
+Prompt, head or both train; a head with an empty prompt is a linear probe. The engine has the same methods
+as engine.Engine, so `train.fit` and `evaluate` are the same too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from iptkit.backbones import Backbone
+from iptkit.deep import Site, memory_at
+from iptkit.examples import SpanExample, TaggedExample
+from iptkit.injection import left_memory, prepare
+from iptkit.layouts import SLOT
+from iptkit.prompts import Prompt
+from iptkit.tasks import Example
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """One example for an encoder.
+
+    Attributes:
+      text: token ids with their special tokens.
+      positions: where the head looks (in `text`).
+      answers: K candidate answers, each one class per position; for a span, K pairs of places in `positions`.
+      num_classes: classes of this row's task; a head may have room for more.
+      names: of the classes; empty for a span.
+      is_span: start and end are chosen among the positions.
+    """
+
+    text: tuple[int, ...]
+    positions: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    num_classes: int
+    names: tuple[str, ...] = ()
+    is_span: bool = False
+
+
+class HeadEngine:
+    """Scores rows (prompt, example) in one frozen encoder.
+
+    Args:
+      backbone: an encoder.
+      sites: where the deep prompts go (those of the source); () without deep prompts.
+      tokens_per_batch: about how many tokens run at once.
+    Raises:
+      ValueError: the backbone is no encoder, or bypasses the attention interface.
+    """
+
+    def __init__(self, backbone: Backbone, sites: Sequence[Site] = (), tokens_per_batch: int = 4096):
+        if backbone.kind != "encoder":
+            raise ValueError(
+                f"{backbone.name} is a {backbone.kind} model; a HeadEngine needs an encoder such as "
+                "'minilm-l6' (use engine.Engine for models that answer in words)"
+            )
+        prepare(backbone.model)
+        self.backbone, self.sites, self.tokens_per_batch = backbone, list(sites), tokens_per_batch
+        self._rows: dict[Example, HeadRow] = {}
+
+    # ---- words to rows ---------------------------------------------------------------------------
+    def target_row(self, example: Example, target: int = 0) -> HeadRow:
+        """The example with its right answer (training, loss)."""
+        return self._row(example, target)
+
+    def option_row(self, example: Example) -> HeadRow:
+        """The example with all its classes as candidate answers (scoring)."""
+        row = self._row(example)
+        every = tuple((k,) for k in range(row.num_classes))
+        return HeadRow(row.text, row.positions, every, row.num_classes, row.names)
+
+    def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
+        """Nothing to keep: in an encoder every token sees the prompt."""
+
+    def _row(self, example: Example, target: int = 0) -> HeadRow:
+        if isinstance(example, TaggedExample):
+            return self._tagged(example)
+        if isinstance(example, SpanExample):
+            return self._span(example)
+        if not example.options:
+            raise ValueError(
+                f"{example.input[:60]!r} has neither options nor tags, but a head chooses among classes"
+            )
+        ids = tuple(self.backbone.tokenizer(example.input).input_ids)
+        label = example.options.index(example.targets[target])
+        return HeadRow(ids, (0,), ((label,),), len(example.options), example.options)
+
+    def _tagged(self, example: TaggedExample) -> HeadRow:
+        """The head looks at each word's first sub-token; the others carry no label."""
+        coded = self.backbone.tokenizer(example.input.split(), is_split_into_words=True)
+        owners = coded.word_ids()
+        first = [owners.index(word) for word in range(len(example.tags)) if word in owners]
+        if len(first) < len(example.tags):
+            raise ValueError(f"{example.input[:60]!r}: a word of it has no token; leave such words out")
+        classes = tuple(example.labels.index(tag) for tag in example.tags)
+        return HeadRow(tuple(coded.input_ids), tuple(first), (classes,), len(example.labels), example.labels)
+
+    def _span(self, example: SpanExample) -> HeadRow:
+        """The head looks at every token of the passage: one score to start there, one to end there."""
+        coded = self.backbone.tokenizer(example.question, example.passage, return_offsets_mapping=True)
+        offsets, part = coded["offset_mapping"], coded.sequence_ids()
+        places = [i for i, owner in enumerate(part) if owner == 1]
+        stop = example.start + len(example.targets[0])
+        inside = [j for j, i in enumerate(places) if offsets[i][0] < stop and offsets[i][1] > example.start]
+        if not inside:
+            raise ValueError(f"the answer {example.targets[0]!r} of {example.question[:60]!r} has no token")
+        return HeadRow(
+            tuple(coded["input_ids"]), tuple(places), ((inside[0], inside[-1]),), 2, (), is_span=True
+        )
+
+    # ---- batches ---------------------------------------------------------------------------------
+    def batches(self, rows: Sequence[HeadRow], prompt_length: int) -> list[list[int]]:
+        """Index lists of rows of similar length, about equal in tokens, deterministic."""
+        sizes = [len(row.text) + prompt_length for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: (sizes[i], i))
+        share = sum(sizes) / max(1, ceil(sum(sizes) / self.tokens_per_batch))
+        out: list[list[int]] = []
+        filled = 0.0
+        for i in order:
+            if not out or filled + sizes[i] / 2 > share:
+                out.append([])
+                filled = 0.0
+            out[-1].append(i)
+            filled += sizes[i]
+        return out
+
+    # ---- scores ----------------------------------------------------------------------------------
+    def log_likelihoods(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:
+        """log p(answer | text, prompt) of every candidate answer of every row.
+
+        Args:
+          prompt: with a head, and embeds or keys_values or neither; gradients flow into all of them.
+        Returns:
+          ([B, K] log-probabilities summed over positions, -inf where a row has fewer than K answers;
+          [B, K] how many labels each sums over).
+        Raises: ValueError if a row does not fit the model's positions, or the prompt has no head.
+        """
+        logits, row_of = self._logits(prompt, rows)  # [M, C]
+        spans = [row.is_span for row in rows]
+        if any(spans) and not all(spans):
+            raise ValueError("rows of spans and of classes in one batch; train them in fits of their own")
+        if all(spans):
+            logs = _over_positions(logits, row_of, len(rows))
+        else:
+            logs = logits.log_softmax(-1)
+        size = max(len(row.answers) for row in rows)
+        where, column, slot, count = [], [], [], torch.zeros(len(rows) * size, dtype=torch.long)
+        start = 0
+        for b, row in enumerate(rows):
+            for k, answer in enumerate(row.answers):
+                pairs = zip(answer, (0, 1), strict=True) if row.is_span else enumerate(answer)
+                for place, label in pairs:
+                    where.append(start + place)
+                    column.append(label)
+                    slot.append(b * size + k)
+                count[b * size + k] = len(answer)
+            start += len(row.positions)
+        device = logs.device
+        chosen = logs[torch.tensor(where, device=device), torch.tensor(column, device=device)]
+        sums = logs.new_zeros(len(rows) * size).index_add(0, torch.tensor(slot, device=device), chosen)
+        count = count.to(device)
+        return sums.masked_fill(count == 0, -torch.inf).view(len(rows), -1), count.view(len(rows), -1)
+
+    @torch.no_grad()
+    def greedy(self, prompt: Prompt, rows: Sequence[HeadRow], max_tokens: Sequence[int]) -> list[str]:
+        """The likeliest class of every position, as words: the tags of a sentence.
+
+        Args:
+          max_tokens: not used; there are as many tags as words.
+        """
+        logits, row_of = self._logits(prompt, rows)
+        said: list[list[str]] = [[] for _ in rows]
+        for row, label in zip(row_of.tolist(), logits.argmax(-1).tolist(), strict=True):
+            said[row].append(rows[row].names[label])
+        return [" ".join(tags) for tags in said]
+
+    # ---- one forward -----------------------------------------------------------------------------
+    def _logits(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:
+        """Scores of the classes [M, C] at all positions, -inf for those a task has not; their rows [M]."""
+        if prompt.head is None:
+            raise ValueError("the prompt has no head to choose classes with; wrap its source in WithHead")
+        most, room = max(row.num_classes for row in rows), prompt.head.shape[1]
+        if most > room:
+            raise ValueError(
+                f"a task has {most} classes, the head room for {room}; give WithHead num_classes={most}"
+            )
+        device, n = self.backbone.device, prompt.length
+        states = self._states(prompt, rows)  # [B, S, d]
+        row_of = torch.tensor([b for b, row in enumerate(rows) for _ in row.positions], device=device)
+        place = torch.tensor([p + n * (p > 0) for row in rows for p in row.positions], device=device)
+        picked = states[row_of, place].to(prompt.head.dtype)  # [M, d]
+        head = prompt.head.index_select(0, row_of)
+        logits = torch.baddbmm(head[:, :, -1:], head[:, :, :-1], picked[:, :, None])[..., 0]
+        have = torch.tensor([row.num_classes for row in rows], device=device)[row_of]
+        beyond = torch.arange(logits.shape[1], device=device) >= have[:, None]
+        return logits.masked_fill(beyond, -torch.inf), row_of
+
+    def _states(self, prompt: Prompt, rows: Sequence[HeadRow]) -> Tensor:
+        """Last hidden states [B, S, d]; a shallow prompt stands right after the first token ([CLS])."""
+        n, limit = prompt.length, self.backbone.max_positions
+        lines = [(row.text[0], *[SLOT] * n, *row.text[1:]) for row in rows]
+        size = max(map(len, lines))
+        if size > limit:
+            raise ValueError(
+                f"prompt ({n}) + text take {size} positions, {self.backbone.name} has {limit}; shorten the "
+                "texts or the prompt"
+            )
+        pad = self.backbone.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[*line, *[pad] * (size - len(line))] for line in lines])
+        real = torch.arange(size) < torch.tensor([len(line) for line in lines])[:, None]
+        ids, real = ids.to(self.backbone.device), real.to(self.backbone.device)
+        given = {"attention_mask": real.long()}
+        if n:
+            words = self.backbone.embedding[ids.clamp(min=0)]
+            given["inputs_embeds"] = words.masked_scatter((ids == SLOT)[..., None], prompt.embeds.to(words))
+        else:
+            given["input_ids"] = ids
+        memory = None if prompt.keys_values is None else memory_at(self.sites, prompt.keys_values)
+        with left_memory(memory):
+            return self.backbone.model.base_model(**given).last_hidden_state
+
+
+def _over_positions(logits: Tensor, row_of: Tensor, count: int) -> Tensor:
+    """[M, 2] log-probabilities of starting and ending at each position, over the positions of its row."""
+    peak = logits.detach().new_full((count, 2), -torch.inf)
+    peak = peak.scatter_reduce(0, row_of[:, None].expand(-1, 2), logits[:, :2].detach(), "amax")
+    shifted = logits[:, :2] - peak[row_of]
+    total = shifted.new_zeros(count, 2).index_add(0, row_of, shifted.exp())
+    return shifted - total.log()[row_of]

@@ -1,0 +1,203 @@
+"""The data sets of the P-Tuning v2 paper from the model hub, with the settings of its authors.
+
+Parquet files only, through the library `datasets`, no loading scripts. What is where, and the prompt length
+and learning rate per data set, stands in data/hub.json. SRL (CoNLL05, CoNLL12) is not public in this form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iptkit import paths, superglue
+from iptkit.conll import check_iob2
+from iptkit.examples import Card, Example, SpanExample, TaggedExample, Task
+from iptkit.fewshot import make_task
+
+Record = Mapping[str, Any]
+BOOLEAN = ("BoolQ", "WiC", "WSC")  # their labels are 0 and 1 on the hub, false and true in SuperGLUE's files
+
+
+def names() -> tuple[str, ...]:
+    """Data sets that `load` knows."""
+    return tuple(name for name in _known() if name != "about")
+
+
+def settings(name: str, model: str = "roberta-large") -> dict[str, Any]:
+    """Prompt length, lr, batch and epochs of the authors' script for a data set and a model.
+
+    Raises: ValueError if they have none (lists those there are).
+    Example:
+      >>> settings("conll03")["prompt_length"]
+      11
+    """
+    of = _entry(name)["paper"]
+    if model not in of:
+        told = ", ".join(of) or "none"
+        raise ValueError(f"the authors have no script for {name} with {model!r}; there are: {told}")
+    return dict(of[model])
+
+
+def load(
+    name: str,
+    files: Mapping[str, str | Path] | None = None,
+    dev_share: float = 0.1,
+    labels: Sequence[str] = (),
+) -> Task:
+    """Read a data set: train, a part of it held out as dev to choose by, and its validation set as test.
+
+    As in the paper, whose SuperGLUE numbers are on the validation sets; but nothing is chosen on them here.
+
+    Args:
+      name: one of `names()`.
+      files: Parquet files of your own, {"train": ..., "validation": ...}, in place of the hub's.
+      dev_share: of the training examples, above 0 and below 1; every 1 / dev_share-th one.
+      labels: names of the tags where the data set stores bare numbers.
+    Raises:
+      ValueError: unknown name, a wrong dev_share, a field that is missing, bare numbers without `labels`.
+      FileNotFoundError: neither on the hub nor given.
+    """
+    entry = _entry(name)
+    if not 0 < dev_share < 1:
+        raise ValueError(f"dev_share is {dev_share}; give a number above 0 and below 1")
+    read = {part: _records(name, entry, part, files) for part in ("train", "validation")}
+    tags = tuple(labels) or _tag_names(entry, read["train"])
+    made = {part: _examples(name, entry, rows, tags) for part, rows in read.items()}
+    step = round(1 / dev_share)
+    dev, train = made["train"][::step], [e for i, e in enumerate(made["train"]) if i % step]
+    kinds = {"tags": "tag", "entities": "tag", "span": "qa"}
+    options = made["train"][0].options
+    card = Card(
+        id=f"hub-{name}",
+        title=f"{name} from the model hub",
+        category=kinds.get(entry["kind"], "mcqa" if name == "copa" else "cls"),
+        metric="span_f1" if entry["kind"] in ("tags", "entities") else METRIC[entry["kind"]],
+        group=f"hub-{name}",
+        source=entry["id"],
+        licence="see its page on the hub",
+        about=f"{entry['id']}, as on the hub.",
+        labels=tags or (() if name == "copa" else options),
+    )
+    if entry["kind"] == "entities" and not labels:
+        found = {tag for rows in made.values() for e in rows for tag in e.targets[0].split()}
+        card = Card(**{**vars(card), "labels": tuple(sorted(found))})
+    parts = {"train": tuple(train), "train_new": (), "dev": tuple(dev), "test": tuple(made["validation"])}
+    return make_task(card, 0, parts)
+
+
+METRIC = {"superglue": "accuracy", "span": "token_f1"}
+
+
+# ---- records -------------------------------------------------------------------------------------
+def _records(name: str, entry: Record, part: str, files: Mapping[str, str | Path] | None) -> Any:
+    import datasets
+
+    if files is not None:
+        if part not in files or not Path(files[part]).is_file():
+            raise FileNotFoundError(f"{name} needs a Parquet file {part!r}; given: {dict(files)}")
+        return datasets.load_dataset("parquet", data_files={part: str(files[part])}, split=part)
+    try:
+        return datasets.load_dataset(entry["id"], entry["config"], split=part, revision=entry.get("revision"))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{name} ({entry['id']}) is not to be had from the model hub ({str(error).splitlines()[0]}); "
+            'give Parquet files: files={"train": ..., "validation": ...}'
+        ) from error
+
+
+def _examples(name: str, entry: Record, rows: Any, tags: tuple[str, ...]) -> list[Example]:
+    make = MAKERS[entry["kind"]]
+    out = []
+    for number, record in enumerate(rows):
+        try:
+            out += make(record, entry, tags)
+        except (KeyError, TypeError, IndexError) as error:
+            there = ", ".join(record)
+            told = f"{name}, record {number}: {error!r}; its fields are: {there}"
+            raise ValueError(
+                f"{told}. Change the entry in data/hub.json if the data set has changed"
+            ) from error
+    return out
+
+
+def _superglue(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
+    """The hub's flat fields as SuperGLUE's own."""
+    name, fields = entry["name"], dict(record)
+    if name in BOOLEAN:
+        fields["label"] = bool(fields["label"])
+    elif name == "CB":
+        fields["label"] = ("entailment", "contradiction", "neutral")[fields["label"]]
+    elif name == "RTE":
+        fields["label"] = ("entailment", "not_entailment")[fields["label"]]
+    if name == "WSC":
+        fields["target"] = {key: fields[key] for key in ("span1_text", "span2_text")}
+    if name == "MultiRC":
+        answer = {"text": fields["answer"], "label": fields["label"]}
+        question = {"question": fields["question"], "answers": [answer]}
+        fields = {"passage": {"text": fields["paragraph"], "questions": [question]}}
+    return list(superglue.NAMES[name](fields))
+
+
+def _tags(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
+    given = [tags[i] for i in record[entry["tags"]]]
+    return [_tagged(record["tokens"], given, tags)]
+
+
+def _entities(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
+    """Spans {start, end, type} over the tokens, as IOB2 tags."""
+    given = ["O"] * len(record["tokens"])
+    for span in record["entities"]:
+        for i in range(span["start"], span["end"]):
+            given[i] = f"{'B' if i == span['start'] else 'I'}-{span['type']}"
+    return [_tagged(record["tokens"], given, tags)]
+
+
+def _tagged(tokens: Sequence[str], given: Sequence[str], tags: tuple[str, ...]) -> TaggedExample:
+    words = [word.replace(" ", "_") or "_" for word in tokens]  # a word is what stands between blanks
+    check_iob2(given, " ".join(words)[:60])
+    return TaggedExample(" ".join(words), (" ".join(given),), (), tags)
+
+
+def _span(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
+    """Questions with an answer in their passage (those of SQuAD 2.0 without one are left out)."""
+    answers = record["answers"]
+    if not answers["text"]:
+        return []
+    start = answers["answer_start"][0]  # of the first text
+    both = f"{record['context']}\nQuestion: {record['question']}"
+    targets = tuple(dict.fromkeys(answers["text"]))
+    return [SpanExample(both, targets, (), record["question"], record["context"], start)]
+
+
+MAKERS: dict[str, Callable[[Record, Record, tuple[str, ...]], list[Example]]] = {
+    "superglue": _superglue,
+    "tags": _tags,
+    "entities": _entities,
+    "span": _span,
+}
+
+
+def _tag_names(entry: Record, rows: Any) -> tuple[str, ...]:
+    """Names of the tags, from the data set's own description."""
+    if entry["kind"] != "tags":
+        return ()
+    feature = getattr(rows.features.get(entry["tags"]), "feature", None)
+    if not getattr(feature, "names", None):
+        raise ValueError(
+            f"{entry['id']} stores its tags as bare numbers; give their names in order: "
+            "labels=('O', 'B-...', ...), as in the data set's label.json"
+        )
+    return tuple(feature.names)
+
+
+def _entry(name: str) -> Record:
+    known = _known()
+    if name not in names():
+        raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(names())}")
+    return known[name]
+
+
+def _known() -> dict[str, Any]:
+    return json.loads((paths.data_dir() / "hub.json").read_text(encoding="utf-8"))

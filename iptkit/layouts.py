@@ -1,0 +1,86 @@
+"""Where prompt vectors, the text and fixed words stand in a row; the answer always comes last.
+
+Prompt tuning puts all vectors at one place. P-tuning (Liu et al. 2021, arXiv 2103.10385, section 3) spreads
+them and mixes them with words, which it calls anchors: (3, "{text}", 3, " It is").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+TEXT, PROMPT = "{text}", "{prompt}"
+SLOT = -1  # stands in a line of token ids for the next prompt vector
+LAYOUTS = ("text-prompt-answer", "prompt-text-answer")
+_NAMED = {LAYOUTS[0]: (TEXT, PROMPT), LAYOUTS[1]: (PROMPT, TEXT)}
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The pieces of a row before its answer.
+
+    Args:
+      pieces: numbers of prompt vectors (>= 1), or PROMPT once for all of them; TEXT once; words.
+    Raises:
+      ValueError: TEXT is missing or comes twice, there is no place for a prompt, a number is below 1, or
+        numbers stand beside PROMPT.
+    """
+
+    pieces: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        numbers = [p for p in self.pieces if isinstance(p, int)]
+        told = ""
+        if self.pieces.count(TEXT) != 1:
+            told = f"it has {self.pieces.count(TEXT)} pieces {TEXT!r}; give one"
+        elif self.pieces.count(PROMPT) + bool(numbers) != 1:
+            told = f"give numbers of prompt vectors, or {PROMPT!r} once for all of them"
+        elif any(n < 1 for n in numbers):
+            told = "every number of prompt vectors must be at least 1"
+        elif "" in self.pieces:
+            told = "one of its pieces is empty; leave it out"
+        if told:
+            raise ValueError(f"layout {self.pieces}: {told}; for example (3, {TEXT!r}, 3, ' It is')")
+
+    @classmethod
+    def of(cls, given: str | tuple[int | str, ...]) -> Layout:
+        """A layout by name (one of LAYOUTS) or by its pieces.
+
+        Raises: ValueError for an unknown name or unusable pieces.
+        """
+        if isinstance(given, str):
+            if given not in _NAMED:
+                raise ValueError(f"layout {given!r} is unknown; choose one of {LAYOUTS} or give its pieces")
+            return cls(_NAMED[given])
+        return cls(tuple(given))
+
+    @property
+    def prompt_length(self) -> int | None:
+        """n, where the layout fixes it."""
+        return sum(p for p in self.pieces if isinstance(p, int)) or None
+
+    def line(self, text: Ids, prompt_length: int, tokens: Callable[[str], Ids]) -> tuple[Ids, Ids]:
+        """A row before its answer, in two parts: what stands left of the first prompt vector, and the rest.
+
+        Nothing to the left of the first vector ever changes, so its keys and values can be kept.
+
+        Args:
+          text: token ids of the text.
+          prompt_length: n, 0 for none (then all is in the second part).
+          tokens: gives the ids of fixed words.
+        Raises: ValueError if the layout has places for another number of vectors.
+        """
+        fixed = self.prompt_length
+        if fixed is not None and fixed != prompt_length:
+            raise ValueError(
+                f"the prompt has {prompt_length} vectors, but the layout {self.pieces} has places for {fixed}"
+            )
+        whole: list[int] = []
+        for piece in self.pieces:
+            if isinstance(piece, int) or piece == PROMPT:
+                whole += [SLOT] * (piece if isinstance(piece, int) else prompt_length)
+            else:
+                whole += text if piece == TEXT else tokens(piece)
+        first = whole.index(SLOT) if prompt_length else 0
+        return tuple(whole[:first]), tuple(whole[first:])

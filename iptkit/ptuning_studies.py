@@ -1,0 +1,179 @@
+"""The measurements of lesson 03, each a step of a `Study`: P-tuning's encoders beside the best words."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iptkit import discrete, discrete_studies, evaluate, prompts, ptuning, store, tasks, wordings
+from iptkit.engine import LAYOUTS, Engine
+from iptkit.experiments import digest_of
+from iptkit.layouts import Layout
+from iptkit.prompts import FixedPrompt
+from iptkit.ptuning import EncodedPrompt
+from iptkit.tasks import Card, Task
+from iptkit.train import Fit, FitConfig, Run, fit
+
+if TYPE_CHECKING:
+    from iptkit.experiments import Study
+
+Made = tuple[dict[str, Tensor], dict[str, Any]]
+GROUPS = ("tasks", "relations")
+WORDS = "best words"  # the method that trains nothing and chooses a wording on dev
+
+
+def compared(study: Study) -> list[dict[str, Any]]:
+    """All of the lesson: each encoder and the best words, on all tasks, relations and seeds.
+
+    Returns: rows with group ("tasks" or "relations"), task, seed, method (an encoder or WORDS), score,
+      numbers (that one run trains) and seconds (of its step, divided by the runs in it).
+    """
+    rows = []
+    for group in GROUPS:
+        for seed in study.scale.ptuning.seeds:
+            steps = [best_words(study, group, seed)]
+            steps += [encoded(study, encoder, group, seed) for encoder in ptuning.ENCODERS]
+            for step in steps:
+                share = step.seconds / len(step.values["rows"])
+                rows += [row | {"group": group, "seconds": share} for row in step.values["rows"]]
+    return rows
+
+
+def encoded(study: Study, encoder: str, group: str, seed: int) -> store.Step:
+    """P-tuning of all tasks of a group with one encoder and seed.
+
+    Returns: a step with tensors["P"] [T, n, d] (the encoder is dropped), tensors["losses"] [steps, T] and
+      values["rows"].
+    """
+    config = study.scale.ptuning
+    read, rate = _load(study, group, seed), rate_of(study, encoder, group)
+
+    def make(checkpoint: Path) -> Made:
+        trained = train(study, encoder, group, seed, (rate,), config.fit, checkpoint)
+        kept, on = trained.source.without_encoder(), [run.task for run in trained.runs]
+        label = f"test of P-tuning, {encoder}, {group}, seed {seed}"
+        scores = evaluate.evaluate(trained.engine, kept, on, label=label)
+        numbers = ptuning.num_parameters(kept.P.shape[1], study.backbone.width, encoder)
+        rows = _rows(read, scores, encoder, seed, numbers)
+        return {"P": kept.P, "losses": trained.fit.losses.float()}, {"rows": rows}
+
+    key = _key(study, read, encoder, _layout(study, group), config.fit, rate, prompts.WORDS)
+    return store.step(f"ptuning-{encoder}-{group}-{seed}", key, make)
+
+
+def rate_of(study: Study, encoder: str, group: str) -> float:
+    """The learning rate of an encoder on a group."""
+    config = study.scale.ptuning
+    return (config.rates if group == "tasks" else config.relation_rates)[encoder]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training of all tasks of a group: `runs` and the source's rows are rates x tasks."""
+
+    engine: Engine
+    source: EncodedPrompt
+    runs: list[Run]
+    fit: Fit
+
+
+def train(
+    study: Study,
+    encoder: str,
+    group: str,
+    seed: int,
+    rates: Sequence[float],
+    config: FitConfig,
+    checkpoint: Path | None = None,
+) -> Trained:
+    """P-tuning of all tasks of a group at every rate, in one fit."""
+    engine = _engine(study, _layout(study, group))
+    runs = [Run(task, seed, lr=lr) for lr in rates for task, _ in _load(study, group, seed)]
+    start = prompts.from_words(study.backbone, Layout.of(engine.layout).prompt_length)
+    generator = torch.Generator().manual_seed(seed)
+    source = EncodedPrompt(start.expand(len(runs), -1, -1), encoder, generator).to(study.backbone.device)
+    label = f"P-tuning, {encoder}, {group}, seed {seed}"
+    return Trained(engine, source, runs, fit(engine, source, runs, config, checkpoint, label))
+
+
+def best_words(study: Study, group: str, seed: int) -> store.Step:
+    """For every task the wording that is best on dev, scored on test; nothing is trained."""
+    read = _load(study, group, seed, bare=False)
+    known = {task.id: _wordings(task.id, group) for task, _ in read}
+
+    def make(_: Path) -> Made:
+        engine, scores = Engine(study.backbone, LAYOUTS[1]), []
+        for task, card in read:
+            short = replace(task, dev=task.dev[: study.scale.ptuning.fit.dev_examples])
+            tried = _scores(engine, known[task.id], short, card, group, "dev")
+            best = known[task.id][tried.index(max(tried))]
+            scores += _scores(engine, [best], short, card, group, "test")
+        return {}, {"rows": _rows(read, scores, WORDS, seed, 0)}
+
+    return store.step(
+        f"best-words-{group}-{seed}", _key(study, read, known, study.scale.ptuning.fit.dev_examples), make
+    )
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+@functools.cache
+def _engine(study: Study, layout: tuple[int | str, ...]) -> Engine:
+    """One for all encoders and seeds, so that a text is read once."""
+    return Engine(study.backbone, layout)
+
+
+def _layout(study: Study, group: str) -> tuple[int | str, ...]:
+    config = study.scale.ptuning
+    return config.layout if group == "tasks" else config.relation_layout
+
+
+def _wordings(task_id: str, group: str) -> list:
+    return wordings.of_task(task_id) if group == "tasks" else wordings.of_relation(task_id)
+
+
+def _scores(
+    engine: Engine, asked: Sequence[Any], task: Task, card: Card, group: str, part: str
+) -> list[float]:
+    """Score of each wording on "dev" or "test"."""
+    if group == "relations":
+        nothing = FixedPrompt(engine.backbone.embedding[:0].expand(len(asked), -1, -1))  # [R, 0, d]
+        worded = [wordings.in_words(task, card, template) for template in asked]
+        return evaluate.evaluate(engine, nothing, worded, part, label=f"{task.id} in words")
+    examples = getattr(task, part)
+    slots = [wordings.slots_of(card, e) for e in examples]
+    found = discrete.label_scores(engine, [(w, s) for w in asked for s in slots], label=f"{task.id} in words")
+    by_wording = torch.stack(found).unflatten(0, (len(asked), -1))
+    pairs = zip(asked, by_wording, strict=True)
+    return [discrete_studies.accuracy(wording, scores, examples) for wording, scores in pairs]
+
+
+def _load(study: Study, group: str, seed: int, bare: bool = True) -> list[tuple[Task, Card]]:
+    """The tasks of a group with their cards; classifications by accuracy, relations as bare subjects."""
+    config, suite = study.scale.ptuning, study.scale.suite
+    cards = {card.id: card for card in tasks.list_cards(suite)}
+    found = tasks.load_suite(suite, seed, getattr(config, group), config.test_examples)
+    read = [(task, cards[task.id]) for task in found]
+    if group == "tasks":  # words are compared by accuracy, so all are
+        read = [(replace(task, metric="accuracy"), card) for task, card in read]
+    if group == "relations" and bare:
+        read = [(wordings.subjects(task, card), card) for task, card in read]
+    return read
+
+
+def _rows(
+    read: Sequence[tuple[Task, Card]], scores: Sequence[float], method: str, seed: int, numbers: int
+) -> list[dict[str, Any]]:
+    return [
+        {"task": task.id, "seed": seed, "method": method, "score": score, "numbers": numbers}
+        for (task, _), score in zip(read, scores, strict=True)
+    ]
+
+
+def _key(study: Study, read: Sequence[tuple[Task, Card]], *parts: Any) -> list[Any]:
+    return [*study.model_key(), digest_of([task for task, _ in read]), *parts]

@@ -1,0 +1,311 @@
+import families
+import pytest
+import torch
+from families import CAUSAL, ENCODERS, MAKERS, SEQ2SEQ, SITES, batch, model, output
+from stock import MIXED_EXAMPLES, backbone
+from transformers import AlbertConfig, AlbertModel, DynamicCache, MPNetConfig, MPNetModel
+
+from iptkit import deep, injection, tasks, train
+from iptkit.deep import DeepPrompt, choose, find_sites
+from iptkit.engine import Engine
+from iptkit.injection import left_memory
+
+ALL = list(MAKERS)
+
+
+def prompt(name, runs=2, length=3, std=1.0, seed=0, **options):
+    generator = torch.Generator().manual_seed(seed)
+    made = DeepPrompt(runs, find_sites(model(name)), length, generator, std=std, **options).double()
+    with torch.no_grad():
+        made.P += torch.randn(made.P.shape, generator=generator, dtype=torch.float64) * std  # runs differ
+    return made
+
+
+def said(name, source, inputs, runs=(0, 1)):
+    with left_memory(deep.memory_at(source.sites, source(torch.tensor(runs)).keys_values)):
+        return output(name, inputs)
+
+
+def number(out):
+    return (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum()
+
+
+# ---- sites -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ALL)
+def test_every_attention_is_found(name):
+    sites = find_sites(model(name))
+    assert len(sites) == SITES[name] and len({site.module for site in sites}) == SITES[name]
+    kinds = {"decoder"} if name in CAUSAL else {"encoder"} if name in ENCODERS else set(deep.PARTS)
+    assert {site.part for site in sites} == kinds
+    for part in kinds:
+        layers = [site.layer for site in sites if site.part == part]
+        assert layers == list(range(len(layers)))
+    assert sites[0].num_kv_heads == (1 if name == "llama" else 2) and sites[0].head_width == 8
+
+
+def test_models_whose_layers_cannot_have_prompts_are_refused():
+    small = {**families.SMALL, "intermediate_size": 24}
+    with pytest.raises(ValueError, match="share one attention"):
+        find_sites(AlbertModel(AlbertConfig(**small, embedding_size=8)).eval())
+    with pytest.raises(ValueError, match="does not use transformers' attention interface"):
+        find_sites(MPNetModel(MPNetConfig(**small)).eval())
+
+
+def test_sites_are_chosen_by_layer_and_part():
+    sites = find_sites(model("bart"))
+    assert [(s.part, s.layer) for s in choose(sites, [-1], ("encoder", "cross"))] == [
+        ("encoder", 1),
+        ("cross", 2),
+    ]
+    assert choose(sites) == sites and len(choose(sites, [0])) == 3
+    with pytest.raises(ValueError, match="layer 2 does not exist: the encoder has 2, from 0 to 1"):
+        choose(sites, [2])
+    with pytest.raises(ValueError, match="part 'middle' is unknown"):
+        choose(sites, None, ("middle",))
+    with pytest.raises(ValueError, match="no layer was named"):
+        choose(sites, [])
+    with pytest.raises(ValueError, match="no attention of the parts cross; it has: encoder"):
+        choose(find_sites(model("bert")), None, ("cross",))
+
+
+# ---- what a prompt does ----------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ALL)
+def test_every_entry_trains_and_the_output_changes(name):
+    source, inputs = prompt(name), batch(name)
+    out = said(name, source, inputs)
+    assert not torch.allclose(out, output(name, inputs))
+    number(out).backward()
+    by_entry = source.P.grad.view(2, 3, SITES[name], 2, -1)
+    assert (by_entry != 0).all(), "PEFT's prefix for T5 and BART leaves half of its entries without gradient"
+    assert all(p.grad is None for p in model(name).parameters())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_row_has_its_own_prompt(name):
+    source, inputs = prompt(name), batch(name)
+    together = said(name, source, inputs)
+    alone = []
+    for row in range(2):
+        one = {key: value[row : row + 1] for key, value in inputs.items()}
+        alone.append(said(name, source, one, runs=(row,)))
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_padding_changes_nothing(name):
+    source, inputs = prompt(name), batch(name)
+    short = {key: value[1:] for key, value in inputs.items()}
+    for key in ("input_ids", "attention_mask"):
+        short[key] = short[key][:, :4]
+    found = said(name, source, inputs)
+    assert torch.allclose(found[-len(said(name, source, short, (1,))) :], said(name, source, short, (1,)))
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama"])
+def test_it_equals_a_cache_that_holds_the_prompt(name):
+    """Where transformers can take keys and values as a cache, with the text's positions from 0."""
+    source, inputs = prompt(name), batch(name)
+    keys_values = source(torch.tensor([0, 1])).keys_values
+    cache = DynamicCache([(both[:, 0], both[:, 1]) for both in keys_values.unbind(1)])
+    size = inputs["input_ids"].shape[1]
+    start = 2 if name == "roberta" else 0
+    by_cache = dict(inputs) | {
+        "past_key_values": cache,
+        "attention_mask": torch.cat([torch.ones(2, 3, dtype=torch.long), inputs["attention_mask"]], 1),
+        "position_ids": torch.arange(start, start + size).expand(2, -1),
+    }
+    out = model(name)(**by_cache)
+    states = out.logits if name in CAUSAL else out.last_hidden_state
+    inputs["position_ids"] = by_cache["position_ids"]
+    expected = states[inputs["attention_mask"].bool()]
+    torch.testing.assert_close(said(name, source, inputs), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_recomputed_layers_give_the_same_gradients(name):
+    source, inputs = prompt(name), batch(name)
+    number(said(name, source, inputs)).backward()
+    expected, source.P.grad = source.P.grad, None
+    calls = []
+    count = injection.observe(lambda module, *_: calls.append(module))
+    with injection.recomputed_layers(model(name)), count:
+        out = said(name, source, inputs)
+        calls.clear()
+        number(out).backward()
+    assert len(calls) == SITES[name], "every attention was computed anew"
+    torch.testing.assert_close(source.P.grad, expected)
+
+
+def test_recomputed_layers_cannot_fill_a_cache():
+    source, inputs = prompt("gpt2"), batch("gpt2")
+    with injection.recomputed_layers(model("gpt2")), pytest.raises(ValueError, match="pass use_cache=False"):
+        said("gpt2", source, inputs | {"use_cache": True})
+    with pytest.raises(ValueError, match="has no layers that can be recomputed"):
+        with injection.recomputed_layers(torch.nn.Linear(1, 1)):
+            pass
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *SEQ2SEQ])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_generation_is_the_same_with_and_without_a_cache(name, beams):
+    source, inputs = prompt(name), batch(name, (5, 5))
+    inputs.pop("decoder_input_ids", None)
+    options = {"max_new_tokens": 6, "num_beams": beams, "do_sample": False, "pad_token_id": 0}
+    said_so = []
+    for use_cache in (True, False):
+        made = deep.memory_at(source.sites, source(torch.tensor([0, 1])).keys_values)
+        with left_memory(made), torch.no_grad():
+            said_so.append(model(name).generate(**inputs, **options, use_cache=use_cache))
+    assert torch.equal(*said_so)
+    with torch.no_grad():
+        plain = model(name).generate(**inputs, **options)
+    assert plain.shape != said_so[0].shape or not torch.equal(plain, said_so[0])
+
+
+def test_layers_left_out_are_as_if_they_had_no_prompt():
+    source, inputs = prompt("bert"), batch("bert")
+    made = source(torch.tensor([0, 1])).keys_values
+    sites = find_sites(model("bert"))
+    with left_memory(deep.memory_at(choose(sites, [1]), made[:, 1:])):
+        upper = output("bert", inputs)
+    with left_memory(deep.memory_at(sites, made)):
+        both = output("bert", inputs)
+    assert not torch.allclose(upper, both) and not torch.allclose(upper, output("bert", inputs))
+
+
+def test_a_wrong_number_of_prompts_is_refused():
+    source, inputs = prompt("bert", runs=3), batch("bert")
+    with pytest.raises(ValueError, match="3 prompts were given for 2 rows"):
+        said("bert", source, inputs, (0, 1, 2))
+
+
+# ---- the source ------------------------------------------------------------------------------------
+def test_numbers_of_the_papers_code():
+    assert deep.num_parameters(20, 24, 1024) == 983_040
+    assert deep.num_parameters(128, 24, 1024) == 6_291_456
+    assert deep.num_parameters(20, 24, 1024, "mlp") == 25_760_256
+
+
+@pytest.mark.parametrize("form", deep.FORMS)
+def test_a_built_prompt_has_that_many_numbers(form):
+    source = prompt("bert", runs=1, form=form, width=16, inner=7)
+    count = sum(p.numel() for p in source.parameters())
+    assert count == deep.num_parameters(3, 2, 16, form, inner=7)
+
+
+def test_without_its_mlp_the_prompt_is_the_same():
+    source = prompt("bart", form="mlp", width=16, inner=7)
+    plain, runs = source.without_mlp(), torch.tensor([1, 0, 1])
+    torch.testing.assert_close(plain(runs).keys_values, source(runs).keys_values)
+    assert sum(p.numel() for p in plain.parameters()) == 2 * 3 * 8 * 2 * 16
+
+
+def test_dropout_acts_in_training_only():
+    source = prompt("bert", dropout=0.5)
+    one = torch.tensor([0])
+    assert 0.2 < float((source.train()(one).keys_values == 0).double().mean()) < 0.8
+    assert (source.eval()(one).keys_values != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"length": 0}, "both must be at least 1"),
+        ({"form": "lstm"}, "form is one of"),
+        ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
+        ({"form": "mlp"}, "'mlp' needs a width"),
+    ],
+)
+def test_wrong_wishes_are_refused(options, told):
+    with pytest.raises(ValueError, match=told):
+        prompt("bert", **options)
+
+
+# ---- through the engine ----------------------------------------------------------------------------
+def deep_source(backbone, layers=None, parts=deep.PARTS):
+    sites = choose(find_sites(backbone.model), layers, parts)
+    source = DeepPrompt(2, sites, 3, torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        source.P += torch.randn(source.P.shape, generator=torch.Generator().manual_seed(1)).double()
+    return source, sites
+
+
+@pytest.mark.parametrize("layers", [None, [-1]])
+@pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
+def test_the_engine_scores_as_the_model_beside_the_prompt(name, layers):
+    tiny = backbone(name, "float64")
+    source, sites = deep_source(tiny, layers)
+    engine = Engine(tiny, sites=sites)
+    rows = [engine.option_row(e) for e in MIXED_EXAMPLES if e.options]
+    scores, tokens = engine.log_likelihoods(source(torch.tensor([0, 1])), rows)
+    for b, row in enumerate(rows):
+        for k, answer in enumerate(row.answers):
+            memory = deep.memory_at(sites, source(torch.tensor([b])).keys_values)
+            with left_memory(memory):
+                logs = answer_logits(tiny, row.text, answer).log_softmax(-1)
+            expected = sum(logs[i, token] for i, token in enumerate(answer))
+            torch.testing.assert_close(scores[b, k], expected)
+            assert tokens[b, k] == len(answer)
+    scores[scores.isfinite()].sum().backward()
+    assert (source.P.grad != 0).all()
+
+
+def answer_logits(tiny, text, answer):
+    """[T, V] logits that predict the answer's tokens, by one forward."""
+    if tiny.kind == "causal":
+        ids = torch.tensor([[*text, *answer]])
+        return tiny.model(input_ids=ids, use_cache=False).logits[0, len(text) - 1 : -1]
+    start = tiny.model.config.decoder_start_token_id
+    decoder = torch.tensor([[start, *answer[:-1]]])
+    return tiny.model(input_ids=torch.tensor([text]), decoder_input_ids=decoder, use_cache=False).logits[0]
+
+
+@pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
+def test_greedy_answers_beside_a_prompt_are_the_models_own(name):
+    tiny = backbone(name, "float64")
+    source, sites = deep_source(tiny)
+    engine = Engine(tiny, sites=sites)
+    rows = [engine.target_row(e) for e in MIXED_EXAMPLES[:2]]
+    found = engine.greedy(source(torch.tensor([0, 1])), rows, [5, 3])
+    for b, row in enumerate(rows):
+        said, limit = [], (5, 3)[b]
+        while len(said) < limit and not (said and said[-1] == tiny.eos):
+            with left_memory(deep.memory_at(sites, source(torch.tensor([b])).keys_values)), torch.no_grad():
+                said.append(int(answer_logits(tiny, row.text, (*said, 0))[-1].argmax()))
+        assert found[b] == tiny.tokenizer.decode(said, skip_special_tokens=True).strip()
+
+
+def test_deep_prompts_train_together_as_alone():
+    tiny = backbone("tiny-causal", "float32")
+    sites = find_sites(tiny.model)
+    runs = [train.Run(tasks.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-sum")]
+    config = train.FitConfig(steps=3, rows_per_run=2, lr=0.05, evaluations=1, dev_examples=4)
+    engine = Engine(tiny, sites=sites)
+    both = DeepPrompt(2, sites, 2, torch.Generator().manual_seed(0))
+    train.fit(engine, both, runs, config)
+    for r, run in enumerate(runs):
+        alone = DeepPrompt(1, sites, 2, torch.Generator().manual_seed(0))
+        before = alone.P.detach().clone()
+        train.fit(engine, alone, [run], config)
+        assert not torch.equal(alone.P, before)
+        torch.testing.assert_close(both.P[r], alone.P[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of PEFT about transformers
+@pytest.mark.parametrize("name", SEQ2SEQ)
+def test_pefts_prefix_leaves_numbers_untrained_where_ours_does_not(name):
+    """The contrast: PEFT 0.21.2 gives decoder layers i and i + N/2 one prefix and drops the rest.
+
+    It happens where their number is even, so BART is built with two decoder layers in place of three.
+    """
+    import peft
+
+    if peft.__version__ != "0.21.2":
+        pytest.skip(f"about PEFT 0.21.2, this is {peft.__version__}; look whether the fault is mended")
+    made = families.MAKERS[name]() if name == "t5" else families.bart(layers=2)
+    config = peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3)
+    theirs = peft.get_peft_model(made.eval(), config)
+    inputs = batch(name)
+    theirs(**inputs).logits.float().square().sum().backward()
+    grad = theirs.prompt_encoder["default"].embedding.weight.grad
+    assert float((grad != 0).double().mean()) == 0.5

@@ -1,0 +1,204 @@
+import pytest
+import torch
+from stock import backbone
+
+from iptkit import deep, evaluate, tasks, train
+from iptkit.encoders import HeadEngine
+from iptkit.examples import SpanExample, TaggedExample
+from iptkit.heads import SharedPrompt, WithHead
+from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
+from iptkit.tasks import Example
+
+KINDS = ("animal", "food", "tool")
+SENTENCES = [
+    Example("Ben sees the duck", ("animal",), KINDS),
+    Example("Cara has a drill and one frog", ("tool",), KINDS),
+    Example("I had a sad trip", ("bad",), ("bad", "good")),
+]
+TAGS = ("name", "other", "thing")
+TAGGED = [
+    TaggedExample("Ben sees the duck", ("name other other thing",), (), TAGS),
+    TaggedExample("Cara has a drill and one frog", ("name other other thing other other thing",), (), TAGS),
+]
+SHORT = train.FitConfig(steps=4, rows_per_run=2, lr=0.02, evaluations=1, dev_examples=4)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def encoder():
+    return backbone("tiny-encoder", "float64")
+
+
+def head_of(rows, classes, width=32, seed=0):
+    return torch.randn(rows, classes, width + 1, generator=seeded(seed), dtype=torch.float64)
+
+
+def states(encoder, text):
+    ids = torch.tensor([encoder.tokenizer(text).input_ids])
+    encoder.model.set_attn_implementation("sdpa")
+    out = encoder.model(input_ids=ids).last_hidden_state[0]
+    encoder.model.set_attn_implementation("iptkit")
+    return out
+
+
+def test_classes_are_scored_from_the_first_token(encoder):
+    engine, head = HeadEngine(encoder), head_of(3, 3)
+    scores, count = engine.log_likelihoods(Prompt(head=head), [engine.option_row(e) for e in SENTENCES])
+    for row, example in enumerate(SENTENCES):
+        weights = head[row][: len(example.options)]
+        logits = weights[:, :-1] @ states(encoder, example.input)[0] + weights[:, -1]
+        torch.testing.assert_close(scores[row, : len(logits)], logits.log_softmax(-1))
+    assert scores[2, 2] == -torch.inf and count.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 0]]
+    of_target, _ = engine.log_likelihoods(Prompt(head=head), [engine.target_row(e) for e in SENTENCES])
+    assert of_target[:, 0].tolist() == [scores[0, 0], scores[1, 2], scores[2, 0]]
+
+
+def test_tags_are_scored_at_every_word(encoder):
+    engine, head = HeadEngine(encoder), head_of(2, 5)
+    rows = [engine.target_row(e) for e in TAGGED]
+    scores, count = engine.log_likelihoods(Prompt(head=head), rows)
+    said = engine.greedy(Prompt(head=head), rows, [9, 9])
+    for row, example in enumerate(TAGGED):
+        logits = states(encoder, example.input) @ head[row, :3, :-1].T + head[row, :3, -1]
+        logs = logits.log_softmax(-1)
+        expected = sum(logs[i, TAGS.index(tag)] for i, tag in enumerate(example.tags))
+        assert float(scores[row, 0]) == pytest.approx(float(expected))
+        assert said[row].split() == [TAGS[i] for i in logits.argmax(-1).tolist()]
+    assert count.tolist() == [[4], [7]]
+
+
+class Words:
+    """A tokenizer that splits every word into two pieces between special tokens, to see sub-tokens."""
+
+    pad_token_id = 0
+
+    def __call__(self, words, is_split_into_words):
+        assert is_split_into_words
+        owners = [None, *[i for i in range(len(words)) for _ in range(2)], None]
+
+        class Coded:
+            input_ids = list(range(4, 4 + len(owners)))
+
+            def word_ids(self):
+                return owners
+
+        return Coded()
+
+
+def test_only_the_first_part_of_a_word_is_labelled(encoder, monkeypatch):
+    engine = HeadEngine(encoder)
+    object.__setattr__(engine, "backbone", type("B", (), {"tokenizer": Words()}))
+    assert engine.target_row(TAGGED[0]).positions == (1, 3, 5, 7)
+
+
+def test_start_and_end_are_chosen_among_the_passages_tokens(encoder, monkeypatch):
+    engine, head = HeadEngine(encoder), head_of(2, 2)
+    passages = ("Ben sees the duck and one frog", "Cara has a drill")
+    spans = [("What is it?", passages[0], "the duck", 9), ("What has Cara?", passages[1], "drill", 11)]
+    examples = [SpanExample("", (answer,), (), q, p, start) for q, p, answer, start in spans]
+    rows = [engine.target_row(e) for e in examples]
+    assert rows[0].answers == ((2, 3),) and rows[1].answers == ((3, 3),)
+    scores, _ = engine.log_likelihoods(Prompt(head=head), rows)
+    for b, row in enumerate(rows):
+        ids = torch.tensor([row.text])
+        encoder.model.set_attn_implementation("sdpa")
+        picked = encoder.model(input_ids=ids).last_hidden_state[0, list(row.positions)]
+        encoder.model.set_attn_implementation("iptkit")
+        logs = (picked @ head[b, :, :-1].T + head[b, :, -1]).log_softmax(0)
+        start, end = row.answers[0]
+        assert float(scores[b, 0]) == pytest.approx(float(logs[start, 0] + logs[end, 1]))
+    with pytest.raises(ValueError, match="in one batch"):
+        engine.log_likelihoods(Prompt(head=head_of(2, 3)), [rows[0], engine.target_row(TAGGED[0])])
+
+
+def test_a_shallow_prompt_stands_behind_the_first_token(encoder):
+    engine, head, row = HeadEngine(encoder), head_of(1, 3), None
+    row = engine.option_row(SENTENCES[0])
+    as_words = torch.tensor(encoder.tokenizer("one drill").input_ids)
+    prompt = Prompt(encoder.embedding[as_words][None], head=head)
+    found, _ = engine.log_likelihoods(prompt, [row])
+    first, *rest = SENTENCES[0].input.split()
+    longer = Example(" ".join([first, "one drill", *rest]), ("animal",), KINDS)
+    expected, _ = engine.log_likelihoods(Prompt(head=head), [engine.option_row(longer)])
+    torch.testing.assert_close(found, expected)
+
+
+def source_of(encoder, kind, runs):
+    sites = deep.find_sites(encoder.model)
+    prompt = None
+    if kind == "deep":
+        prompt = deep.DeepPrompt(runs, sites, 2, seeded(1), std=0.5)
+    elif kind == "shallow":
+        prompt = SoftPrompt(torch.randn(1, 2, 32, generator=seeded(1)).expand(runs, -1, -1))
+    return WithHead(runs, 32, 3, seeded(), prompt), HeadEngine(encoder, sites)
+
+
+@pytest.mark.parametrize("kind", ["probe", "shallow", "deep"])
+def test_runs_trained_together_are_the_runs_trained_alone(kind):
+    encoder = backbone("tiny-encoder", "float32")
+    runs = [train.Run(tasks.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-kind")]
+    both, engine = source_of(encoder, kind, 2)
+    before = {name: p.detach().clone() for name, p in both.named_parameters()}
+    train.fit(engine, both, runs, SHORT)
+    assert all(not torch.equal(p, before[name]) for name, p in both.named_parameters())
+    for r, run in enumerate(runs):
+        alone, engine = source_of(encoder, kind, 1)
+        train.fit(engine, alone, [run], SHORT)
+        for (name, p), q in zip(both.named_parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(p[r], q[0], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_head_learns_to_tag():
+    encoder = backbone("tiny-encoder", "float32")
+    task = tasks.load_task("tiny-mood", suite="tiny")
+    sets = {name: tuple(TAGGED * 4) for name in ("train", "train_new", "dev", "test")}
+    task = type(task)(**{**vars(task), **sets, "category": "seq", "metric": "exact_match", "labels": TAGS})
+    source, engine = source_of(encoder, "deep", 1)
+    config = train.FitConfig(steps=60, rows_per_run=4, lr=0.05, evaluations=1, dev_examples=4)
+    train.fit(engine, source, [train.Run(task)], config)
+    assert evaluate.evaluate(engine, source, [task]) == [1.0]
+
+
+def test_wrong_wishes_are_refused(encoder):
+    with pytest.raises(ValueError, match="is a causal model; a HeadEngine needs an encoder"):
+        HeadEngine(backbone("tiny-causal", "float32"))
+    engine = HeadEngine(encoder)
+    with pytest.raises(ValueError, match="neither options nor tags"):
+        engine.target_row(Example("Give the plural: fox", ("foxes",)))
+    with pytest.raises(ValueError, match="has no head"):
+        engine.log_likelihoods(FixedPrompt(torch.zeros(1, 2, 32))(torch.tensor([0])), [None])
+    with pytest.raises(ValueError, match="has 3 classes, the head room for 2; give WithHead num_classes=3"):
+        engine.log_likelihoods(Prompt(head=head_of(1, 2)), [engine.target_row(SENTENCES[0])])
+    long = Example("frog " * 300, ("animal",), KINDS)
+    with pytest.raises(ValueError, match=r"take 300 positions, tiny-encoder has 256"):
+        engine.log_likelihoods(Prompt(head=head_of(1, 3)), [engine.target_row(long)])
+
+
+# ---- one prompt for several data sets ----------------------------------------------------------------
+def test_a_shared_prompt_gets_the_mean_gradient_of_its_data_sets():
+    encoder = backbone("tiny-encoder", "float32")
+    sites = deep.find_sites(encoder.model)
+    engine = HeadEngine(encoder, sites)
+    runs = [train.Run(tasks.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-kind")]
+    shared = SharedPrompt(deep.DeepPrompt(1, sites, 2, seeded(1), std=0.5), 2, 32, 3, seeded())
+    before, rows = shared.prompt.P.detach().clone(), [engine.target_row(run.examples[0]) for run in runs]
+    made = shared(torch.tensor([0, 1]))
+    assert torch.equal(made.keys_values[0], made.keys_values[1])
+    scores, _ = engine.log_likelihoods(made, rows)
+    (together,) = torch.autograd.grad(-scores.sum() / 2, shared.prompt.P)
+    alone = []
+    for r, row in enumerate(rows):
+        scores, _ = engine.log_likelihoods(shared(torch.tensor([r])), [row])
+        alone.append(torch.autograd.grad(-scores.sum(), shared.prompt.P)[0])
+    torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
+    result = train.fit(engine, shared, runs, SHORT)
+    assert result.losses.shape == (4, 2) and not torch.equal(shared.prompt.P, before)
+
+
+def test_a_shared_prompt_has_one_row():
+    sites = deep.find_sites(backbone("tiny-encoder", "float32").model)
+    with pytest.raises(ValueError, match=r"has one row, this one has \[2\]"):
+        SharedPrompt(deep.DeepPrompt(2, sites, 2, seeded()), 2, 32, 3, seeded())

@@ -1,0 +1,158 @@
+import datasets
+import pytest
+from datasets import ClassLabel, Features, Value
+from datasets import List as Many
+
+from iptkit import deep, hub
+
+TAGS = ["O", "B-PER", "I-PER"]
+YES = ClassLabel(names=["False", "True"])
+TEXT = Value("string")
+ROWS = {  # of our own, in the hub's fields
+    "boolq": ({"question": TEXT, "passage": TEXT, "label": YES}, ["do ducks swim", "Ducks swim.", 1], "yes"),
+    "cb": (
+        {
+            "premise": TEXT,
+            "hypothesis": TEXT,
+            "label": ClassLabel(names=["entailment", "contradiction", "neutral"]),
+        },
+        ["It rains.", "it is dry", 1],
+        "no",
+    ),
+    "copa": (
+        {
+            "premise": TEXT,
+            "choice1": TEXT,
+            "choice2": TEXT,
+            "question": TEXT,
+            "label": ClassLabel(names=["choice1", "choice2"]),
+        },
+        ["The cup fell.", "It flew.", "It broke.", "effect", 1],
+        "It broke.",
+    ),
+    "multirc": (
+        {"paragraph": TEXT, "question": TEXT, "answer": TEXT, "label": YES},
+        ["Ben has a duck.", "What has Ben?", "a duck", 1],
+        "yes",
+    ),
+    "rte": (
+        {"premise": TEXT, "hypothesis": TEXT, "label": ClassLabel(names=["entailment", "not_entailment"])},
+        ["It rains.", "it is dry", 1],
+        "no",
+    ),
+    "wic": (
+        {"word": TEXT, "sentence1": TEXT, "sentence2": TEXT, "label": YES},
+        ["bank", "A bank lends.", "He sat on the bank.", 0],
+        "no",
+    ),
+    "wsc": (
+        {"text": TEXT, "span1_text": TEXT, "span2_text": TEXT, "label": YES},
+        ["Ann saw Hana and she waved.", "Hana", "she", 0],
+        "no",
+    ),
+    "conll03": (
+        {"tokens": Many(TEXT), "ner_tags": Many(ClassLabel(names=TAGS))},
+        [["Hana", "Lee", "ran"], [1, 2, 0]],
+        "B-PER I-PER O",
+    ),
+    "ontonotes": (
+        {"tokens": Many(TEXT), "tags": Many(ClassLabel(names=TAGS))},
+        [["Ben", "ran"], [1, 0]],
+        "B-PER O",
+    ),
+    "conll04": (
+        {
+            "tokens": Many(TEXT),
+            "entities": Many({"start": Value("int64"), "end": Value("int64"), "type": TEXT}),
+        },
+        [["Ben", "Lee", "ran"], [{"start": 0, "end": 2, "type": "Peop"}]],
+        "B-Peop I-Peop O",
+    ),
+    "squad": (
+        {
+            "question": TEXT,
+            "context": TEXT,
+            "answers": {"text": Many(TEXT), "answer_start": Many(Value("int32"))},
+        },
+        ["What has Ben?", "Ben has a duck.", {"text": ["a duck", "duck"], "answer_start": [8, 10]}],
+        "a duck",
+    ),
+}
+ROWS["squad2"] = ROWS["squad"]
+
+
+def files_of(tmp_path, name, count=20):
+    features, values, _ = ROWS[name]
+    columns = {key: [value] * count for key, value in zip(features, values, strict=True)}
+    table = datasets.Dataset.from_dict(columns, features=Features(features))
+    files = {part: tmp_path / f"{part}.parquet" for part in ("train", "validation")}
+    for path in files.values():
+        table.to_parquet(path)
+    return files
+
+
+@pytest.mark.parametrize("name", hub.names())
+def test_every_data_set_is_read_from_files_of_its_schema(tmp_path, name):
+    task = hub.load(name, files_of(tmp_path, name))
+    assert (len(task.train), len(task.dev), len(task.test)) == (18, 2, 20)
+    example = task.test[0]
+    assert example.targets[0] == ROWS[name][2]
+    if task.category == "tag":
+        assert example.labels and set(example.tags) <= set(example.labels)
+        assert len(example.tags) == len(example.input.split())
+    elif name.startswith("squad"):
+        start = example.start
+        assert example.passage[start : start + len(example.targets[0])] == example.targets[0]
+    else:
+        assert example.targets[0] in example.options
+
+
+def test_settings_are_those_of_the_authors_scripts():
+    assert hub.settings("rte") == {"prompt_length": 128, "lr": 5e-3, "batch": 32, "epochs": 100}
+    assert hub.settings("wic", "bert-large")["form"] in deep.FORMS
+    with pytest.raises(ValueError, match="no script for conll03 with 'bert-large'; there are: roberta-large"):
+        hub.settings("conll03", "bert-large")
+
+
+def test_what_is_missing_is_named(tmp_path):
+    files = files_of(tmp_path, "rte")
+    with pytest.raises(ValueError, match="'sst' is unknown; choose one of boolq, cb"):
+        hub.load("sst")
+    with pytest.raises(FileNotFoundError, match="needs a Parquet file 'validation'"):
+        hub.load("rte", {"train": files["train"]})
+    with pytest.raises(ValueError, match="cb, record 0: .* its fields are: premise, hypothesis, label"):
+        hub.load("cb", with_a_label_that_cb_has_not(files))
+    with pytest.raises(ValueError, match="dev_share is 1"):
+        hub.load("rte", files, dev_share=1)
+
+
+def with_a_label_that_cb_has_not(files):
+    table = datasets.load_dataset("parquet", data_files=str(files["train"]), split="train")
+    table = table.cast_column("label", Value("int64")).map(lambda row: {"label": 7})
+    for path in files.values():
+        table.to_parquet(path)
+    return files
+
+
+def test_bare_numbers_need_names(tmp_path):
+    features = Features({"tokens": Many(TEXT), "tags": Many(Value("int32"))})
+    table = datasets.Dataset.from_dict(
+        {"tokens": [["Ben", "ran"]] * 4, "tags": [[1, 0]] * 4}, features=features
+    )
+    path = tmp_path / "some.parquet"
+    table.to_parquet(path)
+    files = {"train": path, "validation": path}
+    with pytest.raises(ValueError, match="stores its tags as bare numbers; give their names"):
+        hub.load("ontonotes", files, dev_share=0.5)
+    assert hub.load("ontonotes", files, 0.5, TAGS).test[0].tags == ("B-PER", "O")
+
+
+def test_without_the_hub_the_error_names_the_way_out(monkeypatch):
+    def offline(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(
+        FileNotFoundError, match=r"squad \(rajpurkar/squad\) is not to be had .* give Parquet"
+    ):
+        hub.load("squad")

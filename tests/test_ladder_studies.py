@@ -1,0 +1,126 @@
+"""The measurements of lessons 01, 03 and 04 at smoke scale."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from iptkit import deep_studies, discrete_studies, ptuning, ptuning_studies, scales, store, wordings
+from iptkit.experiments import Study
+from iptkit.scales import DiscreteConfig, EncoderConfig, PTuningConfig
+
+
+@pytest.fixture(autouse=True)
+def steps(tmp_path, monkeypatch):
+    monkeypatch.delenv("IPTKIT_SCALE", raising=False)
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.setattr(store, "HITS", {})
+
+
+@pytest.fixture
+def study():
+    return Study(scales.load("smoke", seeds=(0, 1)))
+
+
+# ---- 01 ------------------------------------------------------------------------------------------
+def test_every_task_is_asked_in_every_wording(study):
+    rows = discrete_studies.wordings_of(study).values["rows"]
+    counts = Counter(row["task"] for row in rows)
+    assert counts == {name: len(wordings.of_task(name)) for name in study.scale.discrete.tasks}
+    first = next(row for row in rows if row["task"] == "tiny-mood" and row["wording"] == 0)
+    again = discrete_studies.accuracy_of(study, wordings.of_task("tiny-mood")[0], "tiny-mood")
+    assert first["accuracy"] == again and first["chance"] == 0.5
+
+
+def test_without_examples_there_is_one_row_and_with_them_one_per_seed(study):
+    rows = discrete_studies.in_context(study).values["rows"]
+    counts = Counter((row["task"], row["shots"]) for row in rows)
+    shots = study.scale.discrete.shots
+    assert counts == {(name, k): c for name in study.scale.discrete.tasks for k, c in ((0, 1), (shots, 2))}
+
+
+def test_a_search_is_scored_beside_its_start(study):
+    step = discrete_studies.token_search(study)
+    assert [(row["task"], row["seed"]) for row in step.values["rows"]] == [("tiny-mood", 0), ("tiny-mood", 1)]
+    assert len({row["start"] for row in step.values["rows"]}) == 1, "the start knows no seed"
+    config = study.scale.discrete.search
+    assert step.tensors["tokens"].shape == (2, 4) and step.tensors["losses"].shape == (config.steps, 2)
+
+
+def test_facts_are_asked_in_every_template(study):
+    rows = discrete_studies.facts(study).values["rows"]
+    assert len(rows) == len(wordings.of_relation("tiny-plural"))
+    assert all(0 <= row["P@1"] <= row["P@10"] <= 1 and row["facts"] == 12 for row in rows)
+
+
+# ---- 03 ------------------------------------------------------------------------------------------
+def test_every_encoder_meets_the_best_words_on_every_task_and_seed(study):
+    rows, config = ptuning_studies.compared(study), study.scale.ptuning
+    methods = (ptuning_studies.WORDS, *ptuning.ENCODERS)
+    tasks = [*config.tasks, *config.relations]
+    expected = {(name, seed, method): 1 for name in tasks for seed in config.seeds for method in methods}
+    assert Counter((row["task"], row["seed"], row["method"]) for row in rows) == expected
+    assert {row["numbers"] for row in rows if row["method"] == "none"} == {4 * 32}
+
+
+def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
+    asked = []
+
+    def scored(engine, known, task, card, group, part):
+        if part == "dev":
+            assert len(task.dev) == study.scale.ptuning.fit.dev_examples and len(known) == 3
+            return [0.1, 0.9, 0.5]
+        asked.append((task.id, *known))
+        return [0.2]
+
+    monkeypatch.setattr(ptuning_studies, "_scores", scored)
+    rows = ptuning_studies.best_words(study, "tasks", 0).values["rows"]
+    assert [row["score"] for row in rows] == [0.2, 0.2]
+    assert asked == [(name, wordings.of_task(name)[1]) for name in study.scale.ptuning.tasks]
+
+
+# ---- 04 ------------------------------------------------------------------------------------------
+def test_every_method_is_run_on_its_tasks(study):
+    rows, config = deep_studies.compared(study), study.scale.encoders
+    of = {"MPT-2": config.shared, "fine-tuning": config.tuned}
+    expected = {(m, name): 2 for m in deep_studies.METHODS for name in of.get(m, config.tasks)}
+    assert Counter((row["method"], row["task"]) for row in rows) == expected
+    numbers = {(row["method"], row["task"]): row["numbers"] for row in rows}
+    head = {"tiny-colours": 2 * 33, "tiny-parts": 5 * 33}
+    for name, count in head.items():
+        assert numbers["linear probe", name] == count
+        assert numbers["prompt tuning", name] == count + 2 * 32
+        assert numbers["P-Tuning v2", name] == count + 2 * 2 * 2 * 32
+    assert numbers["MPT-2", "tiny-parts"] == numbers["P-Tuning v2", "tiny-parts"]
+    assert all(0 < row["share"] < 1 for row in rows)
+
+
+def test_ablations_vary_one_thing(study):
+    depth = deep_studies.depths(study)
+    assert {(row["layers"], row["order"]) for row in depth} == {
+        (k, order) for k in (1, 2) for order in ("first", "last")
+    }
+    assert {row["length"] for row in deep_studies.lengths(study)} == {1, 2}
+    assert {row["form"] for row in deep_studies.forms(study)} == {"embedding", "mlp"}
+
+
+def test_all_layers_are_all_layers(study):
+    both = [r["score"] for r in deep_studies.depths(study) if r["layers"] == 2]
+    assert both[: len(both) // 2] == both[len(both) // 2 :]
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+def test_wrong_sizes_are_refused(study):
+    scale = study.scale
+    with pytest.raises(ValueError, match="DiscreteConfig needs test_examples >= 1"):
+        replace(scale.discrete, test_examples=0)
+    with pytest.raises(ValueError, match="give one for each of"):
+        replace(scale.ptuning, rates={"lstm": 0.1})
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        replace(scale.ptuning, seeds=(0,))
+    with pytest.raises(ValueError, match="EncoderConfig.tuned names tiny-mood, not among its tasks"):
+        replace(scale.encoders, tuned=("tiny-mood",))
+    with pytest.raises(ValueError, match="must be at least 1"):
+        replace(scale.encoders, lengths=(0,))
+    assert isinstance(scale.discrete, DiscreteConfig) and isinstance(scale.ptuning, PTuningConfig)
+    assert isinstance(scale.encoders, EncoderConfig)

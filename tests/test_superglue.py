@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from iptkit import superglue
+
+RECORDS = {  # of our own, in SuperGLUE's fields
+    "BoolQ": {"passage": "Ducks swim.", "question": "do ducks swim", "label": True},
+    "CB": {"premise": "It rains.", "hypothesis": "it is wet", "label": "entailment"},
+    "COPA": {
+        "premise": "The cup fell.",
+        "choice1": "It broke.",
+        "choice2": "It flew.",
+        "question": "effect",
+        "label": 0,
+    },
+    "MultiRC": {
+        "passage": {
+            "text": "Ben has a duck.",
+            "questions": [
+                {
+                    "question": "What has Ben?",
+                    "answers": [{"text": "a duck", "label": 1}, {"text": "a car", "label": 0}],
+                }
+            ],
+        }
+    },
+    "RTE": {"premise": "It rains.", "hypothesis": "it is dry", "label": "not_entailment"},
+    "WiC": {"word": "bank", "sentence1": "A bank lends.", "sentence2": "He sat on the bank.", "label": False},
+    "WSC": {
+        "text": "Ann saw Hana and she waved.",
+        "target": {"span1_text": "Hana", "span2_text": "she"},
+        "label": "True",
+    },
+}
+ANSWERS = {
+    "BoolQ": ["yes"],
+    "CB": ["yes"],
+    "COPA": ["It broke."],
+    "MultiRC": ["yes", "no"],
+    "RTE": ["no"],
+    "WiC": ["no"],
+    "WSC": ["yes"],
+}
+
+
+def folder_of(tmp_path, name, record=None, splits=superglue.SPLITS):
+    for split in splits:
+        text = json.dumps(RECORDS[name]) + "\n"
+        if split == "val" and record is not None:
+            text += record if isinstance(record, str) else json.dumps(record) + "\n"
+        (tmp_path / f"{split}.jsonl").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", superglue.NAMES)
+def test_every_task_is_read(tmp_path, name):
+    task = superglue.load_folder(folder_of(tmp_path, name), name)
+    assert [e.targets[0] for e in task.train] == ANSWERS[name] and task.train == task.dev == task.test
+    assert all(e.targets[0] in e.options and e.input for e in task.test) and task.train_new == ()
+
+
+def test_a_missing_split_names_those_that_are_there(tmp_path):
+    folder = folder_of(tmp_path, "RTE", splits=("train", "val"))
+    with pytest.raises(FileNotFoundError, match=r"lacks dev32.jsonl \(there: train.jsonl, val.jsonl\)"):
+        superglue.load_folder(folder, "RTE")
+    with pytest.raises(ValueError, match="'SST' is unknown; choose one of BoolQ"):
+        superglue.load_folder(folder, "SST")
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "told"),
+    [
+        ("RTE", {"premise": "a", "label": "entailment"}, "val.jsonl:2: the field 'hypothesis' is missing"),
+        ("RTE", {**RECORDS["RTE"], "label": "maybe"}, "given: 'maybe', allowed: 'not_entailment'"),
+        ("BoolQ", {**RECORDS["BoolQ"], "label": 1}, "given: 1, allowed: False, True"),
+        ("COPA", {**RECORDS["COPA"], "label": True}, "given: True, allowed: 0, 1"),
+        ("WSC", {**RECORDS["WSC"], "target": "she"}, "val.jsonl:2: not a SuperGLUE record"),
+        ("RTE", "{broken\n", "val.jsonl:2: not a JSON object"),
+    ],
+)
+def test_a_broken_record_names_file_and_line(tmp_path, name, record, told):
+    folder = folder_of(tmp_path, name, record)
+    before = (folder / "val.jsonl").read_bytes()
+    with pytest.raises(ValueError) as error:
+        superglue.load_folder(folder, name)
+    assert told in str(error.value) and (folder / "val.jsonl").read_bytes() == before
