@@ -172,7 +172,15 @@ class DeepPrompt(nn.Module):
 
 
 def memory_at(sites: Sequence[Site], keys_values: Tensor) -> DeepMemory:
-    """What `injection.left_memory` takes, of keys and values [B, S, 2, h, n, k] at S sites."""
+    """What `injection.left_memory` takes, of keys and values [B, S, 2, h, n, k] at S sites.
+
+    Raises: ValueError if their numbers differ.
+    """
+    if keys_values.shape[1] != len(sites):
+        raise ValueError(
+            f"a deep prompt for {keys_values.shape[1]} attentions was given, but {len(sites)} sites; give "
+            "the engine those of its source: sites=source.sites"
+        )
     pairs = zip(sites, keys_values.unbind(1), strict=True)
     return DeepMemory({site.module: (both[:, 0], both[:, 1]) for site, both in pairs})
 

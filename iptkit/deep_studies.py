@@ -129,7 +129,7 @@ def fine_tuned(study: Study) -> store.Step:
 
 def depths(study: Study) -> list[dict[str, Any]]:
     """P-Tuning v2 with prompts in the first k and in the last k layers: rows with "layers" and "order"."""
-    layers = list(range(_Room(study).num_layers))
+    layers = list(range(_encoder(study.scale.encoders.backbone, study.device).num_layers))
     rows = []
     for k in [k for k in layers if k & (k - 1) == 0 and k] + [len(layers)]:
         for order, chosen in (("first", layers[:k]), ("last", layers[-k:])):
@@ -160,7 +160,7 @@ class _Room:
         self.config, self.seed = study.scale.encoders, study.seed
         self.backbone = _encoder(self.config.backbone, study.device)
         self.sites = deep.find_sites(self.backbone.model)
-        self.width, self.num_layers = self.backbone.width, self.backbone.num_layers
+        self.width = self.backbone.width
         self.size = sum(p.numel() for p in self.backbone.model.parameters())
 
     def generator(self) -> torch.Generator:

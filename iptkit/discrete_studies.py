@@ -11,7 +11,6 @@ from torch import Tensor
 
 from iptkit import discrete, evaluate, prompts, search, store, tasks, wordings
 from iptkit.engine import LAYOUTS, Engine
-from iptkit.experiments import digest_of
 from iptkit.prompts import FixedPrompt
 from iptkit.tasks import Card, Example, Task
 from iptkit.train import Run
@@ -42,7 +41,7 @@ def wordings_of(study: Study) -> store.Step:
                 rows.append(about | scored | {"chance": 1 / len(task.labels)})
         return {}, {"rows": rows}
 
-    return store.step("wordings", _key(study, read, known, discrete.CONTENT_FREE), make)
+    return store.step("wordings", study.key_of(read, known, discrete.CONTENT_FREE), make)
 
 
 def in_context(study: Study) -> store.Step:
@@ -66,7 +65,7 @@ def in_context(study: Study) -> store.Step:
         return {}, {"rows": rows}
 
     every = [entry for entries in read.values() for entry in entries]
-    return store.step("in-context", _key(study, every, known, config.shots, discrete.CONTENT_FREE), make)
+    return store.step("in-context", study.key_of(every, known, config.shots, discrete.CONTENT_FREE), make)
 
 
 def token_search(study: Study) -> store.Step:
@@ -99,7 +98,7 @@ def token_search(study: Study) -> store.Step:
         ]
         return {"tokens": found.tokens, "losses": found.losses.float()}, {"rows": rows}
 
-    return store.step("token-search", _key(study, read, prompts.WORDS, n, config.search), make)
+    return store.step("token-search", study.key_of(read, prompts.WORDS, n, config.search), make)
 
 
 def facts(study: Study) -> store.Step:
@@ -128,7 +127,7 @@ def facts(study: Study) -> store.Step:
                 rows.append(about | {f"P@{k}": value for k, value in found.items()})
         return {}, {"rows": rows}
 
-    return store.step("facts", _key(study, read, known), make)
+    return store.step("facts", study.key_of(read, known), make)
 
 
 def accuracy_of(study: Study, wording: Wording, task_id: str) -> float:
@@ -140,10 +139,7 @@ def accuracy_of(study: Study, wording: Wording, task_id: str) -> float:
 # ---- parts ---------------------------------------------------------------------------------------
 def _load(study: Study, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]]:
     """Tasks by id with the few-shot sets of `seed`, each with its card."""
-    suite, limit = study.scale.suite, study.scale.discrete.test_examples
-    cards = {card.id: card for card in tasks.list_cards(suite)}
-    found = tasks.load_suite(suite, seed=seed, only=list(ids), max_test=limit)
-    return [(task, cards[task.id]) for task in found]
+    return tasks.with_cards(study.scale.suite, ids, seed, study.scale.discrete.test_examples)
 
 
 def accuracies(
@@ -161,7 +157,3 @@ def accuracy(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> f
     """Share of examples whose right label has the highest of the scores [B, labels]."""
     right = torch.tensor([wording.verbalizer.labels.index(e.targets[0]) for e in examples])
     return float((scores.argmax(1) == right).double().mean())
-
-
-def _key(study: Study, read: Sequence[tuple[Task, Card]], *parts: Any) -> list[Any]:
-    return [*study.model_key(), digest_of([task for task, _ in read]), *parts]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from iptkit.deep import Site, memory_at
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.injection import left_memory, prepare
 from iptkit.layouts import SLOT
+from iptkit.packing import even_batches
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -68,23 +68,25 @@ class HeadEngine:
             )
         prepare(backbone.model)
         self.backbone, self.sites, self.tokens_per_batch = backbone, list(sites), tokens_per_batch
-        self._rows: dict[Example, HeadRow] = {}
+        self._rows: dict[tuple[Example, int], HeadRow] = {}
 
     # ---- words to rows ---------------------------------------------------------------------------
     def target_row(self, example: Example, target: int = 0) -> HeadRow:
         """The example with its right answer (training, loss)."""
-        return self._row(example, target)
+        if (example, target) not in self._rows:
+            self._rows[example, target] = self._row(example, target)
+        return self._rows[example, target]
 
     def option_row(self, example: Example) -> HeadRow:
         """The example with all its classes as candidate answers (scoring)."""
-        row = self._row(example)
+        row = self.target_row(example)
         every = tuple((k,) for k in range(row.num_classes))
         return HeadRow(row.text, row.positions, every, row.num_classes, row.names)
 
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
         """Nothing to keep: in an encoder every token sees the prompt."""
 
-    def _row(self, example: Example, target: int = 0) -> HeadRow:
+    def _row(self, example: Example, target: int) -> HeadRow:
         if isinstance(example, TaggedExample):
             return self._tagged(example)
         if isinstance(example, SpanExample):
@@ -125,16 +127,7 @@ class HeadEngine:
         """Index lists of rows of similar length, about equal in tokens, deterministic."""
         sizes = [len(row.text) + prompt_length for row in rows]
         order = sorted(range(len(rows)), key=lambda i: (sizes[i], i))
-        share = sum(sizes) / max(1, ceil(sum(sizes) / self.tokens_per_batch))
-        out: list[list[int]] = []
-        filled = 0.0
-        for i in order:
-            if not out or filled + sizes[i] / 2 > share:
-                out.append([])
-                filled = 0.0
-            out[-1].append(i)
-            filled += sizes[i]
-        return out
+        return even_batches(order, sizes, [0] * len(rows), self.tokens_per_batch)
 
     # ---- scores ----------------------------------------------------------------------------------
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:

@@ -13,20 +13,22 @@ Encoder-decoder models take [prompt, text] into the encoder (see seq2seq.py).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from iptkit import decoding
 from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
+from iptkit.decoding import Going
 from iptkit.deep import Site, memory_at
 from iptkit.forward import Contexts, Places, StockForward, forward_of, log_probability, room
 from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import Packed, pack
+from iptkit.packing import Packed, even_batches, pack
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -156,21 +158,7 @@ class Engine:
         new = [len(line) + row.cost for (_, line), row in zip(lines, rows, strict=True)]
         left = [line for line, _ in lines]
         order = sorted(range(len(rows)), key=lambda i: (new[i] // 8, len(left[i]), left[i], new[i], i))
-        share = sum(new) / max(1, ceil(sum(new) / self.tokens_per_batch))
-        batches: list[list[int]] = []
-        size = longest = 0
-        for i in order:
-            longest = max(longest, len(left[i]))
-            if (
-                not batches
-                or size + new[i] / 2 > share
-                or longest * (len(batches[-1]) + 1) > 4 * self.tokens_per_batch
-            ):
-                batches.append([])
-                size, longest = 0, len(left[i])
-            batches[-1].append(i)
-            size += new[i]
-        return batches
+        return even_batches(order, new, list(map(len, left)), self.tokens_per_batch)
 
     # ---- scores ----------------------------------------------------------------------------------
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -231,45 +219,10 @@ class Engine:
         )
         last = packed.head_index - index * size
         seen = torch.cat([places.visible[:, 0, : filled - size], places.real], 1)
-        position = places.positions[index, last]
-        answers = self._continue(prompt, memory, filled, state, seen, position, list(max_tokens))
+        going = Going(prompt, memory, filled, state, seen, places.positions[index, last])
+        answers = decoding.greedy(self.backbone, self._hidden, self._ends, going, list(max_tokens))
         texts = (self.backbone.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers)
         return [text.strip().split("\n")[0].strip() for text in texts]
-
-    def _continue(
-        self,
-        prompt: Prompt,
-        memory: Tensor,
-        filled: int,
-        state: Tensor,
-        seen: Tensor,
-        position: Tensor,
-        limits: list[int],
-    ) -> list[list[int]]:
-        """state: [B, d] last hidden states at position [B]; seen: [B, filled] real places of memory."""
-        answers: list[list[int]] = [[] for _ in limits]
-        active, going = list(range(len(limits))), set(range(len(limits)))
-        while True:
-            tokens = self.backbone.model.get_output_embeddings()(state).argmax(-1)
-            for row, token in zip(active, tokens.tolist(), strict=True):
-                if row in going:
-                    answers[row].append(token)
-                    if token in self._ends or len(answers[row]) == limits[row]:
-                        going.remove(row)
-            if not going:
-                return answers
-            if len(going) < 0.7 * len(active):  # to drop rows is to copy the memory of the others
-                keep = [i for i, row in enumerate(active) if row in going]
-                index = torch.tensor(keep, device=state.device)
-                memory, prompt = memory[:, :, index], prompt.rows(index)
-                tokens, seen, position = tokens[index], seen[index], position[index]
-                active = [active[i] for i in keep]
-            position, filled = position + 1, filled + 1
-            seen = torch.cat([seen, seen.new_ones(len(active), 1)], 1)
-            places = Places(seen[:, -1:], position[:, None], seen[:, None])
-            at = torch.arange(len(active), device=state.device)
-            words = self.backbone.embedding[tokens][:, None]
-            state = self._hidden(prompt, words, places, memory[..., :filled, :], at)
 
     # ---- one forward -----------------------------------------------------------------------------
     def _pack(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], Packed]:
@@ -292,8 +245,11 @@ class Engine:
         """One forward; a deep prompt goes the way of transformers' own layers."""
         if prompt.keys_values is None:
             return self.forward.hidden(*given)
-        stock = StockForward(self.backbone)
-        return stock.hidden(*given, prompt=memory_at(self.sites, prompt.keys_values))
+        return self._stock.hidden(*given, prompt=memory_at(self.sites, prompt.keys_values))
+
+    @functools.cached_property
+    def _stock(self) -> StockForward:
+        return StockForward(self.backbone)
 
     def _embed(self, prompt: Prompt, packed: Packed) -> Tensor:
         """[B, S, d] embeddings of the new tokens, the prompts' vectors in their places."""

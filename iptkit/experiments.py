@@ -209,6 +209,10 @@ class Study:
             *parts,
         ]
 
+    def key_of(self, read: Sequence[tuple[tasks.Task, tasks.Card]], *parts: Any) -> list[Any]:
+        """All that determines a step on other tasks than the study's own: model, examples and `parts`."""
+        return [*self.model_key(), digest_of([task for task, _ in read]), *parts]
+
     def model_key(self) -> list[str]:
         """What determines the model's numbers."""
         name = self.scale.backbone

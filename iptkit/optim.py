@@ -90,8 +90,7 @@ class State:
         """
         self.dev.append(scores)
         if self.source.per_run:
-            a, b = scores.T, self.best_score.T
-            better = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] > b[1]))
+            better = is_better(scores, self.best_score)
         else:
             if self.source.config.task_weight == 0:  # answers on dev must not choose what never saw a task
                 scores = torch.full_like(scores, -float(self.source.penalty().detach()))
@@ -140,3 +139,9 @@ class State:
     def _training(self) -> str:
         """Names runs and settings, so that a checkpoint never goes on as another training."""
         return files.digest([self.config, [(r.task.id, r.seed, r.data, r.lr) for r in self.runs]])
+
+
+def is_better(new: Tensor, old: Tensor) -> Tensor:
+    """[R] bool, by train.dev_scores [R, 2]: a higher accuracy, or at equal accuracy a lower loss."""
+    a, b = new.T, old.T
+    return (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] > b[1]))

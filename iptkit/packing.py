@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -44,6 +45,30 @@ class Packed:
     def num_answers(self) -> int:
         """K, the most answers any row has."""
         return self.answer_tokens.shape[1]
+
+
+def even_batches(
+    order: Sequence[int], new: Sequence[int], left: Sequence[int], tokens_per_batch: int
+) -> list[list[int]]:
+    """Cut `order` into batches of about equal numbers of new tokens, of limited width on their left.
+
+    Args:
+      order: indices of rows, similar ones beside each other.
+      new, left: tokens of each row that run, and that are looked back at.
+      tokens_per_batch: about how many new tokens a batch may have; four times as many padded left ones.
+    """
+    share = sum(new) / max(1, ceil(sum(new) / tokens_per_batch))
+    batches: list[list[int]] = []
+    size = longest = 0
+    for i in order:
+        longest = max(longest, left[i])
+        is_wide = batches and longest * (len(batches[-1]) + 1) > 4 * tokens_per_batch
+        if not batches or size + new[i] / 2 > share or is_wide:
+            batches.append([])
+            size, longest = 0, left[i]
+        batches[-1].append(i)
+        size += new[i]
+    return batches
 
 
 def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.device) -> Packed:

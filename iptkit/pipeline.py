@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from iptkit import kernels, lessons, paths, report
 from iptkit.lessons import Lesson
@@ -94,11 +95,7 @@ def study(scale: str, out: Path, device: str = "auto") -> int:
 
     with _watched(scale, []) as display:
         measured = experiments.Study(scales.load(scale), device)
-        display.start(scale, f"study {scale}")
-        begun = time.time()
-        rows = experiments.write(measured, out)
-        display.finish(time.time() - begun)
-    return rows
+        return _timed(display, f"study {scale}", lambda: experiments.write(measured, out))
 
 
 def expected_seconds(scale: str) -> dict[str, float]:
@@ -143,11 +140,13 @@ def _watched(scale: str, names: Sequence[str]) -> Iterator[Display]:
             yield display
 
 
-def _timed(display: Display, title: str, work: Callable[[], object]) -> None:
+def _timed(display: Display, title: str, work: Callable[[], Any]) -> Any:
+    """Show a piece of work with its time; returns what it gives."""
     begun = time.time()
     display.start(title, title)
-    work()
+    result = work()
     display.finish(time.time() - begun)
+    return result
 
 
 def _is_ready(scale: str) -> bool:

@@ -40,6 +40,11 @@ class Prompt:
         """Positions that the prompt takes in a row; a deep prompt takes none."""
         return 0 if self.embeds is None else self.embeds.shape[1]
 
+    @property
+    def count(self) -> int:
+        """B, how many prompts there are."""
+        return next(len(t) for t in self._parts() if t is not None)
+
     def rows(self, index: Tensor) -> Prompt:
         """The prompts of rows `index` [B']."""
         return self._each(lambda t: t.index_select(0, index))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from iptkit import discrete, discrete_studies, evaluate, prompts, ptuning, store, tasks, wordings
 from iptkit.engine import LAYOUTS, Engine
-from iptkit.experiments import digest_of
 from iptkit.layouts import Layout
 from iptkit.prompts import FixedPrompt
 from iptkit.ptuning import EncodedPrompt
@@ -63,7 +62,7 @@ def encoded(study: Study, encoder: str, group: str, seed: int) -> store.Step:
         rows = _rows(read, scores, encoder, seed, numbers)
         return {"P": kept.P, "losses": trained.fit.losses.float()}, {"rows": rows}
 
-    key = _key(study, read, encoder, _layout(study, group), config.fit, rate, prompts.WORDS)
+    key = study.key_of(read, encoder, _layout(study, group), config.fit, rate, prompts.WORDS)
     return store.step(f"ptuning-{encoder}-{group}-{seed}", key, make)
 
 
@@ -117,7 +116,7 @@ def best_words(study: Study, group: str, seed: int) -> store.Step:
         return {}, {"rows": _rows(read, scores, WORDS, seed, 0)}
 
     return store.step(
-        f"best-words-{group}-{seed}", _key(study, read, known, study.scale.ptuning.fit.dev_examples), make
+        f"best-words-{group}-{seed}", study.key_of(read, known, study.scale.ptuning.fit.dev_examples), make
     )
 
 
@@ -155,10 +154,8 @@ def _scores(
 
 def _load(study: Study, group: str, seed: int, bare: bool = True) -> list[tuple[Task, Card]]:
     """The tasks of a group with their cards; classifications by accuracy, relations as bare subjects."""
-    config, suite = study.scale.ptuning, study.scale.suite
-    cards = {card.id: card for card in tasks.list_cards(suite)}
-    found = tasks.load_suite(suite, seed, getattr(config, group), config.test_examples)
-    read = [(task, cards[task.id]) for task in found]
+    config = study.scale.ptuning
+    read = tasks.with_cards(study.scale.suite, getattr(config, group), seed, config.test_examples)
     if group == "tasks":  # words are compared by accuracy, so all are
         read = [(replace(task, metric="accuracy"), card) for task, card in read]
     if group == "relations" and bare:
@@ -173,7 +170,3 @@ def _rows(
         {"task": task.id, "seed": seed, "method": method, "score": score, "numbers": numbers}
         for (task, _), score in zip(read, scores, strict=True)
     ]
-
-
-def _key(study: Study, read: Sequence[tuple[Task, Card]], *parts: Any) -> list[Any]:
-    return [*study.model_key(), digest_of([task for task, _ in read]), *parts]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from iptkit import progress, train
 from iptkit.engine import Engine, Row
+from iptkit.optim import is_better
 from iptkit.prompts import FixedPrompt, Prompt
 from iptkit.train import Run
 
@@ -108,35 +109,20 @@ def _loss_and_gradient(
     engine: Engine, tokens: Tensor, rows: Sequence[Sequence[Row]]
 ) -> tuple[Tensor, Tensor]:
     """Mean token loss [R] of each run's rows, and its gradient with respect to the prompts [R, n, d]."""
-    embeds = engine.backbone.embedding[tokens].detach().clone().requires_grad_()
-    flat = [(r, row) for r, of_run in enumerate(rows) for row in of_run]
-    total = _summed(engine, embeds, flat, len(rows), backward=True)
-    return total, embeds.grad
+    embeds = engine.backbone.embedding[tokens].detach().requires_grad_()
+    owner = [r for r, of_run in enumerate(rows) for _ in of_run]
+    flat = [row for of_run in rows for row in of_run]
+    return train.losses_of(engine, Prompt(embeds), flat, owner, share=1.0), embeds.grad
 
 
 @torch.no_grad()
 def _losses(engine: Engine, variants: Tensor, rows: Sequence[Sequence[Row]]) -> Tensor:
     """Mean token loss [R, C] of the rows of run r under variants[r, c]."""
     count = variants.shape[1]
-    flat = [(r * count + c, row) for r, of_run in enumerate(rows) for row in of_run for c in range(count)]
-    embeds = engine.backbone.embedding[variants.flatten(0, 1)]
-    return _summed(engine, embeds, flat, len(embeds)).view(len(rows), count)
-
-
-def _summed(engine: Engine, embeds: Tensor, flat: list, count: int, backward: bool = False) -> Tensor:
-    """Loss of prompt p over its rows, per token; flat: (p, row) pairs."""
-    of = torch.tensor([p for p, _ in flat])
-    lengths = torch.tensor([float(len(row.answers[0])) for _, row in flat], dtype=torch.float64)
-    tokens = torch.zeros(count, dtype=torch.float64).index_add(0, of, lengths)
-    out = torch.zeros(count, dtype=torch.float64)
-    for batch in engine.batches([row for _, row in flat], embeds.shape[1]):
-        prompt = Prompt(embeds.index_select(0, of[batch].to(embeds.device)))
-        scores, _ = engine.log_likelihoods(prompt, [flat[i][1] for i in batch])
-        loss = -scores[:, 0] / tokens[of[batch]].to(scores)
-        if backward:
-            loss.sum().backward()
-        out.index_add_(0, of[batch], loss.detach().double().cpu())
-    return out
+    pairs = [(r * count + c, row) for r, of_run in enumerate(rows) for row in of_run for c in range(count)]
+    prompts = Prompt(engine.backbone.embedding[variants.flatten(0, 1)])
+    losses = train.losses_of(engine, prompts, [row for _, row in pairs], [p for p, _ in pairs])
+    return losses.view(len(rows), count)
 
 
 def _on_dev(engine: Engine, tokens: Tensor, runs: Sequence[Run], config: SearchConfig) -> Tensor:
@@ -147,7 +133,7 @@ def _on_dev(engine: Engine, tokens: Tensor, runs: Sequence[Run], config: SearchC
 def _better(best: list[Tensor], tokens: Tensor, dev: Tensor) -> list[Tensor]:
     """Per run the tokens with the higher dev accuracy, or at equal accuracy the lower loss."""
     old = best[1]
-    wins = (dev[:, 0] > old[:, 0]) | ((dev[:, 0] == old[:, 0]) & (dev[:, 1] > old[:, 1]))
+    wins = is_better(dev, old)
     return [
         torch.where(wins[:, None].to(tokens.device), tokens, best[0]),
         torch.where(wins[:, None], dev, old),

@@ -30,6 +30,7 @@ __all__ = [
     "read_jsonl",
     "sides",
     "split",
+    "with_cards",
 ]
 
 SUITES = ("core36", "encoder9", "tiny", "tiny3")
@@ -86,6 +87,14 @@ def load_suite(
         _task(card, pool, seed, max_test, max_dev, full)
         for (card, _), pool in zip(entries, found, strict=True)
     ]
+
+
+def with_cards(
+    suite: str | Path, only: Sequence[str], seed: int = 0, max_test: int = fewshot.TEST_SIZE
+) -> list[tuple[Task, Card]]:
+    """Return some tasks of a suite, each with its card; see `load_suite`."""
+    cards = {card.id: card for card in list_cards(suite)}
+    return [(task, cards[task.id]) for task in load_suite(suite, seed, only, max_test)]
 
 
 def load_task(task_id: str, seed: int = 0, suite: str | Path = "core36") -> Task:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from iptkit import progress
-from iptkit.engine import Engine
+from iptkit.engine import Engine, Row
 from iptkit.optim import RunAdam
 from iptkit.optim import State as _State
-from iptkit.prompts import prompt_length
+from iptkit.prompts import Prompt, prompt_length
 from iptkit.tasks import Example, Task
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "dev_scores",
     "draw",
     "fit",
+    "losses_of",
     "prompt_length",
     "train_step",
 ]
@@ -208,25 +209,13 @@ def train_step(engine: Engine, state: _State) -> Tensor:
     source, runs, config = state.source, state.runs, state.config
     examples = [(r, e) for r, run in enumerate(runs) for e in draw(run, state.step, config.rows_per_run)]
     rows = [engine.target_row(e) for _, e in examples]
-    index = torch.tensor([r for r, _ in examples])
-    tokens = torch.zeros(len(runs)).index_add(
-        0, index, torch.tensor([float(len(row.answers[0])) for row in rows])
-    )
     share = 1.0 if source.per_run else source.config.task_weight / len(runs)
-    losses = torch.zeros(len(runs), dtype=torch.float64)
-    device = engine.backbone.device
     with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
-        prompts = source(torch.arange(len(runs), device=device))  # once a step, whatever makes them
-        leaf = prompts.detached()
-        for batch in engine.batches(rows, state.prompt_length):
-            of = index[batch]
-            scores, _ = engine.log_likelihoods(leaf.rows(of.to(device)), [rows[i] for i in batch])
-            loss = -scores[:, 0] / tokens[of].to(scores)
-            if share > 0:
-                (share * loss.sum()).backward()
-            losses.index_add_(0, of, loss.detach().double().cpu())
+        made = source(torch.arange(len(runs), device=engine.backbone.device))  # once, whatever makes them
+        leaf = made.detached()
+        losses = losses_of(engine, leaf, rows, [r for r, _ in examples], share)
         if share > 0:
-            prompts.backward(leaf)
+            made.backward(leaf)
     if not torch.isfinite(losses).all():
         bad = int((~torch.isfinite(losses)).nonzero()[0])
         raise FloatingPointError(
@@ -240,6 +229,29 @@ def train_step(engine: Engine, state: _State) -> Tensor:
             state.penalty[state.step] = penalty.detach()
     state.losses[state.step] = losses
     state.optimizer.step(config.rate(state.step))
+    return losses
+
+
+def losses_of(
+    engine: Engine, prompts: Prompt, rows: Sequence[Row], owner: Sequence[int], share: float = 0.0
+) -> Tensor:
+    """Mean token loss [P] of each of P prompts over its rows.
+
+    Args:
+      rows: one answer each.  owner: the prompt of each row.
+      share: gradients of `share` times the sum of the losses are left in `prompts`; 0 for none.
+    """
+    of, device = torch.tensor(owner), engine.backbone.device
+    lengths = torch.tensor([float(len(row.answers[0])) for row in rows])
+    tokens = torch.zeros(prompts.count).index_add(0, of, lengths)
+    losses = torch.zeros(prompts.count, dtype=torch.float64)
+    for batch in engine.batches(rows, prompts.length):
+        mine = of[batch]
+        scores, _ = engine.log_likelihoods(prompts.rows(mine.to(device)), [rows[i] for i in batch])
+        loss = -scores[:, 0] / tokens[mine].to(scores)
+        if share > 0:
+            (share * loss.sum()).backward()
+        losses.index_add_(0, mine, loss.detach().double().cpu())
     return losses
 
 

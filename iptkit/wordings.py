@@ -17,11 +17,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from iptkit import paths
+from iptkit import fewshot, paths
 from iptkit.examples import Card, Example, Task
 
 ANSWER = "answer"
-SETS = ("train", "train_new", "dev", "test")
+SETS = (*fewshot.SETS, "test")
 SEPARATOR = "\n\n"  # between the examples of a prompt
 Slots = Mapping[str, str]
 

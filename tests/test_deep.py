@@ -300,8 +300,6 @@ def test_pefts_prefix_leaves_numbers_untrained_where_ours_does_not(name):
     """
     import peft
 
-    if peft.__version__ != "0.21.2":
-        pytest.skip(f"about PEFT 0.21.2, this is {peft.__version__}; look whether the fault is mended")
     made = families.MAKERS[name]() if name == "t5" else families.bart(layers=2)
     config = peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3)
     theirs = peft.get_peft_model(made.eval(), config)
@@ -309,3 +307,11 @@ def test_pefts_prefix_leaves_numbers_untrained_where_ours_does_not(name):
     theirs(**inputs).logits.float().square().sum().backward()
     grad = theirs.prompt_encoder["default"].embedding.weight.grad
     assert float((grad != 0).double().mean()) == 0.5
+
+
+def test_an_engine_without_the_sites_of_a_prompt_says_so():
+    tiny = backbone("tiny-causal", "float64")
+    source, _ = deep_source(tiny)
+    engine = Engine(tiny)
+    with pytest.raises(ValueError, match="for 2 attentions was given, but 0 sites; give the engine"):
+        engine.log_likelihoods(source(torch.tensor([0])), [engine.target_row(MIXED_EXAMPLES[0])])

@@ -328,3 +328,51 @@ def test_a_bfloat16_model_does_not():
     exact = prompt_gradient("float64")
     errors = [(prompt_gradient(dtype) - exact).norm() / exact.norm() for dtype in ("mixed", "bfloat16")]
     assert errors[1] > 1.3 * errors[0]
+
+
+@pytest.mark.parametrize(
+    "pieces", [(2, "{text}", 1), ("{text}", 1, " Answer :", 2), ("Ben", "{text}", 3, "one")]
+)
+def test_a_layout_of_ones_own_scores_as_the_stock_model(pieces):
+    """Values and prompt gradient, vectors in several places among text and words."""
+    tiny = backbone("tiny-causal", "float64")
+    engine = Engine(tiny, pieces)
+    rows = rows_of(engine)
+    prompts = random_prompts(tiny, len(rows), 3).requires_grad_()
+    found, _ = engine.log_likelihoods(Prompt(prompts), rows)
+    expected = []
+    for row, prompt in zip(rows, prompts, strict=True):
+        vectors, parts = iter(prompt.split([p for p in pieces if isinstance(p, int)])), []
+        for piece in pieces:
+            words = row.text if piece == "{text}" else engine._tokens(piece) if isinstance(piece, str) else ()
+            parts.append(tiny.embedding[list(words)] if words else next(vectors))
+        scores = []
+        for answer in row.answers:
+            embeds = torch.cat([*parts, tiny.embedding[list(answer)]])[None]
+            with stock_attention(tiny.model) as model:
+                logs = model(inputs_embeds=embeds, use_cache=False).logits[0].log_softmax(-1)
+            start = embeds.shape[1] - len(answer) - 1
+            scores.append(sum(logs[start + i, token] for i, token in enumerate(answer)))
+        expected.append(torch.stack(scores))
+    for line, stock in zip(found, expected, strict=True):
+        torch.testing.assert_close(line[: len(stock)], stock, rtol=1e-9, atol=1e-12)
+    gradients = [torch.autograd.grad(answer_loss(lines), prompts)[0] for lines in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pieces", [(2, "{text}", 1), ("{text}", 1, " Answer :", 2)])
+def test_greedy_answers_in_a_layout_of_ones_own_are_the_likeliest_continuations(pieces):
+    tiny = backbone("tiny-causal", "float64")
+    engine = Engine(tiny, pieces)
+    rows = rows_of(engine)[:2]
+    prompts = random_prompts(tiny, 2, 3)
+    said = engine.greedy(Prompt(prompts), rows, [1, 1])
+    for row, prompt, word in zip(rows, prompts, said, strict=True):
+        every = Row(row.text, tuple((i,) for i in range(len(tiny.embedding))))
+        scores, _ = engine.log_likelihoods(Prompt(prompt[None]), [every])
+        assert word == tiny.tokenizer.decode([int(scores.argmax())], skip_special_tokens=True).strip()
+
+
+def test_a_seq2seq_model_has_no_layout_of_ones_own():
+    with pytest.raises(ValueError, match="reads the prompt before the text"):
+        Engine(backbone("tiny-seq2seq", "float32"), (2, "{text}", 1))

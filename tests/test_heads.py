@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from stock import backbone
@@ -88,13 +90,13 @@ class Words:
         return Coded()
 
 
-def test_only_the_first_part_of_a_word_is_labelled(encoder, monkeypatch):
+def test_only_the_first_part_of_a_word_is_labelled(encoder):
     engine = HeadEngine(encoder)
-    object.__setattr__(engine, "backbone", type("B", (), {"tokenizer": Words()}))
+    engine.backbone = replace(encoder, tokenizer=Words())
     assert engine.target_row(TAGGED[0]).positions == (1, 3, 5, 7)
 
 
-def test_start_and_end_are_chosen_among_the_passages_tokens(encoder, monkeypatch):
+def test_start_and_end_are_chosen_among_the_passages_tokens(encoder):
     engine, head = HeadEngine(encoder), head_of(2, 2)
     passages = ("Ben sees the duck and one frog", "Cara has a drill")
     spans = [("What is it?", passages[0], "the duck", 9), ("What has Cara?", passages[1], "drill", 11)]
@@ -115,7 +117,7 @@ def test_start_and_end_are_chosen_among_the_passages_tokens(encoder, monkeypatch
 
 
 def test_a_shallow_prompt_stands_behind_the_first_token(encoder):
-    engine, head, row = HeadEngine(encoder), head_of(1, 3), None
+    engine, head = HeadEngine(encoder), head_of(1, 3)
     row = engine.option_row(SENTENCES[0])
     as_words = torch.tensor(encoder.tokenizer("one drill").input_ids)
     prompt = Prompt(encoder.embedding[as_words][None], head=head)
