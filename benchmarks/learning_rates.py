@@ -1,11 +1,12 @@
 """Mean dev loss of a scale's tasks after training at three learning rates; no test example is read.
 
 python -m benchmarks.learning_rates [--scale lesson] [--seed 0] [--factor 3] [--device cpu] [--json FILE]
-    [--only prompt,ist,ptuning,encoders]
+    [--only prompt,ist,ptuning,encoders,fine-tuning]
 
 The scale's own rate is in the middle. Prompts train on `train`; IST and the random decoder train on
 `train_new` and are scored on dev without what selected the bank, as in the study. P-tuning's encoders are
-those of lesson 03, on its classifications and relations; `encoders` are the methods of lesson 04.
+those of lesson 03, on its classifications and relations; `encoders` are the methods of lesson 04,
+`fine-tuning` is theirs too. The score is the accuracy over options; for fine-tuning the tasks' own metrics.
 """
 
 from __future__ import annotations
@@ -75,17 +76,35 @@ def p_tuning(study: experiments.Study, factor: float) -> Cells:
 
 
 def encoders(study: experiments.Study, factor: float) -> Cells:
-    """Linear probe, prompt tuning and P-Tuning v2 on the encoder, classes and tags."""
+    """Linear probe, prompt tuning and P-Tuning v2 (both forms) on the encoder, classes and tags."""
     chosen, cells = study.scale.encoders, []
-    config = replace(chosen.fit, evaluations=1)
-    for method in deep_studies.METHODS[:3]:
-        rates = rates_around(chosen.rates[method], factor)
-        runs, fit = deep_studies.train(study, method, study.seeds[0], rates, config)
-        cells += cells_of(f"{method} (04)", runs, rates, fit)
+    config = replace(chosen.fits[chosen.data], evaluations=1)
+    for name in (*deep_studies.METHODS[:3], "P-Tuning v2, mlp"):
+        method, _, form = name.partition(", ")
+        rates = rates_around(chosen.rates[name], factor)
+        options = {"form": form} if form else {}
+        runs, fit = deep_studies.train(study, method, study.seeds[0], rates, config, **options)
+        cells += cells_of(f"{name} (04)", runs, rates, fit)
     return cells
 
 
-METHODS = {"prompt": prompt_tuning, "ist": ist, "ptuning": p_tuning, "encoders": encoders}
+def fine_tuning(study: experiments.Study, factor: float) -> Cells:
+    """Full fine-tuning of the encoder: mean dev score, by each task's metric; the Trainer keeps no loss."""
+    cells = []
+    for lr in rates_around(study.scale.encoders.rates["fine-tuning"], factor):
+        scores = deep_studies.fine_tuning_scores(study, study.seeds[0], lr)
+        about = {"method": "fine-tuning (04)", "lr": lr, "dev_loss": None, "tasks": len(scores)}
+        cells.append(about | {"option_accuracy": sum(scores) / len(scores)})
+    return cells
+
+
+METHODS = {
+    "prompt": prompt_tuning,
+    "ist": ist,
+    "ptuning": p_tuning,
+    "encoders": encoders,
+    "fine-tuning": fine_tuning,
+}
 
 
 def measure(study: experiments.Study, factor: float, only: Sequence[str] = tuple(METHODS)) -> Cells:
@@ -115,10 +134,10 @@ def cells_of(method: str, runs: list[train.Run], rates: tuple[float, ...], fit: 
 
 
 def table(cells: Cells) -> str:
-    lines = [f"{'method':21}{'lr':>8}{'tasks':>7}{'dev loss':>10}{'option accuracy':>17}"]
+    lines = [f"{'method':24}{'lr':>8}{'tasks':>7}{'dev loss':>10}{'score':>8}"]
     for c in cells:
-        accuracy = "" if c["option_accuracy"] is None else f"{c['option_accuracy']:.3f}"
-        lines.append(f"{c['method']:21}{c['lr']:8.3g}{c['tasks']:7d}{c['dev_loss']:10.3f}{accuracy:>17}")
+        loss, score = ("" if c[k] is None else f"{c[k]:.3f}" for k in ("dev_loss", "option_accuracy"))
+        lines.append(f"{c['method']:24}{c['lr']:8.3g}{c['tasks']:7d}{loss:>10}{score:>8}")
     return "\n".join(lines)
 
 

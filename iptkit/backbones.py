@@ -209,7 +209,14 @@ def _kind(config: Any) -> str:
 
 
 def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+    )
 
     source = str(converted(name)) if name in WHEEL_MODELS else name
     local = {"local_files_only": True} if name in WHEEL_MODELS or Path(source).is_dir() else {}
@@ -223,7 +230,9 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
             f"({str(error).splitlines()[0]}). "
             f"Without a network use one of: {known}; or give the folder of a downloaded model."
         ) from error
-    auto = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": AutoModel}[
+    fills_masks = any("MaskedLM" in name for name in config.architectures or ())
+    encoder = AutoModelForMaskedLM if fills_masks else AutoModel
+    auto = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": encoder}[
         _kind(config)
     ]
     stored = torch.float64 if dtype == "float64" else torch.float32 if dtype != "bfloat16" else torch.bfloat16

@@ -89,12 +89,15 @@ def study(
     scale: Annotated[str, typer.Option(envvar="IPTKIT_SCALE", help="smoke, lesson or full.")] = "full",
     out: Annotated[Path | None, typer.Option(help="File of the rows; default: runs/SCALE.jsonl.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    part: Annotated[
+        str, typer.Option(help="subspace (prompt tuning, MSF, IST) or deep (P-Tuning v2, heads).")
+    ] = "subspace",
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
     from iptkit import pipeline
 
-    target = out or Path("runs") / f"{scale}.jsonl"
-    rows = pipeline.study(scale, target, device)
+    target = out or Path("runs") / (f"{scale}.jsonl" if part == "subspace" else f"{scale}-{part}.jsonl")
+    rows = pipeline.study(scale, target, device, part)
     typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 
 

@@ -23,6 +23,7 @@ from iptkit.ptuning import RunLinear
 
 PARTS = ("encoder", "decoder", "cross")
 FORMS = ("embedding", "mlp")
+MLP_STD = 1.0  # of the vectors an MLP reads: torch's nn.Embedding, as in the authors' code
 
 
 @dataclass(frozen=True)

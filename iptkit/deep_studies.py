@@ -1,9 +1,13 @@
-"""The measurements of lesson 04, each a step of a `Study`: P-Tuning v2, its neighbours, its ablations."""
+"""The measurements of lesson 04, each a step of a `Study`: P-Tuning v2, its neighbours, its ablations.
+
+Everything runs on the scale's encoder and its `fits`: training on a few examples ("few-shot"), on all
+("full"), or on both in turn. Ablations use the last of them. Heads are compared on the causal model.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from iptkit import backbones, deep, evaluate, prompts, references, store, tasks
+from iptkit import backbones, deep, evaluate, progress, prompts, references, results, store, tasks
 from iptkit.deep import DeepPrompt, Site
 from iptkit.encoders import HeadEngine
+from iptkit.engine import Engine
 from iptkit.experiments import digest_of
 from iptkit.heads import SharedPrompt, WithHead
+from iptkit.layouts import PROMPT, TEXT
 from iptkit.prompts import SoftPrompt
 from iptkit.tasks import Task
 from iptkit.train import Fit, FitConfig, Run, fit
@@ -24,70 +30,103 @@ if TYPE_CHECKING:
     from iptkit.experiments import Study
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]
+Measured = Iterator[tuple[store.Step, dict[str, Any]]]  # steps, and what their rows are told apart by
 METHODS = ("linear probe", "prompt tuning", "P-Tuning v2", "MPT-2", "fine-tuning")
+HEADS = ("linear", "LM head")
 
 
-def compared(study: Study) -> list[dict[str, Any]]:
-    """The main table: every method on its tasks and all seeds.
+def rows(study: Study, part: str) -> list[dict[str, Any]]:
+    """All rows of one of PARTS, each with the seconds of its step divided by the step's rows."""
+    return [row for step, what in PARTS[part](study) for row in _rows_of(step, what)]
 
-    Returns: rows with task, seed, method, score, numbers (trained for one task), share (of the encoder's
-      numbers) and seconds (of the method's step, divided by its runs).
+
+def write(study: Study, path: Path) -> int:
+    """Measure what is missing of all PARTS and write the rows, each with its "part"; see `results.keep`.
+
+    Returns: the number of rows.
     """
-    steps = [trained(study, method) for method in METHODS[:3]]
-    steps += [multi_task(study), fine_tuned(study)]
-    rows = []
-    for step in steps:
-        seconds = step.seconds / len(step.values["rows"])
-        rows += [row | {"seconds": seconds} for row in step.values["rows"]]
-    return rows
+    measured = [(part, *pair) for part, measure in PARTS.items() for pair in measure(study)]
+    found = [{"part": part} | row for part, step, what in measured for row in _rows_of(step, what)]
+    return results.keep(study, path, found, list({id(step): step for _, step, _ in measured}.values()))
 
 
-def trained(study: Study, method: str, only: Sequence[str] = (), **changes: Any) -> store.Step:
+def compared(study: Study) -> Measured:
+    """The main table: every method on its tasks, all seeds and all training data of the scale.
+
+    Its rows hold task, seed, data, method, score, majority (the score of the commonest answer; for tags 0),
+    numbers (trained for one task), share (of the encoder's numbers) and seconds (of the method's step,
+    divided by its runs).
+    """
+    for data in study.scale.encoders.fits:
+        for method in METHODS[:3]:
+            yield trained(study, method, data=data), {}
+        yield multi_task(study, data), {}
+        yield fine_tuned(study, data), {}
+
+
+def trained(
+    study: Study, method: str, only: Sequence[str] = (), data: str = "", **changes: Any
+) -> store.Step:
     """One method on tasks and seeds, all runs in one fit: values["rows"].
 
     Args:
       method: one of the first three of METHODS.
       only: ids of the tasks, () for all.
+      data: one of scales.DATA, "" for the scale's last.
       changes: of a deep prompt: layers, prompt_length, form, dropout.
     """
-    config = study.scale.encoders
-    read = _tasks(study, only or config.tasks)
+    config, data = study.scale.encoders, data or study.scale.encoders.data
+    read, form = _tasks(study, only or config.tasks, data), changes.get("form", deep.FORMS[0])
+    rate = config.rates[f"{method}, {form}" if form != deep.FORMS[0] else method]
 
     def make(checkpoint: Path) -> Made:
         room = _Room(study)
         source, sites = room.source(method, read, **changes)
         label = f"{method}, {len(read)} runs"
-        scores, _ = room.run(source, sites, read, method, checkpoint, label)
-        return {}, {"rows": room.rows(read, scores, method, source)}
+        scores = room.run(source, sites, read, rate, config.fits[data], checkpoint, label)
+        return {}, {"rows": room.rows(read, scores, method, source, data)}
 
-    parts = [method, sorted(changes.items()), config.rates[method], config.fit]
+    parts = [method, sorted(changes.items()), rate, config.fits[data]]
     name = f"encoder-{method.replace(' ', '-')}"
     return store.step(name, _key(study, read, *parts, *_sizes(study)), make)
 
 
 def train(
-    study: Study, method: str, seed: int, rates: Sequence[float], config: FitConfig
+    study: Study, method: str, seed: int, rates: Sequence[float], config: FitConfig, form: str = deep.FORMS[0]
 ) -> tuple[list[Run], Fit]:
     """One method on all tasks of a seed at every rate, in one fit, to compare rates on dev.
 
     Returns: the runs, rates x tasks, and their fit.
     """
-    room = _Room(study)
-    read = [task for task in _tasks(study, study.scale.encoders.tasks) if task.seed == seed]
+    room, encoders = _Room(study), study.scale.encoders
+    read = [task for task in _tasks(study, encoders.tasks, encoders.data) if task.seed == seed]
     runs = [Run(task, seed, lr=lr) for lr in rates for task in read]
-    source, sites = room.source(method, [run.task for run in runs])
+    changes = {} if form == deep.FORMS[0] else {"form": form}
+    source, sites = room.source(method, [run.task for run in runs], **changes)
     label = f"{method}, {len(runs)} runs"
     return runs, fit(HeadEngine(room.backbone, sites), source, runs, config, label=label)
 
 
-def multi_task(study: Study) -> store.Step:
+def fine_tuning_scores(study: Study, seed: int, lr: float) -> list[float]:
+    """Dev scores of full fine-tuning of a seed's tasks, to compare learning rates."""
+    config, room = study.scale.encoders, _Room(study)
+    plan = config.fits[config.data]
+    read = [task for task in _tasks(study, config.tuned, config.data) if task.seed == seed]
+    steps, batch, limit = plan.steps, plan.rows_per_run, len(read[0].dev)
+    return [
+        references.fine_tune_encoder(room.backbone, t, steps, batch, lr, seed, limit, "dev").score
+        for t in read
+    ]
+
+
+def multi_task(study: Study, data: str = "") -> store.Step:
     """MPT-2: one deep prompt for several data sets, then each data set on its own from there, per seed.
 
     Both stages together take as many steps as the other methods take.
     """
-    config = study.scale.encoders
-    read = _tasks(study, config.shared)
-    half = replace(config.fit, steps=config.fit.steps // 2)
+    config, data = study.scale.encoders, data or study.scale.encoders.data
+    read, rate, whole = _tasks(study, config.shared, data), config.rates["MPT-2"], config.fits[data]
+    half = replace(whole, steps=whole.steps // 2)
 
     def make(_: Path) -> Made:
         room, starts, heads = _Room(study), [], []
@@ -96,69 +135,115 @@ def multi_task(study: Study) -> store.Step:
             mine = [task for task in read if task.seed == seed]
             prompt = room.deep(1)
             shared = SharedPrompt(prompt, len(mine), room.width, _classes(mine), room.generator())
-            room.run(shared, prompt.sites, mine, "MPT-2", None, f"MPT-2, seed {seed}", half)
+            room.run(shared, prompt.sites, mine, rate, half, None, f"MPT-2, seed {seed}")
             starts.append(prompt.P.detach().expand(len(mine), -1, -1))
             heads.append(shared.inner.head.detach())
         source, sites = room.source("P-Tuning v2", read)
         with torch.no_grad():
             source.prompt.P.copy_(torch.cat(starts))
             source.head[:, : heads[0].shape[1]].copy_(torch.cat(heads))
-        scores, _ = room.run(source, sites, read, "MPT-2", None, "MPT-2, each data set", half)
-        return {}, {"rows": room.rows(read, scores, "MPT-2", source)}
+        scores = room.run(source, sites, read, rate, half, None, "MPT-2, each data set")
+        return {}, {"rows": room.rows(read, scores, "MPT-2", source, data)}
 
-    return store.step("encoder-MPT-2", _key(study, read, config.rates["MPT-2"], half, *_sizes(study)), make)
+    return store.step("encoder-MPT-2", _key(study, read, rate, half, *_sizes(study)), make)
 
 
-def fine_tuned(study: Study) -> store.Step:
+def fine_tuned(study: Study, data: str = "") -> store.Step:
     """Full fine-tuning, run by run, through transformers' Trainer."""
-    config = study.scale.encoders
-    read = _tasks(study, config.tuned)
-    lr, steps, batch = config.rates["fine-tuning"], config.fit.steps, config.fit.rows_per_run
+    config, data = study.scale.encoders, data or study.scale.encoders.data
+    read, lr = _tasks(study, config.tuned, data), config.rates["fine-tuning"]
+    steps, batch = config.fits[data].steps, config.fits[data].rows_per_run
 
     def make(_: Path) -> Made:
         room, rows = _Room(study), []
-        for task in read:
-            made = references.fine_tune_encoder(
-                room.backbone, task, steps, batch, lr, task.seed, config.test_examples
-            )
-            rows.append(room.row(task, made.score, "fine-tuning", made.numbers))
+        with progress.track("fine-tuning", total=len(read), unit="run") as bar:
+            for task in read:
+                made = references.fine_tune_encoder(
+                    room.backbone, task, steps, batch, lr, task.seed, config.test_examples
+                )
+                rows.append(room.row(task, made.score, "fine-tuning", made.numbers, data))
+                bar.update(1, note=task.id)
         return {}, {"rows": rows}
 
     return store.step("encoder-fine-tuning", _key(study, read, lr, steps, batch), make)
 
 
-def depths(study: Study) -> list[dict[str, Any]]:
-    """P-Tuning v2 with prompts in the first k and in the last k layers: rows with "layers" and "order"."""
+def depths(study: Study) -> Measured:
+    """P-Tuning v2 with prompts in the first k and in the last k layers: "layers" and "order"."""
     layers = list(range(_encoder(study.scale.encoders.backbone, study.device).num_layers))
-    rows = []
     for k in [k for k in layers if k & (k - 1) == 0 and k] + [len(layers)]:
         for order, chosen in (("first", layers[:k]), ("last", layers[-k:])):
-            step = trained(study, "P-Tuning v2", study.scale.encoders.ablated, layers=tuple(chosen))
-            rows += [row | {"layers": k, "order": order} for row in step.values["rows"]]
-    return rows
+            changes = {} if k == len(layers) else {"layers": tuple(chosen)}
+            yield _ablated(study, **changes), {"layers": k, "order": order}
 
 
-def lengths(study: Study) -> list[dict[str, Any]]:
-    """P-Tuning v2 at several prompt lengths: rows with "length"."""
-    config = study.scale.encoders
-    made = {n: trained(study, "P-Tuning v2", config.ablated, prompt_length=n) for n in config.lengths}
-    return [row | {"length": n} for n, step in made.items() for row in step.values["rows"]]
+def lengths(study: Study) -> Measured:
+    """P-Tuning v2 at several prompt lengths: "length"."""
+    for n in study.scale.encoders.lengths:
+        changes = {} if n == study.scale.encoders.prompt_length else {"prompt_length": n}
+        yield _ablated(study, **changes), {"length": n}
 
 
-def forms(study: Study) -> list[dict[str, Any]]:
-    """P-Tuning v2 with and without its MLP: rows with "form"."""
-    config = study.scale.encoders
-    made = {form: trained(study, "P-Tuning v2", config.ablated, form=form) for form in deep.FORMS}
-    return [row | {"form": form} for form, step in made.items() for row in step.values["rows"]]
+def forms(study: Study) -> Measured:
+    """P-Tuning v2 with and without its MLP, each at its own learning rate: "form"."""
+    for form in deep.FORMS:
+        yield _ablated(study, **({} if form == deep.FORMS[0] else {"form": form})), {"form": form}
+
+
+def heads(study: Study) -> Measured:
+    """Deep prompts in the study's causal model, answered by its own LM head in words or by a linear head.
+
+    The words are the label names after " It was"; the linear head reads the state of the last token.
+
+    Its rows hold "head", one of HEADS; there are none if the scale has no such comparison.
+    """
+    config = study.scale.encoders.heads
+    if config is None:
+        return
+    limit = config.test_examples
+    read = [
+        task
+        for seed in study.seeds
+        for task in tasks.load_suite(study.scale.suite, seed, config.tasks, limit)
+    ]
+
+    def make(head: str, checkpoint: Path) -> Made:
+        room = _Room(study, study.backbone)
+        prompt = room.deep(len(read), prompt_length=config.prompt_length)
+        if head == "LM head":
+            engine, source = Engine(room.backbone, (PROMPT, TEXT, " It was"), sites=prompt.sites), prompt
+        else:
+            engine = HeadEngine(room.backbone, prompt.sites)
+            source = WithHead(len(read), room.width, _classes(read), room.generator(), prompt)
+        source = source.to(room.backbone.device)
+        runs = [Run(task, task.seed, lr=config.rates[head]) for task in read]
+        fit(engine, source, runs, config.fit, checkpoint, f"{head}, {len(runs)} runs")
+        scores = evaluate.evaluate(engine, source, read, label=f"test of {head}")
+        numbers = sum(p[0].numel() for p in source.parameters())
+        rows = [
+            room.row(task, score, "P-Tuning v2", numbers, "few-shot")
+            for task, score in zip(read, scores, strict=True)
+        ]
+        return {}, {"rows": rows}
+
+    for head in HEADS:
+        key = [*study.model_key(), digest_of(read), study.seed, head, config, study.scale.encoders.std]
+        step = store.step(f"head-{head.replace(' ', '-')}", key, functools.partial(make, head))
+        yield step, {"head": head}
+
+
+PARTS: dict[str, Callable[[Study], Measured]] = {
+    part.__name__: part for part in (compared, depths, lengths, forms, heads)
+}
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 class _Room:
-    """An encoder with what trainings in it share."""
+    """A frozen model with what trainings in it share."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, backbone: backbones.Backbone | None = None):
         self.config, self.seed = study.scale.encoders, study.seed
-        self.backbone = _encoder(self.config.backbone, study.device)
+        self.backbone = backbone or _encoder(self.config.backbone, study.device)
         self.sites = deep.find_sites(self.backbone.model)
         self.width = self.backbone.width
         self.size = sum(p.numel() for p in self.backbone.model.parameters())
@@ -171,7 +256,8 @@ class _Room:
     ) -> DeepPrompt:
         sites = deep.choose(self.sites, layers)
         n = prompt_length or self.config.prompt_length
-        return DeepPrompt(runs, sites, n, self.generator(), std=self.config.std, width=self.width, **options)
+        std = self.config.std if options.get("form") != "mlp" else deep.MLP_STD
+        return DeepPrompt(runs, sites, n, self.generator(), std=std, width=self.width, **options)
 
     def source(self, method: str, read: Sequence[Task], **changes: Any) -> tuple[WithHead, list[Site]]:
         """A source with a row for each task, and the sites of its deep prompts."""
@@ -189,42 +275,43 @@ class _Room:
         source: nn.Module,
         sites: Sequence[Site],
         read: Sequence[Task],
-        method: str,
+        rate: float,
+        config: FitConfig,
         checkpoint: Path | None,
         label: str,
-        config: FitConfig | None = None,
-    ) -> tuple[list[float], Fit]:
+    ) -> list[float]:
         """Train and test."""
         engine = HeadEngine(self.backbone, sites)
-        runs = [Run(task, task.seed, lr=self.config.rates[method]) for task in read]
+        runs = [Run(task, task.seed, lr=rate) for task in read]
         source = source.to(self.backbone.device)
-        chosen = config or self.config.fit
-        if not source.per_run:  # one rate for all that is shared
-            chosen = replace(chosen, lr=self.config.rates[method])
-        result = fit(engine, source, runs, chosen, checkpoint, label)
+        fit(engine, source, runs, replace(config, lr=rate), checkpoint, label)
         limit = self.config.test_examples
-        return evaluate.evaluate(engine, source, read, limit=limit, label=f"test of {label}"), result
+        return evaluate.evaluate(engine, source, read, limit=limit, label=f"test of {label}")
 
     def rows(
-        self, read: Sequence[Task], scores: Sequence[float], method: str, source: nn.Module
+        self, read: Sequence[Task], scores: Sequence[float], method: str, source: nn.Module, data: str
     ) -> list[dict[str, Any]]:
         prompt = () if source.prompt is None else source.prompt.parameters()
         numbers = sum(p[0].numel() for p in prompt)
         return [
-            self.row(task, score, method, numbers + len(task.labels) * (self.width + 1))
+            self.row(task, score, method, numbers + len(task.labels) * (self.width + 1), data)
             for task, score in zip(read, scores, strict=True)
         ]
 
-    def row(self, task: Task, score: float, method: str, numbers: int) -> dict[str, Any]:
+    def row(self, task: Task, score: float, method: str, numbers: int, data: str) -> dict[str, Any]:
         return {
             "task": task.id,
             "category": task.category,
             "seed": task.seed,
+            "data": data,
             "method": method,
             "metric": task.metric,
             "score": score,
+            "majority": task.majority if task.category == "cls" else 0.0,
+            "n_test": min(len(task.test), self.config.test_examples),
             "numbers": numbers,
             "share": numbers / self.size,
+            "backbone": self.backbone.name,
         }
 
 
@@ -233,11 +320,20 @@ def _encoder(name: str, device: str) -> backbones.Backbone:
     return backbones.load(name, device, "float32")
 
 
-def _tasks(study: Study, ids: Sequence[str]) -> list[Task]:
+def _rows_of(step: store.Step, what: dict[str, Any]) -> list[dict[str, Any]]:
+    found = step.values["rows"]
+    return [row | what | {"seconds": step.seconds / len(found)} for row in found]
+
+
+def _ablated(study: Study, **changes: Any) -> store.Step:
+    return trained(study, "P-Tuning v2", study.scale.encoders.ablated, **changes)
+
+
+def _tasks(study: Study, ids: Sequence[str], data: str) -> list[Task]:
     """Every task with every seed, the seeds outside."""
-    config = study.scale.encoders
-    load: Callable[..., list[Task]] = functools.partial(tasks.load_suite, config.suite, full=config.full)
-    return [task for seed in study.seeds for task in load(seed=seed, only=list(ids))]
+    suite, is_full = study.scale.encoders.suite, data == "full"
+    loaded = [tasks.load_suite(suite, seed, list(ids), full=is_full) for seed in study.seeds]
+    return [task for of_seed in loaded for task in of_seed]
 
 
 def _classes(read: Sequence[Task]) -> int:

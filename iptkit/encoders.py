@@ -1,4 +1,4 @@
-"""Frozen encoders (BERT and its kin) with prompts and small trained heads, many runs in one batch.
+"""Frozen models with prompts and small trained heads, many runs in one batch.
 
 P-Tuning v2 (Liu et al. 2022, arXiv 2110.07602), section 3.3, needs no words for labels: a linear head reads
 the class of a sentence from [CLS], of a word from its first sub-token, and start and end of an answer from
@@ -7,7 +7,9 @@ every token.
     token ids -> frozen encoder with the run's prompt -> states at some positions -> the run's head -> classes
 
 Prompt, head or both train; a head with an empty prompt is a linear probe. The engine has the same methods
-as engine.Engine, so `train.fit` and `evaluate` are the same too.
+as engine.Engine, so `train.fit` and `evaluate` are the same too. Made for encoders (BERT and its kin); in a
+causal model, whose tokens see only what stands before them, a sentence's class is read from its last token
+and a word's from its last piece.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from iptkit.deep import Site, memory_at
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.injection import left_memory, prepare
 from iptkit.layouts import SLOT
-from iptkit.packing import even_batches
+from iptkit.packing import similar_batches
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -50,21 +52,21 @@ class HeadRow:
 
 
 class HeadEngine:
-    """Scores rows (prompt, example) in one frozen encoder.
+    """Scores rows (prompt, example) in one frozen model.
 
     Args:
-      backbone: an encoder.
+      backbone: an encoder or a causal model.
       sites: where the deep prompts go (those of the source); () without deep prompts.
       tokens_per_batch: about how many tokens run at once.
     Raises:
-      ValueError: the backbone is no encoder, or bypasses the attention interface.
+      ValueError: an encoder-decoder model, or one that bypasses the attention interface.
     """
 
     def __init__(self, backbone: Backbone, sites: Sequence[Site] = (), tokens_per_batch: int = 4096):
-        if backbone.kind != "encoder":
+        if backbone.kind == "seq2seq":
             raise ValueError(
                 f"{backbone.name} is a {backbone.kind} model; a HeadEngine needs an encoder such as "
-                "'minilm-l6' (use engine.Engine for models that answer in words)"
+                "'minilm-l6' or a causal model (engine.Engine serves encoder-decoders, which answer in words)"
             )
         prepare(backbone.model)
         self.backbone, self.sites, self.tokens_per_batch = backbone, list(sites), tokens_per_batch
@@ -84,7 +86,7 @@ class HeadEngine:
         return HeadRow(row.text, row.positions, every, row.num_classes, row.names)
 
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
-        """Nothing to keep: in an encoder every token sees the prompt."""
+        """Nothing to keep: every token sees the prompt."""
 
     def _row(self, example: Example, target: int) -> HeadRow:
         if isinstance(example, TaggedExample):
@@ -97,17 +99,22 @@ class HeadEngine:
             )
         ids = tuple(self.backbone.tokenizer(example.input).input_ids)
         label = example.options.index(example.targets[target])
-        return HeadRow(ids, (0,), ((label,),), len(example.options), example.options)
+        place = 0 if self.backbone.kind == "encoder" else len(ids) - 1
+        return HeadRow(ids, (place,), ((label,),), len(example.options), example.options)
 
     def _tagged(self, example: TaggedExample) -> HeadRow:
-        """The head looks at each word's first sub-token; the others carry no label."""
+        """The head looks at one sub-token of each word; the others carry no label."""
         coded = self.backbone.tokenizer(example.input.split(), is_split_into_words=True)
-        owners = coded.word_ids()
-        first = [owners.index(word) for word in range(len(example.tags)) if word in owners]
-        if len(first) < len(example.tags):
+        places: dict[int, list[int]] = {}
+        for place, word in enumerate(coded.word_ids()):
+            if word is not None:
+                places.setdefault(word, []).append(place)
+        if len(places) < len(example.tags):
             raise ValueError(f"{example.input[:60]!r}: a word of it has no token; leave such words out")
+        which = 0 if self.backbone.kind == "encoder" else -1
+        chosen = tuple(places[word][which] for word in range(len(example.tags)))
         classes = tuple(example.labels.index(tag) for tag in example.tags)
-        return HeadRow(tuple(coded.input_ids), tuple(first), (classes,), len(example.labels), example.labels)
+        return HeadRow(tuple(coded.input_ids), chosen, (classes,), len(example.labels), example.labels)
 
     def _span(self, example: SpanExample) -> HeadRow:
         """The head looks at every token of the passage: one score to start there, one to end there."""
@@ -124,10 +131,8 @@ class HeadEngine:
 
     # ---- batches ---------------------------------------------------------------------------------
     def batches(self, rows: Sequence[HeadRow], prompt_length: int) -> list[list[int]]:
-        """Index lists of rows of similar length, about equal in tokens, deterministic."""
-        sizes = [len(row.text) + prompt_length for row in rows]
-        order = sorted(range(len(rows)), key=lambda i: (sizes[i], i))
-        return even_batches(order, sizes, [0] * len(rows), self.tokens_per_batch)
+        """Index lists of rows of similar length, deterministic."""
+        return similar_batches([len(row.text) + prompt_length for row in rows], self.tokens_per_batch)
 
     # ---- scores ----------------------------------------------------------------------------------
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:
@@ -189,21 +194,42 @@ class HeadEngine:
             raise ValueError(
                 f"a task has {most} classes, the head room for {room}; give WithHead num_classes={most}"
             )
-        device, n = self.backbone.device, prompt.length
-        states = self._states(prompt, rows)  # [B, S, d]
-        row_of = torch.tensor([b for b, row in enumerate(rows) for _ in row.positions], device=device)
-        place = torch.tensor([p + n * (p > 0) for row in rows for p in row.positions], device=device)
-        picked = states[row_of, place].to(prompt.head.dtype)  # [M, d]
+        picked, row_of = self._picked(prompt, rows)
+        picked, device = picked.to(prompt.head.dtype), picked.device
         head = prompt.head.index_select(0, row_of)
         logits = torch.baddbmm(head[:, :, -1:], head[:, :, :-1], picked[:, :, None])[..., 0]
         have = torch.tensor([row.num_classes for row in rows], device=device)[row_of]
         beyond = torch.arange(logits.shape[1], device=device) >= have[:, None]
         return logits.masked_fill(beyond, -torch.inf), row_of
 
-    def _states(self, prompt: Prompt, rows: Sequence[HeadRow]) -> Tensor:
-        """Last hidden states [B, S, d]; a shallow prompt stands right after the first token ([CLS])."""
-        n, limit = prompt.length, self.backbone.max_positions
-        lines = [(row.text[0], *[SLOT] * n, *row.text[1:]) for row in rows]
+    def _picked(
+        self, prompt: Prompt, rows: Sequence[HeadRow], answers: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What the model says at all positions of the rows [M, d], and their rows [M].
+
+        Args:
+          answers: scores of the whole vocabulary [M, V] in place of the last hidden states.
+        """
+        n, device = prompt.length, self.backbone.device
+        memory = None if prompt.keys_values is None else memory_at(self.sites, prompt.keys_values)
+        with left_memory(memory):
+            if answers:
+                said = self.backbone.model(**self._inputs(prompt, rows)).logits  # [B, S, V]
+            else:
+                said = self.backbone.model.base_model(**self._inputs(prompt, rows)).last_hidden_state
+        row_of = torch.tensor([b for b, row in enumerate(rows) for _ in row.positions], device=device)
+        place = [p + n * (p >= self._lead) for row in rows for p in row.positions]
+        return said[row_of, torch.tensor(place, device=device)], row_of
+
+    @property
+    def _lead(self) -> int:
+        """Tokens before a shallow prompt: an encoder's [CLS]."""
+        return int(self.backbone.kind == "encoder")
+
+    def _inputs(self, prompt: Prompt, rows: Sequence[HeadRow]) -> dict[str, Tensor]:
+        """What the model is called with; shallow prompts stand right behind an encoder's first token."""
+        n, lead, limit = prompt.length, self._lead, self.backbone.max_positions
+        lines = [(*row.text[:lead], *[SLOT] * n, *row.text[lead:]) for row in rows]
         size = max(map(len, lines))
         if size > limit:
             raise ValueError(
@@ -215,14 +241,11 @@ class HeadEngine:
         real = torch.arange(size) < torch.tensor([len(line) for line in lines])[:, None]
         ids, real = ids.to(self.backbone.device), real.to(self.backbone.device)
         given = {"attention_mask": real.long()}
-        if n:
-            words = self.backbone.embedding[ids.clamp(min=0)]
-            given["inputs_embeds"] = words.masked_scatter((ids == SLOT)[..., None], prompt.embeds.to(words))
-        else:
-            given["input_ids"] = ids
-        memory = None if prompt.keys_values is None else memory_at(self.sites, prompt.keys_values)
-        with left_memory(memory):
-            return self.backbone.model.base_model(**given).last_hidden_state
+        if not n:
+            return {**given, "input_ids": ids}
+        words = self.backbone.embedding[ids.clamp(min=0)]
+        vectors = words.masked_scatter((ids == SLOT)[..., None], prompt.embeds.to(words))
+        return {**given, "inputs_embeds": vectors}
 
 
 def _over_positions(logits: Tensor, row_of: Tensor, count: int) -> Tensor:

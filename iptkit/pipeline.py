@@ -85,17 +85,23 @@ def fetch() -> None:
             _timed(display, f"model {name}", partial(backbones.load, name))
 
 
-def study(scale: str, out: Path, device: str = "auto") -> int:
-    """Measure a whole scale without notebooks and write its rows to `out` (see `results.write`).
+def study(scale: str, out: Path, device: str = "auto", part: str = "subspace") -> int:
+    """Measure a whole scale without notebooks and write its rows to `out`.
 
+    Args:
+      part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2
+        and its neighbours: lesson 04).
     Returns: the number of rows.
-    Raises: ValueError for an unknown scale or device, before anything runs.
+    Raises: ValueError for an unknown scale, device or part, before anything runs.
     """
-    from iptkit import experiments, scales
+    from iptkit import deep_studies, experiments, scales
 
+    writers = {"subspace": experiments.write, "deep": deep_studies.write}
+    if part not in writers:
+        raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
     with _watched(scale, []) as display:
         measured = experiments.Study(scales.load(scale), device)
-        return _timed(display, f"study {scale}", lambda: experiments.write(measured, out))
+        return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))
 
 
 def expected_seconds(scale: str) -> dict[str, float]:

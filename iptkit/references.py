@@ -82,13 +82,15 @@ def fine_tune_encoder(
     lr: float,
     seed: int,
     test_examples: int,
+    split: str = "test",
 ) -> Reference:
     """Train a copy of an encoder, all weights and a linear head, on a task of classes or tags, and score it.
 
     The head is that of heads.WithHead: on [CLS] for a sentence's class, on first sub-tokens for tags. It is
     transformers' token classifier, where for a sentence only the first token carries a label.
 
-    Args: as for `fine_tune`.
+    Args:
+      split: the set that is scored, "test" or "dev"; the others as for `fine_tune`.
     """
     from transformers import AutoModelForTokenClassification
 
@@ -107,7 +109,7 @@ def fine_tune_encoder(
     model.requires_grad_(False).eval()
     head = torch.cat([model.classifier.weight, model.classifier.bias[:, None]], 1)[None]
     tuned = HeadEngine(replace(copy, model=model.base_model))
-    score = evaluate.evaluate(tuned, FixedHead(head), [task], limit=test_examples)[0]
+    score = evaluate.evaluate(tuned, FixedHead(head), [task], split, test_examples)[0]
     return Reference(score, numbers, seconds)
 
 

@@ -128,7 +128,14 @@ def write(study: Study, path: Path) -> int:
     Returns: the number of rows.
     """
     steps = study.steps()
-    rows = [row for step in steps for row in step.values["rows"]]
+    return keep(study, path, [row for step in steps for row in step.values["rows"]], steps)
+
+
+def keep(study: Study, path: Path, rows: Sequence[dict[str, Any]], steps: Sequence[store.Step]) -> int:
+    """Write rows to `path` (JSON lines), and beside it the settings and what made their steps.
+
+    Returns: the number of rows.
+    """
     store.write_results(path, rows)
     files.write_json(path.with_suffix(".about.json"), provenance(study, steps))
     return len(rows)

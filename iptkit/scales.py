@@ -16,6 +16,8 @@ from iptkit.search import SearchConfig
 from iptkit.subspace import SubspaceConfig
 from iptkit.train import FitConfig
 
+DATA = ("few-shot", "full")  # what an encoder's methods train on: a few examples, or all
+
 
 @dataclass(frozen=True)
 class DiscreteConfig:
@@ -76,6 +78,29 @@ class PTuningConfig:
 
 
 @dataclass(frozen=True)
+class HeadsConfig:
+    """Sizes of the comparison of heads on the causal model (lesson 04).
+
+    Attributes:
+      tasks: classifications of the scale's suite.
+      prompt_length: n >= 1.
+      fit: how to train; `rates` (by head, see deep_studies.HEADS) take the place of its lr.
+      test_examples: first so many of each test set, >= 1.
+    """
+
+    tasks: tuple[str, ...]
+    prompt_length: int
+    fit: FitConfig
+    rates: dict[str, float]
+    test_examples: int = 64
+
+    def __post_init__(self) -> None:
+        if self.prompt_length < 1 or self.test_examples < 1:
+            given = f"{self.prompt_length} and {self.test_examples}"
+            raise ValueError(f"HeadsConfig needs prompt_length >= 1 and test_examples >= 1, got {given}")
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """Sizes of lesson 04 (P-Tuning v2).
 
@@ -87,10 +112,11 @@ class EncoderConfig:
       ablated: those of them that depth, length and form are varied on.
       prompt_length, shallow_length: n of deep and of shallow prompts.
       lengths: values of n for the figure.
-      fit: how to train; `rates` (by method, see deep_studies.METHODS) take the place of its lr.
-      full: train on all examples, not on a few.
+      fits: how to train on each of some of DATA; ablations use the last.
+      rates: by method (see deep_studies.METHODS), in place of the fits' lr.
       std: spread of a deep prompt's start.
       test_examples: first so many of each test set, >= 1.
+      heads: the comparison of heads, or None.
     """
 
     backbone: str
@@ -102,11 +128,11 @@ class EncoderConfig:
     prompt_length: int
     shallow_length: int
     lengths: tuple[int, ...]
-    fit: FitConfig
+    fits: dict[str, FitConfig]
     rates: dict[str, float]
-    full: bool = False
     std: float = 0.5
     test_examples: int = 64
+    heads: HeadsConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("shared", "tuned", "ablated"):
@@ -114,8 +140,17 @@ class EncoderConfig:
             if unknown:
                 told = f"EncoderConfig.{name} names {', '.join(sorted(unknown))}"
                 raise ValueError(f"{told}, not among its tasks {', '.join(self.tasks)}")
+        if not self.fits or set(self.fits) - set(DATA):
+            raise ValueError(
+                f"EncoderConfig.fits is for {list(self.fits)}; give one for each of some of {DATA}"
+            )
         if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths) < 1:
             raise ValueError("EncoderConfig: prompt lengths and test_examples must be at least 1")
+
+    @property
+    def data(self) -> str:
+        """What ablations train on: the last of `fits`."""
+        return list(self.fits)[-1]
 
 
 @dataclass(frozen=True)
@@ -199,7 +234,8 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
 def _built(key: str, value: Any) -> Any:
     """A JSON value as the dataclass or tuple that it stands for."""
     if isinstance(value, dict):
-        return CONFIGS[key](**{k: _built(k, v) for k, v in value.items()})
+        fields = {k: _built(k, v) for k, v in value.items()}
+        return fields if CONFIGS[key] is dict else CONFIGS[key](**fields)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -212,7 +248,10 @@ CONFIGS = {
     "search": SearchConfig,
     "ptuning": PTuningConfig,
     "encoders": EncoderConfig,
+    "heads": HeadsConfig,
     "fit": FitConfig,
+    "fits": dict,
+    **dict.fromkeys(DATA, FitConfig),
     "rates": dict,
     "relation_rates": dict,
 }

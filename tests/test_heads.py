@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stock import backbone
+from stock import backbone, stock_attention
 
 from iptkit import deep, evaluate, tasks, train
-from iptkit.encoders import HeadEngine
+from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.heads import SharedPrompt, WithHead
 from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
@@ -96,6 +96,28 @@ def test_only_the_first_part_of_a_word_is_labelled(encoder):
     assert engine.target_row(TAGGED[0]).positions == (1, 3, 5, 7)
 
 
+def test_a_causal_model_is_read_where_it_has_seen_all():
+    model = backbone("tiny-causal", "float64")
+    engine = HeadEngine(model)
+    ids = model.tokenizer(SENTENCES[0].input).input_ids
+    assert engine.option_row(SENTENCES[0]).positions == (len(ids) - 1,)
+    head = head_of(2, 3)
+    rows = [engine.option_row(e) for e in SENTENCES[:2]]
+    scores, _ = engine.log_likelihoods(Prompt(head=head), rows)
+    with stock_attention(model.model):
+        for row, weights, found in zip(rows, head, scores, strict=True):
+            last = model.model.model(input_ids=torch.tensor([row.text])).last_hidden_state[0, -1]
+            expected = (weights[:, :-1] @ last + weights[:, -1]).log_softmax(-1)
+            torch.testing.assert_close(found, expected)
+    vectors = model.embedding[torch.tensor(ids[:2])][None]
+    found, _ = engine.log_likelihoods(Prompt(vectors, head=head[:1]), rows[:1])
+    longer = HeadRow((*ids[:2], *ids), (len(ids) + 1,), rows[0].answers, 3, rows[0].names)
+    expected, _ = engine.log_likelihoods(Prompt(head=head[:1]), [longer])
+    torch.testing.assert_close(found, expected)
+    engine.backbone = replace(model, tokenizer=Words())
+    assert engine.target_row(TAGGED[0]).positions == (2, 4, 6, 8), "the last piece of each word"
+
+
 def test_start_and_end_are_chosen_among_the_passages_tokens(encoder):
     engine, head = HeadEngine(encoder), head_of(2, 2)
     passages = ("Ben sees the duck and one frog", "Cara has a drill")
@@ -165,8 +187,8 @@ def test_a_head_learns_to_tag():
 
 
 def test_wrong_wishes_are_refused(encoder):
-    with pytest.raises(ValueError, match="is a causal model; a HeadEngine needs an encoder"):
-        HeadEngine(backbone("tiny-causal", "float32"))
+    with pytest.raises(ValueError, match="is a seq2seq model; a HeadEngine needs an encoder"):
+        HeadEngine(backbone("tiny-seq2seq", "float32"))
     engine = HeadEngine(encoder)
     with pytest.raises(ValueError, match="neither options nor tags"):
         engine.target_row(Example("Give the plural: fox", ("foxes",)))

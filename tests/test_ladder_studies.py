@@ -1,5 +1,6 @@
 """The measurements of lessons 01, 03 and 04 at smoke scale."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -81,7 +82,7 @@ def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
 
 # ---- 04 ------------------------------------------------------------------------------------------
 def test_every_method_is_run_on_its_tasks(study):
-    rows, config = deep_studies.compared(study), study.scale.encoders
+    rows, config = deep_studies.rows(study, "compared"), study.scale.encoders
     of = {"MPT-2": config.shared, "fine-tuning": config.tuned}
     expected = {(m, name): 2 for m in deep_studies.METHODS for name in of.get(m, config.tasks)}
     assert Counter((row["method"], row["task"]) for row in rows) == expected
@@ -92,21 +93,46 @@ def test_every_method_is_run_on_its_tasks(study):
         assert numbers["prompt tuning", name] == count + 2 * 32
         assert numbers["P-Tuning v2", name] == count + 2 * 2 * 2 * 32
     assert numbers["MPT-2", "tiny-parts"] == numbers["P-Tuning v2", "tiny-parts"]
-    assert all(0 < row["share"] < 1 for row in rows)
+    assert all(0 < row["share"] < 1 and row["data"] == "few-shot" for row in rows)
+
+
+def test_all_examples_are_another_measurement_than_a_few(study):
+    config = study.scale.encoders
+    both = replace(config, fits={"few-shot": config.fits["few-shot"], "full": config.fits["few-shot"]})
+    wider = Study(replace(study.scale, encoders=both, seeds=(0,)))
+    steps = [deep_studies.trained(wider, "linear probe", data=data) for data in both.fits]
+    assert [{row["data"] for row in step.values["rows"]} for step in steps] == [{"few-shot"}, {"full"}]
+    assert both.data == "full" and not any(step.was_cached for step in steps)
+    assert deep_studies.trained(wider, "linear probe").was_cached, "ablations use the last of the fits"
 
 
 def test_ablations_vary_one_thing(study):
-    depth = deep_studies.depths(study)
+    depth = deep_studies.rows(study, "depths")
     assert {(row["layers"], row["order"]) for row in depth} == {
         (k, order) for k in (1, 2) for order in ("first", "last")
     }
-    assert {row["length"] for row in deep_studies.lengths(study)} == {1, 2}
-    assert {row["form"] for row in deep_studies.forms(study)} == {"embedding", "mlp"}
+    assert {row["length"] for row in deep_studies.rows(study, "lengths")} == {1, 2}
+    assert {row["form"] for row in deep_studies.rows(study, "forms")} == {"embedding", "mlp"}
+    both = [row["score"] for row in depth if row["layers"] == 2]
+    assert both[: len(both) // 2] == both[len(both) // 2 :], "all layers are all layers"
 
 
-def test_all_layers_are_all_layers(study):
-    both = [r["score"] for r in deep_studies.depths(study) if r["layers"] == 2]
-    assert both[: len(both) // 2] == both[len(both) // 2 :]
+def test_a_causal_model_answers_in_words_and_through_a_head(study):
+    rows = deep_studies.rows(study, "heads")
+    assert Counter(row["head"] for row in rows) == dict.fromkeys(deep_studies.HEADS, 2)
+    size = 2 * 2 * 2 * 2 * 8  # n, layers, keys and values, heads of eight numbers
+    assert [row["numbers"] for row in rows] == [size + 2 * 33] * 2 + [size] * 2
+    without = replace(study.scale, encoders=replace(study.scale.encoders, heads=None))
+    assert deep_studies.rows(Study(without), "heads") == []
+
+
+def test_all_parts_are_written_with_their_provenance(study, tmp_path):
+    few = Study(replace(study.scale, seeds=(0,)))
+    count = deep_studies.write(few, tmp_path / "deep.jsonl")
+    rows = store.read_results(tmp_path / "deep.jsonl")
+    assert len(rows) == count and {row["part"] for row in rows} == set(deep_studies.PARTS)
+    about = json.loads((tmp_path / "deep.about.json").read_text(encoding="utf-8"))
+    assert about["scale"]["name"] == "smoke" and sum(len(made["steps"]) for made in about["made"]) >= 10
 
 
 # ---- sizes ---------------------------------------------------------------------------------------
@@ -122,5 +148,9 @@ def test_wrong_sizes_are_refused(study):
         replace(scale.encoders, tuned=("tiny-mood",))
     with pytest.raises(ValueError, match="must be at least 1"):
         replace(scale.encoders, lengths=(0,))
+    with pytest.raises(ValueError, match=r"fits is for \['some'\]; give one for each of some of"):
+        replace(scale.encoders, fits={"some": scale.prompt})
+    with pytest.raises(ValueError, match="HeadsConfig needs prompt_length >= 1"):
+        replace(scale.encoders.heads, prompt_length=0)
     assert isinstance(scale.discrete, DiscreteConfig) and isinstance(scale.ptuning, PTuningConfig)
     assert isinstance(scale.encoders, EncoderConfig)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import pack
+from iptkit.packing import pack, similar_batches
 
 ANSWERS = [((21, 22, 23), (24,)), ((25, 26),)]
 CPU = torch.device("cpu")
@@ -76,3 +76,18 @@ def test_a_layout_that_cannot_be_used_says_why(pieces, told):
 def test_a_layout_has_places_for_its_own_number_of_vectors():
     with pytest.raises(ValueError, match="the prompt has 4 vectors, but the layout .* has places for 3"):
         Layout((1, "{text}", 2)).line((7,), 4, words)
+
+
+# ---- batches -------------------------------------------------------------------------------------
+def test_similar_batches_hold_every_row_once_within_the_limit_and_pad_little():
+    sizes = [5, 60, 7, 6, 58, 30, 6, 33, 5, 8] * 40
+    batches = similar_batches(sizes, 512)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
+    padded = [max(sizes[i] for i in batch) * len(batch) for batch in batches]
+    assert max(padded) <= 512
+    assert sum(padded) < 1.2 * sum(sizes), "one batch of all would be padded to 2.8 times its tokens"
+
+
+def test_a_row_longer_than_a_batch_is_a_batch_of_its_own_and_few_rows_stay_together():
+    assert similar_batches([9, 2000, 8], 512) == [[1], [0, 2]]
+    assert similar_batches([9, 3, 12], 512) == [[2, 0, 1]] and similar_batches([], 512) == []

@@ -1,0 +1,90 @@
+"""Masked language models that answer with a word at [MASK]: a template, a verbalizer and the LM's own head.
+
+The other head of P-Tuning v2's comparison (Liu et al. 2022, arXiv 2110.07602, section 4.4), and how cloze
+prompts began: "{text} It was {mask}." (Schick & Schütze 2021, arXiv 2001.07676, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from iptkit.backbones import Backbone
+from iptkit.deep import Site
+from iptkit.encoders import HeadEngine, HeadRow
+from iptkit.prompts import Prompt
+from iptkit.tasks import Example
+from iptkit.wordings import Verbalizer
+
+
+class MaskEngine(HeadEngine):
+    """Scores classes by the words that a masked language model puts at [MASK]; nothing but a prompt trains.
+
+    Args:
+      backbone: an encoder with a masked-LM head (its config says ...ForMaskedLM).
+      template: words with {text} and {mask}, each once, in any order.
+      verbalizer: label -> words of one token each; a label's score is the mean over its words.
+      sites, tokens_per_batch: see HeadEngine.
+    Raises:
+      ValueError: no masked-LM head, no mask token, a slot missing, or a word that is not one token.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        template: str,
+        verbalizer: Verbalizer,
+        sites: Sequence[Site] = (),
+        tokens_per_batch: int = 1024,
+    ):
+        super().__init__(backbone, sites, tokens_per_batch)
+        mask = backbone.tokenizer.mask_token
+        if backbone.kind != "encoder" or backbone.model.get_output_embeddings() is None or mask is None:
+            raise ValueError(
+                f"{backbone.name} has no head that fills a [MASK]; use a model whose config says "
+                "...ForMaskedLM, or read classes from [CLS] with a HeadEngine"
+            )
+        if template.count("{text}") != 1 or template.count("{mask}") != 1:
+            raise ValueError(f"template {template!r}: write {{text}} and {{mask}} once each")
+        self.template, self.verbalizer = template, verbalizer
+        self._words = torch.tensor([self._word(word) for word in verbalizer.words], device=backbone.device)
+
+    def _word(self, word: str) -> int:
+        tokenizer = self.backbone.tokenizer
+        ids = tokenizer(" " + word, add_special_tokens=False).input_ids
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            pieces = tokenizer.convert_ids_to_tokens(ids)
+            raise ValueError(
+                f"the word {word!r} is {pieces} to {self.backbone.name}, but one [MASK] takes one known "
+                "token; choose another word"
+            )
+        return ids[0]
+
+    def _row(self, example: Example, target: int) -> HeadRow:
+        labels, tokenizer = self.verbalizer.labels, self.backbone.tokenizer
+        if not example.options or set(example.options) - set(labels):
+            raise ValueError(
+                f"{example.input[:60]!r} has the options {example.options}, the verbalizer has words for "
+                f"{labels}; they must be labels of it"
+            )
+        filled = self.template.replace("{mask}", tokenizer.mask_token).replace("{text}", example.input)
+        ids = tuple(tokenizer(filled).input_ids)
+        if ids.count(tokenizer.mask_token_id) != 1:
+            raise ValueError(
+                f"{filled[:60]!r} has more than one {tokenizer.mask_token}; leave it out of texts"
+            )
+        place, label = ids.index(tokenizer.mask_token_id), example.options.index(example.targets[target])
+        return HeadRow(ids, (place,), ((label,),), len(example.options), example.options)
+
+    def _logits(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:
+        """Scores of each row's options [M, C] at its [MASK], -inf for those it has not; their rows [M]."""
+        said, row_of = self._picked(prompt, rows, answers=True)  # [M, V]
+        said = said.to(torch.promote_types(said.dtype, torch.float32)).log_softmax(-1)
+        scores = self.verbalizer.label_scores(said[:, self._words])  # [M, labels]
+        known, most = self.verbalizer.labels, max(row.num_classes for row in rows)
+        columns = [[known.index(name) for name in row.names] for row in rows]
+        picked = torch.tensor([c + [0] * (most - len(c)) for c in columns], device=scores.device)
+        beyond = torch.tensor([[k >= len(c) for k in range(most)] for c in columns], device=scores.device)
+        return scores.gather(1, picked).masked_fill(beyond, -torch.inf), row_of
