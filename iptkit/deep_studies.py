@@ -36,8 +36,8 @@ HEADS = ("linear", "LM head")
 
 
 def rows(study: Study, part: str) -> list[dict[str, Any]]:
-    """All rows of one of PARTS, each with the seconds of its step divided by the step's rows."""
-    return [row for step, what in PARTS[part](study) for row in _rows_of(step, what)]
+    """All rows of one of PARTS, each with its "part" and its "seconds": its step's, divided by their rows."""
+    return [row for step, what in PARTS[part](study) for row in _rows_of(step, {"part": part} | what)]
 
 
 def write(study: Study, path: Path) -> int:
@@ -46,7 +46,7 @@ def write(study: Study, path: Path) -> int:
     Returns: the number of rows.
     """
     measured = [(part, *pair) for part, measure in PARTS.items() for pair in measure(study)]
-    found = [{"part": part} | row for part, step, what in measured for row in _rows_of(step, what)]
+    found = [row for part, step, what in measured for row in _rows_of(step, {"part": part} | what)]
     return results.keep(study, path, found, list({id(step): step for _, step, _ in measured}.values()))
 
 

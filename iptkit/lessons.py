@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from iptkit import files, paths, stamp
+from iptkit import claims, files, paths, stamp
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {
@@ -149,11 +149,11 @@ def normalise(notebook):
 
 
 def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
-    """Write the outputs of a finished lesson-scale run into the course's notebooks, and its times into data.
+    """Write a finished lesson run's outputs into the course's notebooks, its times and claims into data.
 
     Args:
       run_folder: what `iptkit run` filled: NN_*.ipynb and timings.json.
-      into: folder of the committed notebooks; the default also updates data/timings.json.
+      into: folder of the committed notebooks; the default also updates data/timings.json and data/results.
     Returns: the notebooks written.
     Raises: ValueError if the run is incomplete, not at lesson scale, or older than the notebooks' text.
     """
@@ -179,6 +179,7 @@ def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
             draft.write_text(text, encoding="utf-8")
     if into is None:
         _keep_times(timings)
+        claims.keep(Path(run_folder), "lesson")
     return [path for path, _ in drafts]
 
 

@@ -1,7 +1,9 @@
 """Where things lie: the kit's own data, what was downloaded, and the steps that were already computed.
 
-Two environment variables move the folders: IPTKIT_CACHE (downloads, models, tasks) and IPTKIT_STEPS (results
-of finished steps; default: `steps` inside the cache). Every function here creates the folder that it returns.
+Three environment variables move the folders: IPTKIT_CACHE (downloads, models, tasks), IPTKIT_STEPS (results
+of finished steps; default: `steps` inside the cache) and IPTKIT_RESULTS (verdicts on claims; default:
+`results` inside the cache; `iptkit run` sets it to the run's own folder). Every function here creates the
+folder that it returns.
 """
 
 import os
@@ -50,6 +52,11 @@ def tasks_dir() -> Path:
 def steps_dir() -> Path:
     """Return the folder of finished steps: $IPTKIT_STEPS, else `steps` in the cache."""
     return _folder(os.environ.get("IPTKIT_STEPS") or cache_dir() / "steps", "IPTKIT_STEPS")
+
+
+def results_dir() -> Path:
+    """Return the folder where lessons leave their verdicts: $IPTKIT_RESULTS, else `results` in the cache."""
+    return _folder(os.environ.get("IPTKIT_RESULTS") or cache_dir() / "results", "IPTKIT_RESULTS")
 
 
 def _folder(path: str | Path, variable: str) -> Path:

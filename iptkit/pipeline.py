@@ -65,7 +65,7 @@ def run(
     parameters = {"scale": scale, "device": str(backbones.resolve_device(device))}
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
-    with _watched(scale, [lesson.name for lesson in chosen]) as display:
+    with _watched(scale, [lesson.name for lesson in chosen]) as display, _variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
             _timed(display, "downloads", _download)
         return _run_all(chosen, course, scale, out, parameters, timeout_s, display)

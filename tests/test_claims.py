@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from iptkit import claims, paths
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def test_every_claim_says_where_it_stands_and_which_lesson_tries_it():
+    assert list(claims.known()) == [f"B{i}" for i in range(1, 11)]
+    assert all(
+        c.claim and c.source and c.paper and c.lesson in ("01", "02", "04") for c in claims.known().values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "margin", "verdict"),
+    [
+        ((0.1, 0.01, 0.2), 0.0, "holds"),
+        ((-0.01, -0.02, 0.0), 0.03, "holds"),
+        ((-0.1, -0.2, -0.01), 0.0, "does not hold here"),
+        ((-0.1, -0.2, -0.01), 0.03, "not testable at this scale"),
+        ((0.1, -0.01, 0.2), 0.0, "not testable at this scale"),
+    ],
+)
+def test_the_interval_decides(difference, margin, verdict):
+    assert claims.of_difference(difference, margin) == verdict
+
+
+def test_a_row_is_found_again_and_replaced(results):
+    claims.record("B4", "lesson", "first", "holds", 5, 3)
+    row = claims.record("B4", "lesson", "second", "holds in part", 5, 3)
+    claims.record("B10", "smoke", "else", "holds", 1, 1)
+    claims.record("B2", "lesson", "earlier claim", "holds", 2, 3)
+    assert [r["claim"] for r in claims.found(results, "lesson")] == ["B2", "B4"]
+    assert claims.found(results, "lesson")[1] == json.loads(json.dumps(row))
+    assert "SECOND" not in claims.as_text([row]) and "HOLDS IN PART" in claims.as_text([row])
+    assert "| second (lesson, 5 tasks, 3 seeds) | holds in part |" in claims.as_markdown([row])
+
+
+def test_rows_that_are_kept_replace_those_of_their_claim_and_scale(results, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    (data / "results").mkdir(parents=True)
+    (data / "claims.json").write_text((paths.data_dir() / "claims.json").read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(claims.paths, "data_dir", lambda: data)
+    assert claims.keep(results, "lesson") == 0 and not (data / "results" / claims.STORED).exists()
+    for name in ("B10", "B2"):
+        claims.record(name, "lesson", "old", "holds", 5, 3)
+    assert claims.keep(results, "lesson") == 2
+    claims.record("B10", "lesson", "new", "holds", 5, 3)
+    claims.keep(results, "lesson")
+    assert [(r["claim"], r["here"]) for r in claims.stored()] == [("B2", "old"), ("B10", "new")]
+
+
+def test_unknown_claims_and_verdicts_are_refused(results):
+    with pytest.raises(ValueError, match="the claim 'B11' is unknown; data/claims.json has B1, B2"):
+        claims.record("B11", "lesson", "x", "holds", 1, 1)
+    with pytest.raises(ValueError, match="the verdict on B1 is 'maybe'; choose one of holds, holds in part"):
+        claims.record("B1", "lesson", "x", "maybe", 1, 1)
+    assert claims.found(results, "lesson") == []
