@@ -44,13 +44,13 @@ class RunAdam:
         scale = (self.clip / (torch.stack(squares).sum(0).sqrt() + 1e-12)).clamp(max=1.0)
         for name, p in self.parameters.items():
             shape = (-1, *[1] * (p.dim() - 1)) if self.per_run else ()
-            gradient = p.grad * scale.view(shape)
+            gradient = p.grad.mul_(scale.view(shape))
             self.first[name].lerp_(gradient, 0.1)
             self.second[name].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            mean = self.first[name] / (1 - 0.9**self.count)
-            spread = (self.second[name] / (1 - 0.999**self.count)).sqrt() + 1e-8
-            p.sub_(rate * self.lr.to(p).view(shape) * mean / spread)
-            p.grad = None
+            p.grad = None  # in place from here on: a million numbers per run are worth it
+            spread = (self.second[name] / (1 - 0.999**self.count)).sqrt_().add_(1e-8)
+            change = torch.div(self.first[name], 1 - 0.9**self.count, out=gradient)
+            p.sub_(change.mul_(rate * self.lr.to(p).view(shape)).div_(spread))
 
 
 class State:

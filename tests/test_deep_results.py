@@ -59,7 +59,7 @@ def test_every_claim_gets_a_verdict_from_the_last_data(rows):
     assert found[0]["here"] == (
         "fine-tuning − prompt tuning: tags +0.220 [+0.220, +0.220], classes +0.070 [+0.070, +0.070]"
     )
-    assert found[0]["num_tasks"] == 3 and dr.share(rows, dr.SHALLOW) == 0.0001
+    assert found[0]["num_tasks"] == 3 and dr.share(rows, dr.SHALLOW) == pytest.approx(0.0001)
 
 
 def test_differences_are_paired_by_task_and_seed():
