@@ -112,7 +112,8 @@ class DeepPrompt(nn.Module):
     Args:
       runs: R.
       sites: where; see `find_sites` and `choose`.
-      prompt_length: n >= 1, the same at every site.
+      prompt_length: n >= 1, the same at every site; or one for each run, so that several lengths train in one
+        batch (n is then the longest, and what a shorter run has beyond its own is never looked at).
       form: "embedding" trains the keys and values themselves; "mlp" makes them from n vectors of width
         `width` by an MLP width -> inner -> all keys and values (the paper's reparameterisation, section 3.3).
       std: spread of the start, N(0, std^2); of the n vectors for "mlp".
@@ -129,7 +130,7 @@ class DeepPrompt(nn.Module):
         self,
         runs: int,
         sites: Sequence[Site],
-        prompt_length: int,
+        prompt_length: int | Sequence[int],
         generator: torch.Generator,
         form: str = "embedding",
         std: float = 0.02,
@@ -138,17 +139,21 @@ class DeepPrompt(nn.Module):
         inner: int = 512,
     ):
         super().__init__()
-        if prompt_length < 1 or not sites:
-            raise ValueError(f"prompt_length={prompt_length} at {len(sites)} sites: both must be at least 1")
+        lengths = [prompt_length] * runs if isinstance(prompt_length, int) else list(prompt_length)
+        if len(lengths) != runs or min(lengths, default=0) < 1 or not sites:
+            given = f"prompt_length={prompt_length} for {runs} runs at {len(sites)} sites"
+            raise ValueError(f"{given}: give one length >= 1 for all or for each run, and at least one site")
         if form not in FORMS or not 0 <= dropout < 1 or (form == "mlp" and width < 1):
             given = f"form {form!r}, dropout {dropout}, width {width}"
             raise ValueError(f"{given}: form is one of {FORMS}, dropout in [0, 1), and 'mlp' needs a width")
         self.sites, self.form, self.dropout = list(sites), form, dropout
         self.heads, self.head_width = sites[0].num_kv_heads, sites[0].head_width
         size = len(sites) * 2 * self.heads * self.head_width
-        shape = (prompt_length, size if form == "embedding" else width)
+        shape = (max(lengths), size if form == "embedding" else width)
         drawn = torch.randn(shape, generator=generator) * std
         self.P = nn.Parameter(drawn.expand(runs, -1, -1).clone())
+        is_one = len(set(lengths)) == 1
+        self.register_buffer("lengths", None if is_one else torch.tensor(lengths), persistent=False)
         if form == "mlp":
             self.inner = RunLinear(runs, width, inner, generator)
             self.outer = RunLinear(runs, inner, size, generator)
@@ -161,29 +166,34 @@ class DeepPrompt(nn.Module):
             x = self.outer(torch.tanh(self.inner(x, used)), used)
         x = x.view(*x.shape[:2], len(self.sites), 2, self.heads, self.head_width)
         x = nn.functional.dropout(x, self.dropout, self.training)
-        return Prompt(keys_values=x.permute(0, 2, 3, 4, 1, 5).index_select(0, where))
+        lengths = None if self.lengths is None else self.lengths.index_select(0, runs)
+        return Prompt(keys_values=x.permute(0, 2, 3, 4, 1, 5).index_select(0, where), lengths=lengths)
 
     @torch.no_grad()
     def without_mlp(self) -> DeepPrompt:
         """The same prompts as plain keys and values: all that is needed after training."""
         made = self.eval()(torch.arange(len(self.P), device=self.P.device)).keys_values
-        plain = DeepPrompt(len(self.P), self.sites, self.P.shape[1], torch.Generator())
+        lengths = self.P.shape[1] if self.lengths is None else self.lengths.tolist()
+        plain = DeepPrompt(len(self.P), self.sites, lengths, torch.Generator())
         plain.P = nn.Parameter(made.permute(0, 4, 1, 2, 3, 5).flatten(2).contiguous())
         return plain
 
 
-def memory_at(sites: Sequence[Site], keys_values: Tensor) -> DeepMemory:
-    """What `injection.left_memory` takes, of keys and values [B, S, 2, h, n, k] at S sites.
+def memory_at(sites: Sequence[Site], prompt: Prompt) -> DeepMemory | None:
+    """What `injection.left_memory` takes, of a prompt with keys and values at S sites; None without any.
 
     Raises: ValueError if their numbers differ.
     """
-    if keys_values.shape[1] != len(sites):
+    if prompt.keys_values is None:
+        return None
+    count = prompt.keys_values.shape[1]
+    if count != len(sites):
         raise ValueError(
-            f"a deep prompt for {keys_values.shape[1]} attentions was given, but {len(sites)} sites; give "
-            "the engine those of its source: sites=source.sites"
+            f"a deep prompt for {count} attentions was given, but {len(sites)} sites; give the engine those "
+            "of its source: sites=source.sites"
         )
-    pairs = zip(sites, keys_values.unbind(1), strict=True)
-    return DeepMemory({site.module: (both[:, 0], both[:, 1]) for site, both in pairs})
+    pairs = zip(sites, prompt.keys_values.unbind(1), strict=True)
+    return DeepMemory({site.module: (both[:, 0], both[:, 1]) for site, both in pairs}, prompt.lengths)
 
 
 def num_parameters(

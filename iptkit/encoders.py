@@ -211,8 +211,7 @@ class HeadEngine:
           answers: scores of the whole vocabulary [M, V] in place of the last hidden states.
         """
         n, device = prompt.length, self.backbone.device
-        memory = None if prompt.keys_values is None else memory_at(self.sites, prompt.keys_values)
-        with left_memory(memory):
+        with left_memory(memory_at(self.sites, prompt)):
             if answers:
                 said = self.backbone.model(**self._inputs(prompt, rows)).logits  # [B, S, V]
             else:

@@ -245,7 +245,7 @@ class Engine:
         """One forward; a deep prompt goes the way of transformers' own layers."""
         if prompt.keys_values is None:
             return self.forward.hidden(*given)
-        return self._stock.hidden(*given, prompt=memory_at(self.sites, prompt.keys_values))
+        return self._stock.hidden(*given, prompt=memory_at(self.sites, prompt))
 
     @functools.cached_property
     def _stock(self) -> StockForward:

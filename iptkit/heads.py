@@ -5,7 +5,7 @@ What they score is the encoder's business (encoders.py); these are the sources t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class WithHead(nn.Module):
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> Prompt with head [B, C, d + 1] and what the inner source makes."""
         made = Prompt() if self.prompt is None else self.prompt(runs)
-        return Prompt(made.embeds, made.keys_values, self.head.index_select(0, runs))
+        return replace(made, head=self.head.index_select(0, runs))
 
 
 class FixedHead(nn.Module):
@@ -95,7 +95,7 @@ class SharedPrompt(nn.Module):
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> the same prompt and the run's own head for each row."""
         made = self.prompt(torch.zeros_like(runs))
-        return Prompt(made.embeds, made.keys_values, self.inner(runs).head)
+        return replace(made, head=self.inner(runs).head)
 
     def penalty(self) -> None:
         """None: nothing but the tasks trains it."""

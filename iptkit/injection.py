@@ -33,10 +33,23 @@ class DeepMemory:
     Args:
       at: attention module -> (keys, values), each [B, h, n, k], one prompt per row. Where the model runs on
         m * B rows (m beams of each row) the prompts are repeated.
+      lengths: [B] how many of the n each row may look at, or None for all.
     """
 
-    def __init__(self, at: dict[nn.Module, tuple[Tensor, Tensor]]):
-        self.at = at
+    def __init__(self, at: dict[nn.Module, tuple[Tensor, Tensor]], lengths: Tensor | None = None):
+        self.at, self.lengths = at, lengths
+
+    def beside(self, mask: Tensor, size: int, beams: int = 1) -> Tensor:
+        """An attention mask [.., H, new, L] with `size` columns for the prompt put on its left."""
+        is_bool = mask.dtype == torch.bool
+        if self.lengths is None:
+            return pad(mask, (size, 0), value=True if is_bool else 0.0)
+        seen = torch.arange(size, device=mask.device) < self.lengths.repeat_interleave(beams, 0)[:, None]
+        rows, (_, heads, new, _) = len(seen), mask.shape
+        if not is_bool:
+            seen = torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, torch.finfo(mask.dtype).min)
+        seen = seen[:, None, None, :].expand(rows, heads, new, size)
+        return torch.cat([seen, mask.expand(rows, -1, -1, -1)], -1)
 
 
 class LeftMemory:
@@ -128,9 +141,7 @@ def attend(
     if observer is not None:
         observer(module, query, key)
     if isinstance(memory, DeepMemory) and module in memory.at:
-        return _beside_prompt(
-            memory.at[module], module, query, key, value, attention_mask, scaling, dropout, kwargs
-        )
+        return _beside_prompt(memory, module, query, key, value, attention_mask, scaling, dropout, kwargs)
     if not isinstance(memory, LeftMemory):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
@@ -143,7 +154,7 @@ def attend(
         pairs = zip(memory.prompt.at[module], (left_keys, left_values), strict=True)
         left_keys, left_values = (torch.cat([mine.to(query.dtype), left], 2) for mine, left in pairs)
         missing = left_keys.shape[2] + query.shape[2] - attention_mask.shape[3]
-        attention_mask = pad(attention_mask, (missing, 0), value=True)
+        attention_mask = memory.prompt.beside(attention_mask, missing)
     batch, heads, new, width = query.shape
     groups, size = key.shape[1], heads // key.shape[1] * new
     grouped = (query * (scaling if scaling is not None else width**-0.5)).reshape(batch, groups, size, width)
@@ -161,7 +172,7 @@ def attend(
 
 
 def _beside_prompt(
-    prompt: tuple[Tensor, Tensor],
+    memory: DeepMemory,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -172,6 +183,7 @@ def _beside_prompt(
     others: dict[str, Any],
 ) -> tuple[Tensor, None]:
     """transformers' own attention over [prompt | keys]; every token may look at the prompt."""
+    prompt = memory.at[module]
     beams, rest = divmod(len(query), len(prompt[0]))
     if rest:
         raise ValueError(f"{len(prompt[0])} prompts were given for {len(query)} rows; give one per row")
@@ -179,8 +191,10 @@ def _beside_prompt(
     size = left_keys.shape[2]
     if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", False):
         raise ValueError(f"{type(module).__name__} got no mask, so its order would be lost beside a prompt")
+    if mask is None and memory.lengths is not None:
+        mask = torch.ones(len(query), 1, query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
     if mask is not None:
-        mask = pad(mask, (size, 0), value=True if mask.dtype == torch.bool else 0.0)
+        mask = memory.beside(mask, size, beams)
     if others.get("position_bias") is not None:  # T5: a prompt has no position
         others = {**others, "position_bias": pad(others["position_bias"], (size, 0))}
     keys, values = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)

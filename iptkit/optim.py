@@ -81,6 +81,11 @@ class State:
         self.best_score = torch.full((len(runs), 2), -torch.inf, dtype=torch.float64)
         self.best_step = torch.zeros(len(runs), dtype=torch.long)
 
+    @property
+    def num_bytes(self) -> int:
+        """About the size of a checkpoint: parameters, Adam's two means, the best state."""
+        return 4 * sum(p.numel() * p.element_size() for p in self.optimizer.parameters.values())
+
     def select(self, scores: Tensor) -> None:
         """Keep the present state of every run that is better than its best so far.
 

@@ -29,11 +29,13 @@ class Prompt:
       embeds: [B, n, d] vectors in the space of the model's input embeddings, or None.
       keys_values: [B, S, 2, h, n, k] a deep prompt at S attentions (see deep.py), or None.
       head: [B, C, d + 1] weights and, last, biases of a classifier (see heads.py), or None.
+      lengths: [B] how many of the n of a deep prompt count, or None for all.
     """
 
     embeds: Tensor | None = None
     keys_values: Tensor | None = None
     head: Tensor | None = None
+    lengths: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -60,7 +62,7 @@ class Prompt:
         torch.autograd.backward([m for m, _ in pairs], [grad for _, grad in pairs])
 
     def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.embeds, self.keys_values, self.head
+        return self.embeds, self.keys_values, self.head, self.lengths
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Prompt:
         return Prompt(*(None if t is None else change(t) for t in self._parts()))

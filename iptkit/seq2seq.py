@@ -8,7 +8,6 @@ IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,9 +54,9 @@ def log_likelihoods(
     owner = torch.tensor([slot // num_answers for slot in slots], device=device)  # [A] row of each answer
     targets, present = _padded([answer for row in rows for answer in row.answers], device)  # [A, T]
     start = targets.new_full((len(targets), 1), backbone.model.config.decoder_start_token_id)
-    with _beside(sites, prompt):
+    with left_memory(memory_at(sites, prompt)):
         states, mask = _encode(backbone, prompt, rows)
-    with _beside(sites, prompt.rows(owner)):
+    with left_memory(memory_at(sites, prompt.rows(owner))):
         logits = backbone.model(  # right padding needs no decoder mask: nothing to its left can see it
             encoder_outputs=BaseModelOutput(last_hidden_state=states.index_select(0, owner)),
             attention_mask=mask[owner],
@@ -89,9 +88,9 @@ def greedy(
       max_tokens: B limits, >= 1.
       sites: of a deep prompt.
     """
-    with _beside(sites, prompt):
+    with left_memory(memory_at(sites, prompt)):
         states, mask = _encode(backbone, prompt, rows)
-    with _beside(sites, prompt), quiet_transformers():
+    with left_memory(memory_at(sites, prompt)), quiet_transformers():
         ids = backbone.model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
@@ -105,13 +104,6 @@ def greedy(
     cut = [row[:most] for row, most in zip(said, max_tokens, strict=True)]
     texts = (backbone.tokenizer.decode(row, skip_special_tokens=True) for row in cut)
     return [text.strip().split("\n")[0].strip() for text in texts]
-
-
-def _beside(sites: Sequence[Site], prompt: Prompt) -> AbstractContextManager[None]:
-    """Within it the model sees the rows' deep prompts, if there are any."""
-    if prompt.keys_values is None:
-        return nullcontext()
-    return left_memory(memory_at(sites, prompt.keys_values))
 
 
 def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:

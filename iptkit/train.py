@@ -173,8 +173,8 @@ def fit(
         or on the penalty if task_weight is 0.
       runs: R runs in the order of the source's rows.
       config: how to train.
-      checkpoint: file to resume from and to write every `checkpoint_seconds`; the caller removes it
-        when the result is stored.
+      checkpoint: file to resume from and to write every `checkpoint_seconds`, above 200 MB less often in
+        proportion to its size; the caller removes it when the result is stored.
       label: words on the progress bar.
     Raises:
       ValueError: no runs, or the number of runs and the source's rows differ.
@@ -184,6 +184,7 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
     begun, saved, start = time.time(), time.time(), state.step
+    wait = checkpoint_seconds * max(1.0, state.num_bytes / 2e8)
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     with progress.track(label, total=config.steps, unit="step", initial=start) as bar:
         bar.update(0, note="reading the texts")
@@ -194,7 +195,7 @@ def fit(
             bar.update(1, note=f"loss {losses.mean():.2f}")
             if state.step in marks:
                 state.select(dev_scores(engine, source, runs, config.dev_examples))
-            if checkpoint is not None and time.time() - saved > checkpoint_seconds:
+            if checkpoint is not None and time.time() - saved > wait:
                 state.save(checkpoint)
                 saved = time.time()
     if config.steps == 0:

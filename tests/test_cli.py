@@ -136,3 +136,17 @@ def test_study_writes_rows_and_where_they_come_from(iptkit_command, tmp_path, mo
     assert {"zero-shot", "prompt tuning", "IST", "random decoder"} <= {row["method"] for row in rows}
     about = json.loads(target.with_suffix(".about.json").read_text(encoding="utf-8"))
     assert about["scale"]["name"] == "smoke" and about["seed"] == 0
+
+
+def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
+    iptkit_command, tmp_path, monkeypatch
+):
+    from iptkit import store
+
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.chdir(tmp_path)
+    code, text = iptkit_command("study", "--scale", "smoke", "--part", "deep", "--device", "cpu")
+    assert code == 0 and "runs/smoke-deep.jsonl" in text
+    assert {row["part"] for row in store.read_results(tmp_path / "runs" / "smoke-deep.jsonl")} >= {"heads"}
+    code, text = iptkit_command("study", "--scale", "smoke", "--part", "deeper")
+    assert code == 2 and "the study 'deeper' is unknown; choose one of subspace, deep" in text

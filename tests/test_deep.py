@@ -9,6 +9,7 @@ from iptkit import deep, injection, tasks, train
 from iptkit.deep import DeepPrompt, choose, find_sites
 from iptkit.engine import Engine
 from iptkit.injection import left_memory
+from iptkit.prompts import Prompt
 
 ALL = list(MAKERS)
 
@@ -22,7 +23,7 @@ def prompt(name, runs=2, length=3, std=1.0, seed=0, **options):
 
 
 def said(name, source, inputs, runs=(0, 1)):
-    with left_memory(deep.memory_at(source.sites, source(torch.tensor(runs)).keys_values)):
+    with left_memory(deep.memory_at(source.sites, source(torch.tensor(runs)))):
         return output(name, inputs)
 
 
@@ -153,7 +154,7 @@ def test_generation_is_the_same_with_and_without_a_cache(name, beams):
     options = {"max_new_tokens": 6, "num_beams": beams, "do_sample": False, "pad_token_id": 0}
     said_so = []
     for use_cache in (True, False):
-        made = deep.memory_at(source.sites, source(torch.tensor([0, 1])).keys_values)
+        made = deep.memory_at(source.sites, source(torch.tensor([0, 1])))
         with left_memory(made), torch.no_grad():
             said_so.append(model(name).generate(**inputs, **options, use_cache=use_cache))
     assert torch.equal(*said_so)
@@ -166,11 +167,44 @@ def test_layers_left_out_are_as_if_they_had_no_prompt():
     source, inputs = prompt("bert"), batch("bert")
     made = source(torch.tensor([0, 1])).keys_values
     sites = find_sites(model("bert"))
-    with left_memory(deep.memory_at(choose(sites, [1]), made[:, 1:])):
+    with left_memory(deep.memory_at(choose(sites, [1]), Prompt(keys_values=made[:, 1:]))):
         upper = output("bert", inputs)
-    with left_memory(deep.memory_at(sites, made)):
+    with left_memory(deep.memory_at(sites, Prompt(keys_values=made))):
         both = output("bert", inputs)
     assert not torch.allclose(upper, both) and not torch.allclose(upper, output("bert", inputs))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_runs_of_several_lengths_share_a_batch(name):
+    both, inputs = prompt(name, length=(1, 3)), batch(name)
+    out = said(name, both, inputs)
+    number(out).backward()
+    assert (both.P.grad[0, 0] != 0).all() and (both.P.grad[0, 1:] == 0).all() and (both.P.grad[1] != 0).all()
+    for run, length in enumerate((1, 3)):
+        alone = prompt(name, runs=1, length=length)
+        with torch.no_grad():
+            alone.P[0] = both.P[run, :length]
+        mine = {key: value[[run]] for key, value in inputs.items()}
+        found = said(name, alone, mine, (0,))
+        start = 0 if run == 0 else len(out) - len(found)
+        torch.testing.assert_close(out[start : start + len(found)], found)
+
+
+@pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
+def test_lengths_reach_the_engine_and_what_is_kept(name):
+    tiny = backbone(name, "float64")
+    sites = find_sites(tiny.model)
+    source = DeepPrompt(2, sites, (1, 3), torch.Generator().manual_seed(0), std=0.5).double()
+    engine = Engine(tiny, sites=sites)
+    row = engine.target_row(MIXED_EXAMPLES[0])
+    scores, _ = engine.log_likelihoods(source(torch.tensor([0, 1])), [row, row])
+    one = DeepPrompt(1, sites, 1, torch.Generator(), std=0.5).double()
+    with torch.no_grad():
+        one.P[0] = source.P[0, :1]
+    alone, _ = engine.log_likelihoods(one(torch.tensor([0])), [row])
+    torch.testing.assert_close(scores[:1], alone)
+    assert scores[0] != scores[1]
+    assert source.without_mlp().lengths.tolist() == [1, 3]
 
 
 def test_a_wrong_number_of_prompts_is_refused():
@@ -210,7 +244,8 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"length": 0}, "both must be at least 1"),
+        ({"length": 0}, "give one length >= 1 for all or for each run"),
+        ({"length": (2, 3, 1)}, "give one length >= 1 for all or for each run"),
         ({"form": "lstm"}, "form is one of"),
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
         ({"form": "mlp"}, "'mlp' needs a width"),
@@ -240,7 +275,7 @@ def test_the_engine_scores_as_the_model_beside_the_prompt(name, layers):
     scores, tokens = engine.log_likelihoods(source(torch.tensor([0, 1])), rows)
     for b, row in enumerate(rows):
         for k, answer in enumerate(row.answers):
-            memory = deep.memory_at(sites, source(torch.tensor([b])).keys_values)
+            memory = deep.memory_at(sites, source(torch.tensor([b])))
             with left_memory(memory):
                 logs = answer_logits(tiny, row.text, answer).log_softmax(-1)
             expected = sum(logs[i, token] for i, token in enumerate(answer))
@@ -270,7 +305,7 @@ def test_greedy_answers_beside_a_prompt_are_the_models_own(name):
     for b, row in enumerate(rows):
         said, limit = [], (5, 3)[b]
         while len(said) < limit and not (said and said[-1] == tiny.eos):
-            with left_memory(deep.memory_at(sites, source(torch.tensor([b])).keys_values)), torch.no_grad():
+            with left_memory(deep.memory_at(sites, source(torch.tensor([b])))), torch.no_grad():
                 said.append(int(answer_logits(tiny, row.text, (*said, 0))[-1].argmax()))
         assert found[b] == tiny.tokenizer.decode(said, skip_special_tokens=True).strip()
 
