@@ -333,6 +333,20 @@ def test_the_readmes_figures_of_the_lesson_are_in_the_notebooks_outputs():
         assert figure.replace(" [", "  [") in shown, f"{figure} is in the README, but no lesson printed it"
 
 
+def test_the_readmes_program_runs(capsys):
+    program = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    for name, tiny in (
+        ("minilm-l6", "tiny-encoder"),
+        ("encoder9", "tiny3"),
+        ('"person-tags", "company-tags"', '"tiny-parts", "tiny-words"'),
+        ("steps=60", "steps=2"),
+    ):
+        assert name in program
+        program = program.replace(name, tiny)
+    exec(compile(program, "README.md", "exec"), {})
+    assert re.fullmatch(r"\[[\d.]+, [\d.]+\]\n", capsys.readouterr().out)
+
+
 def notebooks():
     return [p for n in ("02", "06") for p in (paths.data_dir().parent / "notebooks").glob(f"{n}_*.ipynb")]
 
