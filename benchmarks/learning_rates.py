@@ -70,7 +70,7 @@ def p_tuning(study: experiments.Study, factor: float) -> Cells:
     for encoder in ptuning.ENCODERS:
         for group in ptuning_studies.GROUPS:
             rates = rates_around(ptuning_studies.rate_of(study, encoder, group), factor)
-            made = ptuning_studies.train(study, encoder, group, chosen.seeds[0], rates, config)
+            made = ptuning_studies.train(study, encoder, group, chosen.seeds[:1], rates, config)
             cells += cells_of(f"{encoder}, {group}", made.runs, rates, made.fit)
     return cells
 

@@ -11,6 +11,8 @@ Where the vectors stand among text and anchor words is the engine's layout (layo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +69,14 @@ class EncodedPrompt(nn.Module):
     def without_encoder(self) -> FixedPrompt:
         """The n x d numbers per run that are all one needs after training."""
         return FixedPrompt(self(torch.arange(len(self.input), device=self.input.device)).embeds)
+
+
+def joined(sources: Sequence[EncodedPrompt]) -> EncodedPrompt:
+    """One source with the runs of all, in order; their encoders may have begun differently."""
+    first, others = sources[0], [dict(source.named_parameters()) for source in sources[1:]]
+    for name, p in first.named_parameters():
+        p.data = torch.cat([p.data, *(other[name].data for other in others)])
+    return first
 
 
 class RunLinear(nn.Module):

@@ -35,35 +35,35 @@ def compared(study: Study) -> list[dict[str, Any]]:
     """
     rows = []
     for group in GROUPS:
-        for seed in study.scale.ptuning.seeds:
-            steps = [best_words(study, group, seed)]
-            steps += [encoded(study, encoder, group, seed) for encoder in ptuning.ENCODERS]
-            for step in steps:
-                share = step.seconds / len(step.values["rows"])
-                rows += [row | {"group": group, "seconds": share} for row in step.values["rows"]]
+        steps = [best_words(study, group)]
+        for seeds in _together(study, group):
+            steps += [encoded(study, encoder, group, seeds) for encoder in ptuning.ENCODERS]
+        for step in steps:
+            share = step.seconds / len(step.values["rows"])
+            rows += [row | {"group": group, "seconds": share} for row in step.values["rows"]]
     return rows
 
 
-def encoded(study: Study, encoder: str, group: str, seed: int) -> store.Step:
-    """P-tuning of all tasks of a group with one encoder and seed.
+def encoded(study: Study, encoder: str, group: str, seeds: Sequence[int]) -> store.Step:
+    """P-tuning of all tasks of a group with one encoder, all of these seeds in one fit.
 
-    Returns: a step with tensors["P"] [T, n, d] (the encoder is dropped), tensors["losses"] [steps, T] and
-      values["rows"].
+    Returns: a step with tensors["P"] [S * T, n, d] (the encoders are dropped), tensors["losses"]
+      [steps, S * T] and values["rows"].
     """
     config = study.scale.ptuning
-    read, rate = _load(study, group, seed), rate_of(study, encoder, group)
+    read, rate = _load(study, group, seeds), rate_of(study, encoder, group)
 
     def make(checkpoint: Path) -> Made:
-        trained = train(study, encoder, group, seed, (rate,), config.fit, checkpoint)
+        trained = train(study, encoder, group, seeds, (rate,), config.fit, checkpoint)
         kept, on = trained.source.without_encoder(), [run.task for run in trained.runs]
-        label = f"test of P-tuning, {encoder}, {group}, seed {seed}"
+        label = f"test of P-tuning, {encoder}, {group}, {len(on)} runs"
         scores = evaluate.evaluate(trained.engine, kept, on, label=label)
         numbers = ptuning.num_parameters(kept.P.shape[1], study.backbone.width, encoder)
-        rows = _rows(read, scores, encoder, seed, numbers)
+        rows = _rows(on, scores, encoder, numbers)
         return {"P": kept.P, "losses": trained.fit.losses.float()}, {"rows": rows}
 
     key = study.key_of(read, encoder, _layout(study, group), config.fit, rate, prompts.WORDS)
-    return store.step(f"ptuning-{encoder}-{group}-{seed}", key, make)
+    return store.step(f"ptuning-{encoder}-{group}-{'-'.join(map(str, seeds))}", key, make)
 
 
 def rate_of(study: Study, encoder: str, group: str) -> float:
@@ -86,38 +86,46 @@ def train(
     study: Study,
     encoder: str,
     group: str,
-    seed: int,
+    seeds: Sequence[int],
     rates: Sequence[float],
     config: FitConfig,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """P-tuning of all tasks of a group at every rate, in one fit."""
+    """P-tuning of a group at every rate and seed, in one fit; each seed has first weights of its own."""
     engine = _engine(study, _layout(study, group))
-    runs = [Run(task, seed, lr=lr) for lr in rates for task, _ in _load(study, group, seed)]
-    start = prompts.from_words(study.backbone, Layout.of(engine.layout).prompt_length)
-    generator = torch.Generator().manual_seed(seed)
-    source = EncodedPrompt(start.expand(len(runs), -1, -1), encoder, generator).to(study.backbone.device)
-    label = f"P-tuning, {encoder}, {group}, seed {seed}"
+    words = prompts.from_words(study.backbone, Layout.of(engine.layout).prompt_length)
+    runs, parts = [], []
+    for lr in rates:
+        for seed in seeds:
+            mine = [Run(task, seed, lr=lr) for task, _ in _load(study, group, [seed])]
+            generator = torch.Generator().manual_seed(seed)
+            parts.append(EncodedPrompt(words.expand(len(mine), -1, -1), encoder, generator))
+            runs += mine
+    source = ptuning.joined(parts).to(study.backbone.device)
+    label = f"P-tuning, {encoder}, {group}, {len(runs)} runs"
     return Trained(engine, source, runs, fit(engine, source, runs, config, checkpoint, label))
 
 
-def best_words(study: Study, group: str, seed: int) -> store.Step:
-    """For every task the wording that is best on dev, scored on test; nothing is trained."""
-    read = _load(study, group, seed, bare=False)
+def best_words(study: Study, group: str) -> store.Step:
+    """For every task and seed the wording that is best on dev, scored on test; nothing is trained."""
+    seeds, limit = study.scale.ptuning.seeds, study.scale.ptuning.fit.dev_examples
+    read = _load(study, group, seeds, bare=False)
     known = {task.id: _wordings(task.id, group) for task, _ in read}
 
     def make(_: Path) -> Made:
         engine, scores = Engine(study.backbone, LAYOUTS[1]), []
+        on_test: dict[tuple[str, int], float] = {}  # every seed has the same test set
         for task, card in read:
-            short = replace(task, dev=task.dev[: study.scale.ptuning.fit.dev_examples])
+            short = replace(task, dev=task.dev[:limit])
             tried = _scores(engine, known[task.id], short, card, group, "dev")
-            best = known[task.id][tried.index(max(tried))]
-            scores += _scores(engine, [best], short, card, group, "test")
-        return {}, {"rows": _rows(read, scores, WORDS, seed, 0)}
+            best = tried.index(max(tried))
+            if (task.id, best) not in on_test:
+                found = _scores(engine, [known[task.id][best]], short, card, group, "test")
+                on_test[task.id, best] = found[0]
+            scores.append(on_test[task.id, best])
+        return {}, {"rows": _rows([task for task, _ in read], scores, WORDS, 0)}
 
-    return store.step(
-        f"best-words-{group}-{seed}", study.key_of(read, known, study.scale.ptuning.fit.dev_examples), make
-    )
+    return store.step(f"best-words-{group}", study.key_of(read, known, limit), make)
 
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -152,10 +160,14 @@ def _scores(
     return [discrete_studies.accuracy(wording, scores, examples) for wording, scores in pairs]
 
 
-def _load(study: Study, group: str, seed: int, bare: bool = True) -> list[tuple[Task, Card]]:
+def _load(study: Study, group: str, seeds: Sequence[int], bare: bool = True) -> list[tuple[Task, Card]]:
     """The tasks of a group with their cards; classifications by accuracy, relations as bare subjects."""
     config = study.scale.ptuning
-    read = tasks.with_cards(study.scale.suite, getattr(config, group), seed, config.test_examples)
+    read = [
+        entry
+        for seed in seeds
+        for entry in tasks.with_cards(study.scale.suite, getattr(config, group), seed, config.test_examples)
+    ]
     if group == "tasks":  # words are compared by accuracy, so all are
         read = [(replace(task, metric="accuracy"), card) for task, card in read]
     if group == "relations" and bare:
@@ -163,10 +175,14 @@ def _load(study: Study, group: str, seed: int, bare: bool = True) -> list[tuple[
     return read
 
 
-def _rows(
-    read: Sequence[tuple[Task, Card]], scores: Sequence[float], method: str, seed: int, numbers: int
-) -> list[dict[str, Any]]:
+def _together(study: Study, group: str) -> list[tuple[int, ...]]:
+    """Seeds that train in one fit: all on relations; on tasks, whose texts' keys take memory, each alone."""
+    seeds = study.scale.ptuning.seeds
+    return [seeds] if group == "relations" else [(seed,) for seed in seeds]
+
+
+def _rows(read: Sequence[Task], scores: Sequence[float], method: str, numbers: int) -> list[dict[str, Any]]:
     return [
-        {"task": task.id, "seed": seed, "method": method, "score": score, "numbers": numbers}
-        for (task, _), score in zip(read, scores, strict=True)
+        {"task": task.id, "seed": task.seed, "method": method, "score": score, "numbers": numbers}
+        for task, score in zip(read, scores, strict=True)
     ]

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from iptkit import deep_studies, discrete_studies, ptuning, ptuning_studies, scales, store, wordings
 from iptkit.experiments import Study
@@ -70,14 +71,28 @@ def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
     def scored(engine, known, task, card, group, part):
         if part == "dev":
             assert len(task.dev) == study.scale.ptuning.fit.dev_examples and len(known) == 3
-            return [0.1, 0.9, 0.5]
+            return [0.1, 0.9, 0.5] if task.seed == 0 else [0.1, 0.2, 0.5]
         asked.append((task.id, *known))
-        return [0.2]
+        return [0.2 if known[0] == wordings.of_task(task.id)[1] else 0.3]
 
     monkeypatch.setattr(ptuning_studies, "_scores", scored)
-    rows = ptuning_studies.best_words(study, "tasks", 0).values["rows"]
-    assert [row["score"] for row in rows] == [0.2, 0.2]
-    assert asked == [(name, wordings.of_task(name)[1]) for name in study.scale.ptuning.tasks]
+    rows = ptuning_studies.best_words(study, "tasks").values["rows"]
+    config = study.scale.ptuning
+    assert [(row["seed"], row["score"]) for row in rows] == [
+        (seed, 0.2 if seed == 0 else 0.3) for seed in config.seeds for _ in config.tasks
+    ]
+    assert asked == [(name, wordings.of_task(name)[k]) for k in (1, 2) for name in config.tasks]
+
+
+def test_seeds_that_train_together_begin_and_end_as_alone(study):
+    config = study.scale.ptuning.fit
+    both = ptuning_studies.train(study, "mlp", "relations", (0, 1), (0.01,), config)
+    for i, seed in enumerate((0, 1)):
+        alone = ptuning_studies.train(study, "mlp", "relations", (seed,), (0.01,), config)
+        count = len(alone.runs)
+        assert [run.seed for run in both.runs[i * count : (i + 1) * count]] == [seed] * count
+        for p, q in zip(both.source.parameters(), alone.source.parameters(), strict=True):
+            torch.testing.assert_close(p[i * count : (i + 1) * count], q, rtol=1e-3, atol=1e-5)
 
 
 # ---- 04 ------------------------------------------------------------------------------------------
