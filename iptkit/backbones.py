@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,21 @@ def load(name: str = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -
         head_width=getattr(config, "head_dim", None)
         or getattr(config, "d_kv", None)
         or config.hidden_size // heads,
-        max_positions=min(
-            getattr(config, "max_position_embeddings", None) or 2048,
-            getattr(config, "sliding_window", None) or 1 << 30,  # no row may leave the window
-        ),
+        max_positions=_max_positions(model),
         dtype=dtype,
         device=device,
     )
+
+
+def _max_positions(model: nn.Module) -> int:
+    """The longest row: RoBERTa keeps places for padding, a causal model's row may not leave its window."""
+    config = model.config
+    most = getattr(config, "max_position_embeddings", None) or 2048
+    table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
+    if getattr(table, "padding_idx", None) is not None:
+        most -= table.padding_idx + 1
+    window = getattr(config, "sliding_window", None) if _kind(config) == "causal" else None
+    return min(most, window or most)
 
 
 def resolve_dtype(name: str, device: str = "cpu", dtype: str = "auto") -> str:
@@ -151,6 +159,11 @@ def fingerprint(model: nn.Module) -> str:
             key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()
+
+
+def identity(name: str, load_it: Callable[[], Backbone]) -> str:
+    """What names a model's weights in a cache: `name` if it is bundled, else their fingerprint."""
+    return name if name in (*TINY, *WHEEL_MODELS) else fingerprint(load_it().model)
 
 
 @contextlib.contextmanager

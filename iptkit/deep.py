@@ -23,6 +23,7 @@ from iptkit.ptuning import RunLinear
 
 PARTS = ("encoder", "decoder", "cross")
 FORMS = ("embedding", "mlp")
+MLP_INNER = 512  # width between the MLP's layers, as in the authors' code
 MLP_STD = 0.02  # of the vectors an MLP reads; from 1, torch's and the authors' start, it trained worse on dev
 
 
@@ -136,7 +137,7 @@ class DeepPrompt(nn.Module):
         std: float = 0.02,
         dropout: float = 0.0,
         width: int = 0,
-        inner: int = 512,
+        inner: int = MLP_INNER,
     ):
         super().__init__()
         lengths = [prompt_length] * runs if isinstance(prompt_length, int) else list(prompt_length)

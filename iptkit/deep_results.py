@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from iptkit import claims, evaluate
-from iptkit.deep_studies import METHODS
+from iptkit.deep_studies import COMMONEST, METHODS
 
 PROBE, SHALLOW, DEEP, SHARED, TUNED = METHODS
 Rows = Sequence[dict[str, Any]]
-MARGIN = 0.03  # of a score: "about as good as"; the paper's own gaps to fine-tuning go up to 0.03
+NAN = float("nan")
+MARGIN = 0.03  # of a score: "about as good as" is at most so much below, "far behind" more
+SHORT, LONG = 20, 100  # prompt lengths of the paper's claim B6
+HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
 
 
 def part(rows: Rows, name: str, **wanted: Any) -> list[dict[str, Any]]:
@@ -32,14 +35,15 @@ def difference(first: Rows, second: Rows) -> tuple[float, float, float, int]:
 
     Rows that share task and seed (several depths, say) are averaged first.
 
-    Returns: mean, low and high of the 95 % interval (`evaluate.interval`), and the number of tasks.
+    Returns: mean, low and high of the 95 % interval (`evaluate.interval`), and the number of tasks; nan where
+      there is nothing to compare, and then no verdict either.
     """
     a, b = _by_run(first), _by_run(second)
     pairs: dict[str, list[float]] = {}
     for task, seed in a:
         if (task, seed) in b:
             pairs.setdefault(task, []).append(a[task, seed] - b[task, seed])
-    return (*evaluate.interval(list(pairs.values())), len(pairs))
+    return (*(evaluate.interval(list(pairs.values())) if pairs else (NAN,) * 3), len(pairs))
 
 
 def told(gap: Sequence[float]) -> str:
@@ -68,11 +72,12 @@ Judged = tuple[str, str, int]
 
 
 def _behind(rows: Rows) -> Judged:
-    """B3: fine-tuning - shallow prompts, on tags and on classes."""
+    """B3: fine-tuning - shallow prompts is more than MARGIN on tags, and there more than on classes."""
     tags, classes = (_methods(rows, TUNED, SHALLOW, category) for category in ("tag", "cls"))
-    verdict = claims.of_difference(tags)
-    if verdict == claims.VERDICTS[0] and tags[0] <= classes[0]:
-        verdict = claims.VERDICTS[1]
+    lower = (tags[0] - MARGIN, tags[1] - MARGIN, tags[2] - MARGIN)
+    verdict = claims.of_difference(lower)
+    if verdict == HOLDS and not (classes[0] > 0 and tags[1] > classes[0]):
+        verdict = IN_PART  # behind, but not most of all on tags
     here = f"fine-tuning − prompt tuning: tags {told(tags)}, classes {told(classes)}"
     return here, verdict, tags[3] + classes[3]
 
@@ -82,40 +87,44 @@ def _deeper(rows: Rows) -> Judged:
     gap, shares = _methods(rows, DEEP, SHALLOW), [share(rows, method) for method in (DEEP, SHALLOW)]
     better = claims.of_difference(gap)
     as_told = 0.001 <= shares[0] <= 0.03 and shares[1] < shares[0]
-    verdict = better if as_told else claims.VERDICTS[2]
-    if as_told and better != claims.VERDICTS[0]:
-        verdict = claims.VERDICTS[1]
+    verdict = FAILS if not as_told else HOLDS if better == HOLDS else IN_PART
     tags = _methods(rows, DEEP, SHALLOW, "tag")
     here = f"{shares[0]:.2%} against {shares[1]:.2%}; deep − shallow {told(gap)}, tags {told(tags)}"
     return here, verdict, gap[3]
 
 
 def _reparameterised(rows: Rows) -> Judged:
-    """B5: MLP - embedding, task by task."""
+    """B5: MLP - embedding, task by task: it depends on the task if it helps one and hurts another."""
     made = part(rows, "forms")
     tasks = list(dict.fromkeys(row["task"] for row in made))
     gaps = {task: _split(part(made, "forms", task=task), "form", "mlp", "embedding") for task in tasks}
     helps, hurts = (sum(sign * g[edge] > 0 for g in gaps.values()) for sign, edge in ((1, 1), (-1, 2)))
-    verdict = claims.VERDICTS[0 if helps and hurts else 1 if hurts else 2 if helps else 3]
+    if helps and hurts:
+        verdict = HOLDS
+    elif helps == len(gaps):
+        verdict = FAILS  # then nobody should leave it out
+    else:
+        verdict = IN_PART if helps or hurts else OPEN
     here = "MLP − none: " + ", ".join(f"{task} {told(gap)}" for task, gap in gaps.items())
     return here, verdict, len(gaps)
 
 
 def _longer(rows: Rows) -> Judged:
-    """B6: the longest - the shortest prompt, on tags and on classes, and each task's best length."""
+    """B6: on tags the longest prompt beats those below SHORT, on classes it does not."""
     made = part(rows, "lengths")
-    ends = sorted({row["length"] for row in made})
+    every = sorted({row["length"] for row in made})
+    short = max((n for n in every if n < SHORT), default=every[0])
     of = {c: [row for row in made if row["category"] == c] for c in ("tag", "cls")}
-    tags, classes = (_split(of[c], "length", ends[-1], ends[0]) for c in ("tag", "cls"))
+    tags, classes = (_split(of[c], "length", every[-1], short) for c in ("tag", "cls"))
     best = {}
     for task in dict.fromkeys(row["task"] for row in made):
-        means = {n: _mean(part(made, "lengths", task=task, length=n)) for n in ends}
+        means = {n: _mean(part(made, "lengths", task=task, length=n)) for n in every}
         best[task] = max(means, key=lambda n: means[n])
     verdict = claims.of_difference(tags)
-    if verdict == claims.VERDICTS[0] and classes[1] > 0:  # long ones help simple tasks as well
-        verdict = claims.VERDICTS[1]
+    if verdict == HOLDS and (not classes[2] < 0 or every[-1] < LONG):
+        verdict = IN_PART  # short ones are not better on classes, or nothing as long as the paper's was tried
     lengths = ", ".join(f"{task} {n}" for task, n in best.items())
-    here = f"n = {ends[-1]} − n = {ends[0]}: tags {told(tags)}, classes {told(classes)}; best: {lengths}"
+    here = f"n = {every[-1]} − n = {short}: tags {told(tags)}, classes {told(classes)}; best: {lengths}"
     return here, verdict, len(best)
 
 
@@ -126,16 +135,14 @@ def _shared(rows: Rows) -> Judged:
 
 
 def _wordless(rows: Rows) -> Judged:
-    """B8: deep prompts with heads above the commonest answer, and head against label words."""
-    mine = [row for row in main(rows) if row["method"] == DEEP]
-    gap = difference(mine, [row | {"score": row["majority"]} for row in mine])
+    """B8: deep prompts with heads above the commonest answer, and as good as label words where those are."""
+    gap = _methods(rows, DEEP, COMMONEST)
     here, verdict = f"deep prompts − commonest answer {told(gap)}", claims.of_difference(gap)
-    heads = part(rows, "heads")
-    if heads:
-        words = _split(heads, "head", "linear", "LM head")
+    words = _split(part(rows, "heads"), "head", "linear", "LM head")
+    if words[3]:
         here += f"; head − label words {told(words)} (causal model)"
-        if claims.of_difference(words, MARGIN) == claims.VERDICTS[2]:
-            verdict = claims.VERDICTS[1]
+    if verdict == HOLDS and claims.of_difference(words, MARGIN) != HOLDS:
+        verdict = IN_PART  # heads work; that they are as good as words is not shown
     return here, verdict, gap[3]
 
 
@@ -148,7 +155,7 @@ def _as_good(rows: Rows) -> Judged:
 def _last(rows: Rows) -> Judged:
     """B10: the last k - the first k layers, over all k below the whole depth."""
     made = part(rows, "depths")
-    most = max(row["layers"] for row in made)
+    most = max((row["layers"] for row in made), default=0)
     gap = _split([row for row in made if row["layers"] < most], "order", "last", "first")
     return f"last k − first k layers {told(gap)}", claims.of_difference(gap), gap[3]
 

@@ -7,6 +7,7 @@ Everything runs on the scale's encoder and its `fits`: training on a few example
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Made = tuple[dict[str, Tensor], dict[str, Any]]
 Measured = Iterator[tuple[store.Step, dict[str, Any]]]  # steps, and what their rows are told apart by
 METHODS = ("linear probe", "prompt tuning", "P-Tuning v2", "MPT-2", "fine-tuning")
+COMMONEST = "commonest answer"
 HEADS = ("linear", "LM head")
 
 
@@ -53,8 +55,8 @@ def write(study: Study, path: Path) -> int:
 def compared(study: Study) -> Measured:
     """The main table: every method on its tasks, all seeds and all training data of the scale.
 
-    Its rows hold task, seed, data, method, score, majority (the score of the commonest answer; for tags 0),
-    numbers (trained for one task), share (of the encoder's numbers) and seconds (of the method's step,
+    Its rows hold task, seed, data, method (one of METHODS or COMMONEST), score, numbers (trained for one
+    task), share (of the encoder's numbers) and seconds (of the method's step,
     divided by its runs).
     """
     for data in study.scale.encoders.fits:
@@ -62,6 +64,7 @@ def compared(study: Study) -> Measured:
             yield trained(study, method, data=data), {}
         yield multi_task(study, data), {}
         yield fine_tuned(study, data), {}
+        yield commonest(study, data), {}
 
 
 def trained(
@@ -83,10 +86,12 @@ def trained(
         room = _Room(study)
         source, sites = room.source(method, read, **changes)
         label = f"{method}, {len(read)} runs"
-        scores = room.run(source, sites, read, rate, config.fits[data], checkpoint, label)
+        room.run(source, sites, read, rate, config.fits[data], label, checkpoint)
+        scores = room.test(source, sites, read, label)
         return {}, {"rows": room.rows(read, scores, method, source, data)}
 
     parts = [method, sorted(changes.items()), rate, config.fits[data]]
+    parts += [deep.MLP_STD, deep.MLP_INNER] if form == "mlp" else []
     name = f"encoder-{method.replace(' ', '-')}"
     return store.step(name, _key(study, read, *parts, *_sizes(study)), make)
 
@@ -127,6 +132,7 @@ def multi_task(study: Study, data: str = "") -> store.Step:
     config, data = study.scale.encoders, data or study.scale.encoders.data
     read, rate, whole = _tasks(study, config.shared, data), config.rates["MPT-2"], config.fits[data]
     half = replace(whole, steps=whole.steps // 2)
+    rest = replace(whole, steps=whole.steps - half.steps)
 
     def make(_: Path) -> Made:
         room, starts, heads = _Room(study), [], []
@@ -135,17 +141,19 @@ def multi_task(study: Study, data: str = "") -> store.Step:
             mine = [task for task in read if task.seed == seed]
             prompt = room.deep(1)
             shared = SharedPrompt(prompt, len(mine), room.width, _classes(mine), room.generator())
-            room.run(shared, prompt.sites, mine, rate, half, None, f"MPT-2, seed {seed}")
+            room.run(shared, prompt.sites, mine, rate, half, f"MPT-2, seed {seed}")
             starts.append(prompt.P.detach().expand(len(mine), -1, -1))
             heads.append(shared.inner.head.detach())
         source, sites = room.source("P-Tuning v2", read)
         with torch.no_grad():
             source.prompt.P.copy_(torch.cat(starts))
             source.head[:, : heads[0].shape[1]].copy_(torch.cat(heads))
-        scores = room.run(source, sites, read, rate, half, None, "MPT-2, each data set")
+        drawn = half.steps * half.rows_per_run  # what the first stage has seen; the second goes on from there
+        room.run(source, sites, read, rate, rest, "MPT-2, each data set", skip=drawn)
+        scores = room.test(source, sites, read, "MPT-2")
         return {}, {"rows": room.rows(read, scores, "MPT-2", source, data)}
 
-    return store.step("encoder-MPT-2", _key(study, read, rate, half, *_sizes(study)), make)
+    return store.step("encoder-MPT-2", _key(study, read, rate, half, rest, *_sizes(study)), make)
 
 
 def fine_tuned(study: Study, data: str = "") -> store.Step:
@@ -166,6 +174,26 @@ def fine_tuned(study: Study, data: str = "") -> store.Step:
         return {}, {"rows": rows}
 
     return store.step("encoder-fine-tuning", _key(study, read, lr, steps, batch), make)
+
+
+def commonest(study: Study, data: str = "") -> store.Step:
+    """What needs no model: the commonest class or tag of the training examples, everywhere."""
+    config, data = study.scale.encoders, data or study.scale.encoders.data
+    read, limit = _tasks(study, config.tasks, data), config.test_examples
+
+    def make(_: Path) -> Made:
+        room, rows = _Room(study), []
+        for task in read:
+            answer, _ = Counter(a for e in task.train for a in e.targets[0].split()).most_common(1)[0]
+            if task.category == "cls":
+                answer, _ = Counter(e.targets[0] for e in task.train).most_common(1)[0]
+            said = [" ".join([answer] * len(e.targets[0].split())) for e in task.test[:limit]]
+            said = [answer] * len(said) if task.category == "cls" else said
+            score = evaluate.METRICS[task.metric](said, task.test[:limit], task)
+            rows.append(room.row(task, score, COMMONEST, 0, data))
+        return {}, {"rows": rows}
+
+    return store.step("encoder-commonest", _key(study, read), make)
 
 
 def depths(study: Study) -> Measured:
@@ -277,15 +305,19 @@ class _Room:
         read: Sequence[Task],
         rate: float,
         config: FitConfig,
-        checkpoint: Path | None,
         label: str,
-    ) -> list[float]:
-        """Train and test."""
+        checkpoint: Path | None = None,
+        skip: int = 0,
+    ) -> Fit:
+        """Train; `skip`: see train.Run."""
+        runs = [Run(task, task.seed, lr=rate, skip=skip) for task in read]
+        source.to(self.backbone.device)
         engine = HeadEngine(self.backbone, sites)
-        runs = [Run(task, task.seed, lr=rate) for task in read]
-        source = source.to(self.backbone.device)
-        fit(engine, source, runs, replace(config, lr=rate), checkpoint, label)
-        limit = self.config.test_examples
+        return fit(engine, source, runs, replace(config, lr=rate), checkpoint, label)
+
+    def test(self, source: nn.Module, sites: Sequence[Site], read: Sequence[Task], label: str) -> list[float]:
+        """Test scores."""
+        engine, limit = HeadEngine(self.backbone, sites), self.config.test_examples
         return evaluate.evaluate(engine, source, read, limit=limit, label=f"test of {label}")
 
     def rows(
@@ -307,7 +339,6 @@ class _Room:
             "method": method,
             "metric": task.metric,
             "score": score,
-            "majority": task.majority if task.category == "cls" else 0.0,
             "n_test": min(len(task.test), self.config.test_examples),
             "numbers": numbers,
             "share": numbers / self.size,
@@ -347,4 +378,5 @@ def _sizes(study: Study) -> list[Any]:
 
 def _key(study: Study, read: Sequence[Task], *parts: Any) -> list[Any]:
     config = study.scale.encoders
-    return [config.backbone, digest_of(read), config.test_examples, study.seed, *parts]
+    model = backbones.identity(config.backbone, lambda: _encoder(config.backbone, study.device))
+    return [model, digest_of(read), config.test_examples, study.seed, *parts]

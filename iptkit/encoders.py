@@ -29,6 +29,8 @@ from iptkit.packing import similar_batches
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
+SPAN_TOKENS = 30  # the longest answer that is looked for (BERT's SQuAD script: max_answer_length)
+
 
 @dataclass(frozen=True)
 class HeadRow:
@@ -41,6 +43,8 @@ class HeadRow:
       num_classes: classes of this row's task; a head may have room for more.
       names: of the classes; empty for a span.
       is_span: start and end are chosen among the positions.
+      types: 0 and 1 for first and second segment, or () for a model that does not tell them apart.
+      passage, offsets: of a span: the text, and where each position's token begins and ends in it.
     """
 
     text: tuple[int, ...]
@@ -49,6 +53,9 @@ class HeadRow:
     num_classes: int
     names: tuple[str, ...] = ()
     is_span: bool = False
+    types: tuple[int, ...] = ()
+    passage: str = ""
+    offsets: tuple[tuple[int, int], ...] = ()
 
 
 class HeadEngine:
@@ -126,7 +133,14 @@ class HeadEngine:
         if not inside:
             raise ValueError(f"the answer {example.targets[0]!r} of {example.question[:60]!r} has no token")
         return HeadRow(
-            tuple(coded["input_ids"]), tuple(places), ((inside[0], inside[-1]),), 2, (), is_span=True
+            tuple(coded["input_ids"]),
+            tuple(places),
+            ((inside[0], inside[-1]),),
+            2,
+            is_span=True,
+            types=tuple(coded.get("token_type_ids", ())),
+            passage=example.passage,
+            offsets=tuple(tuple(offsets[i]) for i in places),
         )
 
     # ---- batches ---------------------------------------------------------------------------------
@@ -173,12 +187,15 @@ class HeadEngine:
 
     @torch.no_grad()
     def greedy(self, prompt: Prompt, rows: Sequence[HeadRow], max_tokens: Sequence[int]) -> list[str]:
-        """The likeliest class of every position, as words: the tags of a sentence.
+        """The likeliest class of every position, as words: the tags of a sentence; of a span, its text.
 
         Args:
-          max_tokens: not used; there are as many tags as words.
+          max_tokens: not used; there are as many tags as words, and a span has at most SPAN_TOKENS.
         """
         logits, row_of = self._logits(prompt, rows)
+        if all(row.is_span for row in rows):
+            parts = logits.float().split([len(row.positions) for row in rows])
+            return [_best_span(row, part) for row, part in zip(rows, parts, strict=True)]
         said: list[list[str]] = [[] for _ in rows]
         for row, label in zip(row_of.tolist(), logits.argmax(-1).tolist(), strict=True):
             said[row].append(rows[row].names[label])
@@ -240,11 +257,26 @@ class HeadEngine:
         real = torch.arange(size) < torch.tensor([len(line) for line in lines])[:, None]
         ids, real = ids.to(self.backbone.device), real.to(self.backbone.device)
         given = {"attention_mask": real.long()}
+        if any(row.types for row in rows):
+            kinds = [(*row.types[:lead], *[0] * n, *row.types[lead:]) for row in rows]
+            kinds = [[*line, *[0] * (size - len(line))] for line in kinds]
+            given["token_type_ids"] = torch.tensor(kinds, device=self.backbone.device)
         if not n:
             return {**given, "input_ids": ids}
         words = self.backbone.embedding[ids.clamp(min=0)]
         vectors = words.masked_scatter((ids == SLOT)[..., None], prompt.embeds.to(words))
         return {**given, "inputs_embeds": vectors}
+
+
+def _best_span(row: HeadRow, logits: Tensor) -> str:
+    """The passage from the start to the end that together are likeliest, the end at or behind the start."""
+    start, end = logits[:, 0], logits[:, 1]  # [P] each
+    both = start[:, None] + end[None, :]
+    order = torch.arange(len(start), device=both.device)
+    far = order[None, :] - order[:, None]
+    best = int(both.masked_fill((far < 0) | (far >= SPAN_TOKENS), -torch.inf).argmax())
+    first, last = divmod(best, len(start))
+    return row.passage[row.offsets[first][0] : row.offsets[last][1]]
 
 
 def _over_positions(logits: Tensor, row_of: Tensor, count: int) -> Tensor:

@@ -41,6 +41,7 @@ def predict(
       label: words on the progress bar.
     Returns: R lists of answers.
     """
+    source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
     answers: list[str | None] = [None] * len(plan)
     caps = [_answer_cap(engine, task) for task in tasks]
@@ -225,9 +226,9 @@ def interval(
 
     From MANY_TASKS on: tasks with their seeds are drawn with replacement (bootstrap), so the interval speaks
     of other tasks of the kind. From FEW_TASKS on that would be too narrow, so Student's t over the tasks'
-    means takes its place. Below, nothing can be said of other tasks: only the seeds of these are drawn.
+    means takes its place. Below, nothing can be said of other tasks: Student's t over the seeds of these.
 
-    Returns: (mean, low, high).
+    Returns: (mean, low, high); low and high are nan where few tasks have one seed each.
     Raises: ValueError if there is no value.
     Example:
       >>> interval([[1.0, 1.0], [1.0, 1.0]])
@@ -239,16 +240,23 @@ def interval(
     means = np.array([t.mean() for t in tasks])
     mean, rng = float(means.mean()), np.random.default_rng(seed)
     if FEW_TASKS <= len(tasks) < MANY_TASKS:
-        from scipy.stats import t as student
-
-        half = student.ppf((1 + level) / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
-        return mean, float(mean - half), float(mean + half)
+        return _student(mean, means.std(ddof=1) / np.sqrt(len(means)), len(means) - 1, level)
     if len(tasks) < FEW_TASKS:
-        drawn = np.mean([rng.choice(t, size=(draws, len(t))).mean(-1) for t in tasks], axis=0)
-    else:
-        drawn = rng.choice(means, size=(draws, len(means))).mean(-1)
+        repeated = [t for t in tasks if len(t) > 1]
+        error = np.sqrt(sum(t.var(ddof=1) / len(t) for t in repeated)) / len(tasks)
+        freedom = sum(len(t) - 1 for t in tasks) if len(repeated) == len(tasks) else 0
+        return _student(mean, error, freedom, level)
+    drawn = rng.choice(means, size=(draws, len(means))).mean(-1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
+
+
+def _student(mean: float, error: float, freedom: int, level: float) -> tuple[float, float, float]:
+    """Student's interval of a mean with its standard error; nan where nothing was repeated."""
+    from scipy.stats import t as student
+
+    half = student.ppf((1 + level) / 2, freedom) * error if freedom else np.nan
+    return mean, float(mean - half), float(mean + half)
 
 
 def by_task(rows: Sequence[dict[str, Any]], value: str = "score") -> dict[str, list[float]]:

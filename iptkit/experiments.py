@@ -216,9 +216,8 @@ class Study:
     def model_key(self) -> list[str]:
         """What determines the model's numbers."""
         name = self.scale.backbone
-        known = name in (*backbones.TINY, *backbones.WHEEL_MODELS)  # else a name is not enough
         return [
-            name if known else backbones.fingerprint(self.backbone.model),
+            backbones.identity(name, lambda: self.backbone),
             backbones.resolve_dtype(name, self.device, self.scale.dtype),
         ]
 

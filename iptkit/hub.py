@@ -60,8 +60,8 @@ def load(
       FileNotFoundError: neither on the hub nor given.
     """
     entry = _entry(name)
-    if not 0 < dev_share < 1:
-        raise ValueError(f"dev_share is {dev_share}; give a number above 0 and below 1")
+    if not 0 < dev_share <= 0.5:
+        raise ValueError(f"dev_share is {dev_share}; give a number above 0, at most 0.5")
     read = {part: _records(name, entry, part, files) for part in ("train", "validation")}
     tags = tuple(labels) or _tag_names(entry, read["train"])
     made = {part: _examples(name, entry, rows, tags) for part, rows in read.items()}
@@ -113,6 +113,8 @@ def _examples(name: str, entry: Record, rows: Any, tags: tuple[str, ...]) -> lis
     for number, record in enumerate(rows):
         try:
             out += make(record, entry, tags)
+        except ValueError as error:
+            raise ValueError(f"{name}, record {number}: {error}") from error
         except (KeyError, TypeError, IndexError) as error:
             there = ", ".join(record)
             told = f"{name}, record {number}: {error!r}; its fields are: {there}"
@@ -125,6 +127,8 @@ def _examples(name: str, entry: Record, rows: Any, tags: tuple[str, ...]) -> lis
 def _superglue(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
     """The hub's flat fields as SuperGLUE's own."""
     name, fields = entry["name"], dict(record)
+    if isinstance(fields.get("label"), int) and fields["label"] < 0:
+        raise ValueError("the label is missing (-1), as in a test set; give a part with labels")
     if name in BOOLEAN:
         fields["label"] = bool(fields["label"])
     elif name == "CB":

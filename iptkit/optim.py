@@ -143,7 +143,7 @@ class State:
 
     def _training(self) -> str:
         """Names runs and settings, so that a checkpoint never goes on as another training."""
-        return files.digest([self.config, [(r.task.id, r.seed, r.data, r.lr) for r in self.runs]])
+        return files.digest([self.config, [(r.task.id, r.seed, r.data, r.lr, r.skip) for r in self.runs]])
 
 
 def is_better(new: Tensor, old: Tensor) -> Tensor:

@@ -97,11 +97,13 @@ def fine_tune_encoder(
     copy = backbones.load(backbone.name, str(backbone.device), "float32")
     engine, config = HeadEngine(copy), copy.model.config
     rows = [engine.target_row(e) for e in task.train]
+    if rows[0].is_span:
+        raise ValueError(f"task {task.id} asks for spans; fine_tune_encoder knows classes and tags only")
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # the head's first weights
         config.num_labels = rows[0].num_classes
         model = AutoModelForTokenClassification.from_config(config).to(copy.device)
-    model.base_model.load_state_dict(copy.model.base_model.state_dict(), strict=False)
+    _take_weights(model, copy.model.base_model)
     begun = time.time()
     _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed)
     seconds = time.time() - begun
@@ -111,6 +113,21 @@ def fine_tune_encoder(
     tuned = HeadEngine(replace(copy, model=model.base_model))
     score = evaluate.evaluate(tuned, FixedHead(head), [task], split, test_examples)[0]
     return Reference(score, numbers, seconds)
+
+
+def _take_weights(model: Any, encoder: Any) -> None:
+    """Put the encoder's weights into a token classifier that has nothing else but its linear layer.
+
+    Raises: ValueError for one with more (ModernBERT), whose other part the score would leave out.
+    """
+    missing = model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
+    own = {id(p) for part in (model.base_model, model.classifier) for p in part.parameters()}
+    others = [name for name, p in model.named_parameters() if id(p) not in own]
+    if missing or others:
+        raise ValueError(
+            f"{type(model).__name__} has parts that its pre-trained encoder has not: "
+            f"{', '.join([*missing, *others][:3])}; fine-tune a BERT, RoBERTa or DistilBERT model"
+        )
 
 
 def _labelled(row: HeadRow) -> dict[str, list[int]]:

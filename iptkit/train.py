@@ -7,11 +7,12 @@ rates and seeds over all tasks is then one `fit`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,14 @@ class Run:
       seed: of the order of its batches.
       data: the set it trains on, one of SETS.
       lr: its learning rate > 0, or None for FitConfig.lr.
+      skip: examples that an earlier training of it has drawn; it goes on behind them.
     """
 
     task: Task
     seed: int = 0
     data: str = "train"
     lr: float | None = None
+    skip: int = 0
 
     def __post_init__(self) -> None:
         if self.data not in SETS:
@@ -137,7 +140,7 @@ def draw(run: Run, step: int, count: int) -> list[Example]:
     total = len(run.examples)
     return [
         run.examples[_order(run.task.id, run.data, run.seed, position // total, total)[position % total]]
-        for position in range(step * count, (step + 1) * count)
+        for position in range(run.skip + step * count, run.skip + (step + 1) * count)
     ]
 
 
@@ -207,12 +210,13 @@ def fit(
 
 def train_step(engine: Engine, state: _State) -> Tensor:
     """One step of all runs; returns their mean token losses [R]."""
-    source, runs, config = state.source, state.runs, state.config
+    source, runs, config = state.source.train(), state.runs, state.config
     examples = [(r, e) for r, run in enumerate(runs) for e in draw(run, state.step, config.rows_per_run)]
     rows = [engine.target_row(e) for _, e in examples]
     share = 1.0 if source.per_run else source.config.task_weight / len(runs)
     with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
-        made = source(torch.arange(len(runs), device=engine.backbone.device))  # once, whatever makes them
+        with _seeded(state.step, engine.backbone.device):  # dropout: the same after a resume
+            made = source(torch.arange(len(runs), device=engine.backbone.device))  # once for all rows
         leaf = made.detached()
         losses = losses_of(engine, leaf, rows, [r for r, _ in examples], share)
         if share > 0:
@@ -231,6 +235,14 @@ def train_step(engine: Engine, state: _State) -> Tensor:
     state.losses[state.step] = losses
     state.optimizer.step(config.rate(state.step))
     return losses
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's own random numbers start from `seed` inside and are outside as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def losses_of(
@@ -262,6 +274,7 @@ def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: in
 
     Returns: [R, 2], accuracy over the options (0 for free answers) and minus the mean token loss.
     """
+    source.eval()
     rows, index, right = [], [], []
     for r, run in enumerate(runs):
         for example in run.task.dev[:limit]:

@@ -201,6 +201,19 @@ def test_safetensors_in_a_wheel_are_taken_as_they_are(tmp_path, monkeypatch):
 
 
 @pytest.mark.model
+def test_places_for_padding_and_windows_that_masks_take_care_of_do_not_count():
+    from transformers import ModernBertConfig, ModernBertModel, RobertaConfig, RobertaModel
+
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    roberta = RobertaModel(RobertaConfig(**small, vocab_size=50, max_position_embeddings=40, pad_token_id=1))
+    most = backbones._max_positions(roberta)
+    assert most == 38 and roberta.eval()(input_ids=torch.full((1, most), 5)).last_hidden_state.shape[1] == 38
+    with pytest.raises((IndexError, RuntimeError)):
+        roberta(input_ids=torch.full((1, most + 1), 5))
+    modern = ModernBertConfig(**small, vocab_size=50, pad_token_id=0, max_position_embeddings=300)
+    assert backbones._max_positions(ModernBertModel(modern)) == 300
+
+
 def test_minilm_is_an_encoder():
     model = backbone("minilm-l6", "float32")
     assert facts(model) == ("encoder", 384, 6, 12, 32) and model.max_positions == 512

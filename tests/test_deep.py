@@ -5,7 +5,7 @@ from families import CAUSAL, ENCODERS, MAKERS, SEQ2SEQ, SITES, batch, model, out
 from stock import MIXED_EXAMPLES, backbone
 from transformers import AlbertConfig, AlbertModel, DynamicCache, MPNetConfig, MPNetModel
 
-from iptkit import deep, injection, tasks, train
+from iptkit import deep, evaluate, injection, tasks, train
 from iptkit.deep import DeepPrompt, choose, find_sites
 from iptkit.engine import Engine
 from iptkit.injection import left_memory
@@ -169,6 +169,12 @@ def test_layers_left_out_are_as_if_they_had_no_prompt():
     sites = find_sites(model("bert"))
     with left_memory(deep.memory_at(choose(sites, [1]), Prompt(keys_values=made[:, 1:]))):
         upper = output("bert", inputs)
+        inside = model("bert")(**inputs, output_hidden_states=True).hidden_states
+    plain = model("bert")(**inputs, output_hidden_states=True).hidden_states
+    real = inputs["attention_mask"].bool()
+    assert torch.equal(inside[1][real], plain[1][real]) and not torch.allclose(
+        inside[2][real], plain[2][real]
+    )
     with left_memory(deep.memory_at(sites, Prompt(keys_values=made))):
         both = output("bert", inputs)
     assert not torch.allclose(upper, both) and not torch.allclose(upper, output("bert", inputs))
@@ -239,6 +245,26 @@ def test_dropout_acts_in_training_only():
     one = torch.tensor([0])
     assert 0.2 < float((source.train()(one).keys_values == 0).double().mean()) < 0.8
     assert (source.eval()(one).keys_values != 0).all()
+
+
+def test_dropout_is_off_where_prompts_are_scored_and_the_same_after_a_resume():
+    tiny = backbone("tiny-causal", "float32")
+    sites = find_sites(tiny.model)
+    task = tasks.load_task("tiny-mood", suite="tiny")
+    engine, config = (
+        Engine(tiny, sites=sites),
+        train.FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=2),
+    )
+    losses = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        source = DeepPrompt(1, sites, 2, torch.Generator().manual_seed(0), std=0.5, dropout=0.5)
+        losses.append(train.fit(engine, source, [train.Run(task)], config).losses)
+        scores = [train.dev_scores(engine, source.train(), [train.Run(task)], 8) for _ in range(3)]
+        assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
+        found = [evaluate.evaluate(engine, source.train(), [task], limit=8) for _ in range(2)]
+        assert found[0] == found[1]
+    assert torch.equal(*losses), "what is left out depends on the step alone"
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from iptkit import deep_results as dr
 
 
 def row(part, task, seed, score, category="tag", **more):
-    fixed = {"data": "full", "method": dr.DEEP, "share": 0.005, "majority": 0.1}
+    fixed = {"data": "full", "method": dr.DEEP, "share": 0.005}
     return {"part": part, "task": task, "category": category, "seed": seed, "score": score, **fixed, **more}
 
 
-SCORES = {dr.PROBE: 0.3, dr.SHALLOW: 0.4, dr.DEEP: 0.6, dr.SHARED: 0.7, dr.TUNED: 0.62}
+SCORES = {dr.COMMONEST: 0.1, dr.PROBE: 0.3, dr.SHALLOW: 0.4, dr.DEEP: 0.6, dr.SHARED: 0.7, dr.TUNED: 0.62}
 TASKS = [("a", "tag"), ("b", "tag"), ("c", "cls")]
 
 
@@ -31,10 +31,9 @@ def rows():
                     row("depths", task, seed, 0.5 + k / 100, category, layers=k, order="first"),
                     row("depths", task, seed, 0.6 if k < 4 else 0.54, category, layers=k, order="last"),
                 ]
-            for n in (1, 64):
-                out.append(
-                    row("lengths", task, seed, 0.5 + (category == "tag") * n / 640, category, length=n)
-                )
+            for n in (1, 16, 128):
+                longer = 0.5 + (n if category == "tag" else -n) / 1280
+                out.append(row("lengths", task, seed, longer, category, length=n))
             helps = 0.1 if task == "a" else -0.1
             out.append(row("forms", task, seed, 0.5, category, form="embedding"))
             out.append(row("forms", task, seed, 0.5 + helps, category, form="mlp"))
@@ -73,19 +72,23 @@ def test_differences_are_paired_by_task_and_seed():
 @pytest.mark.parametrize(
     ("name", "change", "wanted", "verdict"),
     [
-        ("B3", {"score": 0.4}, {"method": dr.TUNED}, "not testable at this scale"),
+        ("B3", {"score": 0.4}, {"method": dr.TUNED}, "does not hold here"),
         ("B3", {"score": 0.2}, {"method": dr.TUNED}, "does not hold here"),
         ("B3", {"score": 0.1}, {"method": dr.SHALLOW, "category": "cls"}, "holds in part"),
+        ("B3", {"score": 0.9}, {"method": dr.SHALLOW, "category": "cls"}, "holds in part"),
+        ("B3", {"score": 0.42}, {"method": dr.TUNED}, "does not hold here"),
         ("B4", {"share": 0.05}, {"method": dr.DEEP}, "does not hold here"),
         ("B4", {"score": 0.6}, {"method": dr.SHALLOW}, "holds in part"),
         ("B5", {"score": 0.4}, {"form": "mlp"}, "holds in part"),
         ("B5", {"score": 0.6}, {"form": "mlp"}, "does not hold here"),
+        ("B5", {"score": 0.5}, {"form": "mlp", "task": "b"}, "holds"),
         ("B5", {"score": 0.5}, {"form": "mlp"}, "not testable at this scale"),
-        ("B6", {"score": 0.9}, {"length": 64}, "holds in part"),
-        ("B6", {"score": 0.9}, {"length": 1}, "does not hold here"),
+        ("B6", {"score": 0.9}, {"length": 128}, "holds in part"),
+        ("B6", {"length": 64}, {"length": 128}, "holds in part"),
+        ("B6", {"score": 0.9}, {"length": 16}, "does not hold here"),
         ("B7", {"score": 0.5}, {"method": dr.SHARED}, "does not hold here"),
         ("B8", {"score": 0.1}, {"head": "linear"}, "holds in part"),
-        ("B8", {"majority": 0.9}, {"method": dr.DEEP}, "does not hold here"),
+        ("B8", {"score": 0.9}, {"method": dr.COMMONEST}, "does not hold here"),
         ("B9", {"score": 0.4}, {"method": dr.TUNED}, "holds"),
         ("B9", {"score": 0.7}, {"method": dr.TUNED}, "does not hold here"),
         ("B10", {"score": 0.4}, {"order": "last"}, "does not hold here"),
@@ -97,4 +100,13 @@ def test_a_claim_that_fails_is_told(rows, name, change, wanted, verdict):
 
 def test_without_a_comparison_of_heads_the_words_are_left_out(rows):
     found = next(v for v in dr.verdicts([r for r in rows if r["part"] != "heads"]) if v["name"] == "B8")
-    assert "label words" not in found["here"] and found["verdict"] == "holds"
+    assert "label words" not in found["here"] and found["verdict"] == "holds in part"
+
+
+def test_what_was_not_measured_or_not_repeated_has_no_verdict(rows):
+    classes = [r for r in rows if r["category"] == "cls"]
+    assert verdict_of(classes, "B3") == verdict_of(classes, "B6") == "not testable at this scale"
+    once = [r for r in rows if r["seed"] == 0]
+    for name in ("B3", "B5", "B6", "B7", "B8", "B9", "B10"):
+        assert verdict_of(once, name) == "not testable at this scale"
+    assert verdict_of([r for r in rows if r["part"] != "depths"], "B10") == "not testable at this scale"

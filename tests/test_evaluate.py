@@ -175,15 +175,19 @@ def test_least_is_the_smallest_denominator_allowed():
 
 
 def test_interval_of_known_values():
-    assert interval([[0.5, 0.5], [0.5]]) == (0.5, 0.5, 0.5)
+    assert interval([[0.5, 0.5], [0.5, 0.5]]) == (0.5, 0.5, 0.5)
     mean, low, high = interval([[0.0], [0.0, 0.0], [1.0], [1.0]])
     half = 3.18245 * (1 / 3) ** 0.5 / 2
     assert mean == 0.5 and (high - mean, mean - low) == pytest.approx((half, half), rel=1e-4), "Student's t"
-    assert interval([[0.0, 1.0]]) == (0.5, 0.0, 1.0), "of so few tasks the seeds are drawn"
-    assert interval([[0.0], [1.0]]) == (0.5, 0.5, 0.5), "and with one seed nothing is known"
+    few = interval([[0.0, 1.0, 0.5]])  # t with 2 degrees of freedom, standard error 0.5 / sqrt(3)
+    assert few == pytest.approx((0.5, 0.5 - 4.3027 * 0.28868, 0.5 + 4.3027 * 0.28868), abs=1e-4)
+    two = interval([[0.0, 1.0, 0.5], [0.2, 0.2, 0.2]])  # 4 degrees of freedom, half the standard error
+    assert two == pytest.approx((0.35, 0.35 - 2.7764 * 0.14434, 0.35 + 2.7764 * 0.14434), abs=1e-4)
+    mean, *edges = interval([[0.0], [1.0]])
+    assert mean == 0.5 and all(map(math.isnan, edges)), "with one seed nothing is known"
     mean, low, high = interval([[0.0, 0.0, 0.0], [1.0]])
     assert mean == 0.5, "tasks weigh the same, however many seeds they have"
-    assert interval([[], [0.2]]) == pytest.approx((0.2, 0.2, 0.2))
+    assert interval([[], [0.2, 0.2]]) == pytest.approx((0.2, 0.2, 0.2))
 
 
 def test_interval_is_as_wide_as_theory_says():

@@ -134,8 +134,46 @@ def test_start_and_end_are_chosen_among_the_passages_tokens(encoder):
         logs = (picked @ head[b, :, :-1].T + head[b, :, -1]).log_softmax(0)
         start, end = row.answers[0]
         assert float(scores[b, 0]) == pytest.approx(float(logs[start, 0] + logs[end, 1]))
+    said = engine.greedy(Prompt(head=head), rows, [0, 0])
+    for b, row in enumerate(rows):
+        logits = states(encoder, f"What is it? {passages[0]}" if b == 0 else f"What has Cara? {passages[1]}")
+        picked = logits[list(row.positions)] @ head[b, :, :-1].T + head[b, :, -1]
+        pairs = [(i, j) for i in range(len(picked)) for j in range(i, len(picked))]
+        i, j = max(pairs, key=lambda pair: float(picked[pair[0], 0] + picked[pair[1], 1]))
+        assert said[b] == passages[b][row.offsets[i][0] : row.offsets[j][1]]
     with pytest.raises(ValueError, match="in one batch"):
         engine.log_likelihoods(Prompt(head=head_of(2, 3)), [rows[0], engine.target_row(TAGGED[0])])
+
+
+def test_spans_are_trained_and_scored_end_to_end():
+    encoder = backbone("tiny-encoder", "float32")
+    spans = [
+        ("the duck", "Ben sees the duck"),
+        ("a drill", "Cara has a drill"),
+        ("one frog", "Leo sees one frog"),
+    ]
+    examples = tuple(
+        SpanExample(text, (answer,), (), "What is it?", text, text.index(answer)) for answer, text in spans
+    )
+    task = tasks.load_task("tiny-mood", suite="tiny")
+    sets = {name: examples * 2 for name in ("train", "train_new", "dev", "test")}
+    task = replace(task, **sets, category="qa", metric="token_f1", labels=())
+    source, engine = source_of(encoder, "deep", 1)
+    source.head.data = source.head.data[:, :2].clone()
+    config = train.FitConfig(steps=60, rows_per_run=3, lr=0.05, evaluations=1, dev_examples=3)
+    train.fit(engine, source, [train.Run(task)], config)
+    assert evaluate.evaluate(engine, source, [task])[0] > 0.8
+
+
+def test_a_second_segment_is_told_apart_where_the_model_can(encoder):
+    engine, head = HeadEngine(encoder), head_of(1, 2)
+    row = HeadRow((4, 5, 6, 7), (2, 3), ((0, 1),), 2, is_span=True, types=(0, 0, 1, 1))
+    scores, _ = engine.log_likelihoods(Prompt(head=head), [row])
+    with stock_attention(encoder.model):
+        kinds = torch.tensor([row.types])
+        out = encoder.model(input_ids=torch.tensor([row.text]), token_type_ids=kinds).last_hidden_state[0, 2:]
+    logs = (out @ head[0, :, :-1].T + head[0, :, -1]).log_softmax(0)
+    assert float(scores[0, 0]) == pytest.approx(float(logs[0, 0] + logs[1, 1]))
 
 
 def test_a_shallow_prompt_stands_behind_the_first_token(encoder):

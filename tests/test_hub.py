@@ -122,8 +122,8 @@ def test_what_is_missing_is_named(tmp_path):
         hub.load("rte", {"train": files["train"]})
     with pytest.raises(ValueError, match="cb, record 0: .* its fields are: premise, hypothesis, label"):
         hub.load("cb", with_a_label_that_cb_has_not(files))
-    with pytest.raises(ValueError, match="dev_share is 1"):
-        hub.load("rte", files, dev_share=1)
+    with pytest.raises(ValueError, match="dev_share is 0.7"):
+        hub.load("rte", files, dev_share=0.7)
 
 
 def with_a_label_that_cb_has_not(files):

@@ -99,7 +99,8 @@ def test_seeds_that_train_together_begin_and_end_as_alone(study):
 def test_every_method_is_run_on_its_tasks(study):
     rows, config = deep_studies.rows(study, "compared"), study.scale.encoders
     of = {"MPT-2": config.shared, "fine-tuning": config.tuned}
-    expected = {(m, name): 2 for m in deep_studies.METHODS for name in of.get(m, config.tasks)}
+    methods = (*deep_studies.METHODS, deep_studies.COMMONEST)
+    expected = {(m, name): 2 for m in methods for name in of.get(m, config.tasks)}
     assert Counter((row["method"], row["task"]) for row in rows) == expected
     numbers = {(row["method"], row["task"]): row["numbers"] for row in rows}
     head = {"tiny-colours": 2 * 33, "tiny-parts": 5 * 33}
@@ -108,7 +109,36 @@ def test_every_method_is_run_on_its_tasks(study):
         assert numbers["prompt tuning", name] == count + 2 * 32
         assert numbers["P-Tuning v2", name] == count + 2 * 2 * 2 * 32
     assert numbers["MPT-2", "tiny-parts"] == numbers["P-Tuning v2", "tiny-parts"]
-    assert all(0 < row["share"] < 1 and row["data"] == "few-shot" for row in rows)
+    assert all(0 <= row["share"] < 1 and row["data"] == "few-shot" for row in rows)
+
+
+def test_the_second_stage_of_mpt2_goes_on_from_the_shared_prompt_with_other_examples(study, monkeypatch):
+    fits, real = [], deep_studies.fit
+
+    def watched(engine, source, runs, config, *args):
+        before = {name: p.detach().clone() for name, p in source.named_parameters()}
+        result = real(engine, source, runs, config, *args)
+        after = {name: p.detach().clone() for name, p in source.named_parameters()}
+        fits.append((before, after, [run.skip for run in runs], config.steps))
+        return result
+
+    monkeypatch.setattr(deep_studies, "fit", watched)
+    deep_studies.multi_task(study)
+    (_, first, skipped, steps), (_, second, _, _), (start, _, skip, rest) = fits
+    config = study.scale.encoders.fits["few-shot"]
+    assert steps + rest == config.steps and set(skipped) == {0} and set(skip) == {steps * config.rows_per_run}
+    for seed, shared in enumerate((first, second)):
+        for r in range(2):
+            row = 2 * seed + r
+            assert torch.equal(start["prompt.P"][row], shared["prompt.P"][0])
+            assert torch.equal(start["head"][row, : len(shared["inner.head"][r])], shared["inner.head"][r])
+
+
+def test_the_commonest_answer_is_that_of_the_training_examples(study):
+    rows = deep_studies.commonest(study).values["rows"]
+    scores = {row["task"]: row["score"] for row in rows}
+    assert {row["numbers"] for row in rows} == {0} and 0 < scores["tiny-colours"] < 1
+    assert all(0 <= score < 1 for score in scores.values())
 
 
 def test_all_examples_are_another_measurement_than_a_few(study):

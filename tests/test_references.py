@@ -1,9 +1,13 @@
 """References of others' making, on the tiny model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import AutoModelForTokenClassification, ModernBertConfig, ModernBertForTokenClassification
 
 from iptkit import backbones, references, tasks
+from iptkit.examples import SpanExample
 
 
 @pytest.mark.parametrize("method", references.METHODS)
@@ -41,3 +45,19 @@ def test_an_encoder_is_fine_tuned_with_its_head():
     weights = sum(p.numel() for n, p in encoder.model.named_parameters() if "pooler" not in n)
     assert found.numbers == weights + 2 * 33 and 0 <= found.score <= 1
     assert backbones.fingerprint(encoder.model) == before
+
+
+def test_fine_tuning_begins_with_the_encoders_weights():
+    encoder, task = backbones.load("tiny-encoder"), tasks.load_task("tiny-mood", suite="tiny")
+    fresh = AutoModelForTokenClassification.from_config(encoder.model.config)
+    references._take_weights(fresh, encoder.model)
+    wanted = encoder.model.state_dict()
+    for name, value in fresh.base_model.state_dict().items():
+        assert torch.equal(value, wanted[name]), name
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    modern = ModernBertForTokenClassification(ModernBertConfig(**small, vocab_size=50, pad_token_id=0))
+    with pytest.raises(ValueError, match="has parts that its pre-trained encoder has not: head"):
+        references._take_weights(modern, modern.base_model)
+    span = SpanExample("", ("duck",), (), "What is it?", "a duck", 2)
+    with pytest.raises(ValueError, match="knows classes and tags only"):
+        references.fine_tune_encoder(encoder, replace(task, train=(span,)), 1, 1, 1e-3, 0, 4)
