@@ -9,6 +9,7 @@ from stock import backbone
 from benchmarks import learning_rates
 from iptkit import (
     backbones,
+    claims,
     evaluate,
     experiments,
     fewshot,
@@ -347,8 +348,24 @@ def test_the_readmes_program_runs(capsys):
     assert re.fullmatch(r"\[[\d.]+, [\d.]+\]\n", capsys.readouterr().out)
 
 
-def notebooks():
-    return [p for n in ("02", "06") for p in (paths.data_dir().parent / "notebooks").glob(f"{n}_*.ipynb")]
+def test_the_readmes_figures_of_the_other_rungs_are_in_the_notebooks_outputs():
+    (told,) = (part for part in README.split("\n\n") if part.startswith("**Words, encoders, layers**"))
+    shown = "".join(p.read_text(encoding="utf-8") for p in notebooks("01", "03", "04"))
+    figures = re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", " ".join(told.split()))
+    assert len(figures) >= 5
+    for figure in figures:
+        assert figure in shown, f"{figure} is in the README, but no lesson printed it"
+
+
+def test_the_readmes_claims_are_those_that_the_lessons_left():
+    rows = claims.stored()
+    assert [row["claim"] for row in rows if row["scale"] == "lesson"] == list(claims.known())
+    assert claims.as_markdown(rows) in README
+
+
+def notebooks(*numbers):
+    folder = paths.data_dir().parent / "notebooks"
+    return [p for n in numbers or ("02", "06") for p in folder.glob(f"{n}_*.ipynb")]
 
 
 def test_markdown_of_a_study_without_e_rel():
