@@ -198,8 +198,9 @@ def commonest(study: Study, data: str = "") -> store.Step:
 
 def depths(study: Study) -> Measured:
     """P-Tuning v2 with prompts in the first k and in the last k layers: "layers" and "order"."""
-    layers = list(range(_encoder(study.scale.encoders.backbone, study.device).num_layers))
-    for k in [k for k in layers if k & (k - 1) == 0 and k] + [len(layers)]:
+    config = study.scale.encoders
+    layers = list(range(_encoder(config.backbone, study.device).num_layers))
+    for k in [k for k in config.depths if k < len(layers)] + [len(layers)]:
         for order, chosen in (("first", layers[:k]), ("last", layers[-k:])):
             changes = {} if k == len(layers) else {"layers": tuple(chosen)}
             yield _ablated(study, **changes), {"layers": k, "order": order}

@@ -111,6 +111,7 @@ class EncoderConfig:
       tuned: those of them that full fine-tuning is run on.
       ablated: those of them that depth, length and form are varied on.
       prompt_length, shallow_length: n of deep and of shallow prompts.
+      depths: values of k, for prompts in the first and the last k layers.
       lengths: values of n for the figure.
       fits: how to train on each of some of DATA; ablations use the last.
       rates: by method (see deep_studies.METHODS), in place of the fits' lr.
@@ -127,6 +128,7 @@ class EncoderConfig:
     ablated: tuple[str, ...]
     prompt_length: int
     shallow_length: int
+    depths: tuple[int, ...]
     lengths: tuple[int, ...]
     fits: dict[str, FitConfig]
     rates: dict[str, float]
@@ -144,8 +146,8 @@ class EncoderConfig:
             raise ValueError(
                 f"EncoderConfig.fits is for {list(self.fits)}; give one for each of some of {DATA}"
             )
-        if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths) < 1:
-            raise ValueError("EncoderConfig: prompt lengths and test_examples must be at least 1")
+        if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths, *self.depths) < 1:
+            raise ValueError("EncoderConfig: depths, prompt lengths and test_examples must be at least 1")
 
     @property
     def data(self) -> str:

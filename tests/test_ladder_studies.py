@@ -192,7 +192,7 @@ def test_wrong_sizes_are_refused(study):
     with pytest.raises(ValueError, match="EncoderConfig.tuned names tiny-mood, not among its tasks"):
         replace(scale.encoders, tuned=("tiny-mood",))
     with pytest.raises(ValueError, match="must be at least 1"):
-        replace(scale.encoders, lengths=(0,))
+        replace(scale.encoders, depths=(0,))
     with pytest.raises(ValueError, match=r"fits is for \['some'\]; give one for each of some of"):
         replace(scale.encoders, fits={"some": scale.prompt})
     with pytest.raises(ValueError, match="HeadsConfig needs prompt_length >= 1"):
