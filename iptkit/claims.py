@@ -103,7 +103,7 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         lines += [f"{row['claim']:4s}{row['verdict'].upper()}", f"    {known()[row['claim']].claim}"]
-        lines.append(f"    here: {row['here']} ({row['tasks']} tasks, {row['seeds']} seeds)")
+        lines.append(f"    here: {row['here']} ({_sizes(row)})")
     return "\n".join(lines)
 
 
@@ -112,9 +112,14 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| | claim | paper | here | verdict |", "|---|---|---|---|---|"]
     for row in rows:
         claim = known()[row["claim"]]
-        here = f"{row['here']} ({row['scale']}, {row['tasks']} tasks, {row['seeds']} seeds)"
+        here = f"{row['here']} ({row['scale']}, {_sizes(row)})"
         lines.append(f"| {claim.id} | {claim.claim} | {claim.paper} | {here} | {row['verdict']} |")
     return "\n".join(lines)
+
+
+def _sizes(row: dict[str, Any]) -> str:
+    counts = ((row["tasks"], "task"), (row["seeds"], "seed"))
+    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
 
 def _folder(results: Path, scale: str) -> Path:

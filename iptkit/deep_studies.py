@@ -358,7 +358,11 @@ def _rows_of(step: store.Step, what: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ablated(study: Study, **changes: Any) -> store.Step:
-    return trained(study, "P-Tuning v2", study.scale.encoders.ablated, **changes)
+    """P-Tuning v2 with changes; without any it is that of the main table, with rows of all tasks."""
+    only = study.scale.encoders.ablated if changes else ()
+    step = trained(study, "P-Tuning v2", only, **changes)
+    kept = [row for row in step.values["rows"] if row["task"] in study.scale.encoders.ablated]
+    return replace(step, values={"rows": kept}, seconds=step.seconds * len(kept) / len(step.values["rows"]))
 
 
 def _tasks(study: Study, ids: Sequence[str], data: str) -> list[Task]:
