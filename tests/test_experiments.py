@@ -291,7 +291,7 @@ def test_difference_is_paired():
     rows += rows_of("mean code", 5, {"a": [0.5], "b": [0.5]})  # one seed: it stands for all
     mean, low, high = difference(rows, ("IST", 5), ("mean code", 5))
     assert mean == pytest.approx(0.0) and low < -0.05 and high > 0.05
-    rows += rows_of("IST", 5, {"c": [1.0]}, "unseen") + rows_of("mean code", 5, {"c": [0.0]}, "unseen")
+    rows += rows_of("IST", 5, {"c": [1.0, 1.0]}, "unseen") + rows_of("mean code", 5, {"c": [0.0]}, "unseen")
     assert difference(rows, ("IST", 5), ("mean code", 5), "unseen") == (1.0, 1.0, 1.0)
     assert difference(rows, ("IST", 5), ("mean code", 5))[0] == pytest.approx(1 / 3)
 
