@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from iptkit import (
-    deep_studies,
+    deep_methods,
     experiments,
     files,
     prompts,
@@ -79,11 +79,11 @@ def encoders(study: experiments.Study, factor: float) -> Cells:
     """Linear probe, prompt tuning and P-Tuning v2 (both forms) on the encoder, classes and tags."""
     chosen, cells = study.scale.encoders, []
     config = replace(chosen.fits[chosen.data], evaluations=1)
-    for name in (*deep_studies.METHODS[:3], "P-Tuning v2, mlp"):
+    for name in (*deep_methods.METHODS[:3], "P-Tuning v2, mlp"):
         method, _, form = name.partition(", ")
         rates = rates_around(chosen.rates[name], factor)
         options = {"form": form} if form else {}
-        runs, fit = deep_studies.train(study, method, study.seeds[0], rates, config, **options)
+        runs, fit = deep_methods.train(study, method, study.seeds[0], rates, config, **options)
         cells += cells_of(f"{name} (04)", runs, rates, fit)
     return cells
 
@@ -92,7 +92,7 @@ def fine_tuning(study: experiments.Study, factor: float) -> Cells:
     """Full fine-tuning of the encoder: mean dev score, by each task's metric; the Trainer keeps no loss."""
     cells = []
     for lr in rates_around(study.scale.encoders.rates["fine-tuning"], factor):
-        scores = deep_studies.fine_tuning_scores(study, study.seeds[0], lr)
+        scores = deep_methods.fine_tuning_scores(study, study.seeds[0], lr)
         about = {"method": "fine-tuning (04)", "lr": lr, "dev_loss": None, "tasks": len(scores)}
         cells.append(about | {"option_accuracy": sum(scores) / len(scores)})
     return cells

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from iptkit import claims, evaluate
-from iptkit.deep_studies import COMMONEST, METHODS
+from iptkit.deep_methods import COMMONEST, METHODS
 
 PROBE, SHALLOW, DEEP, SHARED, TUNED = METHODS
 Rows = Sequence[dict[str, Any]]

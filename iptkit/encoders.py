@@ -14,6 +14,7 @@ and a word's from its last piece.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from iptkit.backbones import Backbone
 from iptkit.deep import Site, memory_at
 from iptkit.examples import SpanExample, TaggedExample
+from iptkit.flat_bert import FlatBert, Rows
 from iptkit.injection import left_memory, prepare
 from iptkit.layouts import SLOT
 from iptkit.packing import similar_batches
@@ -76,6 +78,7 @@ class HeadEngine:
                 "'minilm-l6' or a causal model (engine.Engine serves encoder-decoders, which answer in words)"
             )
         prepare(backbone.model)
+        self.flat = FlatBert(backbone.model) if FlatBert.fits(backbone.model) else None
         self.backbone, self.sites, self.tokens_per_batch = backbone, list(sites), tokens_per_batch
         self._rows: dict[tuple[Example, int], HeadRow] = {}
 
@@ -227,23 +230,30 @@ class HeadEngine:
         Args:
           answers: scores of the whole vocabulary [M, V] in place of the last hidden states.
         """
-        n, device = prompt.length, self.backbone.device
-        with left_memory(memory_at(self.sites, prompt)):
+        device, model = self.backbone.device, self.backbone.model
+        memory, lines = memory_at(self.sites, prompt), self._lines(prompt, rows)
+        owners = [b for b, row in enumerate(rows) for _ in row.positions]
+        row_of = torch.tensor(owners, device=device)
+        places = [p + prompt.length * (p >= self._lead) for row in rows for p in row.positions]
+        if self.flat is not None and not answers and FlatBert.fits(model):
+            flat_rows = Rows.of(lines, self._types(prompt, rows), device)
+            starts = [0, *itertools.accumulate(map(len, lines))]
+            at = [starts[b] + place for b, place in zip(owners, places, strict=True)]
+            return self.flat(flat_rows, torch.tensor(at, device=device), prompt.embeds, memory), row_of
+        with left_memory(memory):
             if answers:
-                said = self.backbone.model(**self._inputs(prompt, rows)).logits  # [B, S, V]
+                said = model(**self._inputs(prompt, rows, lines)).logits  # [B, S, V]
             else:
-                said = self.backbone.model.base_model(**self._inputs(prompt, rows)).last_hidden_state
-        row_of = torch.tensor([b for b, row in enumerate(rows) for _ in row.positions], device=device)
-        place = [p + n * (p >= self._lead) for row in rows for p in row.positions]
-        return said[row_of, torch.tensor(place, device=device)], row_of
+                said = model.base_model(**self._inputs(prompt, rows, lines)).last_hidden_state
+        return said[row_of, torch.tensor(places, device=device)], row_of
 
     @property
     def _lead(self) -> int:
         """Tokens before a shallow prompt: an encoder's [CLS]."""
         return int(self.backbone.kind == "encoder")
 
-    def _inputs(self, prompt: Prompt, rows: Sequence[HeadRow]) -> dict[str, Tensor]:
-        """What the model is called with; shallow prompts stand right behind an encoder's first token."""
+    def _lines(self, prompt: Prompt, rows: Sequence[HeadRow]) -> list[tuple[int, ...]]:
+        """Token ids of each row; shallow prompts stand right behind an encoder's first token."""
         n, lead, limit = prompt.length, self._lead, self.backbone.max_positions
         lines = [(*row.text[:lead], *[SLOT] * n, *row.text[lead:]) for row in rows]
         size = max(map(len, lines))
@@ -252,16 +262,27 @@ class HeadEngine:
                 f"prompt ({n}) + text take {size} positions, {self.backbone.name} has {limit}; shorten the "
                 "texts or the prompt"
             )
+        return lines
+
+    def _types(self, prompt: Prompt, rows: Sequence[HeadRow]) -> list[tuple[int, ...]]:
+        """Segments of each row's tokens, or () for a row that has none; a shallow prompt is of segment 0."""
+        lead, slots = self._lead, (0,) * prompt.length
+        return [(*row.types[:lead], *slots, *row.types[lead:]) if row.types else () for row in rows]
+
+    def _inputs(
+        self, prompt: Prompt, rows: Sequence[HeadRow], lines: Sequence[tuple[int, ...]]
+    ) -> dict[str, Tensor]:
+        """What the model is called with."""
+        size = max(map(len, lines))
         pad = self.backbone.tokenizer.pad_token_id or 0
         ids = torch.tensor([[*line, *[pad] * (size - len(line))] for line in lines])
         real = torch.arange(size) < torch.tensor([len(line) for line in lines])[:, None]
         ids, real = ids.to(self.backbone.device), real.to(self.backbone.device)
         given = {"attention_mask": real.long()}
         if any(row.types for row in rows):
-            kinds = [(*row.types[:lead], *[0] * n, *row.types[lead:]) for row in rows]
-            kinds = [[*line, *[0] * (size - len(line))] for line in kinds]
+            kinds = [[*line, *[0] * (size - len(line))] for line in self._types(prompt, rows)]
             given["token_type_ids"] = torch.tensor(kinds, device=self.backbone.device)
-        if not n:
+        if not prompt.length:
             return {**given, "input_ids": ids}
         words = self.backbone.embedding[ids.clamp(min=0)]
         vectors = words.masked_scatter((ids == SLOT)[..., None], prompt.embeds.to(words))

@@ -37,11 +37,11 @@ class RunAdam:
     def step(self, rate: float) -> None:
         """Clip, update, clear the gradients; `rate`: share of the peak learning rate."""
         self.count += 1
-        squares = [
-            p.grad.flatten(1).square().sum(1) if self.per_run else p.grad.square().sum()
-            for p in self.parameters.values()
+        rows = [
+            p.grad.flatten(1) if self.per_run else p.grad.reshape(1, -1) for p in self.parameters.values()
         ]
-        scale = (self.clip / (torch.stack(squares).sum(0).sqrt() + 1e-12)).clamp(max=1.0)
+        norms = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)  # [R] or [1]
+        scale = (self.clip / (norms + 1e-12)).clamp(max=1.0)
         for name, p in self.parameters.items():
             shape = (-1, *[1] * (p.dim() - 1)) if self.per_run else ()
             gradient = p.grad.mul_(scale.view(shape))

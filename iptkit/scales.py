@@ -114,7 +114,7 @@ class EncoderConfig:
       depths: values of k, for prompts in the first and the last k layers.
       lengths: values of n for the figure.
       fits: how to train on each of some of DATA; ablations use the last.
-      rates: by method (see deep_studies.METHODS), in place of the fits' lr.
+      rates: by method (see deep_methods.METHODS), in place of the fits' lr.
       std: spread of a deep prompt's start.
       test_examples: first so many of each test set, >= 1.
       heads: the comparison of heads, or None.

@@ -25,7 +25,10 @@ HITS: dict[str, bool] = {}  # step name -> was it in the cache (read by stamp)
 
 @dataclass
 class Step:
-    """A finished step: `tensors`, JSON `values`, `seconds` and versions (`made_with`) of when it was made."""
+    """A finished step: `tensors`, JSON `values`, `seconds` and versions (`made_with`) of when it was made.
+
+    `folder`: its place in the step cache, which names it with its hash.
+    """
 
     name: str
     tensors: dict[str, Any]
@@ -33,6 +36,7 @@ class Step:
     seconds: float
     was_cached: bool
     made_with: dict[str, str]
+    folder: str
 
 
 def step(
@@ -66,7 +70,8 @@ def step(
         HITS[name] = False
     tensors, about = files.read_tensors(done)  # a fresh step too: it looks exactly as it will the next time
     HITS.setdefault(name, True)
-    return Step(name, tensors, about["values"], about["seconds"], was_cached, about.get("made_with", {}))
+    made_with = about.get("made_with", {})
+    return Step(name, tensors, about["values"], about["seconds"], was_cached, made_with, folder.name)
 
 
 def forget(root: Path | None = None) -> None:

@@ -122,7 +122,7 @@ def made(steps, study):
     def stub(name, config, make, root=None):
         names.append(steps / f"{name}-{store.digest(config)}")
         if name == "prompts":
-            return store.Step(name, {"P": torch.randn(2, len(study.ids), 4, 32)}, {}, 0.0, False, {})
+            return store.Step(name, {"P": torch.randn(2, len(study.ids), 4, 32)}, {}, 0.0, False, {}, name)
         raise StopIteration
 
     with pytest.MonkeyPatch.context() as patch:

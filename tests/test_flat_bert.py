@@ -1,0 +1,115 @@
+"""The flat BERT forward against transformers' own, in float64, through the engine that uses it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families import model as of_family
+from stock import backbone
+
+from iptkit import backbones, deep, injection
+from iptkit.encoders import HeadEngine, HeadRow
+from iptkit.flat_bert import FlatBert, Rows
+from iptkit.prompts import Prompt
+
+MODELS = ["tiny-encoder", pytest.param("minilm-l6", marks=pytest.mark.model)]
+TEXTS = [(2, 9, 8, 7, 6, 3), (2, 5, 3), (2, 11, 12, 13, 3)]
+READ = [(0,), (1, 2), (1, 3)]  # where the head looks: in no row at the last token
+ROWS = [
+    HeadRow(text, read, ((0,) * len(read),), 2, ("a", "b")) for text, read in zip(TEXTS, READ, strict=True)
+]
+
+
+def of_kind(model, kind, rows=3):
+    """A prompt with leaves that take gradients, and the sites of its keys and values."""
+    drawn = torch.Generator().manual_seed(0)
+    random = lambda *shape: torch.randn(*shape, generator=drawn, dtype=torch.float64).requires_grad_()
+    sites, width, lengths = [], model.width, None
+    head, embeds, pairs = random(rows, 2, width + 1), None, None
+    if kind == "shallow":
+        embeds = random(rows, 2, width)
+    elif kind != "probe":
+        sites = deep.choose(deep.find_sites(model.model), [1] if kind == "one layer" else None)
+        lengths = torch.tensor([1, 3, 2]) if kind == "lengths" else None
+        pairs = random(rows, len(sites), 2, sites[0].num_kv_heads, 3, sites[0].head_width)
+    leaves = [leaf for leaf in (head, embeds, pairs) if leaf is not None]
+    return Prompt(embeds, head=head, keys_values=pairs, lengths=lengths), leaves, sites
+
+
+def scores_and_gradients(engine, prompt, leaves, rows=ROWS):
+    logits, _ = engine._logits(prompt, rows)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=logits.dtype)
+    return [logits.detach(), *torch.autograd.grad((logits * weights).sum(), leaves)]
+
+
+def stock(engine):
+    engine.flat = None
+    return engine
+
+
+@pytest.mark.parametrize("kind", ["probe", "shallow", "deep", "one layer", "lengths"])
+@pytest.mark.parametrize("name", MODELS, ids=str)
+def test_equals_the_stock_forward(name, kind):
+    model = backbone(name, "float64")
+    prompt, leaves, sites = of_kind(model, kind)
+    flat, plain = HeadEngine(model, sites), stock(HeadEngine(model, sites))
+    assert flat.flat is not None
+    found, expected = (scores_and_gradients(engine, prompt, leaves) for engine in (flat, plain))
+    for a, b in zip(found, expected, strict=True):
+        assert b.abs().max() > 0
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+
+
+def test_segments_and_every_place_are_as_in_the_stock_forward():
+    model = backbone("tiny-encoder", "float64")
+    prompt, leaves, _ = of_kind(model, "shallow")
+    rows = [
+        HeadRow(text, tuple(range(len(text))), ((0,) * len(text),), 2, ("a", "b"), types=types)
+        for text, types in zip(TEXTS, [(0, 0, 1, 1, 1, 1), (), (0, 1, 1, 1, 1)], strict=True)
+    ]
+    engines = (HeadEngine(model), stock(HeadEngine(model)))
+    found, expected = (scores_and_gradients(engine, prompt, leaves, rows) for engine in engines)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    without = [HeadRow(row.text, row.positions, row.answers, 2, row.names) for row in rows]
+    assert not torch.allclose(scores_and_gradients(engines[0], prompt, leaves, without)[0], found[0])
+
+
+def test_a_row_is_the_same_alone_and_among_others():
+    model = backbone("tiny-encoder", "float64")
+    prompt, _, sites = of_kind(model, "deep")
+    engine = HeadEngine(model, sites)
+    together, row_of = engine._logits(prompt, ROWS)
+    for b, row in enumerate(ROWS):
+        alone, _ = engine._logits(prompt.rows(torch.tensor([b])), [row])
+        torch.testing.assert_close(alone, together[row_of == b])
+
+
+def test_rows_say_where_each_token_stands():
+    rows = Rows.of([(7, 8, 9), (5,)], [(), (1,)], torch.device("cpu"))
+    assert rows.ids.tolist() == [7, 8, 9, 5] and rows.positions.tolist() == [0, 1, 2, 0]
+    assert rows.row.tolist() == [0, 0, 0, 1] and rows.types.tolist() == [0, 0, 0, 1]
+    assert rows.seen.tolist() == [[True] * 3, [True, False, False]]
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "modernbert", "gpt2"])
+def test_other_families_take_the_stock_forward(name):
+    assert not FlatBert.fits(of_family(name))
+
+
+def test_only_a_plain_frozen_bert_takes_the_flat_forward():
+    model = backbones.load("tiny-encoder", dtype="float64").model  # its own copy: it is changed here
+    layer = model.encoder.layer[0]
+    assert FlatBert.fits(model)
+    assert not FlatBert.fits(model.train())
+    model.eval()
+    hook = layer.register_forward_hook(lambda *_: None)
+    assert not FlatBert.fits(model)
+    hook.remove()
+    with injection.recomputed_layers(model):
+        assert not FlatBert.fits(model)
+    layer.output.dense.weight.requires_grad_(True)
+    assert not FlatBert.fits(model)
+    layer.output.dense.weight.requires_grad_(False)
+    layer.output.dense = torch.nn.utils.parametrizations.weight_norm(layer.output.dense)
+    assert not FlatBert.fits(model)
