@@ -23,7 +23,10 @@ ROWS = [
 def of_kind(model, kind, rows=3):
     """A prompt with leaves that take gradients, and the sites of its keys and values."""
     drawn = torch.Generator().manual_seed(0)
-    random = lambda *shape: torch.randn(*shape, generator=drawn, dtype=torch.float64).requires_grad_()
+
+    def random(*shape):
+        return torch.randn(*shape, generator=drawn, dtype=torch.float64).requires_grad_()
+
     sites, width, lengths = [], model.width, None
     head, embeds, pairs = random(rows, 2, width + 1), None, None
     if kind == "shallow":

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from iptkit import (
+    claims,
     deep_methods,
     deep_studies,
     discrete_studies,
@@ -180,7 +181,8 @@ def test_a_causal_model_answers_in_words_and_through_a_head(study):
     assert deep_studies.rows(Study(without), "heads") == []
 
 
-def test_all_parts_are_written_with_their_provenance(study, tmp_path):
+def test_all_parts_are_written_with_their_provenance_and_verdicts(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "results"))
     few = Study(replace(study.scale, seeds=(0,)))
     count = deep_studies.write(few, tmp_path / "deep.jsonl")
     rows = store.read_results(tmp_path / "deep.jsonl")
@@ -189,6 +191,8 @@ def test_all_parts_are_written_with_their_provenance(study, tmp_path):
     assert about["scale"]["name"] == "smoke"
     made = sum(len(made["steps"]) for made in about["made"])
     assert made == 6 + 2 + 1 + 1 + 2, "a step that several figures use counts once"
+    judged = claims.found(tmp_path / "results", "smoke")
+    assert [row["claim"] for row in judged] == ["B3", "B4", "B5", "B6", "B7", "B8", "B9", "B10"]
 
 
 # ---- sizes ---------------------------------------------------------------------------------------
