@@ -33,7 +33,7 @@ def option_scores(engine: Engine, examples: Sequence[Example], label: str = "ask
       label: words on the progress bar.
     Returns: one tensor [options] per example, in float64 on the CPU.
     """
-    rows = [engine.option_row(example) for example in examples]
+    rows = engine.share([engine.option_row(example) for example in examples])
     empty = engine.backbone.embedding[:0]  # [0, d]
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     with progress.track(label, total=len(rows), unit="example") as bar:

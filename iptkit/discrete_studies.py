@@ -14,7 +14,7 @@ from iptkit.engine import LAYOUTS, Engine
 from iptkit.prompts import FixedPrompt
 from iptkit.tasks import Card, Example, Task
 from iptkit.train import Run
-from iptkit.wordings import Slots, Wording
+from iptkit.wordings import Wording
 
 if TYPE_CHECKING:
     from iptkit.experiments import Study
@@ -35,8 +35,8 @@ def wordings_of(study: Study) -> store.Step:
     def make(_: Path) -> Made:
         engine, rows = Engine(study.backbone, LAYOUTS[1]), []
         for task, card in read:
-            for i, wording in enumerate(known[task.id]):
-                scored = accuracies(engine, wording, card, task.test)
+            found = accuracies(engine, known[task.id], card, task.test)
+            for i, (wording, scored) in enumerate(zip(known[task.id], found, strict=True)):
                 about = {"task": task.id, "wording": i, "words": wording.template.words}
                 rows.append(about | scored | {"chance": 1 / len(task.labels)})
         return {}, {"rows": rows}
@@ -60,7 +60,7 @@ def in_context(study: Study) -> store.Step:
             for task, card in entries:
                 solved = [(wordings.slots_of(card, e), e.targets[0]) for e in task.train[: config.shots]]
                 for shots in [[], solved] if seed == study.seeds[0] else [solved]:
-                    scored = accuracies(engine, known[task.id], card, task.test, shots)
+                    (scored,) = accuracies(engine, [known[task.id]], card, task.test, shots)
                     rows.append({"task": task.id, "shots": len(shots), "seed": seed} | scored)
         return {}, {"rows": rows}
 
@@ -133,7 +133,7 @@ def facts(study: Study) -> store.Step:
 def accuracy_of(study: Study, wording: Wording, task_id: str) -> float:
     """Test accuracy of one wording on a task, without calibration."""
     ((task, card),) = _load(study, [task_id], study.seeds[0])
-    return accuracies(Engine(study.backbone, LAYOUTS[1]), wording, card, task.test)["accuracy"]
+    return accuracies(Engine(study.backbone, LAYOUTS[1]), [wording], card, task.test)[0]["accuracy"]
 
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -143,14 +143,19 @@ def _load(study: Study, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]
 
 
 def accuracies(
-    engine: Engine, wording: Wording, card: Card, examples: Sequence[Example], shots: Sequence = ()
-) -> dict[str, float]:
-    """Accuracy on examples as the label scores stand, and after contextual calibration."""
-    asked: list[tuple[Wording, Slots]] = [(wording, wordings.slots_of(card, e)) for e in examples]
-    scores = torch.stack(discrete.label_scores(engine, asked, shots, card.id))
-    (nothing,) = discrete.content_free(engine, [wording], shots)
-    both = {"accuracy": scores, "calibrated": discrete.calibrate(scores, nothing)}
-    return {name: accuracy(wording, found, examples) for name, found in both.items()}
+    engine: Engine, asked: Sequence[Wording], card: Card, examples: Sequence[Example], shots: Sequence = ()
+) -> list[dict[str, float]]:
+    """Accuracy of each wording on examples as the label scores stand, and after contextual calibration."""
+    slots = [wordings.slots_of(card, e) for e in examples]
+    found = discrete.label_scores(engine, [(w, s) for w in asked for s in slots], shots, card.id)
+    by_wording = [torch.stack(found[i : i + len(slots)]) for i in range(0, len(found), len(slots))]
+    out = []
+    for wording, scores, nothing in zip(
+        asked, by_wording, discrete.content_free(engine, asked, shots), strict=True
+    ):
+        both = {"accuracy": scores, "calibrated": discrete.calibrate(scores, nothing)}
+        out.append({name: accuracy(wording, lines, examples) for name, lines in both.items()})
+    return out
 
 
 def accuracy(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> float:

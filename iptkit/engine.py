@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from iptkit.decoding import Going
 from iptkit.deep import Site, memory_at
 from iptkit.forward import Contexts, Places, StockForward, forward_of, log_probability, room
 from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import Packed, even_batches, pack
+from iptkit.packing import Packed, even_batches, pack, shared_prefixes
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -37,10 +37,15 @@ CLOSE = 0.02  # relative: more than rounding in bfloat16, less than what a scale
 
 @dataclass(frozen=True)
 class Row:
-    """One example as token ids: `text` (L ids) and one tuple of ids per answer that is to be scored."""
+    """One example as token ids: `text` (L ids) and one tuple of ids per answer that is to be scored.
+
+    `shared`: so many first tokens before the answer stand in other rows too, and nothing that trains stands
+    before or among them; their keys and values are computed once (see packing.shared_prefixes).
+    """
 
     text: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
+    shared: int = 0
 
     @property
     def cost(self) -> int:
@@ -140,6 +145,20 @@ class Engine:
         """What stands left of the prompt, and the rest before the answer; see Layout.line."""
         return self._pieces.line(text, prompt_length, self._tokens)
 
+    def _split(self, row: Row, prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What of a row is kept, and what runs through the model."""
+        left, line = self._line(row.text, prompt_length)
+        return (line[: row.shared], line[row.shared :]) if row.shared else (left, line)
+
+    def share(self, rows: Sequence[Row]) -> list[Row]:
+        """The same rows without a prompt, told what first tokens they share, which are read here, once."""
+        if self.backbone.kind != "causal":
+            return list(rows)
+        lines = [self._line(row.text, 0)[1] for row in rows]
+        sizes = shared_prefixes(lines)
+        self.contexts.fill([[line[:size]] for line, size in zip(lines, sizes, strict=True) if size])
+        return [replace(row, shared=size) for row, size in zip(rows, sizes, strict=True)]
+
     def _text(self, example: Example) -> tuple[int, ...]:
         return self._tokens(example.input)
 
@@ -159,7 +178,7 @@ class Engine:
 
         Rows of one text stay together: its keys and values are then computed once for many prompts.
         """
-        lines = [self._line(row.text, prompt_length) for row in rows]
+        lines = [self._split(row, prompt_length) for row in rows]
         new = [len(line) + row.cost for (_, line), row in zip(lines, rows, strict=True)]
         left = [line for line, _ in lines]
         order = sorted(range(len(rows)), key=lambda i: (new[i] // 8, len(left[i]), left[i], new[i], i))
@@ -232,7 +251,7 @@ class Engine:
     # ---- one forward -----------------------------------------------------------------------------
     def _pack(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], Packed]:
         """What stands left of each row's prompt, and the new tokens."""
-        lefts, lines = zip(*(self._line(row.text, prompt.length) for row in rows), strict=True)
+        lefts, lines = zip(*(self._split(row, prompt.length) for row in rows), strict=True)
         return list(lefts), pack(lines, [row.answers for row in rows], self.backbone.device)
 
     def _left(self, packed: Packed, lefts: Sequence[tuple[int, ...]], more: int = 0) -> tuple[Tensor, Places]:

@@ -173,11 +173,12 @@ class Contexts:
     def memory(self, texts: Sequence[Text], more: int) -> tuple[Tensor, Tensor]:
         """Memory [N, 2, B, h, L + more, k] of the texts, padded on their right to L, and lengths [B]."""
         found = {t: self.kept[t] for t in texts if t in self.kept}
-        found |= self._read(sorted({t for t in texts if t not in found}, key=lambda t: (len(t), t)))
+        found |= self._read(sorted({t for t in texts if t and t not in found}, key=lambda t: (len(t), t)))
         lengths = torch.tensor([len(t) for t in texts])
         joined = room(self.backbone, len(texts), int(lengths.max()) + more)
         for row, text in enumerate(texts):
-            joined[:, :, row, :, : len(text)] = found[text]
+            if text:  # a row may have nothing to its left
+                joined[:, :, row, :, : len(text)] = found[text]
         return joined, lengths.to(joined.device)
 
     @property

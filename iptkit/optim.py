@@ -15,6 +15,8 @@ from iptkit.prompts import prompt_length
 if TYPE_CHECKING:
     from iptkit.train import FitConfig, Run
 
+BLOCK = 1 << 18  # so many numbers stay in a processor's cache while Adam goes over them several times
+
 
 class RunAdam:
     """Adam with one learning rate and one clipped gradient norm per run.
@@ -37,20 +39,32 @@ class RunAdam:
     def step(self, rate: float) -> None:
         """Clip, update, clear the gradients; `rate`: share of the peak learning rate."""
         self.count += 1
-        rows = [
-            p.grad.flatten(1) if self.per_run else p.grad.reshape(1, -1) for p in self.parameters.values()
-        ]
-        norms = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)  # [R] or [1]
-        scale = (self.clip / (norms + 1e-12)).clamp(max=1.0)
+        gradients = {name: self._rows(p.grad.contiguous()) for name, p in self.parameters.items()}
+        norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients.values()])
+        scale = (self.clip / (torch.linalg.vector_norm(norms, dim=0) + 1e-12)).clamp(max=1.0)
         for name, p in self.parameters.items():
-            shape = (-1, *[1] * (p.dim() - 1)) if self.per_run else ()
-            gradient = p.grad.mul_(scale.view(shape))
-            self.first[name].lerp_(gradient, 0.1)
-            self.second[name].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            p.grad = None  # in place from here on: a million numbers per run are worth it
-            spread = (self.second[name] / (1 - 0.999**self.count)).sqrt_().add_(1e-8)
-            change = torch.div(self.first[name], 1 - 0.9**self.count, out=gradient)
-            p.sub_(change.mul_(rate * self.lr.to(p).view(shape)).div_(spread))
+            lr = rate * self.lr.to(p).view(-1, 1)
+            kept = (self._rows(t) for t in (p.detach(), self.first[name], self.second[name]))
+            width = max(1, BLOCK // len(scale)) if p.device.type == "cpu" else gradients[name].shape[1]
+            blocks = (t.split(width, 1) for t in (gradients[name], *kept))
+            for gradient, *state in zip(*blocks, strict=True):
+                self._update(gradient, *state, scale.view(-1, 1), lr)
+            p.grad = None
+
+    def _update(
+        self, gradient: Tensor, p: Tensor, first: Tensor, second: Tensor, scale: Tensor, lr: Tensor
+    ) -> None:
+        """All of Adam for one block [R, w] of each; the gradient is written over."""
+        gradient.mul_(scale)
+        first.lerp_(gradient, 0.1)
+        second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        spread = (second / (1 - 0.999**self.count)).sqrt_().add_(1e-8)
+        change = torch.div(first, 1 - 0.9**self.count, out=gradient)
+        p.sub_(change.mul_(lr).div_(spread))
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """[R, numbers of a run], or [1, all numbers] of a shared source."""
+        return tensor.view(len(tensor) if self.per_run else 1, -1)
 
 
 class State:

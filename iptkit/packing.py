@@ -94,6 +94,40 @@ def similar_batches(sizes: Sequence[int], tokens_per_batch: int) -> list[list[in
     return batches
 
 
+def shared_prefixes(lines: Sequence[Ids], least: int = 4) -> list[int]:
+    """How many first tokens each line shares with others, so that reading them once serves all.
+
+    Sorted lines form groups with one common prefix; a line joins the group before it where that leaves fewer
+    tokens to read. At least one token of a line is its own.
+
+    Args:
+      least: prefixes shorter than this are not worth keeping.
+
+    >>> shared_prefixes([(1, 2, 3, 4), (1, 2, 3, 5, 6), (7, 8)], least=2)
+    [3, 3, 0]
+    """
+    order = sorted(range(len(lines)), key=lambda i: lines[i])
+    groups: list[tuple[int, list[int]]] = []  # length of the common prefix, lines
+    for before, i in zip([None, *order], order, strict=False):
+        room = len(lines[i]) - 1
+        if before is not None:
+            length, members = groups[-1]
+            joined = min(length, room, _common(lines[before], lines[i]))
+            if joined >= least and joined * len(members) > length * (len(members) - 1):
+                groups[-1] = (joined, [*members, i])
+                continue
+        groups.append((room, [i]))
+    out = [0] * len(lines)
+    for length, members in groups:
+        for i in members if len(members) > 1 else ():
+            out[i] = length
+    return out
+
+
+def _common(a: Ids, b: Ids) -> int:
+    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.device) -> Packed:
     """Lay out rows.
 

@@ -39,6 +39,21 @@ def test_without_a_prompt_both_layouts_are_the_plain_row(words_only):
     torch.testing.assert_close(*found)
 
 
+def test_rows_that_begin_alike_are_scored_as_if_each_were_alone(words_only):
+    shots = [({"text": "I had a sweet story."}, "positive"), ({"text": "One more drill."}, "negative")]
+    texts = ["I had a sad trip.", "I had a sad trip.", "The drill", "I had the animal"]
+    asked = [WORDING.ask({"text": text}, shots) for text in texts] + [WORDING.ask({"text": texts[0]})]
+    found = discrete.option_scores(words_only, asked)
+    sizes = [row.shared for row in words_only.share([words_only.option_row(e) for e in asked])]
+    assert min(sizes[:4]) > 10 and sizes[4] == 0
+    assert words_only.contexts.used_bytes > 0
+    rows = [words_only.option_row(e) for e in asked]
+    none = words_only.backbone.embedding[:0]
+    expected = plain_log_likelihoods(words_only.backbone, LAYOUTS[1], [none] * len(rows), rows)
+    for line, stock in zip(found, expected, strict=True):
+        torch.testing.assert_close(line, stock.detach())
+
+
 def test_calibration_makes_nothing_worth_nothing(words_only):
     (nothing,) = discrete.content_free(words_only, [WORDING])
     assert nothing.exp().sum() == pytest.approx(1.0)

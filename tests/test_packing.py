@@ -1,8 +1,10 @@
+import random
+
 import pytest
 import torch
 
 from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import pack, similar_batches
+from iptkit.packing import pack, shared_prefixes, similar_batches
 
 ANSWERS = [((21, 22, 23), (24,)), ((25, 26),)]
 CPU = torch.device("cpu")
@@ -91,3 +93,24 @@ def test_similar_batches_hold_every_row_once_within_the_limit_and_pad_little():
 def test_a_row_longer_than_a_batch_is_a_batch_of_its_own_and_few_rows_stay_together():
     assert similar_batches([9, 2000, 8], 512) == [[1], [0, 2]]
     assert similar_batches([9, 3, 12], 512) == [[2, 0, 1]] and similar_batches([], 512) == []
+
+
+def test_shared_prefixes_are_shared_and_leave_a_token():
+    drawn = random.Random(0)
+    for _ in range(50):
+        lines = [tuple(drawn.choice((1, 2)) for _ in range(drawn.randint(1, 9))) for _ in range(8)]
+        sizes = shared_prefixes(lines, least=2)
+        for i, size in enumerate(sizes):
+            others = [lines[j][:size] for j in range(len(lines)) if j != i and sizes[j] == size]
+            assert size == 0 or (2 <= size < len(lines[i]) and lines[i][:size] in others)
+        read = sum(len(line) - size for line, size in zip(lines, sizes, strict=True))
+        read += sum(map(len, {line[:size] for line, size in zip(lines, sizes, strict=True)}))
+        assert read <= sum(map(len, lines)), "sharing never reads more"
+
+
+def test_the_longest_useful_prefix_is_shared():
+    texts = [(1, 2, 3, 4, 5), (6, 7, 8, 9)]
+    lines = [(*text, *words) for text in texts for words in ((10, 11), (12,), (10, 12))]
+    assert shared_prefixes(lines) == [5, 5, 5, 4, 4, 4]
+    assert shared_prefixes([(1, 2, 3, 4, 5)]) == [0]
+    assert shared_prefixes([(1, 2, 3, 4, 5)] * 2) == [4, 4]

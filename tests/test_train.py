@@ -11,7 +11,7 @@ import pytest
 import torch
 from stock import backbone, plain_log_likelihoods
 
-from iptkit import backbones, files, prompts, subspace, tasks, train
+from iptkit import backbones, files, optim, prompts, subspace, tasks, train
 from iptkit.engine import Engine
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.train import FitConfig, Run, RunAdam, draw, fit
@@ -82,8 +82,10 @@ def test_examples_are_drawn_in_shuffled_epochs(three):
 
 
 # ---- the optimizer ---------------------------------------------------------------------------------
-def test_run_adam_equals_torchs_adam_run_by_run():
+@pytest.mark.parametrize("block", [1, 10, 1 << 18])
+def test_run_adam_equals_torchs_adam_run_by_run(block, monkeypatch):
     """With torch's own clipping and one learning rate per run; the gradients pass the limit now and then."""
+    monkeypatch.setattr(optim, "BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     rates, clip = [0.1, 0.02, 0.5], 1.0
     start = {"a": torch.randn(3, 2, 4, generator=generator), "b": torch.randn(3, 5, generator=generator)}
