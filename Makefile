@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 
 help:
 	@echo "make course        set-up, downloads, all notebooks at lesson scale, report in runs/lesson/index.html"
-	@echo "make test          set-up, linter, downloads, tests, all notebooks at smoke scale, notebook 06 at lesson scale"
+	@echo "make test          set-up, linter, downloads, tests, all notebooks at smoke scale, notebook 05 at lesson scale"
 	@echo "make check-course  compare all notebooks' checked cells at lesson scale, computing everything anew"
 	@echo "make regen         run the lessons (ONLY=05,06: these) anew; write outputs to notebooks/, times to data/"
 	@echo "make study-deep    measure lesson 04's study at full scale anew; write rows and verdicts to data/results/"
@@ -33,7 +33,7 @@ test: $(STAMP)
 	IPTKIT_STEPS="$$steps/tests" $(BIN)/python -m pytest -q; \
 	IPTKIT_STEPS="$$steps/smoke" $(BIN)/iptkit run --scale smoke --out runs/smoke; \
 	IPTKIT_STEPS="$$steps/nbval" IPTKIT_SCALE=smoke $(BIN)/python -m pytest -q --nbval-lax notebooks; \
-	IPTKIT_STEPS="$$steps/06" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks/06_*.ipynb
+	IPTKIT_STEPS="$$steps/05" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks/05_*.ipynb
 
 check-course: $(STAMP)
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
