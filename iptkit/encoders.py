@@ -21,11 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
 from iptkit.deep import Site, memory_at
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.flat_bert import FlatBert, Rows
-from iptkit.injection import left_memory, prepare
+from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT
 from iptkit.packing import similar_batches
 from iptkit.prompts import Prompt
@@ -77,6 +78,7 @@ class HeadEngine:
                 f"{backbone.name} is a {backbone.kind} model; a HeadEngine needs an encoder such as "
                 "'minilm-l6' or a causal model (engine.Engine serves encoder-decoders, which answer in words)"
             )
+        keep_freed_memory()
         prepare(backbone.model)
         self.flat = FlatBert(backbone.model) if FlatBert.fits(backbone.model) else None
         self.backbone, self.sites, self.tokens_per_batch = backbone, list(sites), tokens_per_batch
@@ -235,7 +237,8 @@ class HeadEngine:
         owners = [b for b, row in enumerate(rows) for _ in row.positions]
         row_of = torch.tensor(owners, device=device)
         places = [p + prompt.length * (p >= self._lead) for row in rows for p in row.positions]
-        if self.flat is not None and not answers and FlatBert.fits(model):
+        is_plain = self.flat is not None and FlatBert.fits(model) and not is_observed()
+        if is_plain and not answers:
             flat_rows = Rows.of(lines, self._types(prompt, rows), device)
             starts = [0, *itertools.accumulate(map(len, lines))]
             at = [starts[b] + place for b, place in zip(owners, places, strict=True)]

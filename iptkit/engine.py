@@ -151,12 +151,19 @@ class Engine:
         return (line[: row.shared], line[row.shared :]) if row.shared else (left, line)
 
     def share(self, rows: Sequence[Row]) -> list[Row]:
-        """The same rows without a prompt, told what first tokens they share, which are read here, once."""
-        if self.backbone.kind != "causal":
+        """The same rows, to be scored without a prompt, told what first tokens they share.
+
+        Those are read here, once, and kept in place of other texts. In "mixed", where kept keys are bfloat16,
+        nothing is shared: a score would depend on what else is asked.
+        """
+        if self.backbone.kind != "causal" or self.backbone.dtype == "mixed" or not rows:
             return list(rows)
+        self._check_length(Prompt(self.backbone.embedding[None, :0]), rows)
         lines = [self._line(row.text, 0)[1] for row in rows]
         sizes = shared_prefixes(lines)
-        self.contexts.fill([[line[:size]] for line, size in zip(lines, sizes, strict=True) if size])
+        prefixes = sorted({line[:size] for line, size in zip(lines, sizes, strict=True) if size}, key=len)
+        chunks = even_batches(range(len(prefixes)), list(map(len, prefixes)), [0] * len(prefixes), 1024)
+        self.contexts.fill([[prefixes[i] for i in chunk] for chunk in chunks])
         return [replace(row, shared=size) for row, size in zip(rows, sizes, strict=True)]
 
     def _text(self, example: Example) -> tuple[int, ...]:
@@ -251,6 +258,8 @@ class Engine:
     # ---- one forward -----------------------------------------------------------------------------
     def _pack(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], Packed]:
         """What stands left of each row's prompt, and the new tokens."""
+        if any(row.shared for row in rows) and (prompt.length or prompt.keys_values is not None):
+            raise ValueError("rows from Engine.share have no prompt before them; make rows anew for a prompt")
         lefts, lines = zip(*(self._split(row, prompt.length) for row in rows), strict=True)
         return list(lefts), pack(lines, [row.answers for row in rows], self.backbone.device)
 

@@ -257,26 +257,23 @@ def _merge(layer: nn.Module) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return _Layer(
         norm_in=layer.input_layernorm.weight,
-        qkv=_join(attention.q_proj, attention.k_proj, attention.v_proj),
+        qkv=join(attention.q_proj, attention.k_proj, attention.v_proj),
         out=attention.o_proj.weight,
         norm_mid=layer.post_attention_layernorm.weight,
-        gate_up=_join(mlp.gate_proj, mlp.up_proj),
+        gate_up=join(mlp.gate_proj, mlp.up_proj),
         down=mlp.down_proj.weight,
     )
 
 
-def _join(*linears: nn.Linear) -> Tensor:
-    """One tensor for the weights of several layers; the layers become views of it (once)."""
-    weights = [linear.weight.detach() for linear in linears]
-    starts, width = [w.storage_offset() for w in weights], weights[0].shape[1]
-    ends = [start + w.numel() for start, w in zip(starts, weights, strict=True)]
-    shared = len({w.untyped_storage().data_ptr() for w in weights}) == 1
-    if shared and starts[1:] == ends[:-1] and all(w.is_contiguous() for w in weights):
-        return weights[0].as_strided((sum(map(len, weights)), width), (width, 1), starts[0])
-    whole = torch.cat([linear.weight.detach() for linear in linears])
-    start = 0
-    for linear in linears:
-        stop = start + linear.out_features
-        linear.weight = nn.Parameter(whole[start:stop], requires_grad=False)
-        start = stop
+def join(*linears: nn.Linear, name: str = "weight") -> Tensor:
+    """One tensor for the weights (or biases) of several layers; the layers become views of it (once)."""
+    parts = [getattr(linear, name).detach() for linear in linears]
+    starts, stride = [part.storage_offset() for part in parts], parts[0].stride()
+    ends = [start + part.numel() for start, part in zip(starts, parts, strict=True)]
+    shared = len({part.untyped_storage().data_ptr() for part in parts}) == 1
+    if shared and starts[1:] == ends[:-1] and all(part.is_contiguous() for part in parts):
+        return parts[0].as_strided((sum(map(len, parts)), *parts[0].shape[1:]), stride, starts[0])
+    whole = torch.cat(parts)
+    for linear, view in zip(linears, whole.split([len(part) for part in parts]), strict=True):
+        setattr(linear, name, nn.Parameter(view, requires_grad=False))
     return whole

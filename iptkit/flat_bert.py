@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
+from iptkit.flat import join
 from iptkit.injection import DeepMemory
 from iptkit.layouts import SLOT
 
 PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)
+NAMED = ("BertModel", "BertEmbeddings", "BertEncoder", "BertLayer", "BertAttention", "BertSelfAttention")
+NAMED += ("BertSelfOutput", "BertIntermediate", "BertOutput", "GELUActivation")
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class FlatBert:
     """A frozen BERT, from token ids to last hidden states.
 
     Args:
-      model: one that `fits`. Query, key and value weights are copied into one matrix per layer: make a new
-        FlatBert after they change.
+      model: one that `fits`. Its query, key and value weights become views of one tensor per layer; their
+        values do not change.
     """
 
     def __init__(self, model: nn.Module):
@@ -79,16 +82,18 @@ class FlatBert:
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
-        """Is `model` a plain frozen BERT encoder: GELU, no dropout at work, adapters or hooks?"""
+        """Is `model` a plain frozen BERT encoder: GELU, no dropout at work, no adapters or hooks?"""
         base, config = model.base_model, model.config
         if type(base).__name__ != "BertModel" or config.is_decoder or config.hidden_act != "gelu":
             return False
-        parts = [*base.embeddings.modules(), *base.encoder.modules()]
+        parts = [base, *base.embeddings.modules(), *base.encoder.modules()]
+        weights = [p for part in parts[1:] for p in part.parameters(recurse=False)]
         return (
-            not base.training
-            and all(type(m) in PLAIN or type(m).__module__.startswith("transformers.") for m in parts)
-            and not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in parts)
-            and not any(p.requires_grad for p in base.parameters())
+            all(type(m) in PLAIN or type(m).__name__ in NAMED for m in parts)
+            and all(type(p) is nn.Parameter and type(p.data) is Tensor for p in weights)
+            and not any(p.requires_grad for p in weights)
+            and not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in parts)
+            and not any("forward" in vars(m) for m in parts)
         )
 
     def __call__(self, rows: Rows, at: Tensor, embeds: Tensor | None, prompt: DeepMemory | None) -> Tensor:
@@ -158,8 +163,8 @@ def _norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
 def _layer(layer: nn.Module) -> _Layer:
     three = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
     return _Layer(
-        weight=torch.cat([part.weight for part in three]),
-        bias=torch.cat([part.bias for part in three]),
+        weight=join(*three),
+        bias=join(*three, name="bias"),
         out=layer.attention.output.dense,
         norm_mid=layer.attention.output.LayerNorm,
         up=layer.intermediate.dense,

@@ -120,11 +120,10 @@ def forward_of(backbone: Backbone) -> FlatForward | StockForward:
     return FlatForward(backbone) if FlatLlama.fits(backbone.model) else StockForward(backbone)
 
 
-def room(backbone: Backbone, batch: int, places: int) -> Tensor:
-    """Empty memory [N, 2, B, h, places, k], in the dtype of the residual stream."""
-    return backbone.embedding.new_zeros(
-        backbone.num_layers, 2, batch, backbone.num_kv_heads, places, backbone.head_width
-    )
+def room(backbone: Backbone, batch: int, places: int, clear: bool = True) -> Tensor:
+    """Memory [N, 2, B, h, places, k] in the dtype of the residual stream, zeros unless `clear` is False."""
+    make = backbone.embedding.new_zeros if clear else backbone.embedding.new_empty
+    return make(backbone.num_layers, 2, batch, backbone.num_kv_heads, places, backbone.head_width)
 
 
 class Contexts:
@@ -175,10 +174,13 @@ class Contexts:
         found = {t: self.kept[t] for t in texts if t in self.kept}
         found |= self._read(sorted({t for t in texts if t and t not in found}, key=lambda t: (len(t), t)))
         lengths = torch.tensor([len(t) for t in texts])
-        joined = room(self.backbone, len(texts), int(lengths.max()) + more)
+        size = int(lengths.max())
+        joined = room(self.backbone, len(texts), size + more, clear=False)
         for row, text in enumerate(texts):
             if text:  # a row may have nothing to its left
                 joined[:, :, row, :, : len(text)] = found[text]
+            joined[:, :, row, :, len(text) : size] = 0  # never looked at, but NaN times 0 would be NaN
+        joined[:, :, :, :, size:] = 0
         return joined, lengths.to(joined.device)
 
     @property
@@ -226,10 +228,13 @@ class _LogProbability(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, total, head, token = ctx.saved_tensors
         of_head = torch.zeros_like(total).index_add_(0, head, grad)
-        out = (logits - total[:, None]).exp_().mul_(-of_head[:, None])
+        out = logits.sub_(total[:, None]).exp_().mul_(-of_head[:, None])  # in their own place: they are large
         return out.index_put_((head, token), grad, accumulate=True), None, None
 
 
 def log_probability(logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
-    """log p [A] of token[a] under logits[head[a]]; logits [M, V] in float32 or float64."""
+    """log p [A] of token[a] under logits[head[a]]; logits [M, V] in float32 or float64.
+
+    The backward pass writes over the logits, which nothing else may need by then.
+    """
     return _LogProbability.apply(logits, head, token)

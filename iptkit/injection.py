@@ -86,6 +86,11 @@ def observe(observer: Observer) -> Iterator[None]:
         _OBSERVER.reset(token)
 
 
+def is_observed() -> bool:
+    """Does anyone want to see the attentions' calls?"""
+    return _OBSERVER.get() is not None
+
+
 @contextlib.contextmanager
 def left_memory(memory: LeftMemory | DeepMemory | None) -> Iterator[None]:
     """Within this context every attention layer of a prepared model also sees `memory`.

@@ -28,9 +28,15 @@ class RunAdam:
       parameters: by name; [R, ...] each if `per_run`.
       lr: peak learning rates [R], or [] for a shared source.
       clip: largest gradient norm of a run (or of the shared source).
+    Raises: ValueError for a parameter that is not contiguous in memory.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], lr: Tensor, clip: float, per_run: bool):
+        scattered = [name for name, p in parameters.items() if not p.is_contiguous()]
+        if scattered:
+            raise ValueError(
+                f"{', '.join(scattered)}: not contiguous in memory; train p.contiguous() instead"
+            )
         self.parameters, self.lr, self.clip, self.per_run, self.count = parameters, lr, clip, per_run, 0
         self.first = {k: torch.zeros_like(p) for k, p in parameters.items()}
         self.second = {k: torch.zeros_like(p) for k, p in parameters.items()}

@@ -97,8 +97,8 @@ def similar_batches(sizes: Sequence[int], tokens_per_batch: int) -> list[list[in
 def shared_prefixes(lines: Sequence[Ids], least: int = 4) -> list[int]:
     """How many first tokens each line shares with others, so that reading them once serves all.
 
-    Sorted lines form groups with one common prefix; a line joins the group before it where that leaves fewer
-    tokens to read. At least one token of a line is its own.
+    Sorted lines are cut into groups with one common prefix each, so that the fewest tokens are read. At least
+    one token of a line is its own.
 
     Args:
       least: prefixes shorter than this are not worth keeping.
@@ -107,20 +107,25 @@ def shared_prefixes(lines: Sequence[Ids], least: int = 4) -> list[int]:
     [3, 3, 0]
     """
     order = sorted(range(len(lines)), key=lambda i: lines[i])
-    groups: list[tuple[int, list[int]]] = []  # length of the common prefix, lines
-    for before, i in zip([None, *order], order, strict=False):
-        room = len(lines[i]) - 1
-        if before is not None:
-            length, members = groups[-1]
-            joined = min(length, room, _common(lines[before], lines[i]))
-            if joined >= least and joined * len(members) > length * (len(members) - 1):
-                groups[-1] = (joined, [*members, i])
-                continue
-        groups.append((room, [i]))
-    out = [0] * len(lines)
-    for length, members in groups:
-        for i in members if len(members) > 1 else ():
-            out[i] = length
+    spared, cut = [0], [(0, 0)]  # for the first i lines: tokens not read; begin and prefix of the last group
+    for i in range(1, len(order) + 1):
+        best, where = spared[i - 1], (i - 1, 0)
+        length = len(lines[order[i - 1]]) - 1
+        for j in range(i - 2, -1, -1):  # the group begins with line j
+            common = _common(lines[order[j]], lines[order[j + 1]])
+            length = min(length, common, len(lines[order[j]]) - 1)
+            if length < least:
+                break
+            if spared[j] + (i - j - 1) * length > best:
+                best, where = spared[j] + (i - j - 1) * length, (j, length)
+        spared.append(best)
+        cut.append(where)
+    out, i = [0] * len(lines), len(order)
+    while i > 0:
+        begin, length = cut[i]
+        for k in order[begin:i]:
+            out[k] = length
+        i = begin
     return out
 
 

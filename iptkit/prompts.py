@@ -90,7 +90,7 @@ class SoftPrompt(nn.Module):
                 "init.expand(runs, -1, -1)"
             )
         dtype = torch.float64 if init.dtype == torch.float64 else torch.float32
-        self.P = nn.Parameter(init.detach().clone().to(dtype))
+        self.P = nn.Parameter(init.detach().clone().to(dtype).contiguous())
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] run of each row -> Prompt with embeds [B, n, d]."""

@@ -6,7 +6,7 @@ from stock import LAYOUTS, backbone, plain_log_likelihoods
 
 from iptkit import discrete, search, tasks, train
 from iptkit.engine import Engine
-from iptkit.prompts import word_tokens
+from iptkit.prompts import Prompt, word_tokens
 from iptkit.tasks import Example
 from iptkit.wordings import Template, Verbalizer, Wording
 
@@ -52,6 +52,24 @@ def test_rows_that_begin_alike_are_scored_as_if_each_were_alone(words_only):
     expected = plain_log_likelihoods(words_only.backbone, LAYOUTS[1], [none] * len(rows), rows)
     for line, stock in zip(found, expected, strict=True):
         torch.testing.assert_close(line, stock.detach())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shared_rows_refuse_a_prompt(layout):
+    engine = Engine(backbone("tiny-causal", "float64"), layout)
+    examples = [
+        Example(f"I had a sad trip. The {word}", ("one",), ("one", "two")) for word in ("drill", "trip")
+    ]
+    rows = engine.share([engine.option_row(e) for e in examples])
+    assert rows[0].shared > 3
+    vectors = engine.backbone.embedding[None, 4:6].expand(2, -1, -1)
+    keys = torch.zeros(2, 1, 2, 2, 3, 8, dtype=torch.float64)
+    for prompt in (Prompt(vectors), Prompt(vectors[:, :0], keys_values=keys)):
+        with pytest.raises(ValueError, match="have no prompt before them"):
+            engine.log_likelihoods(prompt, rows)
+    long = [Example("frog " * 300, ("one",), ("one", "two"))] * 2
+    with pytest.raises(ValueError, match="positions, tiny-causal has 256"):
+        discrete.option_scores(engine, long)
 
 
 def test_calibration_makes_nothing_worth_nothing(words_only):

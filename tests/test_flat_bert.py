@@ -100,19 +100,66 @@ def test_other_families_take_the_stock_forward(name):
     assert not FlatBert.fits(of_family(name))
 
 
-def test_only_a_plain_frozen_bert_takes_the_flat_forward():
+def changed(model, change):
+    """Does a model take the flat forward while `change` is in force?"""
+    undo = change(model)
+    fits = FlatBert.fits(model)
+    undo()
+    return fits
+
+
+CHANGES = {
+    "hook on the model": lambda m: m.register_forward_hook(lambda *_: None).remove,
+    "hook on a layer": lambda m: m.encoder.layer[0].register_forward_pre_hook(lambda *_: None).remove,
+    "training": lambda m: m.train() and m.eval,
+    "a layer in training": lambda m: m.encoder.layer[0].train() and m.eval,
+    "a weight that trains": lambda m: (
+        m.encoder.layer[0].output.dense.weight.requires_grad_(True) is not None
+        and (lambda: m.requires_grad_(False))
+    ),
+    "another forward": lambda m: setattr(m, "forward", m.forward) or (lambda: delattr(m, "forward")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_only_a_plain_frozen_bert_takes_the_flat_forward(change):
     model = backbones.load("tiny-encoder", dtype="float64").model  # its own copy: it is changed here
-    layer = model.encoder.layer[0]
     assert FlatBert.fits(model)
-    assert not FlatBert.fits(model.train())
-    model.eval()
-    hook = layer.register_forward_hook(lambda *_: None)
-    assert not FlatBert.fits(model)
-    hook.remove()
+    assert not changed(model, CHANGES[change])
+    assert FlatBert.fits(model), "the change was undone"
+
+
+def test_adapters_and_recomputed_layers_take_the_stock_forward():
+    model = backbones.load("tiny-encoder", dtype="float64").model
     with injection.recomputed_layers(model):
         assert not FlatBert.fits(model)
-    layer.output.dense.weight.requires_grad_(True)
-    assert not FlatBert.fits(model)
-    layer.output.dense.weight.requires_grad_(False)
+    layer = model.encoder.layer[0]
     layer.output.dense = torch.nn.utils.parametrizations.weight_norm(layer.output.dense)
-    assert not FlatBert.fits(model)
+    assert not FlatBert.fits(model.requires_grad_(False).eval())
+
+
+def test_an_observer_sees_the_attentions():
+    model = backbone("tiny-encoder", "float64")
+    prompt, _, sites = of_kind(model, "deep")
+    seen = []
+    with injection.observe(lambda module, *_: seen.append(module)):
+        HeadEngine(model, sites)._logits(prompt, ROWS)
+    assert seen == [site.module for site in sites]
+
+
+def test_weights_that_change_later_and_biases_count():
+    model = backbones.load("tiny-encoder", dtype="float64")
+    prompt, leaves, sites = of_kind(model, "deep")
+    flat = HeadEngine(model, sites)
+    before, _ = flat._logits(prompt, ROWS)
+    with torch.no_grad():
+        for p in model.model.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(2), dtype=p.dtype) * 0.1)
+    found, expected = (
+        scores_and_gradients(e, prompt, leaves) for e in (flat, stock(HeadEngine(model, sites)))
+    )
+    assert not torch.allclose(found[0], before)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    first, second = HeadEngine(model).flat, HeadEngine(model).flat
+    assert first.layers[0].weight.data_ptr() == second.layers[0].weight.data_ptr(), "no second copy"

@@ -95,22 +95,33 @@ def test_a_row_longer_than_a_batch_is_a_batch_of_its_own_and_few_rows_stay_toget
     assert similar_batches([9, 3, 12], 512) == [[2, 0, 1]] and similar_batches([], 512) == []
 
 
+def tokens_read(lines, sizes):
+    """Those of each line that are its own, and each prefix once."""
+    own = sum(len(line) - size for line, size in zip(lines, sizes, strict=True))
+    return own + sum(map(len, {line[:size] for line, size in zip(lines, sizes, strict=True)}))
+
+
 def test_shared_prefixes_are_shared_and_leave_a_token():
     drawn = random.Random(0)
+    some = 0
     for _ in range(50):
         lines = [tuple(drawn.choice((1, 2)) for _ in range(drawn.randint(1, 9))) for _ in range(8)]
         sizes = shared_prefixes(lines, least=2)
         for i, size in enumerate(sizes):
             others = [lines[j][:size] for j in range(len(lines)) if j != i and sizes[j] == size]
             assert size == 0 or (2 <= size < len(lines[i]) and lines[i][:size] in others)
-        read = sum(len(line) - size for line, size in zip(lines, sizes, strict=True))
-        read += sum(map(len, {line[:size] for line, size in zip(lines, sizes, strict=True)}))
-        assert read <= sum(map(len, lines)), "sharing never reads more"
+        assert tokens_read(lines, sizes) <= sum(map(len, lines)), "sharing never reads more"
+        some += any(sizes)
+    assert some > 40
 
 
-def test_the_longest_useful_prefix_is_shared():
+def test_the_most_useful_prefixes_are_shared():
     texts = [(1, 2, 3, 4, 5), (6, 7, 8, 9)]
     lines = [(*text, *words) for text in texts for words in ((10, 11), (12,), (10, 12))]
     assert shared_prefixes(lines) == [5, 5, 5, 4, 4, 4]
     assert shared_prefixes([(1, 2, 3, 4, 5)]) == [0]
     assert shared_prefixes([(1, 2, 3, 4, 5)] * 2) == [4, 4]
+    long = [(*range(35), 100 + k) for k in range(10)]  # a line that shares little must not spoil it
+    for stranger in ((0, 1, 2, 3, -5, 7), (0, 1, 2, 3, 999, 7)):
+        lines = [stranger, *long]
+        assert tokens_read(lines, shared_prefixes(lines)) == 35 + 10 + 6

@@ -111,7 +111,9 @@ def test_run_adam_equals_torchs_adam_run_by_run(block, monkeypatch):
         assert p.grad is None
 
 
-def test_run_adam_of_a_shared_source_clips_all_tensors_as_one():
+@pytest.mark.parametrize("block", [1, 1 << 18])
+def test_run_adam_of_a_shared_source_clips_all_tensors_as_one(block, monkeypatch):
+    monkeypatch.setattr(optim, "BLOCK", block)
     ours = {"a": torch.nn.Parameter(torch.zeros(2)), "b": torch.nn.Parameter(torch.zeros(1))}
     optimizer = RunAdam(ours, torch.tensor(0.1), clip=1.0, per_run=False)
     ours["a"].grad, ours["b"].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
@@ -119,6 +121,13 @@ def test_run_adam_of_a_shared_source_clips_all_tensors_as_one():
     torch.testing.assert_close(optimizer.first["a"], torch.tensor([0.06, 0.0]))
     torch.testing.assert_close(optimizer.first["b"], torch.tensor([0.08]))
     torch.testing.assert_close(ours["b"].data, torch.tensor([-0.1]), rtol=1e-6, atol=0)
+
+
+def test_run_adam_refuses_scattered_parameters():
+    scattered = torch.nn.Parameter(torch.zeros(2, 3, 4).transpose(1, 2))
+    with pytest.raises(ValueError, match="P: not contiguous in memory"):
+        RunAdam({"P": scattered}, torch.tensor([0.1, 0.1]), clip=1.0, per_run=True)
+    assert prompts.SoftPrompt(scattered).P.is_contiguous()
 
 
 # ---- fit -------------------------------------------------------------------------------------------
