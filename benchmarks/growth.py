@@ -1,0 +1,158 @@
+"""How do time and memory of a training step grow with tasks, text length and prompt length?
+
+python -m benchmarks.growth [--axes tasks,text,prompt] [--rounds 3] [--dtype float32] [--json FILE]
+
+Every point runs in a process of its own, on made-up texts of one length: prompt tuning, 4 different examples
+per task, 2 of them in each step. Memory is what the process takes at most beyond the loaded model (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import multiprocessing
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.machine import timed
+from benchmarks.speed import MODEL
+from iptkit import backbones, files, prompts, stamp, tasks, train
+from iptkit.engine import Engine
+from iptkit.prompts import SoftPrompt
+from iptkit.tasks import Example
+
+AXES = {
+    "tasks": (1, 4, 16, 64, 256),
+    "text": (16, 32, 64, 128, 256, 512),
+    "prompt": (1, 4, 16, 64, 128),
+}
+USUAL = {"tasks": 16, "text": 32, "prompt": 10}
+EXAMPLES, ROWS = 4, 2
+CONFIG = train.FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
+WORDS = ("cat", "dog", "tree", "house", "river", "road", "bird", "book")  # one token each
+
+
+def texts(count: int, length: int) -> list[str]:
+    drawn = random.Random(length)
+    return ["".join(f" {drawn.choice(WORDS)}" for _ in range(length)) for _ in range(count)]
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def give_back() -> None:
+    """Freed memory that the process keeps goes back: it would hide what is taken next."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
+    """Seconds of a step, of reading the texts, and memory, at one set of sizes."""
+    backbone = backbones.load(MODEL, "cpu", dtype)
+    (task,) = tasks.load_suite("core36", only=["country-capital"], max_test=1)
+    lines = texts(EXAMPLES * sizes["tasks"], sizes["text"])
+    runs = [
+        train.Run(
+            replace(task, train=tuple(Example(line, ("river",)) for line in lines[t :: sizes["tasks"]]))
+        )
+        for t in range(sizes["tasks"])
+    ]
+    words = prompts.from_words(backbone, sizes["prompt"])
+    engine = Engine(backbone, context_bytes=16 << 30)
+    state = train._State(SoftPrompt(words.expand(len(runs), -1, -1)), runs, CONFIG)
+    give_back()
+    forget_peak()
+    before = peak_bytes()
+    reading = timed(backbone.device, lambda: engine.keep_contexts(run.examples for run in runs))
+    kept = peak_bytes()
+    seconds = []
+    for step in range(rounds + 1):
+        state.step = step
+        seconds.append(timed(backbone.device, lambda: train.train_step(engine, state)))
+    return {
+        **sizes,
+        "step_seconds": median(seconds[1:]),
+        "reading_seconds": reading,
+        "examples_per_second": len(runs) * ROWS / median(seconds[1:]),
+        "kept_bytes": engine.contexts.used_bytes,
+        "reading_peak_bytes": kept - before,
+        "peak_bytes": peak_bytes() - before,
+    }
+
+
+def _in_child(given: tuple[dict[str, int], int, str], pipe: Any) -> None:
+    pipe.send(point(*given))
+
+
+def alone(*given: Any) -> dict[str, Any]:
+    """`point` in a new process, whose memory nothing else has touched."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_in_child, args=(given, theirs))
+    child.start()
+    theirs.close()
+    try:
+        found = mine.recv()
+    except EOFError:
+        child.join()
+        raise RuntimeError(f"the process of {given} ended with exit status {child.exitcode}") from None
+    child.join()
+    return found
+
+
+def table(axis: str, rows: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        f"| {axis} | s/step | examples/s | reading, s | keys and values kept, MiB | peak memory, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r[axis]} | {r['step_seconds']:.2f} | {r['examples_per_second']:.1f} "
+            f"| {r['reading_seconds']:.2f} | {r['kept_bytes'] / 2**20:.0f} | {r['peak_bytes'] / 2**20:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("--axes", default=",".join(AXES), help=f"some of {', '.join(AXES)}")
+    parser.add_argument("--rounds", type=int, default=3, help="counted steps of each point (default 3)")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or mixed (default float32)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given = parser.parse_args()
+    axes = given.axes.split(",")
+    if set(axes) - set(AXES):
+        parser.error(f"--axes is {given.axes}; choose from {', '.join(AXES)}")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for axis in axes:
+        found[axis] = [alone(USUAL | {axis: size}, given.rounds, given.dtype) for size in AXES[axis]]
+        print(f"\n{table(axis, found[axis])}", flush=True)
+    about = {
+        **dict(stamp.rows()),
+        "model": MODEL,
+        "dtype": given.dtype,
+        "usual": USUAL,
+        "rows per task": ROWS,
+    }
+    about |= {"examples per task": EXAMPLES, "rounds": given.rounds, "threads": torch.get_num_threads()}
+    if given.json:
+        files.write_json(given.json, {"about": json.loads(json.dumps(about, default=str)), "axes": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What a step costs in FLOPs, what the machine's own matrix products reach, and how long work takes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from iptkit.backbones import Backbone
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> float:
+    begun = now(device)
+    work()
+    return now(device) - begun
+
+
+def linear_shapes(backbone: Backbone) -> tuple[Counter, int]:
+    """[K, N] of every linear layer but the head with its count, and the number of weights in the head."""
+    head = backbone.model.get_output_embeddings()
+    layers = [m for m in backbone.model.modules() if isinstance(m, nn.Linear) and m is not head]
+    return Counter((m.in_features, m.out_features) for m in layers), head.weight.numel() if head else 0
+
+
+def step_flops(backbone: Backbone, layer_tokens: int, head_positions: int) -> tuple[float, float]:
+    """FLOPs of the layers and of the head: 4 per weight and token, 2 forward and 2 backward.
+
+    Frozen weights get no gradient of their own; attention scores, norms and softmax are left out.
+    """
+    shapes, head = linear_shapes(backbone)
+    weights = sum(k * n * count for (k, n), count in shapes.items())
+    return 4.0 * weights * layer_tokens, 4.0 * head * head_positions
+
+
+def matmul_peak(backbone: Backbone, tokens: int, rounds: int) -> float:
+    """FLOP/s of the layers' products alone: x [M, K] times [K, N] forward, g [M, N] times [N, K] backward."""
+    dtype = torch.bfloat16 if backbone.dtype == "mixed" else getattr(torch, backbone.dtype)
+    shapes, _ = linear_shapes(backbone)
+    seconds, total = 0.0, 0.0
+    for (k, n), count in shapes.items():
+        x, gradient, weight = (
+            torch.randn(s, device=backbone.device).to(dtype) for s in ((tokens, k), (tokens, n), (n, k))
+        )
+
+        def both(x=x, gradient=gradient, weight=weight) -> None:
+            nn.functional.linear(x, weight)
+            gradient @ weight
+
+        both()
+        seconds += count * min(timed(backbone.device, both) for _ in range(max(3, rounds)))
+        total += count * 4.0 * tokens * k * n
+    return total / seconds
