@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import json
 import multiprocessing
 import random
 from collections.abc import Sequence
@@ -20,11 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
-from benchmarks.machine import timed
+from benchmarks.machine import keep, timed
 from benchmarks.speed import MODEL
-from iptkit import backbones, files, prompts, stamp, tasks, train
+from iptkit import backbones, prompts, tasks, train
 from iptkit.engine import Engine
 from iptkit.prompts import SoftPrompt
 from iptkit.tasks import Example
@@ -142,16 +139,8 @@ def main() -> None:
     for axis in axes:
         found[axis] = [alone(USUAL | {axis: size}, given.rounds, given.dtype) for size in AXES[axis]]
         print(f"\n{table(axis, found[axis])}", flush=True)
-    about = {
-        **dict(stamp.rows()),
-        "model": MODEL,
-        "dtype": given.dtype,
-        "usual": USUAL,
-        "rows per task": ROWS,
-    }
-    about |= {"examples per task": EXAMPLES, "rounds": given.rounds, "threads": torch.get_num_threads()}
-    if given.json:
-        files.write_json(given.json, {"about": json.loads(json.dumps(about, default=str)), "axes": found})
+    about = {"model": MODEL, "dtype": given.dtype, "usual": USUAL, "rows per task": ROWS}
+    keep(given.json, about | {"examples per task": EXAMPLES, "rounds": given.rounds}, axes=found)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ those of lesson 03, on its classifications and relations; `encoders` are the met
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.machine import keep
 from iptkit import (
     deep_methods,
     experiments,
-    files,
     prompts,
     ptuning,
     ptuning_studies,
     scales,
-    stamp,
     subspace,
     train,
 )
@@ -158,9 +156,7 @@ def main() -> None:
     study = experiments.Study(scales.load(given.scale), given.device, given.seed)
     cells = measure(study, given.factor, only)
     print(table(cells))
-    if given.json:
-        about = {**dict(stamp.rows()), "scale": study.scale.name, "seed": study.seeds[0]}
-        files.write_json(given.json, {"about": json.loads(json.dumps(about, default=str)), "cells": cells})
+    keep(given.json, {"scale": study.scale.name, "seed": study.seeds[0]}, cells=cells)
 
 
 if __name__ == "__main__":

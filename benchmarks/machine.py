@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from iptkit import files, stamp
 from iptkit.backbones import Backbone
+
+
+def keep(file: Path | None, about: dict[str, Any], **found: Any) -> None:
+    """Write figures with versions, machine and what `about` tells; nothing without a file."""
+    if file is not None:
+        told = {**dict(stamp.rows()), "threads": torch.get_num_threads(), **about}
+        files.write_json(file, {"about": json.loads(json.dumps(told, default=str)), **found})
 
 
 def now(device: torch.device) -> float:

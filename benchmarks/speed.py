@@ -10,7 +10,6 @@ the first training step, stands in a column of its own; in (e) and (f) it is par
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.machine import matmul_peak, now, step_flops, timed
-from iptkit import backbones, deep, files, prompts, stamp, subspace, tasks, train
+from benchmarks.machine import keep, matmul_peak, now, step_flops, timed
+from iptkit import backbones, deep, prompts, subspace, tasks, train
 from iptkit.backbones import Backbone
 from iptkit.encoders import HeadEngine
 from iptkit.engine import LAYOUTS, Engine, Row
@@ -478,16 +477,12 @@ def main() -> None:
     for name in names:
         rows.append(measure(name, bench, given.rounds))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
-    about = {
-        **dict(stamp.rows()),
-        "models": f"{MODEL}, {ENCODER}", "device": given.device, "threads": torch.get_num_threads(),
-        "tasks": ", ".join(MIXED), "rows per task": ROWS,
-        "prompt length": PROMPT_LENGTH, "rounds": given.rounds,
-    }  # fmt: skip
-    print("\n" + "\n".join(f"{key:16}{value}" for key, value in about.items()))
     print(f"\n{table(rows)}")
-    if given.json:
-        files.write_json(given.json, {"about": json.loads(json.dumps(about, default=str)), "rows": rows})
+    about = {
+        "models": f"{MODEL}, {ENCODER}", "device": given.device, "tasks": ", ".join(MIXED),
+        "rows per task": ROWS, "prompt length": PROMPT_LENGTH, "rounds": given.rounds,
+    }  # fmt: skip
+    keep(given.json, about, rows=rows)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,8 @@ from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT
 from iptkit.packing import similar_batches
 from iptkit.prompts import Prompt
+from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
-
-SPAN_TOKENS = 30  # the longest answer that is looked for (BERT's SQuAD script: max_answer_length)
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class HeadEngine:
         if any(spans) and not all(spans):
             raise ValueError("rows of spans and of classes in one batch; train them in fits of their own")
         if all(spans):
-            logs = _over_positions(logits, row_of, len(rows))
+            logs = over_positions(logits, row_of, len(rows))
         else:
             logs = logits.log_softmax(-1)
         size = max(len(row.answers) for row in rows)
@@ -195,12 +194,12 @@ class HeadEngine:
         """The likeliest class of every position, as words: the tags of a sentence; of a span, its text.
 
         Args:
-          max_tokens: not used; there are as many tags as words, and a span has at most SPAN_TOKENS.
+          max_tokens: not used; there are as many tags as words, and a span has at most spans.MOST_TOKENS.
         """
         logits, row_of = self._logits(prompt, rows)
         if all(row.is_span for row in rows):
             parts = logits.float().split([len(row.positions) for row in rows])
-            return [_best_span(row, part) for row, part in zip(rows, parts, strict=True)]
+            return [best_span(row.passage, row.offsets, part) for row, part in zip(rows, parts, strict=True)]
         said: list[list[str]] = [[] for _ in rows]
         for row, label in zip(row_of.tolist(), logits.argmax(-1).tolist(), strict=True):
             said[row].append(rows[row].names[label])
@@ -290,23 +289,3 @@ class HeadEngine:
         words = self.backbone.embedding[ids.clamp(min=0)]
         vectors = words.masked_scatter((ids == SLOT)[..., None], prompt.embeds.to(words))
         return {**given, "inputs_embeds": vectors}
-
-
-def _best_span(row: HeadRow, logits: Tensor) -> str:
-    """The passage from the start to the end that together are likeliest, the end at or behind the start."""
-    start, end = logits[:, 0], logits[:, 1]  # [P] each
-    both = start[:, None] + end[None, :]
-    order = torch.arange(len(start), device=both.device)
-    far = order[None, :] - order[:, None]
-    best = int(both.masked_fill((far < 0) | (far >= SPAN_TOKENS), -torch.inf).argmax())
-    first, last = divmod(best, len(start))
-    return row.passage[row.offsets[first][0] : row.offsets[last][1]]
-
-
-def _over_positions(logits: Tensor, row_of: Tensor, count: int) -> Tensor:
-    """[M, 2] log-probabilities of starting and ending at each position, over the positions of its row."""
-    peak = logits.detach().new_full((count, 2), -torch.inf)
-    peak = peak.scatter_reduce(0, row_of[:, None].expand(-1, 2), logits[:, :2].detach(), "amax")
-    shifted = logits[:, :2] - peak[row_of]
-    total = shifted.new_zeros(count, 2).index_add(0, row_of, shifted.exp())
-    return shifted - total.log()[row_of]

@@ -114,9 +114,8 @@ class Engine:
         logits = model(input_ids=ids, use_cache=False).logits[0, -4:-1].double().log_softmax(-1)
         expected = torch.cat([logits.gather(1, some[-3:, None]).sum()[None], logits[0, 4 : 4 + len(others)]])
         found = self.log_likelihoods(Prompt(table[prompt][None]), [row])[0][0].double()
-        near = (
-            CLOSE if table.dtype in (torch.float32, torch.float64) else 5 * CLOSE
-        )  # single tokens in bfloat16
+        is_wide = table.dtype in (torch.float32, torch.float64)
+        near = CLOSE if is_wide else 5 * CLOSE  # single tokens in bfloat16
         apart = (found - expected).abs() / expected[0].abs()
         if apart[0] > CLOSE or apart.max() > near:
             raise ValueError(
@@ -225,15 +224,12 @@ class Engine:
 
     @torch.no_grad()
     def greedy(self, prompt: Prompt, rows: Sequence[Row], max_tokens: Sequence[int]) -> list[str]:
-        """The model's own answers, token by token, until the end token, a line break or each row's
-        max_tokens.
+        """The model's own answers, token by token, until an end token, a line break or the row's limit.
 
-        An answer is one line: without that rule a model that was never taught to stop could not be scored
-          at all.
+        An answer is one line: else a model that was never taught to stop could not be scored at all.
 
         Args:
-          prompt: one per row.  rows: B rows (their answers are not looked at).  max_tokens: B limits,
-            >= 1.
+          prompt: one per row.  rows: B rows (their answers are not looked at).  max_tokens: B limits >= 1.
         """
         rows = [Row(row.text, ((self.backbone.eos,),)) for row in rows]
         self._check_length(prompt, rows, max(max_tokens))

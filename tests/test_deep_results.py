@@ -3,6 +3,7 @@
 import pytest
 
 from iptkit import deep_results as dr
+from iptkit import paths, store
 
 
 def row(part, task, seed, score, category="tag", **more):
@@ -110,3 +111,20 @@ def test_what_was_not_measured_or_not_repeated_has_no_verdict(rows):
     for name in ("B3", "B5", "B6", "B7", "B8", "B9", "B10"):
         assert verdict_of(once, name) == "not testable at this scale"
     assert verdict_of([r for r in rows if r["part"] != "depths"], "B10") == "not testable at this scale"
+
+
+def test_the_lessons_words_on_depth_are_those_of_the_stored_rows():
+    folder = paths.data_dir()
+    stored = store.read_results(folder / "results" / "encoder9.jsonl")
+    text = (folder.parent / "notebooks" / "04_p_tuning_v2.ipynb").read_text(encoding="utf-8")
+
+    def mean(part, task, **wanted):
+        scores = [r["score"] for r in dr.part(stored, part, task=task, **wanted)]
+        return sum(scores) / len(scores)
+
+    for task in ("address-tags", "company-tags"):
+        for k in (1, 4):
+            ends = sorted(mean("depths", task, layers=k, order=order) for order in ("first", "last"))
+            assert "{:.2f} to {:.2f}".format(*ends) in text
+        assert f"{mean('depths', task, layers=6, order='first'):.2f}" in text
+    assert f"(input {mean('compared', 'company-tags', method=dr.SHALLOW, data='full'):.2f})" in text
