@@ -9,9 +9,6 @@ per task, 2 of them in each step. Memory is what the process takes at most beyon
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import multiprocessing
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,8 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.machine import keep, timed
-from benchmarks.speed import MODEL
+from benchmarks.machine import alone, forget_peak, give_back, keep, peak_bytes, timed
+from benchmarks.pairs import MODEL
 from iptkit import backbones, prompts, tasks, train
 from iptkit.engine import Engine
 from iptkit.prompts import SoftPrompt
@@ -40,22 +37,6 @@ WORDS = ("cat", "dog", "tree", "house", "river", "road", "bird", "book")  # one 
 def texts(count: int, length: int) -> list[str]:
     drawn = random.Random(length)
     return ["".join(f" {drawn.choice(WORDS)}" for _ in range(length)) for _ in range(count)]
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had since `forget_peak`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def give_back() -> None:
-    """Freed memory that the process keeps goes back: it would hide what is taken next."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-
-
-def forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
@@ -92,26 +73,6 @@ def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
     }
 
 
-def _in_child(given: tuple[dict[str, int], int, str], pipe: Any) -> None:
-    pipe.send(point(*given))
-
-
-def alone(*given: Any) -> dict[str, Any]:
-    """`point` in a new process, whose memory nothing else has touched."""
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_in_child, args=(given, theirs))
-    child.start()
-    theirs.close()
-    try:
-        found = mine.recv()
-    except EOFError:
-        child.join()
-        raise RuntimeError(f"the process of {given} ended with exit status {child.exitcode}") from None
-    child.join()
-    return found
-
-
 def table(axis: str, rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"| {axis} | s/step | examples/s | reading, s | keys and values kept, MiB | peak memory, MiB |",
@@ -137,7 +98,7 @@ def main() -> None:
         parser.error(f"--axes is {given.axes}; choose from {', '.join(AXES)}")
     found: dict[str, list[dict[str, Any]]] = {}
     for axis in axes:
-        found[axis] = [alone(USUAL | {axis: size}, given.rounds, given.dtype) for size in AXES[axis]]
+        found[axis] = [alone(point, USUAL | {axis: size}, given.rounds, given.dtype) for size in AXES[axis]]
         print(f"\n{table(axis, found[axis])}", flush=True)
     about = {"model": MODEL, "dtype": given.dtype, "usual": USUAL, "rows per task": ROWS}
     keep(given.json, about | {"examples per task": EXAMPLES, "rounds": given.rounds}, axes=found)

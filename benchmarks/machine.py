@@ -1,8 +1,11 @@
-"""What a step costs in FLOPs, what the machine's own matrix products reach, and how long work takes."""
+"""FLOPs of a step, what the machine's own matrix products reach, and the time and memory that work takes."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +36,42 @@ def timed(device: torch.device, work: Callable[[], Any]) -> float:
     begun = now(device)
     work()
     return now(device) - begun
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def give_back() -> None:
+    """Freed memory that the process keeps goes back: it would hide what is taken next."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _in_child(work: Callable[..., Any], given: tuple[Any, ...], pipe: Any) -> None:
+    pipe.send(work(*given))
+
+
+def alone(work: Callable[..., Any], *given: Any) -> Any:
+    """work(*given) in a new process, whose memory nothing else has touched."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_in_child, args=(work, given, theirs))
+    child.start()
+    theirs.close()
+    try:
+        found = mine.recv()
+    except EOFError:
+        child.join()
+        raise RuntimeError(f"the process of {given} ended with exit status {child.exitcode}") from None
+    child.join()
+    return found
 
 
 def linear_shapes(backbone: Backbone) -> tuple[Counter, int]:

@@ -194,7 +194,7 @@ def memory_at(sites: Sequence[Site], prompt: Prompt) -> DeepMemory | None:
             "of its source: sites=source.sites"
         )
     pairs = zip(sites, prompt.keys_values.unbind(1), strict=True)
-    return DeepMemory({site.module: (both[:, 0], both[:, 1]) for site, both in pairs}, prompt.lengths)
+    return DeepMemory({site.module: both.unbind(1) for site, both in pairs}, prompt.lengths)
 
 
 def num_parameters(

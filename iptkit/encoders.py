@@ -26,12 +26,15 @@ from iptkit.backbones import Backbone
 from iptkit.deep import Site, memory_at
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.flat_bert import FlatBert, Rows
+from iptkit.forward import tokens_that_fit
 from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT
 from iptkit.packing import similar_batches
 from iptkit.prompts import Prompt
 from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
+
+TOKENS = 4096  # that run at once on a CPU
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ class HeadEngine:
     Args:
       backbone: an encoder or a causal model.
       sites: where the deep prompts go (those of the source); () without deep prompts.
-      tokens_per_batch: about how many tokens run at once.
+      tokens_per_batch: about how many tokens run at once; None for 4,096 on a CPU, on a GPU for as many as
+        half of its free memory takes.
     Raises:
       ValueError: an encoder-decoder model, or one that bypasses the attention interface.
     """
 
-    def __init__(self, backbone: Backbone, sites: Sequence[Site] = (), tokens_per_batch: int = 4096):
+    def __init__(self, backbone: Backbone, sites: Sequence[Site] = (), tokens_per_batch: int | None = None):
         if backbone.kind == "seq2seq":
             raise ValueError(
                 f"{backbone.name} is a {backbone.kind} model; a HeadEngine needs an encoder such as "
@@ -80,7 +84,8 @@ class HeadEngine:
         keep_freed_memory()
         prepare(backbone.model)
         self.flat = FlatBert(backbone.model) if FlatBert.fits(backbone.model) else None
-        self.backbone, self.sites, self.tokens_per_batch = backbone, list(sites), tokens_per_batch
+        self.backbone, self.sites = backbone, list(sites)
+        self.tokens_per_batch = tokens_per_batch or tokens_that_fit(backbone, TOKENS)
         self._rows: dict[tuple[Example, int], HeadRow] = {}
 
     # ---- words to rows ---------------------------------------------------------------------------
@@ -235,19 +240,17 @@ class HeadEngine:
         memory, lines = memory_at(self.sites, prompt), self._lines(prompt, rows)
         owners = [b for b, row in enumerate(rows) for _ in row.positions]
         row_of = torch.tensor(owners, device=device)
-        places = [p + prompt.length * (p >= self._lead) for row in rows for p in row.positions]
+        read = [[p + prompt.length * (p >= self._lead) for p in row.positions] for row in rows]
         is_plain = self.flat is not None and FlatBert.fits(model) and not is_observed()
         if is_plain and not answers:
             flat_rows = Rows.of(lines, self._types(prompt, rows), device)
-            starts = [0, *itertools.accumulate(map(len, lines))]
-            at = [starts[b] + place for b, place in zip(owners, places, strict=True)]
-            return self.flat(flat_rows, torch.tensor(at, device=device), prompt.embeds, memory), row_of
+            return self.flat(flat_rows, read, prompt.embeds, memory), row_of
         with left_memory(memory):
             if answers:
                 said = model(**self._inputs(prompt, rows, lines)).logits  # [B, S, V]
             else:
                 said = model.base_model(**self._inputs(prompt, rows, lines)).last_hidden_state
-        return said[row_of, torch.tensor(places, device=device)], row_of
+        return said[row_of, torch.tensor(list(itertools.chain(*read)), device=device)], row_of
 
     @property
     def _lead(self) -> int:

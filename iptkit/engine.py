@@ -26,12 +26,21 @@ from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
 from iptkit.decoding import Going
 from iptkit.deep import Site, memory_at
-from iptkit.forward import Contexts, Places, StockForward, forward_of, log_probability, room
+from iptkit.forward import (
+    Contexts,
+    Places,
+    StockForward,
+    forward_of,
+    log_probability,
+    room,
+    tokens_that_fit,
+)
 from iptkit.layouts import LAYOUTS, SLOT, Layout
 from iptkit.packing import Packed, even_batches, pack, shared_prefixes
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
+TOKENS = 1024  # new ones that run at once on a CPU
 CLOSE = 0.02  # relative: more than rounding in bfloat16, less than what a scaled embedding changes
 
 
@@ -60,7 +69,8 @@ class Engine:
       backbone: the frozen model.
       layout: one of LAYOUTS or the pieces of a `Layout`; encoder-decoder models always use
         "prompt-text-answer" (in the encoder).
-      tokens_per_batch: about how many new tokens run at once (memory, not results, depends on it).
+      tokens_per_batch: about how many new tokens run at once (memory, not results, depends on it); None for
+        1,024 on a CPU, on a GPU for as many as half of its free memory takes.
       context_bytes: how much memory cached texts may take.
       sites: the attentions that deep prompts go to (those of their source); () without deep prompts.
     Raises:
@@ -72,7 +82,7 @@ class Engine:
         self,
         backbone: Backbone,
         layout: str | tuple[int | str, ...] = LAYOUTS[0],
-        tokens_per_batch: int = 1024,
+        tokens_per_batch: int | None = None,
         context_bytes: int = 2 << 30,
         sites: Sequence[Site] = (),
     ):
@@ -87,7 +97,8 @@ class Engine:
                 "answers; use a causal or seq2seq model"
             )
         keep_freed_memory()
-        self.backbone, self.tokens_per_batch, self.sites = backbone, tokens_per_batch, list(sites)
+        self.backbone, self.sites = backbone, list(sites)
+        self.tokens_per_batch = tokens_per_batch or tokens_that_fit(backbone, TOKENS)
         self.layout = layout if backbone.kind == "causal" else LAYOUTS[1]
         self._pieces = pieces if backbone.kind == "causal" else Layout.of(LAYOUTS[1])
         if backbone.kind == "causal":
@@ -264,11 +275,13 @@ class Engine:
         batch, size = packed.ids.shape
         real = packed.segments >= 0
         if not any(lefts):
-            return room(self.backbone, batch, size + more), Places(real, packed.offsets, packed.visible)
+            places = Places(real, packed.offsets, packed.visible, packed.slots)
+            return room(self.backbone, batch, size + more), places
         memory, lengths = self.contexts.memory(lefts, size + more)
-        filled = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+        filled = (torch.arange(int(lengths.max())) < lengths[:, None]).to(memory.device)
         visible = torch.cat([filled[:, None].expand(-1, size, -1), packed.visible], -1)
-        return memory, Places(real, packed.offsets + lengths[:, None], visible)
+        positions = packed.offsets + lengths.to(memory.device)[:, None]
+        return memory, Places(real, positions, visible, packed.slots)
 
     def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
         """One forward; a deep prompt goes the way of transformers' own layers."""

@@ -10,8 +10,10 @@ One layer, x [T, d] (Devlin et al. 2019, arXiv 1810.04805, section 3; norms behi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,31 +29,88 @@ NAMED += ("BertSelfOutput", "BertIntermediate", "BertOutput", "GELUActivation")
 
 
 @dataclass(frozen=True)
+class Slots:
+    """Where the T tokens of a list stand in a rectangle [B, S], row after row, each row filled from its left.
+
+    Attributes:
+      seen: [B, S] bool, where one stands.
+      taken, free: [T] and [B * S - T] flat places with and without one.
+    """
+
+    seen: Tensor
+    taken: Tensor
+    free: Tensor
+
+    @classmethod
+    def of(cls, counts: Sequence[int], device: torch.device) -> Slots:
+        """Slots of so many tokens in each row."""
+        sizes = torch.tensor(counts)
+        seen = torch.arange(int(sizes.max())) < sizes[:, None]
+        flat = seen.flatten()
+        return cls(*(t.to(device) for t in (seen, flat.nonzero()[:, 0], (~flat).nonzero()[:, 0])))
+
+    def spread(self, flat: Tensor) -> Tensor:
+        """[T, c] -> [B, S, c], zeros where no token stands."""
+        return (_Spread.apply(flat, self) if len(self.free) else flat).view(*self.seen.shape, -1)
+
+    def collect(self, rows: Tensor) -> Tensor:
+        """[B, S, c] -> [T, c]."""
+        return _Collect.apply(rows.flatten(0, 1), self) if len(self.free) else rows.flatten(0, 1)
+
+
+class _Spread(torch.autograd.Function):
+    """Every place is written once, forward and backward; torch's own indexing clears and adds."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, slots: Slots) -> Tensor:
+        ctx.slots = slots
+        out = flat.new_empty(slots.seen.numel(), flat.shape[1])
+        return out.index_copy_(0, slots.taken, flat).index_fill_(0, slots.free, 0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Collect.apply(grad, ctx.slots), None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, slots: Slots) -> Tensor:
+        ctx.slots = slots
+        return rows.index_select(0, slots.taken)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Spread.apply(grad, ctx.slots), None
+
+
+@dataclass(frozen=True)
 class Rows:
-    """Where T flat tokens stand in B rows of up to S tokens.
+    """T flat tokens of B rows.
 
     Attributes:
       ids: [T] token ids, SLOT where a prompt vector stands.
       positions, types: [T] place in the row, and segment, of each.
-      row: [T] whose each is.
-      seen: [B, S] bool, False for padding.
+      starts: [B] the first token of each row.
+      slots: where they stand in [B, S].
     """
 
     ids: Tensor
     positions: Tensor
     types: Tensor
-    row: Tensor
-    seen: Tensor
+    starts: list[int]
+    slots: Slots
 
     @classmethod
     def of(cls, lines: Sequence[Sequence[int]], types: Sequence[Sequence[int]], device: torch.device) -> Rows:
         """Rows of token ids; types: their segments, or () for a row of segment 0 alone."""
-        sizes = torch.tensor([len(line) for line in lines])
-        seen = torch.arange(int(sizes.max())) < sizes[:, None]
-        row, positions = seen.nonzero().unbind(1)
         ids = torch.tensor([i for line in lines for i in line])
-        kinds = [k for line, of in zip(lines, types, strict=True) for k in of or [0] * len(line)]
-        return cls(*(t.to(device) for t in (ids, positions, torch.tensor(kinds), row, seen)))
+        positions = torch.tensor([p for line in lines for p in range(len(line))])
+        kinds = torch.tensor(
+            [k for line, of in zip(lines, types, strict=True) for k in of or [0] * len(line)]
+        )
+        sizes = [len(line) for line in lines]
+        starts = [0, *itertools.accumulate(sizes[:-1])]
+        return cls(*(t.to(device) for t in (ids, positions, kinds)), starts, Slots.of(sizes, device))
 
 
 @dataclass(frozen=True)
@@ -96,21 +155,27 @@ class FlatBert:
             and not any("forward" in vars(m) for m in parts)
         )
 
-    def __call__(self, rows: Rows, at: Tensor, embeds: Tensor | None, prompt: DeepMemory | None) -> Tensor:
-        """Last hidden states [M, d] of the flat tokens `at` [M], which are in the order of their rows.
+    def __call__(
+        self, rows: Rows, read: Sequence[Sequence[int]], embeds: Tensor | None, prompt: DeepMemory | None
+    ) -> Tensor:
+        """Last hidden states [M, d] of the tokens that are read, row after row.
 
         Args:
+          read: of each row the places that are read, in any order, each once.
           embeds: [B, n, d], in the places of SLOT; or None.
           prompt: keys and values beside the tokens of some layers; or None.
         """
         x = self._embedded(rows, embeds)
+        flat = [rows.starts[b] + place for b, places in enumerate(read) for place in places]
+        last = torch.tensor(flat, device=x.device), Slots.of([len(places) for places in read], x.device)
         for i, (layer, attention) in enumerate(zip(self.layers, self.attentions, strict=True)):
             beside = None if prompt is None else prompt.at.get(attention)
-            mask = rows.seen[:, None, None, :]
+            mask = rows.slots.seen[:, None, None, :]
             if beside is not None:
                 mask = prompt.beside(mask, beside[0].shape[2])
-            read = None if i + 1 < len(self.layers) else at
-            mixed, x = self._attention(layer, x, rows, read, mask, beside)
+            mixed, x = self._attention(
+                layer, x, rows, last if i + 1 == len(self.layers) else None, mask, beside
+            )
             x = _norm(x + layer.out(mixed), layer.norm_mid)
             x = _norm(x + layer.down(gelu(layer.up(x))), layer.norm_out)
         return x
@@ -128,32 +193,32 @@ class FlatBert:
         layer: _Layer,
         x: Tensor,
         rows: Rows,
-        at: Tensor | None,
+        last: tuple[Tensor, Slots] | None,
         mask: Tensor,
         beside: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        """What the tokens `at` (None for all) read from their rows [M, d], and those tokens' x [M, d]."""
-        size, row, place = x.shape[1], rows.row, rows.positions
-        if at is None:
-            query, both = linear(x, layer.weight, layer.bias).split([size, 2 * size], 1)
+        """What some tokens read from their rows [M, d], and those tokens' x [M, d].
+
+        Args:
+          last: flat places of those tokens and their slots, or None for all.
+        """
+        size, slots = x.shape[1], rows.slots
+        if last is None:
+            query, keys, values = self._heads(slots.spread(linear(x, layer.weight, layer.bias)))
         else:
-            both = linear(x, layer.weight[size:], layer.bias[size:])
-            x, row = x[at], row[at]
-            query = linear(x, layer.weight[:size], layer.bias[:size])
-            first = torch.searchsorted(row, torch.arange(len(rows.seen), device=row.device))
-            place = torch.arange(len(row), device=row.device) - first[row]
-        keys, values = self._padded(both, rows.row, rows.positions, rows.seen.shape).chunk(2, 1)
+            keys, values = self._heads(slots.spread(linear(x, layer.weight[size:], layer.bias[size:])))
+            at, slots = last
+            x = x.index_select(0, at)
+            (query,) = self._heads(slots.spread(linear(x, layer.weight[:size], layer.bias[:size])))
         if beside is not None:
             keys, values = (torch.cat([p.to(t), t], 2) for p, t in zip(beside, (keys, values), strict=True))
-        new = rows.seen.shape[1] if at is None else int(place.max()) + 1
-        queries = self._padded(query, row, place, (len(rows.seen), new))
-        mixed = scaled_dot_product_attention(queries, keys, values, mask)  # [B, H, new, k]
-        return mixed.transpose(1, 2)[row, place].flatten(1), x
+        mixed = scaled_dot_product_attention(query, keys, values, mask)  # [B, H, S, k]
+        return slots.collect(mixed.transpose(1, 2).flatten(2)), x
 
-    def _padded(self, flat: Tensor, row: Tensor, place: Tensor, shape: tuple[int, int]) -> Tensor:
-        """[T, c k] -> [B, c, S, k], zeros where no token stands."""
-        padded = flat.new_zeros(*shape, flat.shape[1]).index_put((row, place), flat)
-        return padded.unflatten(2, (-1, self.width)).transpose(1, 2)
+    def _heads(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """[B, S, c d] -> c times [B, H, S, k]."""
+        size = len(self.layers[0].bias) // 3
+        return rows.unflatten(2, (-1, size // self.width, self.width)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _norm(x: Tensor, module: nn.LayerNorm) -> Tensor:

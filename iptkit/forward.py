@@ -21,6 +21,7 @@ from iptkit.backbones import Backbone
 from iptkit.flat import FlatLlama, Layout
 
 Text = tuple[int, ...]
+ROWS_IN_CACHE = 8  # of logits; a few megabytes
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Places:
       real: [B, S] bool, False for padding.
       positions: [B, S] position ids.
       visible: [B, S, L + S] bool, may new token i look at memory or new token j.
+      slots: [T] flat places of the real ones in [B, S]; None where all are real.
     """
 
     real: Tensor
     positions: Tensor
     visible: Tensor
+    slots: Tensor | None = None
 
 
 class StockForward:
@@ -97,11 +100,9 @@ class FlatForward:
     @staticmethod
     def _flat(embeds: Tensor, places: Places) -> tuple[Tensor, Layout]:
         x, positions, blind = embeds.flatten(0, 1), places.positions.flatten(), ~places.visible[:, None]
-        slots = None
-        if not places.real.all():
-            slots = places.real.flatten().nonzero()[:, 0]
-            x, positions = x.index_select(0, slots), positions[slots]
-        return x, Layout(slots, positions, blind)
+        if places.slots is not None:
+            x, positions = x.index_select(0, places.slots), positions[places.slots]
+        return x, Layout(places.slots, positions, blind)
 
 
 def forward_of(backbone: Backbone) -> FlatForward | StockForward:
@@ -118,6 +119,19 @@ def forward_of(backbone: Backbone) -> FlatForward | StockForward:
             "llama3 or yarn ones"
         )
     return FlatForward(backbone) if FlatLlama.fits(backbone.model) else StockForward(backbone)
+
+
+def tokens_that_fit(backbone: Backbone, usual: int) -> int:
+    """How many new tokens may run at once: `usual` on a CPU; on a GPU what half of its free memory takes.
+
+    A token leaves about 20 vectors of the model's width in each layer for the backward pass, and one in four
+    is scored against the vocabulary.
+    """
+    if backbone.device.type != "cuda":
+        return usual
+    free, _ = torch.cuda.mem_get_info(backbone.device)
+    of_token = 4 * (20 * backbone.num_layers * backbone.width + len(backbone.embedding) // 2)
+    return max(usual, free // 2 // of_token)
 
 
 def room(backbone: Backbone, batch: int, places: int, clear: bool = True) -> Tensor:
@@ -170,18 +184,15 @@ class Contexts:
             self.kept |= self.groups[group]
 
     def memory(self, texts: Sequence[Text], more: int) -> tuple[Tensor, Tensor]:
-        """Memory [N, 2, B, h, L + more, k] of the texts, padded on their right to L, and lengths [B]."""
+        """Memory [N, 2, B, h, L + more, k] of the texts, padded on their right to L; lengths [B] (CPU)."""
         found = {t: self.kept[t] for t in texts if t in self.kept}
         found |= self._read(sorted({t for t in texts if t and t not in found}, key=lambda t: (len(t), t)))
         lengths = torch.tensor([len(t) for t in texts])
         size = int(lengths.max())
         joined = room(self.backbone, len(texts), size + more, clear=False)
-        for row, text in enumerate(texts):
-            if text:  # a row may have nothing to its left
-                joined[:, :, row, :, : len(text)] = found[text]
-            joined[:, :, row, :, len(text) : size] = 0  # never looked at, but NaN times 0 would be NaN
         joined[:, :, :, :, size:] = 0
-        return joined, lengths.to(joined.device)
+        _put(joined[:, :, :, :, :size], texts, found)
+        return joined, lengths
 
     @property
     def _like(self) -> Tensor:
@@ -200,26 +211,55 @@ class Contexts:
                 stop += 1
             batch, size = texts[start:stop], len(texts[stop - 1])  # sorted: the last is the longest
             real = torch.tensor([[True] * len(t) + [False] * (size - len(t)) for t in batch])
+            slots = None if real.all() else real.flatten().nonzero()[:, 0].to(self.backbone.device)
             ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in batch], dtype=torch.long)
             real, ids = real.to(self.backbone.device), ids.to(self.backbone.device)
             order = torch.arange(size, device=ids.device)
             causal = (order[:, None] >= order).expand(len(batch), -1, -1)
+            places = Places(real, order.expand(len(batch), -1), causal, slots)
             memory = room(self.backbone, len(batch), size)
-            self.forward.read(
-                self.backbone.embedding[ids], Places(real, order.expand(len(batch), -1), causal), memory
-            )
+            self.forward.read(self.backbone.embedding[ids], places, memory)
             memory = memory.to(dtype)
             out |= {t: memory[:, :, row, :, : len(t)].contiguous() for row, t in enumerate(batch)}
             start = stop
         return out
 
 
+def _put(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
+    """Put the keys and values of texts into memory [N, 2, B, h, L, k], zeros behind them."""
+    (_copy if memory.device.type == "cpu" else _gather)(memory, texts, found)
+
+
+def _copy(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
+    """Row by row."""
+    for row, text in enumerate(texts):
+        if text:  # a row may have nothing to its left
+            memory[:, :, row, :, : len(text)] = found[text]
+        memory[:, :, row, :, len(text) :] = 0  # never looked at, but NaN times 0 would be NaN
+
+
+def _gather(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
+    """In a few large operations, which is what a GPU likes."""
+    known = {text: place for place, text in enumerate(found)}
+    starts = torch.tensor([0, *map(len, found)]).cumsum(0)
+    lengths = torch.tensor([len(text) for text in texts])
+    begin = torch.tensor([int(starts[known[text]]) if text else 0 for text in texts])
+    offset = torch.arange(memory.shape[4])
+    empty = (offset >= lengths[:, None]).to(memory.device)  # [B, L]
+    index = (begin[:, None] + offset).where(offset < lengths[:, None], 0).flatten().to(memory.device)
+    rows = torch.cat(list(found.values()), 3).index_select(3, index).unflatten(3, (len(texts), -1))
+    memory.copy_(rows.transpose(2, 3)).masked_fill_(empty[:, None, :, None], 0)
+
+
 class _LogProbability(torch.autograd.Function):
-    """log softmax(logits)[head, token] whose backward pass writes the gradient of the logits once."""
+    """log softmax(logits)[head, token] whose backward pass writes the gradient of the logits once.
+
+    On a CPU it goes over a few rows of logits at a time, which stay in the cache meanwhile.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
-        total = logits.logsumexp(-1)
+        total = torch.cat([part.logsumexp(-1) for part in _few_rows(logits)])
         ctx.save_for_backward(logits, total, head, token)
         return logits[head, token] - total[head]
 
@@ -228,8 +268,13 @@ class _LogProbability(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, total, head, token = ctx.saved_tensors
         of_head = torch.zeros_like(total).index_add_(0, head, grad)
-        out = logits.sub_(total[:, None]).exp_().mul_(-of_head[:, None])  # in their own place: they are large
-        return out.index_put_((head, token), grad, accumulate=True), None, None
+        for part, *of in zip(*map(_few_rows, (logits, total[:, None], of_head[:, None].neg_())), strict=True):
+            part.sub_(of[0]).exp_().mul_(of[1])  # in their own place: they are large
+        return logits.index_put_((head, token), grad, accumulate=True), None, None
+
+
+def _few_rows(tensor: Tensor) -> tuple[Tensor, ...]:
+    return tensor.split(ROWS_IN_CACHE if tensor.device.type == "cpu" else max(1, len(tensor)))
 
 
 def log_probability(logits: Tensor, head: Tensor, token: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from iptkit.prompts import prompt_length
 if TYPE_CHECKING:
     from iptkit.train import FitConfig, Run
 
+READ_EVERY = 16  # steps, on a GPU, whose work goes on while Python prepares the next steps
 BLOCK = 1 << 18  # so many numbers stay in a processor's cache while Adam goes over them several times
 
 
@@ -96,6 +97,9 @@ class State:
         self.optimizer = RunAdam(parameters, lr, config.clip, source.per_run)
         self.losses = torch.full((config.steps, len(runs)), torch.nan, dtype=torch.float64)
         self.penalty = torch.zeros(config.steps)
+        on_cpu = all(p.device.type == "cpu" for p in parameters.values())
+        self.read_every = 1 if on_cpu else READ_EVERY
+        self.unread: list[tuple[int, Tensor, Tensor | None]] = []
         self.dev: list[Tensor] = []
         self.best = {k: p.detach().clone() for k, p in parameters.items()}
         self.best_score = torch.full((len(runs), 2), -torch.inf, dtype=torch.float64)
@@ -105,6 +109,32 @@ class State:
     def num_bytes(self) -> int:
         """About the size of a checkpoint: parameters, Adam's two means, the best state."""
         return 4 * sum(p.numel() * p.element_size() for p in self.optimizer.parameters.values())
+
+    def keep(self, losses: Tensor, penalty: Tensor | None) -> None:
+        """Take the present step's losses [R] and penalty; a GPU is asked for their values now and then only.
+
+        Raises: see `read`.
+        """
+        self.unread.append((self.step, losses, penalty))
+        if len(self.unread) >= self.read_every:
+            self.read()
+
+    def read(self) -> None:
+        """Write what `keep` took into `losses` and `penalty`.
+
+        Raises: FloatingPointError if a loss is not finite (names the run and the step).
+        """
+        unread, self.unread = self.unread, []
+        for step, losses, penalty in unread:
+            self.losses[step] = losses
+            if penalty is not None:
+                self.penalty[step] = penalty
+            for bad in (~torch.isfinite(self.losses[step])).nonzero()[:1].flatten().tolist():
+                run = self.runs[bad]
+                raise FloatingPointError(
+                    f"the loss of run {bad} ({run.task.id}, lr {run.lr or self.config.lr}) is not "
+                    f"finite at step {step}; lower its lr"
+                )
 
     def select(self, scores: Tensor) -> None:
         """Keep the present state of every run that is better than its best so far.

@@ -21,6 +21,7 @@ class Packed:
       ids: [B, S] token ids; answers come without their last token (nothing follows it).
       is_prompt: [B, S] bool, where a prompt vector stands in place of its id.
       segments: [B, S] 0 = before the answer, 1.. = answers, -1 = padding.
+      slots: [T] flat places of all but padding; None where nothing is.
       offsets: [B, S] position of each token counted from the first new one; every answer starts right after
         segment 0.
       visible: [B, S, S] bool, may token i look at token j.
@@ -33,6 +34,7 @@ class Packed:
     ids: Tensor
     is_prompt: Tensor
     segments: Tensor
+    slots: Tensor | None
     offsets: Tensor
     visible: Tensor
     head_index: Tensor
@@ -164,7 +166,9 @@ def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.d
         segments.append(segment + [-1] * missing)
         offsets.append(offset + [0] * missing)
         lengths.append([len(a) for a in choices] + [0] * (num_answers - len(choices)))
-    seg = torch.tensor(segments, device=device)
+    seg = torch.tensor(segments)
+    slots = None if min(sizes) == size else (seg.flatten() >= 0).nonzero()[:, 0].to(device)
+    seg = seg.to(device)
     order = torch.arange(size, device=device)
     same = (seg[:, :, None] == seg[:, None, :]) | (seg[:, None, :] == 0)
     head, token, slot = (torch.tensor(column, device=device) for column in zip(*targets, strict=True))
@@ -173,6 +177,7 @@ def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.d
         numbers.clamp(min=0),
         numbers == SLOT,
         seg,
+        slots,
         torch.tensor(offsets, device=device),
         same & (order[:, None] >= order),
         torch.tensor(heads, device=device),

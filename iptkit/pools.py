@@ -115,7 +115,8 @@ def _write(pool: fewshot.Pool, card: Card, file: Path) -> None:
 
 
 def _read(file: Path) -> fewshot.Pool:
-    table = pq.read_table(file)
+    with pq.ParquetFile(file) as stored:  # pq.read_table would first import pandas
+        table = stored.read()
     shots = json.loads(table.schema.metadata[b"iptkit"])["shots"]
     splits, inputs, targets, options = (table.column(name).to_pylist() for name in SCHEMA.names)
     rows = [Example(*row) for row in zip(inputs, map(tuple, targets), map(tuple, options), strict=True)]

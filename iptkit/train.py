@@ -193,12 +193,15 @@ def fit(
         bar.update(0, note="reading the texts")
         engine.keep_contexts(read_by(run, config) for run in runs)
         while state.step < config.steps:
-            losses = train_step(engine, state)
+            train_step(engine, state)
             state.step += 1
-            bar.update(1, note=f"loss {losses.mean():.2f}")
+            seen = state.losses[: state.step - len(state.unread)]
+            bar.update(1, note=f"loss {seen[-1].mean():.2f}" if len(seen) else "")
             if state.step in marks:
+                state.read()
                 state.select(dev_scores(engine, source, runs, config.dev_examples))
             if checkpoint is not None and time.time() - saved > wait:
+                state.read()
                 state.save(checkpoint)
                 saved = time.time()
     if config.steps == 0:
@@ -209,7 +212,10 @@ def fit(
 
 
 def train_step(engine: Engine, state: _State) -> Tensor:
-    """One step of all runs; returns their mean token losses [R]."""
+    """One step of all runs; returns their mean token losses [R].
+
+    Raises: see State.keep.
+    """
     source, runs, config = state.source.train(), state.runs, state.config
     examples = [(r, e) for r, run in enumerate(runs) for e in draw(run, state.step, config.rows_per_run)]
     rows = [engine.target_row(e) for _, e in examples]
@@ -221,18 +227,11 @@ def train_step(engine: Engine, state: _State) -> Tensor:
         losses = losses_of(engine, leaf, rows, [r for r, _ in examples], share)
         if share > 0:
             made.backward(leaf)
-    if not torch.isfinite(losses).all():
-        bad = int((~torch.isfinite(losses)).nonzero()[0])
-        raise FloatingPointError(
-            f"the loss of run {bad} ({runs[bad].task.id}, lr {runs[bad].lr or config.lr}) is not "
-            f"finite at step {state.step}; lower its lr"
-        )
-    if not source.per_run:
-        penalty = source.penalty()
-        if penalty is not None:
-            penalty.backward()
-            state.penalty[state.step] = penalty.detach()
-    state.losses[state.step] = losses
+    penalty = None if source.per_run else source.penalty()
+    if penalty is not None:
+        penalty.backward()
+        penalty = penalty.detach()
+    state.keep(losses, penalty)
     state.optimizer.step(config.rate(state.step))
     return losses
 
@@ -254,17 +253,18 @@ def losses_of(
       rows: one answer each.  owner: the prompt of each row.
       share: gradients of `share` times the sum of the losses are left in `prompts`; 0 for none.
     """
-    of, device = torch.tensor(owner), engine.backbone.device
-    lengths = torch.tensor([float(len(row.answers[0])) for row in rows])
-    tokens = torch.zeros(prompts.count).index_add(0, of, lengths)
-    losses = torch.zeros(prompts.count, dtype=torch.float64)
+    device = engine.backbone.device
+    of = torch.tensor(owner, device=device)
+    lengths = torch.tensor([float(len(row.answers[0])) for row in rows], device=device)
+    tokens = torch.zeros(prompts.count, device=device).index_add(0, of, lengths)
+    losses = torch.zeros(prompts.count, dtype=torch.float64, device=device)
     for batch in engine.batches(rows, prompts.length):
         mine = of[batch]
-        scores, _ = engine.log_likelihoods(prompts.rows(mine.to(device)), [rows[i] for i in batch])
+        scores, _ = engine.log_likelihoods(prompts.rows(mine), [rows[i] for i in batch])
         loss = -scores[:, 0] / tokens[mine].to(scores)
         if share > 0:
             (share * loss.sum()).backward()
-        losses.index_add_(0, mine, loss.detach().double().cpu())
+        losses.index_add_(0, mine, loss.detach().double())
     return losses
 
 

@@ -17,7 +17,7 @@ from stock import (
     stock_attention,
 )
 
-from iptkit import backbones, prompts
+from iptkit import backbones, forward, prompts
 from iptkit.engine import Engine, Row
 from iptkit.forward import Contexts, forward_of
 from iptkit.prompts import Prompt
@@ -187,6 +187,31 @@ def test_contexts_stay_within_their_limit(tiny):
     assert list(map(len, contexts.kept)) == [1] and contexts.used_bytes == 11 * one_token, "both groups fit"
     contexts.fill([texts[2:3], texts[3:]])
     assert list(map(len, contexts.kept)) == [8, 1] and contexts.used_bytes == 9 * one_token, "the oldest went"
+
+
+def test_a_gpus_way_to_lay_out_texts_is_that_of_a_cpu(tiny):
+    texts = [(5, 6, 7), (), (8,), (5, 6, 7), (9, 10)]
+    drawn = torch.Generator().manual_seed(0)
+    found = {t: torch.randn(2, 2, 3, len(t), 4, generator=drawn) for t in dict.fromkeys(texts) if t}
+    ways = []
+    for put in (forward._copy, forward._gather):
+        memory = torch.full((2, 2, 5, 3, 3, 4), torch.nan)
+        put(memory, texts, found)
+        ways.append(memory)
+    assert torch.equal(*ways) and ways[0].isfinite().all() and ways[0].abs().sum() > 0
+
+
+def test_a_gpus_batches_are_sized_from_its_free_memory(tiny, monkeypatch):
+    assert forward.tokens_that_fit(tiny, 1024) == 1024 == Engine(tiny).tokens_per_batch
+    there = dataclasses.replace(tiny, device=torch.device("cuda"))
+    counts = {}
+    for free in (1 << 20, 1 << 30, 1 << 33):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 1 << 40))
+        counts[free] = forward.tokens_that_fit(there, 1024)
+    assert counts[1 << 20] == 1024 < counts[1 << 30]
+    assert counts[1 << 33] == pytest.approx(8 * counts[1 << 30], rel=1e-4)
+    of_token = 4 * (20 * tiny.num_layers * tiny.width + len(tiny.embedding) // 2)
+    assert counts[1 << 30] * of_token <= 1 << 29 < (counts[1 << 30] + 1) * of_token
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -27,7 +27,8 @@ def ragged(model, left=(3, 0, 5), new=(4, 2, 1), seed=0):
     positions = (order + torch.tensor(left)[:, None]) * real
     embeds = torch.randn(batch, size, model.width, dtype=memory.dtype) * model.embedding.std()
     at = real.flatten().nonzero()[:, 0]
-    return embeds, Places(real, positions, visible), memory, at
+    slots = None if real.all() else at
+    return embeds, Places(real, positions, visible, slots), memory, at
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from stock import backbone
 
 from iptkit import backbones, deep, injection
 from iptkit.encoders import HeadEngine, HeadRow
-from iptkit.flat_bert import FlatBert, Rows
+from iptkit.flat_bert import FlatBert, Rows, Slots
 from iptkit.prompts import Prompt
 
 MODELS = ["tiny-encoder", pytest.param("minilm-l6", marks=pytest.mark.model)]
@@ -91,8 +91,22 @@ def test_a_row_is_the_same_alone_and_among_others():
 def test_rows_say_where_each_token_stands():
     rows = Rows.of([(7, 8, 9), (5,)], [(), (1,)], torch.device("cpu"))
     assert rows.ids.tolist() == [7, 8, 9, 5] and rows.positions.tolist() == [0, 1, 2, 0]
-    assert rows.row.tolist() == [0, 0, 0, 1] and rows.types.tolist() == [0, 0, 0, 1]
-    assert rows.seen.tolist() == [[True] * 3, [True, False, False]]
+    assert rows.starts == [0, 3] and rows.types.tolist() == [0, 0, 0, 1]
+    assert rows.slots.seen.tolist() == [[True] * 3, [True, False, False]]
+    assert rows.slots.taken.tolist() == [0, 1, 2, 3] and rows.slots.free.tolist() == [4, 5]
+
+
+def test_spreading_and_collecting_are_each_others_gradient():
+    slots = Slots.of([3, 1, 2], torch.device("cpu"))
+    flat = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    rows = slots.spread(flat)
+    assert rows.shape == (3, 3, 2) and (rows[~slots.seen] == 0).all()
+    assert torch.equal(rows[slots.seen], flat) and torch.equal(slots.collect(rows), flat)
+    assert torch.autograd.gradcheck(slots.spread, (flat,))
+    spread = torch.randn(3, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(slots.collect, (spread,))
+    full = Slots.of([2, 2], torch.device("cpu"))
+    assert torch.equal(full.collect(full.spread(flat[:4])), flat[:4])
 
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "modernbert", "gpt2"])

@@ -285,6 +285,36 @@ def test_no_steps_only_evaluate(three):
     assert torch.equal(source.P, words(model, 1).P)
 
 
+def test_losses_read_seldom_are_the_same(three, monkeypatch):
+    found = []
+    for every in (1, 4):
+        model, State = backbone("tiny-causal", "float32"), optim.State
+
+        class Seldom(State):
+            def __init__(self, *given, every=every, begin=State.__init__):
+                begin(self, *given)
+                assert self.read_every == 1, "on a CPU"
+                self.read_every = every
+
+        monkeypatch.setattr(train, "_State", Seldom)
+        runs = [Run(task) for task in three]
+        found.append(fit(Engine(model), shared(model, 3), runs, SHORT))
+        monkeypatch.undo()
+    assert found[0].losses.isfinite().all() and torch.equal(found[0].losses, found[1].losses)
+    assert found[0].penalty.abs().min() > 0 and torch.equal(found[0].penalty, found[1].penalty)
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_own_step(three):
+    model = backbone("tiny-causal", "float32")
+    state = optim.State(words(model, 2), [Run(task) for task in three[:2]], SHORT)
+    state.read_every = 3
+    for state.step in range(2):
+        state.keep(torch.tensor([1.0, torch.inf if state.step == 1 else 1.0]), None)
+    state.step = 2
+    with pytest.raises(FloatingPointError, match=r"run 1 \(tiny-pick, lr 0.05\) is not finite at step 1"):
+        state.keep(torch.ones(2), None)
+
+
 def test_fit_errors(three):
     model = backbone("tiny-causal", "float32")
     engine = Engine(model)

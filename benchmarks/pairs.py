@@ -1,0 +1,402 @@
+"""What is measured: iptkit beside what a user would pick instead, each pair on the same examples.
+
+(a) to (d) are training steps, (e) and (f) scoring and answering, (g) deep prompts on an encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from benchmarks.machine import now
+from iptkit import backbones, deep, prompts, subspace, tasks, train
+from iptkit.backbones import Backbone
+from iptkit.encoders import HeadEngine
+from iptkit.engine import LAYOUTS, Engine, Row
+from iptkit.heads import WithHead
+from iptkit.prompts import SoftPrompt
+from iptkit.tasks import Example, Task
+
+MODEL, ENCODER = "smollm2-135m", "minilm-l6"
+MIXED = (  # every category; together their texts are as long as core36's on average
+    "vader-tweets", "p3-uncertainty", "chatterbot-topic", "wn-example-to-gloss",
+    "wn-gloss-to-word", "country-capital", "babel-en-fr", "p3-oanc-names",
+)  # fmt: skip
+ROWS, PROMPT_LENGTH, DEEP_LENGTH, TURN = 8, 10, 8, 8  # rows per task and step; tasks of the other in one turn
+SUBSPACE = subspace.SubspaceConfig(intrinsic_dim=5, hidden=256)
+CONFIG = train.FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
+ASKED = 48  # examples that are scored or answered in (e) and (f)
+CONTEXT_BYTES = 8 << 30  # for the texts of 128 tasks
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to do the work.
+
+    Attributes:
+      step: does turn i.
+      examples: of a turn.
+      tokens: tokens through the layers and positions through the head of turn i, padding included.
+    """
+
+    step: Callable[[int], Any]
+    examples: int
+    tokens: Callable[[int], tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row of the table."""
+
+    what: str
+    other: str
+    ours: Side
+    theirs: Side
+    reading_seconds: float = 0.0  # before iptkit's first step, once
+    kept_bytes: int = 0  # by iptkit, of texts that were read then
+
+
+Asked = list[tuple[int, Task, Example]]  # number of the prompt, task, example
+
+
+# ---- iptkit --------------------------------------------------------------------------------------
+def runs_of(count: int, suite: str = "core36", names: Sequence[str] = MIXED) -> list[train.Run]:
+    """Runs of the tasks `names` again and again, each time with the few-shot sets of another seed."""
+    seeds = range(-(-count // len(names)))
+    found = [task for seed in seeds for task in tasks.load_suite(suite, seed, only=names, max_test=ASKED)]
+    return [train.Run(task, task.seed) for task in found[:count]]
+
+
+def ours(engine: Any, source: nn.Module, runs: list[train.Run]) -> tuple[Side, float]:
+    """A training step of all runs at once, and the seconds of reading the texts before it."""
+    state = train._State(source, runs, CONFIG)
+    begun = now(engine.backbone.device)
+    engine.keep_contexts(run.examples for run in runs)
+    reading = now(engine.backbone.device) - begun
+
+    def step(i: int) -> float:
+        state.step = i
+        return float(train.train_step(engine, state).mean())
+
+    return Side(step, len(runs) * ROWS), reading
+
+
+def tokens_of(engine: Engine, runs: Sequence[train.Run], i: int) -> tuple[int, int]:
+    """Tokens through the layers, and positions through the head, of iptkit's step i; none is padding."""
+    rows = [engine.target_row(e) for run in runs for e in train.draw(run, i, ROWS)]
+    text_too = engine.layout == LAYOUTS[1]
+    layers = sum(PROMPT_LENGTH + row.cost + text_too * len(row.text) for row in rows)
+    return layers, sum(len(row.answers[0]) for row in rows)
+
+
+# ---- the others ----------------------------------------------------------------------------------
+def padded(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
+    """Texts with their answers, padded on the right; labels on the answers."""
+    lines = [(*row.text, *row.answers[0]) for row in rows]
+    ids, mask, labels = (torch.full((len(rows), max(map(len, lines))), f) for f in (0, 0, -100))
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        ids[i, : len(line)], mask[i, : len(line)] = torch.tensor(line), 1
+        labels[i, len(row.text) : len(line)] = torch.tensor(row.answers[0])
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def turn_of(runs: Sequence[train.Run], i: int) -> list[int]:
+    """The tasks that one turn of the task-by-task loop takes: all, or the next TURN of them."""
+    count = min(TURN, len(runs))
+    return [(i * count + k) % len(runs) for k in range(count)]
+
+
+def peft_prompt_tuning(backbone: Backbone, runs: list[train.Run], engine: Engine) -> Side:
+    """PEFT's prompt tuning, an adapter for each task, task by task, with torch's Adam."""
+    from peft import PromptTuningConfig, get_peft_model
+
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=PROMPT_LENGTH)
+    words, optimizers, model = prompts.from_words(backbone, PROMPT_LENGTH), [], None
+    for r in range(len(runs)):
+        if model is None:
+            model = get_peft_model(backbone.model, config, "task0")
+        else:
+            model.add_adapter(f"task{r}", config)
+        weight = model.prompt_encoder[f"task{r}"].embedding.weight
+        weight.data = words.clone()
+        optimizers.append(torch.optim.Adam([weight], lr=CONFIG.lr))
+
+    def batch_of(r: int, i: int) -> dict[str, Tensor]:
+        return padded([engine.target_row(e) for e in train.draw(runs[r], i, ROWS)], backbone.device)
+
+    def step(i: int) -> None:
+        for r in turn_of(runs, i):
+            model.set_adapter(f"task{r}")
+            model(**batch_of(r, i)).loss.backward()
+            optimizers[r].step()
+            optimizers[r].zero_grad()
+
+    def tokens(i: int) -> tuple[int, int]:
+        ids = [batch_of(r, i)["input_ids"] for r in turn_of(runs, i)]
+        total = sum(t.shape[0] * (t.shape[1] + PROMPT_LENGTH) for t in ids)
+        return total, total
+
+    return Side(step, len(turn_of(runs, 0)) * ROWS, tokens)
+
+
+def plain_loop(
+    backbone: Backbone, sources: Sequence[nn.Module], runs: list[train.Run], engine: Engine
+) -> Side:
+    """transformers, task by task: the source's prompt before the embedded text, its loss, torch's Adam.
+
+    Args:
+      sources: one of its own for each task; or one that all share (MSF), which adds up their gradients and
+        takes one step after all of them.
+    """
+    is_shared = len(sources) == 1
+    optimizers = [
+        torch.optim.Adam([p for p in source.parameters() if p.requires_grad], lr=CONFIG.lr)
+        for source in sources
+    ]
+
+    def take(optimizer: torch.optim.Adam) -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def step(i: int) -> None:
+        for r in turn_of(runs, i):
+            source = sources[0 if is_shared else r]
+            batch = padded([engine.target_row(e) for e in train.draw(runs[r], i, ROWS)], backbone.device)
+            own = torch.full((ROWS,), r if is_shared else 0, device=backbone.device)
+            words = backbone.embedding[batch.pop("input_ids")]
+            embeds = torch.cat([source(own).embeds.to(words), words], 1)
+            ahead = {"attention_mask": 1, "labels": -100}
+            more = {k: nn.functional.pad(batch[k], (PROMPT_LENGTH, 0), value=v) for k, v in ahead.items()}
+            backbone.model(inputs_embeds=embeds, **more).loss.backward()
+            if not is_shared:
+                take(optimizers[r])
+        if is_shared and turn_of(runs, i)[-1] == len(runs) - 1:
+            sources[0].penalty().backward()
+            take(optimizers[0])
+
+    return Side(step, len(turn_of(runs, 0)) * ROWS)
+
+
+# ---- the rows ------------------------------------------------------------------------------------
+class Bench:
+    """Models and tasks of one dtype and device."""
+
+    def __init__(self, dtype: str, device: str):
+        self.dtype, self.device = dtype, device
+        self.mine = backbones.load(MODEL, device, dtype)
+
+    def other(self, name: str = MODEL) -> Backbone:
+        """A model of its own for what PEFT wraps."""
+        return backbones.load(name, self.device, self.dtype)
+
+    def prompt_tuning(self, count: int, layout: str = LAYOUTS[0]) -> Pair:
+        runs, engine = runs_of(count), Engine(self.mine, layout, context_bytes=CONTEXT_BYTES)
+        words = prompts.from_words(self.mine, PROMPT_LENGTH)
+        side, reading = ours(engine, SoftPrompt(words.expand(count, -1, -1)), runs)
+        side = replace(side, tokens=lambda i: tokens_of(engine, runs, i))
+        theirs = peft_prompt_tuning(self.other(), runs, engine)
+        what = f"prompt tuning, {count} task{'s' * (count > 1)}"
+        what += ", PEFT's layout" if layout != LAYOUTS[0] else ""
+        return Pair(what, "PEFT", side, theirs, reading, engine.contexts.used_bytes)
+
+    def _bank(self, count: int) -> Tensor:
+        words = prompts.from_words(self.mine, PROMPT_LENGTH).float()
+        drawn = torch.randn(count, *words.shape, generator=torch.Generator().manual_seed(0))
+        return words.cpu() + drawn * words.std().item()
+
+    def _autoencoder(self, count: int) -> subspace.AutoEncoder:
+        generator = torch.Generator().manual_seed(0)
+        return subspace.AutoEncoder(self._bank(count), SUBSPACE, generator).to(self.mine.device)
+
+    def ist(self, count: int = 32) -> Pair:
+        runs, engine = runs_of(count), Engine(self.mine, context_bytes=CONTEXT_BYTES)
+        decoder = self._autoencoder(count)
+        together = subspace.IntrinsicPrompt(decoder, count).to(self.mine.device)
+        each = [subspace.IntrinsicPrompt(decoder, 1).to(self.mine.device) for _ in runs]
+        side, reading = ours(engine, together, runs)
+        theirs = plain_loop(self.mine, each, runs, engine)
+        what, kept = f"IST, 5 numbers, {count} tasks", engine.contexts.used_bytes
+        return Pair(what, "transformers", side, theirs, reading, kept)
+
+    def msf(self, count: int = 32) -> Pair:
+        runs, engine = runs_of(count), Engine(self.mine, context_bytes=CONTEXT_BYTES)
+        side, reading = ours(engine, self._autoencoder(count), runs)
+        theirs = plain_loop(self.mine, [self._autoencoder(count)], runs, engine)
+        what, kept = f"MSF step, {count} tasks", engine.contexts.used_bytes
+        return Pair(what, "transformers", side, theirs, reading, kept)
+
+    def _asked(self, has_options: bool, count: int, each: int) -> Asked:
+        """`count` test examples of the tasks of one sort, each under `each` prompts, and their numbers."""
+        found = [run.task for run in runs_of(len(MIXED))]
+        read = [task for task in found if bool(task.test[0].options) == has_options]
+        of_task = -(-count // len(read))
+        chosen = [(t, task, e) for t, task in enumerate(read) for e in task.test[:of_task]][:count]
+        return [(t * each + k, task, e) for t, task, e in chosen for k in range(each)]
+
+    def _room(self, has_options: bool, count: int = ASKED, each: int = 1) -> tuple[Asked, Engine, Tensor]:
+        """What is asked in (e) or (f), an engine, and the prompt of each that is asked [B, n, d]."""
+        asked = self._asked(has_options, count, each)
+        bank = self._bank(len(MIXED) * each).to(self.mine.embedding)
+        of = torch.tensor([t for t, _, _ in asked], device=bank.device)
+        return asked, Engine(self.mine, context_bytes=CONTEXT_BYTES), bank[of]
+
+    @staticmethod
+    def _read(engine: Engine, asked: Asked) -> None:
+        """The texts are new in every turn."""
+        engine.contexts.forget()
+        names = dict.fromkeys(t for t, _, _ in asked)
+        engine.keep_contexts([e for t, _, e in asked if t == name] for name in names)
+
+    def scoring(self, examples: int = ASKED, each: int = 1) -> Pair:
+        """The likeliest option: all options of a row packed beside one prompt, against one row for each.
+
+        Args:
+          each: prompts (seeds, methods) under which every example is scored.
+        """
+        asked, engine, prompt = self._room(True, examples, each)
+        rows, found = [engine.option_row(e) for _, _, e in asked], {}
+
+        @torch.no_grad()
+        def mine(_: int) -> None:
+            self._read(engine, asked)
+            best = found["mine"] = [0] * len(rows)
+            for batch in engine.batches(rows, PROMPT_LENGTH):
+                scores, _ = engine.log_likelihoods(prompts.Prompt(prompt[batch]), [rows[i] for i in batch])
+                for i, k in zip(batch, scores.argmax(1).tolist(), strict=True):
+                    best[i] = k
+
+        single = [(i, Row(row.text, (answer,))) for i, row in enumerate(rows) for answer in row.answers]
+
+        @torch.no_grad()
+        def plain(_: int) -> None:
+            scores: list[list[float]] = [[] for _ in rows]
+            for start in range(0, len(single), 16):
+                part = single[start : start + 16]
+                texts = [torch.tensor([*row.text, *row.answers[0]], device=prompt.device) for _, row in part]
+                sizes = [len(row.text) for _, row in part]
+                lines = [
+                    torch.cat([words[:size], prompt[i], words[size:]])
+                    for (i, _), size, words in zip(
+                        part, sizes, (self.mine.embedding[t] for t in texts), strict=True
+                    )
+                ]
+                batch = pad_sequence(lines, batch_first=True)
+                real = pad_sequence([torch.ones(len(line), device=prompt.device) for line in lines], True)
+                logits = self.mine.model(inputs_embeds=batch, attention_mask=real.long()).logits
+                for b, (i, row) in enumerate(part):
+                    first, answer = sizes[b] + PROMPT_LENGTH - 1, row.answers[0]
+                    logs = logits[b, first : first + len(answer)].float().log_softmax(-1)
+                    scores[i].append(float(logs[range(len(answer)), list(answer)].sum()))
+            best = [max(range(len(of_row)), key=of_row.__getitem__) for of_row in scores]
+            if self.dtype == "float32" and best != found["mine"]:
+                raise AssertionError("both sides of (e) should choose the same options")
+
+        count = len(asked)
+        what = f"option scoring, {len(single) / count:.1f} options each"
+        what += f", {each} prompts a text" if each > 1 else ""
+        return Pair(what, "transformers", Side(mine, count), Side(plain, count))
+
+    def greedy(self) -> Pair:
+        """Answers in the model's own words, against generate() on batches of 16 of one task."""
+        asked, engine, prompt = self._room(False)
+        rows, found = [engine.target_row(e) for _, _, e in asked], {}
+        caps = [max(len(engine.target_row(e).answers[0]) for e in task.train) + 2 for _, task, _ in asked]
+
+        def mine(_: int) -> None:
+            self._read(engine, asked)
+            for batch in engine.batches(rows, PROMPT_LENGTH):
+                limits = [caps[i] for i in batch]
+                said = engine.greedy(prompts.Prompt(prompt[batch]), [rows[i] for i in batch], limits)
+                found.update(zip(batch, said, strict=True))
+
+        ends = sorted(engine._ends)
+        groups = [[i for i, (t, _, _) in enumerate(asked) if t == name] for name in {t for t, _, _ in asked}]
+        parts = [group[k : k + 16] for group in groups for k in range(0, len(group), 16)]
+
+        @torch.no_grad()
+        def plain(_: int) -> None:
+            for part in parts:
+                texts = [torch.tensor(rows[i].text, device=prompt.device) for i in part]
+                lines = [
+                    torch.cat([self.mine.embedding[t], prompt[i]]) for i, t in zip(part, texts, strict=True)
+                ]
+                embeds = pad_sequence(lines, batch_first=True, padding_side="left")
+                sizes = torch.tensor([len(line) for line in lines], device=prompt.device)
+                mask = torch.arange(embeds.shape[1], device=prompt.device) >= embeds.shape[1] - sizes[:, None]
+                ids = self.mine.model.generate(
+                    inputs_embeds=embeds, attention_mask=mask.long(), do_sample=False,
+                    max_new_tokens=max(caps[i] for i in part), eos_token_id=ends, pad_token_id=self.mine.eos,
+                )  # fmt: skip
+                said = self.mine.tokenizer.batch_decode(ids, skip_special_tokens=True)
+                same = [
+                    found[i] == text.strip().split("\n")[0].strip()
+                    for i, text in zip(part, said, strict=True)
+                ]
+                if self.dtype == "float32" and sum(same) < 0.9 * len(same):  # a tie may fall either way
+                    raise AssertionError("both sides of (f) should give the same answers")
+
+        return Pair("greedy answers", "transformers", Side(mine, len(asked)), Side(plain, len(asked)))
+
+    def encoder(self, count: int = 8) -> Pair:
+        """Deep prompts on the encoder, tags and classes, against PEFT's prefix tuning task by task."""
+        from peft import PrefixTuningConfig, get_peft_model
+        from transformers import AutoModelForTokenClassification
+
+        mine = backbones.load(ENCODER, self.device, self.dtype)
+        names = ("address-tags", "person-tags", "vader-movieReviewSnippets", "pos-tags")
+        runs, sites = runs_of(count, "encoder9", names), deep.find_sites(mine.model)
+        generator, engine = torch.Generator().manual_seed(0), HeadEngine(mine, sites)
+        classes = max(len(run.task.labels) for run in runs)
+        prompt = deep.DeepPrompt(count, sites, DEEP_LENGTH, generator)
+        source = WithHead(count, mine.width, classes, generator, prompt).to(mine.device)
+        side, reading = ours(engine, source, runs)
+
+        other = backbones.load(ENCODER, self.device, self.dtype)
+        config = PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=DEEP_LENGTH)
+        models, optimizers = [], []
+        for run in runs:  # a model each around the same encoder, as the heads differ in size
+            other.model.config.num_labels = len(run.task.labels)
+            model = AutoModelForTokenClassification.from_config(other.model.config)
+            model.bert = other.model.base_model
+            models.append(get_peft_model(model.to(mine.device, mine.model.dtype).eval(), config))
+            trained = [p for p in models[-1].parameters() if p.requires_grad]
+            optimizers.append(torch.optim.Adam(trained, lr=CONFIG.lr))
+
+        def step(i: int) -> None:
+            for r in turn_of(runs, i):
+                rows = [engine.target_row(e) for e in train.draw(runs[r], i, ROWS)]
+                size = max(len(row.text) for row in rows)
+                ids, mask, labels = (torch.full((ROWS, size), f) for f in (0, 0, -100))
+                for b, row in enumerate(rows):
+                    ids[b, : len(row.text)], mask[b, : len(row.text)] = torch.tensor(row.text), 1
+                    labels[b, list(row.positions)] = torch.tensor(row.answers[0])
+                batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+                models[r](**{k: v.to(mine.device) for k, v in batch.items()}).loss.backward()
+                optimizers[r].step()
+                optimizers[r].zero_grad()
+
+        what = f"deep prompts, encoder, {count} tasks"
+        theirs = Side(step, len(turn_of(runs, 0)) * ROWS)
+        return Pair(what, "PEFT (prefix)", side, theirs, reading)
+
+
+PAIRS: dict[str, Callable[[Bench], Pair]] = {
+    "a": lambda bench: bench.prompt_tuning(1),
+    "b8": lambda bench: bench.prompt_tuning(8),
+    "b8-same": lambda bench: bench.prompt_tuning(8, LAYOUTS[1]),
+    "b32": lambda bench: bench.prompt_tuning(32),
+    "b128": lambda bench: bench.prompt_tuning(128),
+    "c": Bench.ist,
+    "d": Bench.msf,
+    "e": Bench.scoring,
+    "e12": lambda bench: bench.scoring(12, 12),
+    "f": Bench.greedy,
+    "g8": Bench.encoder,
+    "g32": lambda bench: bench.encoder(32),
+}
