@@ -42,11 +42,13 @@ class Side:
       step: does turn i.
       examples: of a turn.
       tokens: tokens through the layers and positions through the head of turn i, padding included.
+      warm: turns until every task had one and every optimizer its state.
     """
 
     step: Callable[[int], Any]
     examples: int
     tokens: Callable[[int], tuple[int, int]] | None = None
+    warm: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,11 @@ def turn_of(runs: Sequence[train.Run], i: int) -> list[int]:
     return [(i * count + k) % len(runs) for k in range(count)]
 
 
+def turns_of_all(runs: Sequence[train.Run]) -> int:
+    """Turns until every task had one."""
+    return -(-len(runs) // len(turn_of(runs, 0)))
+
+
 def peft_prompt_tuning(backbone: Backbone, runs: list[train.Run], engine: Engine) -> Side:
     """PEFT's prompt tuning, an adapter for each task, task by task, with torch's Adam."""
     from peft import PromptTuningConfig, get_peft_model
@@ -142,7 +149,7 @@ def peft_prompt_tuning(backbone: Backbone, runs: list[train.Run], engine: Engine
         total = sum(t.shape[0] * (t.shape[1] + PROMPT_LENGTH) for t in ids)
         return total, total
 
-    return Side(step, len(turn_of(runs, 0)) * ROWS, tokens)
+    return Side(step, len(turn_of(runs, 0)) * ROWS, tokens, turns_of_all(runs))
 
 
 def plain_loop(
@@ -180,7 +187,7 @@ def plain_loop(
             sources[0].penalty().backward()
             take(optimizers[0])
 
-    return Side(step, len(turn_of(runs, 0)) * ROWS)
+    return Side(step, len(turn_of(runs, 0)) * ROWS, warm=turns_of_all(runs))
 
 
 # ---- the rows ------------------------------------------------------------------------------------
@@ -382,7 +389,7 @@ class Bench:
                 optimizers[r].zero_grad()
 
         what = f"deep prompts, encoder, {count} tasks"
-        theirs = Side(step, len(turn_of(runs, 0)) * ROWS)
+        theirs = Side(step, len(turn_of(runs, 0)) * ROWS, warm=turns_of_all(runs))
         return Pair(what, "PEFT (prefix)", side, theirs, reading)
 
 

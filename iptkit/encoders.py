@@ -70,7 +70,7 @@ class HeadEngine:
       backbone: an encoder or a causal model.
       sites: where the deep prompts go (those of the source); () without deep prompts.
       tokens_per_batch: about how many tokens run at once; None for 4,096 on a CPU, on a GPU for as many as
-        half of its free memory takes.
+        a quarter of its memory takes.
     Raises:
       ValueError: an encoder-decoder model, or one that bypasses the attention interface.
     """

@@ -36,7 +36,7 @@ from iptkit.forward import (
     tokens_that_fit,
 )
 from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import Packed, even_batches, pack, shared_prefixes
+from iptkit.packing import Packed, even_batches, pack, shared_prefixes, to_device
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -70,7 +70,7 @@ class Engine:
       layout: one of LAYOUTS or the pieces of a `Layout`; encoder-decoder models always use
         "prompt-text-answer" (in the encoder).
       tokens_per_batch: about how many new tokens run at once (memory, not results, depends on it); None for
-        1,024 on a CPU, on a GPU for as many as half of its free memory takes.
+        1,024 on a CPU, on a GPU for as many as a quarter of its memory takes.
       context_bytes: how much memory cached texts may take.
       sites: the attentions that deep prompts go to (those of their source); () without deep prompts.
     Raises:
@@ -278,9 +278,9 @@ class Engine:
             places = Places(real, packed.offsets, packed.visible, packed.slots)
             return room(self.backbone, batch, size + more), places
         memory, lengths = self.contexts.memory(lefts, size + more)
-        filled = (torch.arange(int(lengths.max())) < lengths[:, None]).to(memory.device)
+        filled = to_device(torch.arange(int(lengths.max())) < lengths[:, None], memory.device)
         visible = torch.cat([filled[:, None].expand(-1, size, -1), packed.visible], -1)
-        positions = packed.offsets + lengths.to(memory.device)[:, None]
+        positions = packed.offsets + to_device(lengths, memory.device)[:, None]
         return memory, Places(real, positions, visible, packed.slots)
 
     def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
@@ -299,7 +299,8 @@ class Engine:
         words = table[packed.ids]
         if prompt.embeds is None:
             return words
-        return words.masked_scatter(packed.is_prompt[..., None], prompt.embeds.to(table.dtype))
+        vectors = prompt.embeds.flatten(0, 1).to(table.dtype)
+        return words.flatten(0, 1).index_copy(0, packed.prompt_at, vectors).view_as(words)
 
     def _check_length(self, prompt: Prompt, rows: Sequence[Row], more: int = 0) -> None:
         words = sum(len(p) for p in self._line((), prompt.length))  # and the prompt

@@ -22,6 +22,7 @@ from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_att
 from iptkit.flat import join
 from iptkit.injection import DeepMemory
 from iptkit.layouts import SLOT
+from iptkit.packing import to_device
 
 PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)
 NAMED = ("BertModel", "BertEmbeddings", "BertEncoder", "BertLayer", "BertAttention", "BertSelfAttention")
@@ -47,7 +48,7 @@ class Slots:
         sizes = torch.tensor(counts)
         seen = torch.arange(int(sizes.max())) < sizes[:, None]
         flat = seen.flatten()
-        return cls(*(t.to(device) for t in (seen, flat.nonzero()[:, 0], (~flat).nonzero()[:, 0])))
+        return cls(*(to_device(t, device) for t in (seen, flat.nonzero()[:, 0], (~flat).nonzero()[:, 0])))
 
     def spread(self, flat: Tensor) -> Tensor:
         """[T, c] -> [B, S, c], zeros where no token stands."""
@@ -88,8 +89,9 @@ class Rows:
     """T flat tokens of B rows.
 
     Attributes:
-      ids: [T] token ids, SLOT where a prompt vector stands.
+      ids: [T] token ids.
       positions, types: [T] place in the row, and segment, of each.
+      prompt_at: where prompt vectors stand in place of ids, row after row.
       starts: [B] the first token of each row.
       slots: where they stand in [B, S].
     """
@@ -97,6 +99,7 @@ class Rows:
     ids: Tensor
     positions: Tensor
     types: Tensor
+    prompt_at: Tensor
     starts: list[int]
     slots: Slots
 
@@ -110,7 +113,9 @@ class Rows:
         )
         sizes = [len(line) for line in lines]
         starts = [0, *itertools.accumulate(sizes[:-1])]
-        return cls(*(t.to(device) for t in (ids, positions, kinds)), starts, Slots.of(sizes, device))
+        prompt_at = (ids == SLOT).nonzero()[:, 0]
+        parts = (ids.clamp(min=0), positions, kinds, prompt_at)
+        return cls(*(to_device(t, device) for t in parts), starts, Slots.of(sizes, device))
 
 
 @dataclass(frozen=True)
@@ -161,13 +166,13 @@ class FlatBert:
         """Last hidden states [M, d] of the tokens that are read, row after row.
 
         Args:
-          read: of each row the places that are read, in any order, each once.
-          embeds: [B, n, d], in the places of SLOT; or None.
+          read: of each row the places that are read, in any order.
+          embeds: [B, n, d], in the places of the prompts; or None.
           prompt: keys and values beside the tokens of some layers; or None.
         """
         x = self._embedded(rows, embeds)
         flat = [rows.starts[b] + place for b, places in enumerate(read) for place in places]
-        last = torch.tensor(flat, device=x.device), Slots.of([len(places) for places in read], x.device)
+        last = to_device(flat, x.device), Slots.of([len(places) for places in read], x.device)
         for i, (layer, attention) in enumerate(zip(self.layers, self.attentions, strict=True)):
             beside = None if prompt is None else prompt.at.get(attention)
             mask = rows.slots.seen[:, None, None, :]
@@ -182,9 +187,9 @@ class FlatBert:
 
     def _embedded(self, rows: Rows, embeds: Tensor | None) -> Tensor:
         parts = self.embeddings
-        x = parts.word_embeddings.weight[rows.ids.clamp(min=0)]
+        x = parts.word_embeddings.weight[rows.ids]
         if embeds is not None:
-            x = x.masked_scatter((rows.ids == SLOT)[:, None], embeds.to(x))
+            x = x.index_copy(0, rows.prompt_at, embeds.flatten(0, 1).to(x))
         x = x + parts.token_type_embeddings.weight[rows.types]
         return _norm(x + parts.position_embeddings.weight[rows.positions], parts.LayerNorm)
 

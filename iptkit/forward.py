@@ -19,6 +19,7 @@ from torch import Tensor
 from iptkit import injection
 from iptkit.backbones import Backbone
 from iptkit.flat import FlatLlama, Layout
+from iptkit.packing import to_device
 
 Text = tuple[int, ...]
 ROWS_IN_CACHE = 8  # of logits; a few megabytes
@@ -122,16 +123,19 @@ def forward_of(backbone: Backbone) -> FlatForward | StockForward:
 
 
 def tokens_that_fit(backbone: Backbone, usual: int) -> int:
-    """How many new tokens may run at once: `usual` on a CPU; on a GPU what half of its free memory takes.
+    """How many new tokens may run at once: `usual` on a CPU; on a GPU what a quarter of its memory takes.
 
     A token leaves about 20 vectors of the model's width in each layer for the backward pass, and one in four
-    is scored against the vocabulary.
+    is scored against the vocabulary, which takes two vectors of its size. A power of two, and the same
+    whatever else the GPU holds: the last bits of a loss depend on the batch, and a resumed training must see
+    the same.
     """
     if backbone.device.type != "cuda":
         return usual
-    free, _ = torch.cuda.mem_get_info(backbone.device)
-    of_token = 4 * (20 * backbone.num_layers * backbone.width + len(backbone.embedding) // 2)
-    return max(usual, free // 2 // of_token)
+    memory = torch.cuda.get_device_properties(backbone.device).total_memory
+    numbers = 20 * backbone.num_layers * backbone.width + 2 * len(backbone.embedding) // 4
+    most = memory // 4 // (numbers * backbone.embedding.element_size())
+    return max(usual, 1 << max(0, most.bit_length() - 1))
 
 
 def room(backbone: Backbone, batch: int, places: int, clear: bool = True) -> Tensor:
@@ -211,9 +215,9 @@ class Contexts:
                 stop += 1
             batch, size = texts[start:stop], len(texts[stop - 1])  # sorted: the last is the longest
             real = torch.tensor([[True] * len(t) + [False] * (size - len(t)) for t in batch])
-            slots = None if real.all() else real.flatten().nonzero()[:, 0].to(self.backbone.device)
+            slots = None if real.all() else to_device(real.flatten().nonzero()[:, 0], self.backbone.device)
             ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in batch], dtype=torch.long)
-            real, ids = real.to(self.backbone.device), ids.to(self.backbone.device)
+            real, ids = (to_device(t, self.backbone.device) for t in (real, ids))
             order = torch.arange(size, device=ids.device)
             causal = (order[:, None] >= order).expand(len(batch), -1, -1)
             places = Places(real, order.expand(len(batch), -1), causal, slots)
@@ -245,8 +249,8 @@ def _gather(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) ->
     lengths = torch.tensor([len(text) for text in texts])
     begin = torch.tensor([int(starts[known[text]]) if text else 0 for text in texts])
     offset = torch.arange(memory.shape[4])
-    empty = (offset >= lengths[:, None]).to(memory.device)  # [B, L]
-    index = (begin[:, None] + offset).where(offset < lengths[:, None], 0).flatten().to(memory.device)
+    empty = to_device(offset >= lengths[:, None], memory.device)  # [B, L]
+    index = to_device((begin[:, None] + offset).where(offset < lengths[:, None], 0).flatten(), memory.device)
     rows = torch.cat(list(found.values()), 3).index_select(3, index).unflatten(3, (len(texts), -1))
     memory.copy_(rows.transpose(2, 3)).masked_fill_(empty[:, None, :, None], 0)
 

@@ -26,7 +26,8 @@ class MaskEngine(HeadEngine):
       backbone: an encoder with a masked-LM head (its config says ...ForMaskedLM).
       template: words with {text} and {mask}, each once, in any order.
       verbalizer: label -> words of one token each; a label's score is the mean over its words.
-      sites, tokens_per_batch: see HeadEngine.
+      sites: see HeadEngine.
+      tokens_per_batch: about how many tokens run at once; every one is scored against the vocabulary.
     Raises:
       ValueError: no masked-LM head, no mask token, a slot missing, or a word that is not one token.
     """

@@ -15,7 +15,7 @@ from iptkit.prompts import prompt_length
 if TYPE_CHECKING:
     from iptkit.train import FitConfig, Run
 
-READ_EVERY = 16  # steps, on a GPU, whose work goes on while Python prepares the next steps
+READ_EVERY = 16  # steps, on a GPU, which need not be waited for at each of them
 BLOCK = 1 << 18  # so many numbers stay in a processor's cache while Adam goes over them several times
 
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from iptkit.layouts import SLOT, Ids
+
+MANY = 4096  # tokens of a batch from which on a further one costs next to nothing
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,9 @@ class Packed:
 
     Attributes:
       ids: [B, S] token ids; answers come without their last token (nothing follows it).
-      is_prompt: [B, S] bool, where a prompt vector stands in place of its id.
+      prompt_at: flat places in [B, S] where prompt vectors stand in place of ids, row after row.
       segments: [B, S] 0 = before the answer, 1.. = answers, -1 = padding.
-      slots: [T] flat places of all but padding; None where nothing is.
+      slots: [T] flat places of all but padding; None where there is no padding.
       offsets: [B, S] position of each token counted from the first new one; every answer starts right after
         segment 0.
       visible: [B, S, S] bool, may token i look at token j.
@@ -32,7 +35,7 @@ class Packed:
     """
 
     ids: Tensor
-    is_prompt: Tensor
+    prompt_at: Tensor
     segments: Tensor
     slots: Tensor | None
     offsets: Tensor
@@ -77,7 +80,8 @@ def similar_batches(sizes: Sequence[int], tokens_per_batch: int) -> list[list[in
     """Cut rows that will be padded to one length into batches of similar length, the longest first.
 
     A batch ends where it is full, or where padding would take more than a third of a row and the batch
-    already has an eighth of its tokens: below that a further forward costs more than the padding.
+    already has an eighth of its tokens (of MANY, if that is less): below that a further forward costs more
+    than the padding.
 
     Args:
       sizes: tokens of each row.
@@ -85,15 +89,20 @@ def similar_batches(sizes: Sequence[int], tokens_per_batch: int) -> list[list[in
     Returns: index lists.
     """
     batches: list[list[int]] = []
-    longest = 0
+    longest, few = 0, min(tokens_per_batch, MANY) / 8
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         taken = longest * len(batches[-1]) if batches else 0
         is_full = taken + longest > tokens_per_batch
-        if not batches or is_full or (sizes[i] < longest * 2 / 3 and taken > tokens_per_batch / 8):
+        if not batches or is_full or (sizes[i] < longest * 2 / 3 and taken > few):
             batches.append([])
             longest = sizes[i]
         batches[-1].append(i)
     return batches
+
+
+def to_device(values: Any, device: torch.device) -> Tensor:
+    """A list or a tensor of the CPU as a tensor on `device`; what a GPU is doing is not waited for."""
+    return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 def shared_prefixes(lines: Sequence[Ids], least: int = 4) -> list[int]:
@@ -167,22 +176,22 @@ def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.d
         offsets.append(offset + [0] * missing)
         lengths.append([len(a) for a in choices] + [0] * (num_answers - len(choices)))
     seg = torch.tensor(segments)
-    slots = None if min(sizes) == size else (seg.flatten() >= 0).nonzero()[:, 0].to(device)
-    seg = seg.to(device)
+    slots = None if min(sizes) == size else to_device((seg.flatten() >= 0).nonzero()[:, 0], device)
+    seg = to_device(seg, device)
     order = torch.arange(size, device=device)
     same = (seg[:, :, None] == seg[:, None, :]) | (seg[:, None, :] == 0)
-    head, token, slot = (torch.tensor(column, device=device) for column in zip(*targets, strict=True))
-    numbers = torch.tensor(ids, device=device)
+    head, token, slot = (to_device(column, device) for column in zip(*targets, strict=True))
+    numbers = torch.tensor(ids)
     return Packed(
-        numbers.clamp(min=0),
-        numbers == SLOT,
+        to_device(numbers.clamp(min=0), device),
+        to_device((numbers.flatten() == SLOT).nonzero()[:, 0], device),
         seg,
         slots,
-        torch.tensor(offsets, device=device),
+        to_device(offsets, device),
         same & (order[:, None] >= order),
-        torch.tensor(heads, device=device),
+        to_device(heads, device),
         head,
         token,
         slot,
-        torch.tensor(lengths, device=device),
+        to_device(lengths, device),
     )

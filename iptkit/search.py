@@ -108,21 +108,21 @@ def search(
 def _loss_and_gradient(
     engine: Engine, tokens: Tensor, rows: Sequence[Sequence[Row]]
 ) -> tuple[Tensor, Tensor]:
-    """Mean token loss [R] of each run's rows, and its gradient with respect to the prompts [R, n, d]."""
+    """Mean token loss [R] (CPU) of each run's rows, and its gradient by the prompts [R, n, d]."""
     embeds = engine.backbone.embedding[tokens].detach().requires_grad_()
     owner = [r for r, of_run in enumerate(rows) for _ in of_run]
     flat = [row for of_run in rows for row in of_run]
-    return train.losses_of(engine, Prompt(embeds), flat, owner, share=1.0), embeds.grad
+    return train.losses_of(engine, Prompt(embeds), flat, owner, share=1.0).cpu(), embeds.grad
 
 
 @torch.no_grad()
 def _losses(engine: Engine, variants: Tensor, rows: Sequence[Sequence[Row]]) -> Tensor:
-    """Mean token loss [R, C] of the rows of run r under variants[r, c]."""
+    """Mean token loss [R, C] of the rows of run r under variants[r, c] (CPU)."""
     count = variants.shape[1]
     pairs = [(r * count + c, row) for r, of_run in enumerate(rows) for row in of_run for c in range(count)]
     prompts = Prompt(engine.backbone.embedding[variants.flatten(0, 1)])
     losses = train.losses_of(engine, prompts, [row for _, row in pairs], [p for p, _ in pairs])
-    return losses.view(len(rows), count)
+    return losses.cpu().view(len(rows), count)
 
 
 def _on_dev(engine: Engine, tokens: Tensor, runs: Sequence[Run], config: SearchConfig) -> Tensor:

@@ -23,6 +23,7 @@ from iptkit import progress
 from iptkit.engine import Engine, Row
 from iptkit.optim import RunAdam
 from iptkit.optim import State as _State
+from iptkit.packing import to_device
 from iptkit.prompts import Prompt, prompt_length
 from iptkit.tasks import Example, Task
 
@@ -247,19 +248,19 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 def losses_of(
     engine: Engine, prompts: Prompt, rows: Sequence[Row], owner: Sequence[int], share: float = 0.0
 ) -> Tensor:
-    """Mean token loss [P] of each of P prompts over its rows.
+    """Mean token loss [P] of each of P prompts over its rows, in float64 on the engine's device.
 
     Args:
       rows: one answer each.  owner: the prompt of each row.
       share: gradients of `share` times the sum of the losses are left in `prompts`; 0 for none.
     """
     device = engine.backbone.device
-    of = torch.tensor(owner, device=device)
-    lengths = torch.tensor([float(len(row.answers[0])) for row in rows], device=device)
+    of = to_device(owner, device)
+    lengths = to_device([float(len(row.answers[0])) for row in rows], device)
     tokens = torch.zeros(prompts.count, device=device).index_add(0, of, lengths)
     losses = torch.zeros(prompts.count, dtype=torch.float64, device=device)
     for batch in engine.batches(rows, prompts.length):
-        mine = of[batch]
+        mine = of.index_select(0, to_device(batch, device))
         scores, _ = engine.log_likelihoods(prompts.rows(mine), [rows[i] for i in batch])
         loss = -scores[:, 0] / tokens[mine].to(scores)
         if share > 0:

@@ -10,7 +10,7 @@ from iptkit import references
 from iptkit.allocator import keep_freed_memory
 from iptkit.elementwise import norm, norm_backward, rotate_
 from iptkit.flat import FlatLlama
-from iptkit.forward import FlatForward, Places, StockForward, forward_of, log_probability, room
+from iptkit.forward import ROWS_IN_CACHE, FlatForward, Places, StockForward, forward_of, log_probability, room
 
 
 def ragged(model, left=(3, 0, 5), new=(4, 2, 1), seed=0):
@@ -197,8 +197,9 @@ def test_turning_back_undoes_the_rotation():
 
 def test_log_probability_and_its_gradient():
     torch.manual_seed(0)
-    logits = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
-    head, token = torch.tensor([0, 0, 2, 1, 2]), torch.tensor([3, 3, 1, 6, 0])
+    logits = torch.randn(2 * ROWS_IN_CACHE + 3, 7, dtype=torch.float64, requires_grad=True)
+    head = torch.tensor([0, 0, 18, ROWS_IN_CACHE, 18])
+    token = torch.tensor([3, 3, 1, 6, 0])
     expected = logits.log_softmax(-1)[head, token]
     found = log_probability(logits, head, token)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

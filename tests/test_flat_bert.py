@@ -10,6 +10,7 @@ from stock import backbone
 from iptkit import backbones, deep, injection
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.flat_bert import FlatBert, Rows, Slots
+from iptkit.layouts import SLOT
 from iptkit.prompts import Prompt
 
 MODELS = ["tiny-encoder", pytest.param("minilm-l6", marks=pytest.mark.model)]
@@ -89,15 +90,17 @@ def test_a_row_is_the_same_alone_and_among_others():
 
 
 def test_rows_say_where_each_token_stands():
-    rows = Rows.of([(7, 8, 9), (5,)], [(), (1,)], torch.device("cpu"))
-    assert rows.ids.tolist() == [7, 8, 9, 5] and rows.positions.tolist() == [0, 1, 2, 0]
+    rows = Rows.of([(7, SLOT, 9), (5,)], [(), (1,)], torch.device("cpu"))
+    assert rows.ids.tolist() == [7, 0, 9, 5] and rows.prompt_at.tolist() == [1]
+    assert rows.positions.tolist() == [0, 1, 2, 0]
     assert rows.starts == [0, 3] and rows.types.tolist() == [0, 0, 0, 1]
     assert rows.slots.seen.tolist() == [[True] * 3, [True, False, False]]
     assert rows.slots.taken.tolist() == [0, 1, 2, 3] and rows.slots.free.tolist() == [4, 5]
 
 
-def test_spreading_and_collecting_are_each_others_gradient():
-    slots = Slots.of([3, 1, 2], torch.device("cpu"))
+def test_spreading_and_collecting_are_each_others_gradient(monkeypatch):
+    slots, fresh = Slots.of([3, 1, 2], torch.device("cpu")), torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *given: fresh(*given).fill_(torch.nan))
     flat = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
     rows = slots.spread(flat)
     assert rows.shape == (3, 3, 2) and (rows[~slots.seen] == 0).all()

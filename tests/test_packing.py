@@ -30,7 +30,7 @@ def test_answers_stand_side_by_side_behind_the_prompt():
 
 def test_prompt_vectors_stand_where_the_line_has_slots():
     packed = pack([(SLOT, 11, 12), (13, SLOT)], ANSWERS, CPU)
-    assert packed.is_prompt.nonzero().tolist() == [[0, 0], [1, 1]]
+    assert packed.prompt_at.tolist() == [0, packed.ids.shape[1] + 1]
     assert packed.ids.tolist() == [[0, 11, 12, 21, 22], [13, 0, 25, 0, 0]]
     assert packed.head_index.tolist() == [2, 3, 4, 6, 7]
 

@@ -285,23 +285,43 @@ def test_no_steps_only_evaluate(three):
     assert torch.equal(source.P, words(model, 1).P)
 
 
+class Seldom(optim.State):
+    """As on a GPU: losses are read every third step."""
+
+    most = 0
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        assert self.read_every == 1, "on a CPU"
+        self.read_every = 3
+
+    def keep(self, *given):
+        super().keep(*given)
+        Seldom.most = max(Seldom.most, len(self.unread))
+
+
 def test_losses_read_seldom_are_the_same(three, monkeypatch):
-    found = []
-    for every in (1, 4):
-        model, State = backbone("tiny-causal", "float32"), optim.State
-
-        class Seldom(State):
-            def __init__(self, *given, every=every, begin=State.__init__):
-                begin(self, *given)
-                assert self.read_every == 1, "on a CPU"
-                self.read_every = every
-
-        monkeypatch.setattr(train, "_State", Seldom)
-        runs = [Run(task) for task in three]
-        found.append(fit(Engine(model), shared(model, 3), runs, SHORT))
-        monkeypatch.undo()
+    config, found = dataclasses.replace(SHORT, evaluations=1), []
+    for state in (optim.State, Seldom):
+        monkeypatch.setattr(train, "_State", state)
+        model = backbone("tiny-causal", "float32")
+        found.append(fit(Engine(model), shared(model, 3), [Run(task) for task in three], config))
+    assert Seldom.most == 2, "two steps wait while the third is read with them"
     assert found[0].losses.isfinite().all() and torch.equal(found[0].losses, found[1].losses)
     assert found[0].penalty.abs().min() > 0 and torch.equal(found[0].penalty, found[1].penalty)
+
+
+def test_a_checkpoint_holds_losses_that_were_not_read_yet(three, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "_State", Seldom)
+    config, file = dataclasses.replace(SHORT, evaluations=1), tmp_path / "seldom.safetensors"
+    model, saved = backbone("tiny-causal", "float32"), []
+    save = optim.State.save
+    monkeypatch.setattr(
+        Seldom, "save", lambda self, path: saved.append(self.losses.clone()) or save(self, path)
+    )
+    source = words(model, 3)
+    fit(Engine(model), source, [Run(task) for task in three], config, file, checkpoint_seconds=0.0)
+    assert [int(losses.isfinite().all(1).sum()) for losses in saved] == list(range(1, config.steps + 1))
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_own_step(three):

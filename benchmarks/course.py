@@ -1,0 +1,134 @@
+"""How much of the course's time would its matrix products alone take, at the peak of the machine?
+
+python -m benchmarks.course [--scale lesson] [--lessons 01,02,...] [--json FILE]
+
+Runs the lessons' expensive steps without notebooks, each anew, and counts the FLOPs of their matrix products
+and attentions (torch's FlopCounterMode), padding included. Divided by what the products of the causal model's
+layers reach alone, that gives the seconds beside those that the notebooks took (data/timings.json). What is
+left is all else: norms and activations, copies, Adam, Python, imports, memory touched for the first time.
+Counting slows the steps, so their own seconds are not shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from benchmarks.machine import keep, matmul_peak
+from iptkit import backbones, deep_studies, discrete_studies, pipeline, ptuning_studies, scales
+from iptkit.experiments import Study
+
+PEAK_TOKENS = (512, 1024)  # the best of these
+Work = Callable[[Study], Any]
+LESSONS: dict[str, dict[str, Work]] = {
+    "00": {"zero-shot": Study.zero_shot},
+    "01": {
+        "wordings": discrete_studies.wordings_of,
+        "in context": discrete_studies.in_context,
+        "token search": discrete_studies.token_search,
+        "facts": discrete_studies.facts,
+    },
+    "02": {
+        "prompt tuning": Study.bank,
+        "starts and rates": Study.start_and_rate,
+        "LoRA and fine-tuning": Study.beside_prompt_tuning,
+    },
+    "03": {"P-tuning and best words": ptuning_studies.compared},
+    "04": {
+        part: lambda study, part=part: deep_studies.rows(study, part)
+        for part in deep_studies.PARTS
+        if part != "heads"  # stored, not run in the lesson
+    },
+    "05": {
+        "mean prompt": Study.mean_prompt,
+        "MSF, every d_I": lambda study: [study.subspace(dim) for dim in study.scale.dims],
+        "MSF, one loss": lambda study: [
+            study.subspace(study.scale.main_dim, **{weight: 0.0})
+            for weight in ("task_weight", "recon_weight")
+        ],
+    },
+    "06": {
+        "IST, every d_I": lambda study: [study.codes(dim) for dim in study.scale.dims],
+        "random decoder": lambda study: study.codes(study.scale.main_dim, "random"),
+    },
+}
+NEEDED: dict[str, list[Work]] = {"05": [Study.bank], "06": [Study.bank, LESSONS["05"]["MSF, every d_I"]]}
+
+
+def _flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _backward_flops(
+    gradient: Sequence[int],
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+ATTENTION = {  # torch counts these on a GPU only
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
+}
+
+
+def flops_of(work: Work, study: Study) -> int:
+    """FLOPs of a step's matrix products and attentions."""
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+        work(study)
+    return counter.get_total_flops()
+
+
+def line(lesson: str, step: str, flops: float, peak: float, seconds: float = 0.0) -> str:
+    told = f"{seconds:.0f} | {flops / peak / seconds:.0%}" if seconds else " | "
+    return f"| {lesson} | {step} | {flops / 1e12:.1f} | {flops / peak:.0f} | {told} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.course", description=__doc__)
+    parser.add_argument("--scale", default="lesson", help="default lesson")
+    parser.add_argument("--lessons", default=",".join(LESSONS), help=f"some of {', '.join(LESSONS)}")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given = parser.parse_args()
+    names = given.lessons.split(",")
+    if set(names) - set(LESSONS):
+        parser.error(f"--lessons is {given.lessons}; choose from {', '.join(LESSONS)}")
+    scale, rows, totals = scales.load(given.scale), [], []
+    took = {name[:2]: seconds for name, seconds in pipeline.expected_seconds(given.scale).items()}
+    model = backbones.load(scale.backbone, "cpu", "float32")
+    peak = max(matmul_peak(model, tokens, 5) for tokens in PEAK_TOKENS)
+    print(f"matrix products alone: {peak / 1e12:.3f} TFLOP/s\n")
+    print(
+        "| lesson | step | TFLOP | at that peak, s | notebook, s | share |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as steps:
+        os.environ["IPTKIT_STEPS"] = steps
+        for name in names:
+            study = Study(scale)  # a lesson begins without texts that another has read
+            for needed in NEEDED.get(name, ()):
+                needed(study)
+            for step, work in LESSONS[name].items():
+                rows.append({"lesson": name, "step": step, "flops": flops_of(work, study)})
+                print(line(name, step, rows[-1]["flops"], peak), flush=True)
+            total = sum(row["flops"] for row in rows if row["lesson"] == name)
+            totals.append({"lesson": name, "flops": total, "notebook_seconds": took.get(name, 0.0)})
+            print(line(name, "all", total, peak, took.get(name, 0.0)), flush=True)
+    whole = [sum(total[part] for total in totals) for part in ("flops", "notebook_seconds")]
+    print(line("all", "", whole[0], peak, whole[1]))
+    keep(given.json, {"scale": given.scale, "peak FLOP/s": peak}, rows=rows, lessons=totals)
+
+
+if __name__ == "__main__":
+    main()
