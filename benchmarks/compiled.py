@@ -1,0 +1,132 @@
+"""Does torch.compile pay for the element-wise chains of the flat layers?
+
+python -m benchmarks.compiled [--tokens 512] [--rounds 30] [--json FILE]
+
+Each chain as iptkit writes it (in place where it can be) beside torch.compile of the same chain written
+plainly, with dynamic shapes, as the number of tokens changes from batch to batch. Sizes of SmolLM2-135M,
+float32, CPU. Both are compared first: they give the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from benchmarks.machine import keep
+from iptkit.elementwise import norm, norm_backward, rotate_
+
+D, INNER, HEADS, WIDTH, EPS = 576, 1536, 12, 64, 1e-5  # HEADS: those of queries and keys, which rotate
+ROWS, NEW, LEFT, SHARED = 40, 13, 47, 3  # attention: rows, new tokens, texts, queries for each key head
+Chain = Callable[..., Any]
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, -1)
+    return silu(gate).mul_(up)
+
+
+def swiglu_backward(inner: Tensor, gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, -1)
+    both = torch.empty_like(gate_up)
+    torch.mul(inner, silu(gate), out=both[:, INNER:])
+    torch.ops.aten.silu_backward.grad_input(inner.mul_(up), gate, grad_input=both[:, :INNER])
+    return both
+
+
+def swiglu_backward_plain(inner: Tensor, gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, -1)
+    s = gate.sigmoid()
+    return torch.cat([inner * up * s * (1 + gate * (1 - s)), inner * gate * s], -1)
+
+
+def masked_softmax(scores: Tensor, blind: Tensor) -> Tensor:
+    return scores.masked_fill_(blind, torch.finfo(scores.dtype).min).softmax(-1)
+
+
+def masked_softmax_plain(scores: Tensor, blind: Tensor) -> Tensor:
+    return scores.masked_fill(blind, torch.finfo(scores.dtype).min).softmax(-1)
+
+
+def norm_plain(x: Tensor, weight: Tensor) -> Tensor:
+    return x * (x.square().mean(-1, keepdim=True) + EPS).rsqrt() * weight
+
+
+def norm_gradient(grad: Tensor, d_normed: Tensor, x: Tensor, rate: Tensor, weight: Tensor) -> Tensor:
+    norm_backward(grad, d_normed, x, rate, weight)
+    return grad
+
+
+def norm_gradient_plain(grad: Tensor, d_normed: Tensor, x: Tensor, rate: Tensor, weight: Tensor) -> Tensor:
+    d = d_normed * weight
+    return grad + d * rate - x * ((d * x).sum(-1, keepdim=True) * rate.pow(3) / D)
+
+
+def rotation(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    rotate_(flat, HEADS, cos, sin)
+    return flat
+
+
+def rotation_plain(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    heads = flat[:, : HEADS * WIDTH].view(len(flat), HEADS, WIDTH)
+    first, second = heads.chunk(2, -1)
+    turned = heads * cos + torch.cat([-second, first], -1) * sin
+    return torch.cat([turned.flatten(1), flat[:, HEADS * WIDTH :]], -1)
+
+
+def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
+    """Name -> iptkit's chain, the plain one, what both take."""
+    torch.manual_seed(0)
+    x, weight, gate_up = torch.randn(tokens, D), torch.rand(D), torch.randn(tokens, 2 * INNER)
+    grad, d_normed, inner = torch.randn(tokens, D), torch.randn(tokens, D), torch.randn(tokens, INNER)
+    scores = torch.randn(ROWS, 3, SHARED * NEW, LEFT + NEW)
+    blind = torch.rand(ROWS, 1, SHARED * NEW, LEFT + NEW) < 0.3
+    flat, rate = torch.randn(tokens, HEADS * WIDTH + 3 * WIDTH), torch.rand(tokens, 1)
+    cos, sin = torch.randn(tokens, 1, WIDTH), torch.randn(tokens, 1, WIDTH)
+    return {
+        "SwiGLU": (swiglu, swiglu, [gate_up]),
+        "its gradient": (swiglu_backward, swiglu_backward_plain, [inner, gate_up]),
+        "masked softmax": (masked_softmax, masked_softmax_plain, [scores, blind]),
+        "RMS norm": (lambda x, w: norm(x, w, EPS)[0], norm_plain, [x, weight]),
+        "its gradient, added": (norm_gradient, norm_gradient_plain, [grad, d_normed, x, rate, weight]),
+        "rotation": (rotation, rotation_plain, [flat, cos, sin]),
+    }
+
+
+def microseconds(chain: Chain, given: list[Tensor], rounds: int) -> float:
+    mine, taken = [t.clone() for t in given], []  # chains may write over what they are given
+    for _ in range(rounds + 2):
+        begun = time.perf_counter()
+        chain(*mine)
+        taken.append(time.perf_counter() - begun)
+    return median(taken[2:]) * 1e6
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compiled", description=__doc__)
+    parser.add_argument("--tokens", type=int, default=512, help="of a batch (default 512)")
+    parser.add_argument("--rounds", type=int, default=30, help="counted calls (default 30)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given, rows = parser.parse_args(), []
+    print("| chain | iptkit, µs | compiled, µs | compilation, s |\n|---|---|---|---|", flush=True)
+    for name, (ours, plain, tensors) in chains(given.tokens).items():
+        compiled, begun = torch.compile(plain, dynamic=True), time.perf_counter()
+        found = compiled(*(t.clone() for t in tensors))
+        seconds = time.perf_counter() - begun
+        torch.testing.assert_close(found, ours(*(t.clone() for t in tensors)), rtol=1e-4, atol=1e-4)
+        both = [microseconds(chain, tensors, given.rounds) for chain in (ours, compiled)]
+        rows.append({"chain": name, "ours": both[0], "compiled": both[1], "compilation_seconds": seconds})
+        print(f"| {name} | {both[0]:.0f} | {both[1]:.0f} | {seconds:.1f} |", flush=True)
+    keep(given.json, {"tokens": given.tokens, "rounds": given.rounds}, rows=rows)
+
+
+if __name__ == "__main__":
+    main()
