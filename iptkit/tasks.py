@@ -33,9 +33,11 @@ __all__ = [
     "with_cards",
 ]
 
-SUITES = ("core36", "encoder9", "tiny", "tiny3")
-SPLIT = ("core36", "tiny")
-BUILT = SUITES[:2]  # from packages, on first use
+SUITES = ("core36", "encoder9", "ipt120", "tiny", "tiny3")
+SPLIT = ("core36", "ipt120", "tiny")
+COURSE = SUITES[:2]  # built from the packages that `iptkit fetch` gets
+BUILT = SUITES[:3]  # from packages, on first use
+CARD_FILES = {"ipt120": ("core36", "ipt120")}  # of the other suites: one, of their own name
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,12 @@ def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
         if len({card.id for card, _ in entries}) < len(entries):
             raise ValueError(f"{suite}: two tasks have the same id; give each .card.json its own")
         return entries
-    file = paths.data_dir() / "cards" / f"{suite}.json"
-    cards = [card_from(fields, file.name) for fields in json.loads(file.read_text(encoding="utf-8"))]
+    files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(str(suite), (suite,))]
+    cards = [
+        card_from(fields, file.name)
+        for file in files
+        for fields in json.loads(file.read_text(encoding="utf-8"))
+    ]
     return [(card, paths.data_dir() / suite / f"{card.id}.jsonl") for card in cards]
 
 
