@@ -30,7 +30,7 @@ def asked(text, *targets):
 
 
 YES = scored("A dog of the year 3000 met a king.", "Yes", "No")
-QUESTION = asked("Sentence: The fox ran home. \nQuestion: Who ran?", "The fox.")
+QUESTION = asked("Sentence: The  fox ran home!. \nQuestion: Who ran?", "The fox.")
 PASSAGE = "A fox lived in a den. It was brown (or red) all year. \nThe den had 2 doors."
 SQUAD = {
     "data": [
@@ -45,6 +45,7 @@ SQUAD = {
                                 {"text": "brown", "answer_start": 29},
                                 {"text": "brown (or red)", "answer_start": 29},
                                 {"text": "fox", "answer_start": 2},
+                                {"text": "red", "answer_start": 30},
                             ],
                         }
                         for i in range(8)
@@ -292,7 +293,7 @@ def test_multiple_choice(sdist):
 
 def test_free_answers(sdist):
     assert rows("ni-041-qasc_answer_generation") == [
-        {"sentence": "The fox ran home.", "question": "Who ran?", "targets": ["The fox"]}
+        {"sentence": "The fox ran home!", "question": "Who ran?", "targets": ["The fox"]}
     ]
     assert rows("bb-wikidata-country") == [{"subject": "Foxhill", "targets": ["Foxland"]}]
     assert rows("bb-wikidata-instrument") == [{"subject": "Ann Fox", "targets": ["drum", "flute"]}]
@@ -315,7 +316,7 @@ def test_free_answers(sdist):
 
 @pytest.mark.parametrize(
     ("text", "cleaned"),
-    [("An  answer.", "An answer"), ("the U.S.", "the U.S."), ("well ...", "well ..."), ("7 p.m.", "7 p.m.")],
+    [("An  answer .", "An answer"), ("the U.S.", "the U.S."), ("well ...", "well ..."), ("7 p.m.", "7 p.m.")],
 )
 def test_dots_at_the_end(text, cleaned):
     assert records.clean(text) == cleaned

@@ -36,27 +36,40 @@ def answerable(data: dict) -> Iterator[dict]:
 
 
 def _questions(data: dict) -> Iterator[tuple[str, str, list[str], list[str]]]:
-    """Yield sentence, question, answers in the sentence, and other sentences without any of the answers."""
+    """Yield sentence, question, answers in the sentence, and other sentences without any of the answers.
+
+    The sentence is that of the first answer. Answers that do not stand where they are said to are left out.
+    """
     for article in data["data"]:
         for paragraph in article["paragraphs"]:
             context = paragraph["context"]
             spans = list(_sentences(context))
             for asked in paragraph["qas"]:
-                ends = [(a["answer_start"], a["answer_start"] + len(a["text"])) for a in asked["answers"]]
-                home = next((s for s in spans for a in ends[:1] if s[0] <= a[0] and a[1] <= s[1]), None)
                 question = " ".join(asked["question"].split())
-                if home is None or not question or context[slice(*home)].count(" ") + 1 < MIN_WORDS:
+                answers = [
+                    (a["answer_start"], a["answer_start"] + len(a["text"]))
+                    for a in asked["answers"]
+                    if context.startswith(a["text"], a["answer_start"]) and _trim(a["text"])
+                ]
+                home = next((span for span in spans if answers and _holds(span, answers[0])), None)
+                if home is None or not question or _num_words(_text(context, home)) < MIN_WORDS:
                     continue
-                found = [_trim(context[slice(*a)]) for a in ends if home[0] <= a[0] and a[1] <= home[1]]
-                every = {_trim(a["text"]).casefold() for a in asked["answers"]}
-                others = [_text(context, s) for s in spans if s != home]
+                found = dict.fromkeys(_trim(context[slice(*a)]) for a in answers if _holds(home, a))
+                texts = [_trim(a["text"]).casefold() for a in asked["answers"]]
                 others = [
                     text
-                    for text in others
-                    if text.count(" ") + 1 >= MIN_WORDS and not any(a in text.casefold() for a in every)
+                    for text in (_text(context, span) for span in spans if span != home)
+                    if _num_words(text) >= MIN_WORDS and not any(a in text.casefold() for a in texts)
                 ]
-                if all(found):
-                    yield _text(context, home), question, list(dict.fromkeys(found)), others
+                yield _text(context, home), question, list(found), others
+
+
+def _holds(span: tuple[int, int], inner: tuple[int, int]) -> bool:
+    return span[0] <= inner[0] and inner[1] <= span[1]
+
+
+def _num_words(text: str) -> int:
+    return len(text.split())
 
 
 def _sentences(context: str) -> Iterator[tuple[int, int]]:

@@ -76,14 +76,19 @@ def listed(target: str | list[str]) -> list[str]:
 def clean(text: str) -> str:
     """Join the blanks of a text and cut the dot at its end, unless it belongs to U.S. or to an ellipsis."""
     text = " ".join(text.split())
-    return text if re.search(r"\.\w?\.$", text) else text.removesuffix(".")
+    return text if re.search(r"\.\w?\.$", text) else text.removesuffix(".").rstrip()
 
 
 def _matching(data: dict, pattern: str) -> Iterator[tuple[dict, dict]]:
     for record in data["examples"]:
         found = re.fullmatch(pattern, record["input"].strip(), flags=re.DOTALL)
         if found:
-            yield record, {name: " ".join(text.split()) for name, text in found.groupdict().items()}
+            yield record, {name: _joined(text) for name, text in found.groupdict().items()}
+
+
+def _joined(text: str) -> str:
+    """Join the blanks of a text and cut a dot after another mark; some files set one after all texts."""
+    return re.sub(r"(?<=[!?])\.$", "", " ".join(text.split()))
 
 
 def _plain(label: str) -> str:
