@@ -374,6 +374,16 @@ def test_pools_keep_the_canary_and_the_archive_is_read_once(two, monkeypatch):
     assert isinstance(first[0].rows[0], Example)
 
 
+def test_files_with_comments_lines_and_odd_marks():
+    lines = f'# one\n# {CANARY}\n{{"text": "a\u2028b"}}\n\n{{"text": "c"}}\n'
+    assert bigbench._parse("x.jsonl", lines.encode()) == (
+        {"examples": [{"text": "a\u2028b"}, {"text": "c"}]},
+        CANARY,
+    )
+    whole = f'# {CANARY}\r\n[\r\n{{"text": "a\x85b"}}\r\n]'
+    assert bigbench._parse("x.json", whole.encode()) == ({"examples": [{"text": "a\x85b"}]}, CANARY)
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [

@@ -40,8 +40,8 @@ def stream(task_ids: Collection[str]) -> Iterator[tuple[str, Iterable[dict], dic
 
 def _parse(name: str, raw: bytes) -> tuple[dict, str]:
     """Read a .json file, which may begin with comments, or a .jsonl file (as {"examples": lines})."""
-    lines = raw.decode("utf-8").splitlines()
-    comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    lines = raw.decode("utf-8").split("\n")  # splitlines() would cut texts at other marks too
+    comments = [line.strip("# \r") for line in lines if line.startswith("#")]
     body = [line for line in lines if line.strip() and not line.startswith("#")]
     try:
         if name.endswith(".jsonl"):

@@ -58,6 +58,7 @@ def _single(reader: Reader) -> Reader:
 
 
 def question_types(data: dict) -> Iterator[dict]:
+    """Questions with their answers and one of seven types; those with several types are left out."""
     for row in _single(answers(r"Question: (?P<question>.+\?) \(Answer: (?P<answer>.+)\)\.?"))(data):
         target = QUESTION_TYPES.get(row.pop("targets")[0])
         if target:
@@ -108,6 +109,7 @@ def _triples(record: dict) -> list[list[str]]:
 
 
 def verbalised(data: dict) -> Iterator[dict]:
+    """Yield facts as "subject | relation | object; ..." and the texts that say them."""
     for record in data["examples"]:
         facts = "; ".join(" | ".join(triple) for triple in _triples(record))
         if facts:
@@ -115,17 +117,20 @@ def verbalised(data: dict) -> Iterator[dict]:
 
 
 def subjects(data: dict) -> Iterator[dict]:
+    """Turn texts from facts round: from the first text to what its facts are about."""
     for record in data["examples"]:
-        subjects = dict.fromkeys(subject for subject, *_ in _triples(record))
-        if subjects:
-            yield {"text": listed(record["target"])[0], "target": "; ".join(subjects)}
+        names = dict.fromkeys(subject for subject, *_ in _triples(record))
+        if names:
+            yield {"text": listed(record["target"])[0], "target": "; ".join(names)}
 
 
 def words(data: dict) -> Iterator[dict]:
+    """Put commas between the words to be used."""
     for row in answers(is_sentence=True)(data):
         yield {**row, "text": ", ".join(row["text"].split())}
 
 
 def tenses(data: dict) -> Iterator[dict]:
+    """Take apart the sentence and the tense that it is to be put into, which follows in capitals."""
     for row in answers(r"(?P<text>.+[.?!]) [A-Z][a-z ]+ (?P<tense>[A-Z ]+):", is_sentence=True)(data):
         yield {**row, "tense": row["tense"].lower()}
