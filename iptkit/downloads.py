@@ -24,7 +24,10 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Package:
-    """One archive: an sdist or a wheel of a package index."""
+    """One archive: an sdist or a wheel of a package index.
+
+    is_optional: the course does without it, so it is fetched only when a suite that reads it is loaded.
+    """
 
     name: str
     version: str
@@ -34,6 +37,7 @@ class Package:
     bytes: int
     licence: str
     holds: str
+    is_optional: bool = False
 
 
 @cache
@@ -59,8 +63,8 @@ def is_cached(name: str) -> bool:
 
 
 def missing() -> list[str]:
-    """Return the names of the pinned packages that are not in the downloads folder."""
-    return [name for name in packages() if not is_cached(name)]
+    """Return the names of the course's packages that are not in the downloads folder."""
+    return [name for name in _of_course() if not is_cached(name)]
 
 
 def fetch(name: str) -> Path:
@@ -85,8 +89,12 @@ def fetch(name: str) -> Path:
 
 
 def fetch_all(names: Iterable[str] | None = None) -> list[Path]:
-    """Fetch several packages (default: all pinned ones) and return their paths."""
-    return [fetch(name) for name in (packages() if names is None else names)]
+    """Fetch several packages (default: those of the course, not the optional ones); return their paths."""
+    return [fetch(name) for name in (_of_course() if names is None else names)]
+
+
+def _of_course() -> list[str]:
+    return [name for name, pin in packages().items() if not pin.is_optional]
 
 
 def _download(pin: Package, folder: Path) -> Path:

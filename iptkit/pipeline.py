@@ -80,7 +80,7 @@ def fetch() -> None:
 
     with _watched("lesson", []) as display:
         _timed(display, "downloads", _download)
-        _timed(display, "tasks", lambda: [tasks.load_suite(suite) for suite in tasks.BUILT])
+        _timed(display, "tasks", lambda: [tasks.load_suite(suite) for suite in tasks.COURSE])
         for name in backbones.WHEEL_MODELS:
             _timed(display, f"model {name}", partial(backbones.load, name))
 

@@ -3,21 +3,21 @@
 A file is named by a hash of all it depends on: the card, the archives' hashes, the version of the
 source that reads them and of the rules here. `datasets.load_dataset("parquet", data_files=...)` reads
 it too; the column `split` says pool or test, and the schema's metadata under the key "iptkit" holds
-the card and the shots per label.
+the card, the shots per label and, for BIG-bench, the canary of the file that the rows came from.
 """
 
 import hashlib
 import importlib
 import json
 import math
-import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iptkit import downloads, fewshot, paths, progress
+from iptkit import downloads, fewshot, files, paths, progress
 from iptkit.examples import Card, Example
 
 RULES = 1  # version of make_pool and of the texts made here
@@ -45,12 +45,11 @@ def load(cards: Sequence[Card]) -> list[fewshot.Pool]:
 
 
 def build(cards: Sequence[Card]) -> None:
-    """Read the archives and write the pools of these tasks."""
+    """Read the archives and write the pools of these tasks, each whole or not at all."""
     downloads.fetch_all(dict.fromkeys(name for card in cards for name in card.packages))
     with progress.track("build tasks", total=len(cards), unit="task") as bar:
-        by_origin = sorted(cards, key=lambda card: card.origin)
-        for card in by_origin:  # neighbours share what their source has parsed
-            _write(fewshot.make_pool(examples(card), card), card, cache_file(card))
+        for card, rows, notes in _with_rows(cards):
+            _write(fewshot.make_pool(examples(card, rows), card), card, notes, cache_file(card))
             bar.update(1, note=card.id)
     for origin in {card.origin for card in cards}:
         for value in vars(_source(origin)).values():
@@ -71,9 +70,9 @@ def cache_file(card: Card) -> Path:
     return paths.tasks_dir() / f"{card.id}-{version}.parquet"
 
 
-def examples(card: Card) -> Iterator[Example]:
-    """Make examples from the rows of the task's source, leaving out those of more than 120 + 48 tokens."""
-    for row in _source(card.origin).rows(card.id):
+def examples(card: Card, rows: Iterable[dict] | None = None) -> Iterator[Example]:
+    """Make examples from rows (default: all of the task's source), without those of over 120 + 48 tokens."""
+    for row in _source(card.origin).rows(card.id) if rows is None else rows:
         options = () if card.category == "tag" else tuple(row.get("options", card.labels))
         targets = tuple(row["targets"]) if "targets" in row else (row["target"],)
         longest = math.inf if card.category == "tag" else MAX_TARGET  # tags are as many as words
@@ -97,21 +96,34 @@ def _choices(category: str, options: Iterable[str]) -> str:
     return "\nChoices:" + "".join(f"\n- {option}" for option in options) if category == "mcqa" else ""
 
 
+def _with_rows(cards: Sequence[Card]) -> Iterator[tuple[Card, Iterable[dict], dict[str, str]]]:
+    """Yield each card with its rows and what else is kept with them; a large archive is read once for all."""
+    by_origin = defaultdict(list)
+    for card in cards:
+        by_origin[card.origin].append(card)
+    for origin, group in by_origin.items():  # neighbours share what their source has parsed
+        source, card_of = _source(origin), {card.id: card for card in group}
+        if hasattr(source, "stream"):
+            for task_id, rows, notes in source.stream(card_of):
+                yield card_of[task_id], rows, notes
+        else:
+            yield from ((card, source.rows(card.id), {}) for card in group)
+
+
 def _source(origin: str):
     return importlib.import_module(f"iptkit.sources.{origin}")
 
 
-def _write(pool: fewshot.Pool, card: Card, file: Path) -> None:
+def _write(pool: fewshot.Pool, card: Card, notes: dict[str, str], file: Path) -> None:
     rows = [*(("pool", row) for row in pool.rows), *(("test", row) for row in pool.test)]
     columns = [
         [split for split, _ in rows],
         *([getattr(row, name) for _, row in rows] for name in SCHEMA.names[1:]),
     ]
-    about = json.dumps({"card": vars(card), "shots": pool.shots}, ensure_ascii=False)
+    about = json.dumps({"card": vars(card), "shots": pool.shots, **notes}, ensure_ascii=False)
     table = pa.table(columns, schema=SCHEMA.with_metadata({"iptkit": about}))
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    pq.write_table(table, draft, compression="zstd")
-    os.replace(draft, file)
+    with files.atomic(file) as draft:
+        pq.write_table(table, draft, compression="zstd")
 
 
 def _read(file: Path) -> fewshot.Pool:

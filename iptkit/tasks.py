@@ -1,8 +1,9 @@
 """Tasks: the one place to get them from.
 
 A suite is a named list of tasks. `core36` is read from nine small packages on first use and then kept as
-Parquet, and so is `encoder9`, sentences to classify and words to tag for encoders; `tiny` and `tiny3` lie in
-data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
+Parquet, and so is `encoder9`, sentences to classify and words to tag for encoders; `ipt120` is core36 and 84
+tasks of BIG-bench, whose archive (358 MB) is fetched when the suite is first loaded; `tiny` and `tiny3` lie
+in data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
 """
 
 import json
@@ -33,17 +34,25 @@ __all__ = [
     "with_cards",
 ]
 
-SUITES = ("core36", "encoder9", "tiny", "tiny3")
-SPLIT = ("core36", "tiny")
-BUILT = SUITES[:2]  # from packages, on first use
+SUITES = ("core36", "encoder9", "ipt120", "tiny", "tiny3")
+SPLIT = ("core36", "ipt120", "tiny")
+COURSE = SUITES[:2]  # built from the packages that `iptkit fetch` gets
+BUILT = SUITES[:3]  # from packages, on first use
+CARD_FILES = {"ipt120": ("core36", "ipt120")}  # of the other suites: one, of their own name
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which tasks of a suite train the subspace and which are held out; no leakage group is on both sides."""
+    """Which tasks of a suite train the subspace and which are held out; no leakage group is on both sides.
+
+    left_out: tasks on neither side: siblings that would cross, or what a smaller seen side does without.
+    is_leaky: leakage groups do cross, on purpose, to measure what that is worth.
+    """
 
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    is_leaky: bool = False
 
 
 def list_cards(suite: str | Path = "core36") -> list[Card]:
@@ -65,7 +74,7 @@ def load_suite(
     """Return the tasks of a suite with the few-shot sets of a seed; what is missing is fetched and built.
 
     Args:
-      name: "core36", "tiny", or a path to a .jsonl file or a folder of them.
+      name: one of SUITES, or a path to a .jsonl file or a folder of them.
       seed: draws train, train_new and dev; the test set does not depend on it.
       only: ids of the tasks wanted, None for all.
       max_test: longest test set, 1 to 256.
@@ -105,27 +114,36 @@ def load_task(task_id: str, seed: int = 0, suite: str | Path = "core36") -> Task
 def split(name: str = "random", suite: str = "core36") -> Split:
     """Return a split of a suite into seen and unseen tasks.
 
+    Args:
+      name: "random"; of ipt120 also "random20" to "random80" (fewer seen tasks, the same unseen ones), "cls"
+        and "non_cls" (which seen tasks there are), and "leaky" (leakage groups cross, to show the effect).
     Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, no
-      leakage group on both sides.
+      leakage group on both sides unless the split is marked as leaky.
 
     >>> len(split("random", "core36").unseen)
     8
     """
     if suite not in SPLIT:
         raise ValueError(
-            f"the suite {suite!r} has no splits, only {' and '.join(SPLIT)} do; name the tasks of both "
-            'sides yourself: scales.load("lesson", suite=..., seen=(...), unseen=(...))'
+            f"the suite {suite!r} has no splits, only {', '.join(SPLIT[:-1])} and {SPLIT[-1]} do; name the "
+            'tasks of both sides yourself: scales.load("lesson", suite=..., seen=(...), unseen=(...))'
         )
     file = paths.data_dir() / "splits" / f"{suite}.json"
     splits = json.loads(file.read_text(encoding="utf-8"))
     if name not in splits:
         raise ValueError(f"suite {suite} has no split {name!r}; there are: {', '.join(splits)}")
-    sides = Split(tuple(splits[name]["seen"]), tuple(splits[name]["unseen"]))
+    fields = splits[name]
+    sides = Split(
+        *(tuple(fields.get(side, ())) for side in ("seen", "unseen", "left_out")),
+        fields.get("is_leaky", False),
+    )
     group_of = {card.id: card.group for card in list_cards(suite)}
-    if sorted(sides.seen + sides.unseen) != sorted(group_of):
-        raise ValueError(f"{file.name}, split {name!r}: every task of {suite} must be on exactly one side")
+    if sorted(sides.seen + sides.unseen + sides.left_out) != sorted(group_of):
+        raise ValueError(
+            f"{file.name}, split {name!r}: every task of {suite} must be on exactly one side, or left out"
+        )
     crossing = {group_of[task] for task in sides.seen} & {group_of[task] for task in sides.unseen}
-    if crossing:
+    if crossing and not sides.is_leaky:
         raise ValueError(
             f"{file.name}, split {name!r}: leakage groups on both sides: {', '.join(sorted(crossing))}"
         )
@@ -165,8 +183,12 @@ def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
         if len({card.id for card, _ in entries}) < len(entries):
             raise ValueError(f"{suite}: two tasks have the same id; give each .card.json its own")
         return entries
-    file = paths.data_dir() / "cards" / f"{suite}.json"
-    cards = [card_from(fields, file.name) for fields in json.loads(file.read_text(encoding="utf-8"))]
+    files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(str(suite), (suite,))]
+    cards = [
+        card_from(fields, file.name)
+        for file in files
+        for fields in json.loads(file.read_text(encoding="utf-8"))
+    ]
     return [(card, paths.data_dir() / suite / f"{card.id}.jsonl") for card in cards]
 
 

@@ -64,6 +64,14 @@ def test_pins_are_complete():
         assert pin.version in pin.filename
 
 
+def test_optional_packages_are_fetched_by_name_only(cache, monkeypatch):
+    assert [pin.name for pin in downloads.packages().values() if pin.is_optional] == ["bigbench"]
+    assert len(downloads.missing()) == len(downloads.packages()) - 1 and "bigbench" not in downloads.missing()
+    monkeypatch.setattr(downloads, "fetch", lambda name: name)
+    assert "bigbench" not in downloads.fetch_all() and len(downloads.fetch_all()) == len(downloads.missing())
+    assert downloads.fetch_all(["bigbench"]) == ["bigbench"]
+
+
 def test_a_wheel_is_fetched_once_with_the_users_pip(cache, tmp_path, monkeypatch):
     folder = tmp_path / "index"
     folder.mkdir()

@@ -72,7 +72,7 @@ def test_only_max_test_and_max_dev():
     [
         (
             dict(name="core63"),
-            "no suite is called 'core63'; there are: core36, encoder9, tiny, tiny3, or give the path",
+            "no suite is called 'core63'; there are: core36, encoder9, ipt120, tiny, tiny3, or give the path",
         ),
         (dict(name="tiny", only=["tiny-moood"]), "no task 'tiny-moood'; did you mean tiny-mood"),
         (dict(name="tiny", max_test=0), "max_test is 0, allowed are integers from 1 on"),
@@ -91,8 +91,9 @@ def test_splits_keep_leakage_groups_together(suite):
     if suite == "core36":
         assert (len(sides.seen), len(sides.unseen)) == (28, 8)
         assert {"cls", "qa", "gen", "seq"} <= {cards[task].category for task in sides.unseen}
-    else:
+    if suite == "tiny":
         assert (len(sides.seen), len(sides.unseen)) == (6, 2)
+    assert not {cards[task].group for task in sides.seen} & {cards[task].group for task in sides.unseen}
 
 
 def test_a_split_that_leaks_is_refused(tmp_path, monkeypatch):
@@ -107,6 +108,11 @@ def test_a_split_that_leaks_is_refused(tmp_path, monkeypatch):
             "random",
             {"seen": everything[:-2], "unseen": everything[-1:]},
             "every task of tiny must be on exactly one",
+        ),
+        (
+            "random",
+            {"seen": everything[:-2], "unseen": everything[-1:], "left_out": everything[-1:]},
+            "on exactly one side, or left out",
         ),
         ("random", {"seen": everything[2:], "unseen": everything[:2]}, "leakage groups on both sides: kind"),
         ("other", {"seen": [], "unseen": []}, "suite tiny has no split 'random'; there are: other"),
@@ -237,7 +243,7 @@ def test_every_i_tag_goes_on_with_a_span_of_its_kind():
 
 
 def test_a_suite_without_splits_says_so():
-    with pytest.raises(ValueError, match="'encoder9' has no splits, only core36 and tiny do"):
+    with pytest.raises(ValueError, match="'encoder9' has no splits, only core36, ipt120 and tiny do"):
         tasks.split("random", "encoder9")
 
 
