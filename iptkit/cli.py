@@ -94,13 +94,29 @@ def study(
     part: Annotated[
         str, typer.Option(help="subspace (prompt tuning, MSF, IST) or deep (P-Tuning v2, heads).")
     ] = "subspace",
+    suite: Annotated[str | None, typer.Option(help="Other tasks than the scale's: core36, ipt120.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of the suite: random; ipt120 also random20 ... cls, non_cls, leaky.")
+    ] = None,
+    dims: Annotated[str | None, typer.Option(help="Intrinsic dimensions, for example 5,10,50.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many, counted from 0.")] = None,
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
     from iptkit import pipeline
 
-    target = out or Path("runs") / (f"{scale}.jsonl" if part == "subspace" else f"{scale}-{part}.jsonl")
-    rows = pipeline.study(scale, target, device, part)
+    parts = [scale, *([part] if part != "subspace" else []), *filter(None, (suite, split))]
+    target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
+    changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
+    rows = pipeline.study(scale, target, device, part, **changes)
     typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
+
+
+def _numbers(given: str | None) -> tuple[int, ...]:
+    """Numbers between commas."""
+    parts = (given or "").split(",")
+    if given and not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"--dims is {given!r}; give whole numbers with commas between them, such as 5,10,50")
+    return tuple(int(part) for part in parts if part.strip())
 
 
 @app.command()

@@ -41,7 +41,10 @@ class Study:
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0):
         self.scale, self.device, self.seed = scale, device, seed
-        sides = tasks.sides(scale.suite, scale.seen, scale.unseen)
+        if scale.seen or scale.unseen:
+            sides = tasks.sides(scale.suite, scale.seen, scale.unseen)
+        else:
+            sides = tasks.split(scale.split, scale.suite)
         self.seen, self.unseen = sides.seen, sides.unseen
         self.ids = (*self.seen, *self.unseen)
         self.seeds = tuple(seed + s for s in scale.seeds)

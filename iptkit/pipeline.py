@@ -85,22 +85,28 @@ def fetch() -> None:
             _timed(display, f"model {name}", partial(backbones.load, name))
 
 
-def study(scale: str, out: Path, device: str = "auto", part: str = "subspace") -> int:
+def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", **changes: Any) -> int:
     """Measure a whole scale without notebooks and write its rows to `out`.
 
     Args:
       part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2
         and its neighbours: lesson 04).
+      changes: suite, split, dims and num_seeds of scales.variant; "subspace" only.
     Returns: the number of rows.
-    Raises: ValueError for an unknown scale, device or part, before anything runs.
+    Raises: ValueError for an unknown scale, device or part, or changes that do not go with it, before
+      anything runs.
     """
     from iptkit import deep_studies, experiments, scales
 
     writers = {"subspace": experiments.write, "deep": deep_studies.write}
     if part not in writers:
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
+    given = {name: value for name, value in changes.items() if value}
+    if given and part != "subspace":
+        raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
+    chosen = scales.variant(scale, **changes)
     with _watched(scale, []) as display:
-        measured = experiments.Study(scales.load(scale), device)
+        measured = experiments.Study(chosen, device)
         return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))
 
 

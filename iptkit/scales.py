@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iptkit import paths
+from iptkit import paths, tasks
 from iptkit.ptuning import ENCODERS
 from iptkit.search import SearchConfig
 from iptkit.subspace import SubspaceConfig
@@ -161,7 +162,8 @@ class Scale:
 
     Attributes:
       backbone, suite: names for backbones.load and tasks.load_suite.
-      seen, unseen: task ids; empty = the suite's random split.
+      seen, unseen: task ids; empty = those of `split`.
+      split: a name for tasks.split.
       prompt_length: n >= 1.
       dims: intrinsic dimensions d_I.
       main_dim: the d_I that the controls are run at.
@@ -200,6 +202,7 @@ class Scale:
     lora_lr: float = 1e-3
     context_gib: float = 2.5
     dtype: str = "auto"
+    split: str = "random"
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
@@ -231,6 +234,35 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
         )
     fields = {k: _built(k, v) for k, v in known[name].items() if k != "about"}
     return replace(Scale(name=name, **fields), **changes)
+
+
+def variant(
+    name: str,
+    suite: str | None = None,
+    split: str | None = None,
+    dims: Sequence[int] = (),
+    num_seeds: int | None = None,
+) -> Scale:
+    """The scale `name` on other tasks, with other intrinsic dimensions or seeds; what is not given stays.
+
+    Args:
+      suite, split: names for tasks.load_suite and tasks.split; either replaces the scale's own tasks.
+      dims: values of d_I; the controls are run at the scale's main one, or at the first if it is not there.
+      num_seeds: >= 1; the seeds are 0, 1, ...
+    Raises: ValueError for an unknown scale, suite or split, a d_I below 1, no seed.
+    """
+    scale = load(name)
+    changes: dict[str, Any] = {}
+    if suite or split:
+        changes = {"suite": suite or scale.suite, "split": split or "random", "seen": (), "unseen": ()}
+        tasks.split(changes["split"], changes["suite"])
+    if dims:
+        if min(dims) < 1 or len(set(dims)) < len(dims):
+            raise ValueError(f"dims are {', '.join(map(str, dims))}; give numbers from 1 on, each once")
+        changes |= {"dims": tuple(dims), "main_dim": scale.main_dim if scale.main_dim in dims else dims[0]}
+    if num_seeds is not None:
+        changes["seeds"] = tuple(range(num_seeds))
+    return replace(scale, **changes)
 
 
 def _built(key: str, value: Any) -> Any:

@@ -138,6 +138,39 @@ def test_study_writes_rows_and_where_they_come_from(iptkit_command, tmp_path, mo
     assert about["scale"]["name"] == "smoke" and about["seed"] == 0
 
 
+def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatch):
+    from iptkit import store, tasks
+
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.chdir(tmp_path)
+    wanted = ["--suite", "tiny", "--split", "random", "--dims", "2", "--seeds", "2"]
+    code, text = iptkit_command("study", "--scale", "smoke", "--device", "cpu", *wanted)
+    assert code == 0 and "runs/smoke-tiny-random.jsonl" in text
+    rows = store.read_results(tmp_path / "runs" / "smoke-tiny-random.jsonl")
+    sides = tasks.split("random", "tiny")
+    assert {row["task"] for row in rows if row["split"] == "unseen"} == set(sides.unseen)
+    assert {row["seed"] for row in rows} == {0, 1} and {row["d_I"] for row in rows} == {0, 2}
+    about = json.loads((tmp_path / "runs" / "smoke-tiny-random.about.json").read_text(encoding="utf-8"))
+    assert about["scale"]["split"] == "random" and about["scale"]["seen"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--split", "rows"], "suite tiny has no split 'rows'; there are: random"),
+        (["--suite", "tiny3"], "the suite 'tiny3' has no splits"),
+        (["--dims", "5,x"], "--dims is '5,x'; give whole numbers with commas between them"),
+        (["--dims", "5,5"], "dims are 5, 5; give numbers from 1 on, each once"),
+        (["--part", "deep", "--dims", "5"], "dims: only the study 'subspace' takes these, not 'deep'"),
+        (["--seeds", "0"], "Invalid value for '--seeds'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_wishes_for_a_study_are_told_before_anything_runs(iptkit_command, given, told):
+    code, text = iptkit_command("study", "--scale", "smoke", *given)
+    assert code == 2 and told in " ".join(text.split())
+
+
 def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
     iptkit_command, tmp_path, monkeypatch
 ):

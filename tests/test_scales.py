@@ -31,6 +31,15 @@ def test_every_scale_loads_and_names_real_tasks_without_leaks(name):
     assert min(len(seen), max(scale.dims)) >= 2
 
 
+def test_a_variant_changes_tasks_dims_and_seeds_only():
+    plain, other = scales.load("full"), scales.variant("full", "ipt120", "leaky", (10, 50), 2)
+    assert (other.suite, other.split, other.seen, other.unseen) == ("ipt120", "leaky", (), ())
+    assert (other.dims, other.main_dim, other.seeds) == ((10, 50), 10, (0, 1))
+    assert scales.variant("full", dims=(2, 5)).main_dim == plain.main_dim == 5
+    assert scales.variant("full") == plain and other.prompt == plain.prompt
+    assert scales.variant("lesson", split="random").seen == () != scales.load("lesson").seen
+
+
 def test_smoke_is_tiny_and_lesson_is_real():
     smoke, lesson = scales.load("smoke"), scales.load()
     assert (smoke.backbone, smoke.suite, lesson.backbone, lesson.suite) == (
