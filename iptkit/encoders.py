@@ -29,7 +29,7 @@ from iptkit.flat_bert import FlatBert, Rows
 from iptkit.forward import tokens_that_fit
 from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT
-from iptkit.packing import similar_batches
+from iptkit.packing import similar_batches, to_device
 from iptkit.prompts import Prompt
 from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
@@ -189,9 +189,9 @@ class HeadEngine:
                 count[b * size + k] = len(answer)
             start += len(row.positions)
         device = logs.device
-        chosen = logs[torch.tensor(where, device=device), torch.tensor(column, device=device)]
-        sums = logs.new_zeros(len(rows) * size).index_add(0, torch.tensor(slot, device=device), chosen)
-        count = count.to(device)
+        chosen = logs[to_device(where, device), to_device(column, device)]
+        sums = logs.new_zeros(len(rows) * size).index_add(0, to_device(slot, device), chosen)
+        count = to_device(count, device)
         return sums.masked_fill(count == 0, -torch.inf).view(len(rows), -1), count.view(len(rows), -1)
 
     @torch.no_grad()
@@ -224,7 +224,7 @@ class HeadEngine:
         picked, device = picked.to(prompt.head.dtype), picked.device
         head = prompt.head.index_select(0, row_of)
         logits = torch.baddbmm(head[:, :, -1:], head[:, :, :-1], picked[:, :, None])[..., 0]
-        have = torch.tensor([row.num_classes for row in rows], device=device)[row_of]
+        have = to_device([row.num_classes for row in rows], device)[row_of]
         beyond = torch.arange(logits.shape[1], device=device) >= have[:, None]
         return logits.masked_fill(beyond, -torch.inf), row_of
 
@@ -239,7 +239,7 @@ class HeadEngine:
         device, model = self.backbone.device, self.backbone.model
         memory, lines = memory_at(self.sites, prompt), self._lines(prompt, rows)
         owners = [b for b, row in enumerate(rows) for _ in row.positions]
-        row_of = torch.tensor(owners, device=device)
+        row_of = to_device(owners, device)
         read = [[p + prompt.length * (p >= self._lead) for p in row.positions] for row in rows]
         is_plain = self.flat is not None and FlatBert.fits(model) and not is_observed()
         if is_plain and not answers:
@@ -250,7 +250,7 @@ class HeadEngine:
                 said = model(**self._inputs(prompt, rows, lines)).logits  # [B, S, V]
             else:
                 said = model.base_model(**self._inputs(prompt, rows, lines)).last_hidden_state
-        return said[row_of, torch.tensor(list(itertools.chain(*read)), device=device)], row_of
+        return said[row_of, to_device(list(itertools.chain(*read)), device)], row_of
 
     @property
     def _lead(self) -> int:
@@ -286,7 +286,7 @@ class HeadEngine:
         given = {"attention_mask": real.long()}
         if any(row.types for row in rows):
             kinds = [[*line, *[0] * (size - len(line))] for line in self._types(prompt, rows)]
-            given["token_type_ids"] = torch.tensor(kinds, device=self.backbone.device)
+            given["token_type_ids"] = to_device(kinds, self.backbone.device)
         if not prompt.length:
             return {**given, "input_ids": ids}
         words = self.backbone.embedding[ids.clamp(min=0)]

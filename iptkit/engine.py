@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,30 +36,12 @@ from iptkit.forward import (
     tokens_that_fit,
 )
 from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import Packed, even_batches, pack, shared_prefixes, to_device
+from iptkit.packing import Packed, Row, even_batches, pack, shared_prefixes, to_device
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
 TOKENS = 1024  # new ones that run at once on a CPU
 CLOSE = 0.02  # relative: more than rounding in bfloat16, less than what a scaled embedding changes
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example as token ids: `text` (L ids) and one tuple of ids per answer that is to be scored.
-
-    `shared`: so many first tokens before the answer stand in other rows too, and nothing that trains stands
-    before or among them; their keys and values are computed once (see packing.shared_prefixes).
-    """
-
-    text: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-    shared: int = 0
-
-    @property
-    def cost(self) -> int:
-        """Tokens that run through the model beside the prompt (text-first layout)."""
-        return sum(len(a) - 1 for a in self.answers)
 
 
 class Engine:

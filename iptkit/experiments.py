@@ -41,10 +41,7 @@ class Study:
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0):
         self.scale, self.device, self.seed = scale, device, seed
-        if scale.seen or scale.unseen:
-            sides = tasks.sides(scale.suite, scale.seen, scale.unseen)
-        else:
-            sides = tasks.split(scale.split, scale.suite)
+        sides = tasks.sides(scale.suite, scale.seen, scale.unseen, scale.split)
         self.seen, self.unseen = sides.seen, sides.unseen
         self.ids = (*self.seen, *self.unseen)
         self.seeds = tuple(seed + s for s in scale.seeds)

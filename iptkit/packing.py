@@ -17,6 +17,24 @@ MANY = 4096  # tokens of a batch from which on a further one costs next to nothi
 
 
 @dataclass(frozen=True)
+class Row:
+    """One example as token ids: `text` (L ids) and one tuple of ids per answer that is to be scored.
+
+    `shared`: so many first tokens before the answer stand in other rows too, and nothing that trains stands
+    before or among them; their keys and values are computed once (see shared_prefixes).
+    """
+
+    text: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    shared: int = 0
+
+    @property
+    def cost(self) -> int:
+        """Tokens that run through the model beside the prompt (text-first layout)."""
+        return sum(len(a) - 1 for a in self.answers)
+
+
+@dataclass(frozen=True)
 class Packed:
     """B rows of S new tokens.
 

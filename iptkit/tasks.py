@@ -150,13 +150,15 @@ def split(name: str = "random", suite: str = "core36") -> Split:
     return sides
 
 
-def sides(suite: str, seen: Sequence[str] = (), unseen: Sequence[str] = ()) -> Split:
-    """Return the tasks of both sides: those given, or the suite's random split where none are.
+def sides(
+    suite: str, seen: Sequence[str] = (), unseen: Sequence[str] = (), split_name: str = "random"
+) -> Split:
+    """Return the tasks of both sides: those given, or those of the suite's split where none are.
 
     Raises: ValueError if a task or a leakage group is on both sides, or only `unseen` is given.
     """
     if not seen and not unseen:
-        return split("random", suite)
+        return split(split_name, suite)
     group_of = {card.id: card.group for card in list_cards(suite)}
     groups = [{group_of.get(task, task) for task in side} for side in (seen, unseen)]
     if not seen or len({*seen, *unseen}) < len(seen) + len(unseen) or groups[0] & groups[1]:

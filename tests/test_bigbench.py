@@ -1,13 +1,13 @@
 """The readers of ipt120, on a small sdist of BIG-bench's layout with words of ours."""
 
 import hashlib
-import io
 import json
 import tarfile
 from collections import Counter, defaultdict
 
 import pyarrow.parquet as pq
 import pytest
+from toy_archives import write_sdist
 
 from iptkit import archives, downloads, pools, tasks
 from iptkit.examples import Example
@@ -179,14 +179,6 @@ for task_id, (file, _) in TASKS.items():
     CARDS_BY_FILE[file].append(CARDS[task_id])
 
 
-def write_sdist(archive, files):
-    with tarfile.open(archive, "w:gz") as sdist:
-        for name, text in files.items():
-            member = tarfile.TarInfo(f"bigbench-1.0.0/{name}")
-            member.size = len(text.encode())
-            sdist.addfile(member, io.BytesIO(text.encode()))
-
-
 @pytest.fixture
 def sdist(tmp_path, monkeypatch):
     """A made archive in the downloads folder, pinned by its own hash; returns what writes another one."""
@@ -194,7 +186,7 @@ def sdist(tmp_path, monkeypatch):
     archive = downloads.paths.downloads_dir() / "bigbench-1.0.0.tar.gz"
 
     def write(files):
-        write_sdist(archive, files)
+        write_sdist(archive, "bigbench-1.0.0", files)
         pin()
         return archive
 

@@ -1,11 +1,11 @@
 import hashlib
-import io
 import subprocess
 import sys
 import tarfile
 import zipfile
 
 import pytest
+from toy_archives import write_sdist
 
 from iptkit import archives, downloads
 
@@ -31,20 +31,12 @@ def index(tmp_path, monkeypatch):
         "PKG-INFO": f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.0\n",
         "words.txt": "one two",
     }
-    write_sdist(archive, files)
+    write_sdist(archive, f"{NAME}-1.0", files)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # pip reads this switch the other way round
     use_pin(monkeypatch, archive, "sdist")
     return archive, ran
-
-
-def write_sdist(archive, files):
-    with tarfile.open(archive, "w:gz") as sdist:
-        for name, text in files.items():
-            member = tarfile.TarInfo(f"{NAME}-1.0/{name}")
-            member.size = len(text.encode())
-            sdist.addfile(member, io.BytesIO(text.encode()))
 
 
 def use_pin(monkeypatch, archive, kind, sha256=None):
@@ -163,7 +155,7 @@ def test_links_and_large_files_in_archives_are_not_read(tmp_path, monkeypatch):
         sdist.addfile(link)
     with pytest.raises(ValueError, match="holds no file 'link.txt'"):
         archives.read_archive(archive, "link.txt")
-    write_sdist(archive, {"words.txt": "one two"})
+    write_sdist(archive, f"{NAME}-1.0", {"words.txt": "one two"})
     monkeypatch.setattr(archives, "MAX_BYTES", 3)
     with pytest.raises(ValueError, match="words.txt would take 7 bytes, 3 are allowed"):
         archives.read_archive(archive, "words.txt")
