@@ -14,14 +14,12 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-
 from benchmarks.machine import keep, matmul_peak
+from benchmarks.products import flops_of
 from iptkit import backbones, deep_studies, discrete_studies, pipeline, ptuning_studies, scales
 from iptkit.experiments import Study
 
@@ -62,34 +60,6 @@ LESSONS: dict[str, dict[str, Work]] = {
 NEEDED: dict[str, list[Work]] = {"05": [Study.bank], "06": [Study.bank, LESSONS["05"]["MSF, every d_I"]]}
 
 
-def _flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _backward_flops(
-    gradient: Sequence[int],
-    query: Sequence[int],
-    key: Sequence[int],
-    value: Sequence[int],
-    *_: Any,
-    **__: Any,
-) -> int:
-    return sdpa_backward_flop_count(gradient, query, key, value)
-
-
-ATTENTION = {  # torch counts these on a GPU only
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
-}
-
-
-def flops_of(work: Work, study: Study) -> int:
-    """FLOPs of a step's matrix products and attentions."""
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
-        work(study)
-    return counter.get_total_flops()
-
-
 def line(lesson: str, step: str, flops: float, peak: float, seconds: float = 0.0) -> str:
     told = f"{seconds:.0f} | {flops / peak / seconds:.0%}" if seconds else " | "
     return f"| {lesson} | {step} | {flops / 1e12:.1f} | {flops / peak:.0f} | {told} |"
@@ -120,7 +90,8 @@ def main() -> None:
             for needed in NEEDED.get(name, ()):
                 needed(study)
             for step, work in LESSONS[name].items():
-                rows.append({"lesson": name, "step": step, "flops": flops_of(work, study)})
+                flops = flops_of(lambda work=work, study=study: work(study))
+                rows.append({"lesson": name, "step": step, "flops": flops})
                 print(line(name, step, rows[-1]["flops"], peak), flush=True)
             total = sum(row["flops"] for row in rows if row["lesson"] == name)
             totals.append({"lesson": name, "flops": total, "notebook_seconds": took.get(name, 0.0)})

@@ -81,16 +81,6 @@ def linear_shapes(backbone: Backbone) -> tuple[Counter, int]:
     return Counter((m.in_features, m.out_features) for m in layers), head.weight.numel() if head else 0
 
 
-def step_flops(backbone: Backbone, layer_tokens: int, head_positions: int) -> tuple[float, float]:
-    """FLOPs of the layers and of the head: 4 per weight and token, 2 forward and 2 backward.
-
-    Frozen weights get no gradient of their own; attention scores, norms and softmax are left out.
-    """
-    shapes, head = linear_shapes(backbone)
-    weights = sum(k * n * count for (k, n), count in shapes.items())
-    return 4.0 * weights * layer_tokens, 4.0 * head * head_positions
-
-
 def matmul_peak(backbone: Backbone, tokens: int, rounds: int) -> float:
     """FLOP/s of the layers' products alone: x [M, K] times [K, N] forward, g [M, N] times [N, K] backward."""
     dtype = torch.bfloat16 if backbone.dtype == "mixed" else getattr(torch, backbone.dtype)

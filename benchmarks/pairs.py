@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,13 +41,11 @@ class Side:
     Attributes:
       step: does turn i.
       examples: of a turn.
-      tokens: tokens through the layers and positions through the head of turn i, padding included.
       warm: turns until every task had one and every optimizer its state.
     """
 
     step: Callable[[int], Any]
     examples: int
-    tokens: Callable[[int], tuple[int, int]] | None = None
     warm: int = 1
 
 
@@ -86,14 +84,6 @@ def ours(engine: Any, source: nn.Module, runs: list[train.Run]) -> tuple[Side, f
         return float(train.train_step(engine, state).mean())
 
     return Side(step, len(runs) * ROWS), reading
-
-
-def tokens_of(engine: Engine, runs: Sequence[train.Run], i: int) -> tuple[int, int]:
-    """Tokens through the layers, and positions through the head, of iptkit's step i; none is padding."""
-    rows = [engine.target_row(e) for run in runs for e in train.draw(run, i, ROWS)]
-    text_too = engine.layout == LAYOUTS[1]
-    layers = sum(PROMPT_LENGTH + row.cost + text_too * len(row.text) for row in rows)
-    return layers, sum(len(row.answers[0]) for row in rows)
 
 
 # ---- the others ----------------------------------------------------------------------------------
@@ -144,12 +134,7 @@ def peft_prompt_tuning(backbone: Backbone, runs: list[train.Run], engine: Engine
             optimizers[r].step()
             optimizers[r].zero_grad()
 
-    def tokens(i: int) -> tuple[int, int]:
-        ids = [batch_of(r, i)["input_ids"] for r in turn_of(runs, i)]
-        total = sum(t.shape[0] * (t.shape[1] + PROMPT_LENGTH) for t in ids)
-        return total, total
-
-    return Side(step, len(turn_of(runs, 0)) * ROWS, tokens, turns_of_all(runs))
+    return Side(step, len(turn_of(runs, 0)) * ROWS, turns_of_all(runs))
 
 
 def plain_loop(
@@ -187,7 +172,7 @@ def plain_loop(
             sources[0].penalty().backward()
             take(optimizers[0])
 
-    return Side(step, len(turn_of(runs, 0)) * ROWS, warm=turns_of_all(runs))
+    return Side(step, len(turn_of(runs, 0)) * ROWS, turns_of_all(runs))
 
 
 # ---- the rows ------------------------------------------------------------------------------------
@@ -206,7 +191,6 @@ class Bench:
         runs, engine = runs_of(count), Engine(self.mine, layout, context_bytes=CONTEXT_BYTES)
         words = prompts.from_words(self.mine, PROMPT_LENGTH)
         side, reading = ours(engine, SoftPrompt(words.expand(count, -1, -1)), runs)
-        side = replace(side, tokens=lambda i: tokens_of(engine, runs, i))
         theirs = peft_prompt_tuning(self.other(), runs, engine)
         what = f"prompt tuning, {count} task{'s' * (count > 1)}"
         what += ", PEFT's layout" if layout != LAYOUTS[0] else ""

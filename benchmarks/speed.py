@@ -19,11 +19,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.machine import alone, forget_peak, give_back, keep, matmul_peak, peak_bytes, step_flops, timed
-from benchmarks.pairs import ENCODER, MIXED, MODEL, PAIRS, PROMPT_LENGTH, ROWS, Bench
+from benchmarks.machine import alone, forget_peak, give_back, keep, peak_bytes, timed
+from benchmarks.pairs import ENCODER, MIXED, MODEL, PAIRS, PROMPT_LENGTH, ROWS, Bench, Pair
+from benchmarks.products import Products, flops_of
 
 WHOLE = 100  # steps of a whole training
-PEAK_TOKENS = 1024  # the engine's batches on a CPU; on a GPU they are larger
 SIDES = ("ours", "theirs")
 
 
@@ -48,15 +48,27 @@ def measure(name: str, bench: Bench, rounds: int) -> dict[str, Any]:
         "reading_texts_seconds": pair.reading_seconds,
         "examples_per_turn": {s: getattr(pair, s).examples for s in rates},
     }
-    if pair.ours.tokens is not None:
-        peak = matmul_peak(bench.mine, PEAK_TOKENS, rounds)
-        found["matmul_peak_tflop_per_second"] = peak / 1e12
-        for s, times in seconds.items():
-            side = getattr(pair, s)
-            flops = [sum(step_flops(bench.mine, *side.tokens(i))) for i in range(1, rounds + 1)]
-            found[f"{s}_gflop_per_example"] = sum(flops) / rounds / side.examples / 1e9
-            found[f"{s}_of_peak"] = median(f / t for f, t in zip(flops, times[1:], strict=True)) / peak
+    for side in SIDES:
+        found |= account(pair, side, rounds + 1, rates[side])
+    found["times_at_peak"] = 1 / (found["ours_products_seconds"] * median(rates["theirs"]))
     return found
+
+
+def account(pair: Pair, side: str, turn: int, rates: Sequence[float]) -> dict[str, float]:
+    """FLOPs of one more turn, and the seconds of the same products alone, both for an example."""
+    work, products = getattr(pair, side), Products()
+
+    def step() -> None:
+        with products:
+            work.step(turn)
+
+    flops, alone_seconds = flops_of(step) / work.examples, products.seconds() / work.examples
+    return {
+        f"{side}_gflop_per_example": flops / 1e9,
+        f"{side}_products_seconds": alone_seconds,
+        f"{side}_products_tflop_per_second": flops / alone_seconds / 1e12,
+        f"{side}_of_peak": alone_seconds * median(rates),
+    }
 
 
 def memory(name: str, side: str, dtype: str) -> int:
@@ -81,26 +93,27 @@ def memory(name: str, side: str, dtype: str) -> int:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "| | what | iptkit, examples/s | the other, examples/s | × | reading, s "
-        f"| × over {WHOLE} steps with reading | GFLOP an example | of the matmul peak | peak memory, MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| × over {WHOLE} steps with reading | GFLOP an example | TFLOP/s of its products alone "
+        "| of that peak | × if iptkit ran at its peak | peak memory, MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         both = r["examples_per_second"]
         each = sorted(a / b for a, b in zip(*r["all_examples_per_second"].values(), strict=True))
-        flops = of_peak = reading = whole = ""
+        reading = whole = ""
         if r["reading_texts_seconds"] > 0:
             step = r["examples_per_turn"]["ours"] / both["ours"]
             share = step * WHOLE / (step * WHOLE + r["reading_texts_seconds"])
             reading, whole = f"{r['reading_texts_seconds']:.1f}", f"{r['times'] * share:.1f}"
-        if "ours_of_peak" in r:
-            flops = f"{r['ours_gflop_per_example']:.1f}, {r['theirs_gflop_per_example']:.1f}"
-            peak = f"{r['matmul_peak_tflop_per_second']:.3f} TFLOP/s"
-            of_peak = f"{r['ours_of_peak']:.0%}, {r['theirs_of_peak']:.0%} of {peak}"
+        told = {
+            "gflop_per_example": ".1f", "products_tflop_per_second": ".3f", "of_peak": ".0%",
+        }  # fmt: skip
+        of_both = [", ".join(format(r[f"{s}_{name}"], how) for s in SIDES) for name, how in told.items()]
         most = ", ".join(f"{r['peak_bytes'][s] / 2**20:.0f}" for s in SIDES) if "peak_bytes" in r else ""
         lines.append(
             f"| {r['row']} | {r['what']} | {both['ours']:.1f} | {r['other']}: {both['theirs']:.1f} "
             f"| {r['times']:.1f} ({each[0]:.1f} to {each[-1]:.1f}) | {reading} | {whole} "
-            f"| {flops} | {of_peak} | {most} |"
+            f"| {' | '.join(of_both)} | {r['times_at_peak']:.1f} | {most} |"
         )
     return "\n".join(lines)
 

@@ -1,0 +1,108 @@
+"""Matrix products and attentions of a piece of work: their FLOPs, and the seconds that they take alone."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from benchmarks.machine import timed
+
+
+def _flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _backward_flops(
+    gradient: Sequence[int],
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+aten = torch.ops.aten
+ATTENTION = {  # torch counts these on a GPU only
+    aten._scaled_dot_product_flash_attention_for_cpu: _flops,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
+}
+COUNTED = (aten.mm, aten.addmm, aten.bmm, aten.baddbmm, *ATTENTION)
+REPEATS = 3  # the fastest of so many
+
+
+def flops_of(work: Callable[[], Any]) -> int:
+    """FLOPs of matrix products and attentions, padding included."""
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+class Products(TorchDispatchMode):
+    """Notes every product that runs under it, so that the same ones can be timed alone.
+
+    Models' weights are kept as they are, so that they come from memory as in the work itself; of all else
+    only the shape, strides and type.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        parameters = [found for found in gc.get_objects() if isinstance(found, nn.Parameter)]
+        self.weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        self.calls: list[tuple[Any, list[Any], dict[str, Any]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._overloadpacket in COUNTED:
+            told = {name: self._told(value) for name, value in kwargs.items()}
+            self.calls.append((func, [self._told(value) for value in args], told))
+        return func(*args, **kwargs)
+
+    def seconds(self) -> float:
+        """Of the same products in the same order with nothing between them; the fastest of REPEATS."""
+        made: dict[Any, Tensor] = {}
+        calls = [
+            (func, [_made(a, made) for a in args], {k: _made(v, made) for k, v in more.items()})
+            for func, args, more in self.calls
+        ]
+        device = next((a.device for _, args, _ in calls for a in args if isinstance(a, Tensor)), None)
+        return min(timed(device, lambda: _run(calls)) for _ in range(REPEATS))
+
+    def _told(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.detach()
+        is_weight = value.untyped_storage().data_ptr() in self.weights
+        return value if is_weight else _Shape(value.shape, value.stride(), value.dtype, value.device)
+
+
+class _Shape(NamedTuple):
+    """What stands for a tensor."""
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _made(told: Any, made: dict[Any, Tensor]) -> Any:
+    """The argument again: numbers at random for a _Shape, the same ones wherever it occurs."""
+    if not isinstance(told, _Shape):
+        return told
+    if told not in made:
+        empty = torch.empty_strided(told.shape, told.strides, dtype=told.dtype, device=told.device)
+        made[told] = empty.uniform_(-1, 1)
+    return made[told]
+
+
+@torch.no_grad()
+def _run(calls: Sequence[tuple[Any, list[Any], dict[str, Any]]]) -> None:
+    for func, args, more in calls:
+        func(*args, **more)
