@@ -88,7 +88,12 @@ def run(
 
 @app.command()
 def study(
-    scale: Annotated[str, typer.Option(envvar="IPTKIT_SCALE", help="smoke, lesson or full.")] = "full",
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            envvar="IPTKIT_SCALE", help="smoke, lesson, full or ipt120; default: the suite's, or full."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File of the rows; default: runs/SCALE.jsonl.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     part: Annotated[
@@ -102,9 +107,11 @@ def study(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many, counted from 0.")] = None,
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
-    from iptkit import pipeline
+    from iptkit import pipeline, scales
 
-    parts = [scale, *([part] if part != "subspace" else []), *filter(None, (suite, split))]
+    scale = scale or scales.of_suite(suite)
+    named = suite if suite != scale else None
+    parts = [scale, *([part] if part != "subspace" else []), *filter(None, (named, split))]
     target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
     changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
     rows = pipeline.study(scale, target, device, part, **changes)

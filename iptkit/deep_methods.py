@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from iptkit import backbones, deep, evaluate, progress, prompts, references, store, tasks
 from iptkit.deep import DeepPrompt, Site
 from iptkit.encoders import HeadEngine
-from iptkit.experiments import digest_of
 from iptkit.heads import SharedPrompt, WithHead
+from iptkit.inputs import digest_of
 from iptkit.prompts import SoftPrompt
 from iptkit.tasks import Task
 from iptkit.train import Fit, FitConfig, Run, fit

@@ -26,8 +26,8 @@ from iptkit.deep_methods import (
 )
 from iptkit.encoders import HeadEngine
 from iptkit.engine import Engine
-from iptkit.experiments import digest_of
 from iptkit.heads import WithHead
+from iptkit.inputs import digest_of
 from iptkit.layouts import PROMPT, TEXT
 from iptkit.train import Run, fit
 

@@ -10,19 +10,18 @@ one row per measured score; `summary` and `difference` read it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from iptkit import backbones, evaluate, fewshot, lesson_studies, prompts, results, store, subspace, tasks
-from iptkit.engine import Engine
+from iptkit import lesson_studies, prompts, results, store, subspace
+from iptkit.inputs import Inputs
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.results import as_markdown, as_text, difference, provenance, stored, summary, write
-from iptkit.scales import Scale
 from iptkit.train import Run, fit
 
 __all__ = ["Study", "as_markdown", "as_text", "difference", "provenance", "stored", "summary", "write"]
@@ -30,52 +29,21 @@ __all__ = ["Study", "as_markdown", "as_text", "difference", "provenance", "store
 Made = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values of a step
 
 
-class Study:
+class Study(Inputs):
     """All measurements of one scale; each expensive part is a step in the step cache.
 
     Args:
       scale: from scales.load.
       device: "cpu", "cuda" or "auto".
       seed: first seed; the scale's seeds are counted from it.
+      models: a study whose model and engine are used, instead of loading them again.
     """
-
-    def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0):
-        self.scale, self.device, self.seed = scale, device, seed
-        sides = tasks.sides(scale.suite, scale.seen, scale.unseen, scale.split)
-        self.seen, self.unseen = sides.seen, sides.unseen
-        self.ids = (*self.seen, *self.unseen)
-        self.seeds = tuple(seed + s for s in scale.seeds)
-
-    @functools.cached_property
-    def backbone(self) -> backbones.Backbone:
-        """The frozen model."""
-        return backbones.load(self.scale.backbone, self.device, self.scale.dtype)
-
-    @functools.cached_property
-    def engine(self) -> Engine:
-        """The engine that scores rows in it."""
-        return Engine(self.backbone, context_bytes=int(self.scale.context_gib * 2**30))
-
-    @functools.cache  # noqa: B019 - a study lives as long as its notebook
-    def tasks(self, seed: int) -> list[tasks.Task]:
-        """Seen then unseen tasks with the few-shot sets of `seed`."""
-        limit = self.scale.test_examples
-        return tasks.load_suite(self.scale.suite, seed=seed, only=self.ids, max_test=limit)
-
-    def task(self, task_id: str, seed: int) -> tasks.Task:
-        """One of them."""
-        return next(t for t in self.tasks(seed) if t.id == task_id)
-
-    def fresh_tasks(self, seed: int) -> list[tasks.Task]:
-        """Tasks for IST: seen ones without what the bank's prompts were trained and selected on."""
-        dev, count = self.scale.prompt.dev_examples, len(self.seen)
-        mine, first = self.tasks(seed), self.tasks(self.seeds[0])
-        seen = [fewshot.leave_out(t, known, dev) for t, known in zip(mine[:count], first, strict=False)]
-        return [*seen, *mine[count:]]  # of the unseen ones the auto-encoder knows nothing
 
     # ---- steps -----------------------------------------------------------------------------------
     def zero_shot(self) -> store.Step:
         """Scores of the words alone, no training: values["rows"]."""
+        if self.whole is not self:
+            return results.of_sides(self, self.whole.zero_shot())
 
         def make(_: Path) -> Made:
             scores = self.score(self._words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
@@ -84,23 +52,27 @@ class Study:
         return store.step("zero-shot", self.key("words", seeds=self.seeds[:1]), make)
 
     def bank(self) -> store.Step:
-        """Prompt tuning of every task and seed in one `fit`.
+        """Prompt tuning of every task and seed, up to MOST_RUNS in one `fit`.
 
         Returns: tensors["P"] [S, T, n, d], tensors["losses"]; values["rows"], values["best_step"].
         """
+        if self.whole is not self:
+            return results.of_sides(self, self.whole.bank())
+        return self._by_groups("prompts", self._prompts)
 
+    def _prompts(self, name: str, seeds: tuple[int, ...]) -> store.Step:
         def make(checkpoint: Path) -> Made:
-            all_tasks = [t for s in self.seeds for t in self.tasks(s)]
+            all_tasks = [t for s in seeds for t in self.tasks(s)]
             runs = [Run(t, t.seed) for t in all_tasks]
             source = SoftPrompt(self._words(len(runs)).P)
             label = f"prompt tuning, {len(runs)} runs"
             result = fit(self.engine, source, runs, self.scale.prompt, checkpoint, label)
             scores = self.score(source, all_tasks, "test of prompt tuning")
-            rows = results.rows(self, scores, "prompt tuning", self.seeds)
-            tensors = {"P": self._by_seed(source.P), "losses": result.losses.float()}
+            rows = results.rows(self, scores, "prompt tuning", seeds)
+            tensors = {"P": by_seed(source.P, len(seeds)), "losses": result.losses.float()}
             return tensors, {"rows": rows, "best_step": result.best_step.tolist()}
 
-        return store.step("prompts", self.key("prompt", self.scale.prompt), make)
+        return store.step(name, self.key("prompt", self.scale.prompt, seeds=seeds), make)
 
     def mean_prompt(self) -> store.Step:
         """Scores of the mean of the seen tasks' prompts, the same for every task: values["rows"]."""
@@ -125,7 +97,7 @@ class Study:
         seen = bank[: len(self.seen)]
 
         def make(checkpoint: Path) -> Made:
-            runs = [Run(t, t.seed) for t in self.tasks(self.seeds[0])[: len(seen)]]
+            runs = [Run(t, t.seed) for t in self.seen_tasks(self.seeds[0])]
             label = f"MSF, d_I = {intrinsic_dim}"
             autoencoder, result = subspace.find(
                 self.engine, seen, runs, config, self.scale.msf, self._generator(), checkpoint, label
@@ -149,22 +121,35 @@ class Study:
         Raises: ValueError for another decoder.
         """
         check_decoder(decoder)
-        method = "IST" if decoder == "learned" else "random decoder"
+        tune = functools.partial(self._codes, intrinsic_dim, decoder)
+        return self._by_groups(f"codes-{decoder}-{intrinsic_dim}", tune)
+
+    def codes_on_same_data(self, intrinsic_dim: int) -> store.Step:
+        """IST on seen tasks with the data of their prompts, first seed: as `codes`, u [1, seen, d_I]."""
+        return self._codes(intrinsic_dim, "learned", f"codes-same-{intrinsic_dim}", self.seeds[:1], "train")
+
+    def _codes(
+        self, intrinsic_dim: int, decoder: str, name: str, seeds: tuple[int, ...], data: str = "train_new"
+    ) -> store.Step:
+        is_new, method = data == "train_new", "IST" if decoder == "learned" else "random decoder"
+        method += "" if is_new else ", same data"
 
         def make(checkpoint: Path) -> Made:
-            all_tasks = [t for s in self.seeds for t in self.fresh_tasks(s)]
-            runs = [Run(t, t.seed, "train_new") for t in all_tasks]
+            of = self.fresh_tasks if is_new else self.seen_tasks
+            all_tasks = [t for s in seeds for t in of(s)]
+            runs = [Run(t, t.seed, data) for t in all_tasks]
             label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
             autoencoder = self.decoder(intrinsic_dim, decoder)
             source, result = subspace.tune(self.engine, autoencoder, runs, self.scale.ist, checkpoint, label)
             scores = self.score(source, all_tasks, f"test of {method}")
-            rows = results.rows(self, scores, method, self.seeds, intrinsic_dim)
-            return {"u": self._by_seed(source.u), "losses": result.losses.float()}, {"rows": rows}
+            rows = results.rows(self, scores, method, seeds, intrinsic_dim, only_seen=not is_new)
+            return {"u": by_seed(source.u, len(seeds)), "losses": result.losses.float()}, {"rows": rows}
 
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
         msf = self.scale.msf if decoder == "learned" else None
-        key = self.key("ist", decoder, self.scale.prompt, msf, self.scale.ist, config)
-        return store.step(f"codes-{decoder}-{intrinsic_dim}", key, make)
+        parts = ["ist", decoder, self.scale.prompt, msf, self.scale.ist, config, *([] if is_new else [data])]
+        others = self.seeds[:1] if len(seeds) < len(self.seeds) else ()  # the decoder's
+        return store.step(name, self.key(*parts, seeds=(*others, *seeds)), make)
 
     def start_and_rate(self) -> store.Step:
         """Prompt tuning from words and from noise at three learning rates: values["rows"]."""
@@ -182,48 +167,13 @@ class Study:
         """All steps of the table; makes what is missing."""
         steps = [self.zero_shot(), self.bank(), self.mean_prompt()]
         steps += [self.subspace(dim)[1] for dim in self.scale.dims]
-        steps += [self.codes(dim) for dim in self.scale.dims]  # side by side: the same texts, read once
-        return [*steps, self.codes(self.scale.main_dim, "random")]
-
-    # ---- what steps are made of ------------------------------------------------------------------
-    def score(self, source: nn.Module, on: Sequence[tasks.Task], label: str) -> list[float]:
-        """Test scores of each row of `source` on its task, `label` on the progress bar."""
-        return evaluate.evaluate(self.engine, source, on, limit=self.scale.test_examples, label=label)
-
-    def key(self, *parts: Any, seeds: Sequence[int] | None = None) -> list[Any]:
-        """All that determines a step: model, words, the examples themselves, sizes and `parts`.
-
-        Args:
-          parts: what is particular to the step.
-          seeds: those whose few-shot sets it uses (default: all of the study).
-        """
-        scale, seeds = self.scale, self.seeds if seeds is None else seeds
-        return [
-            *self.model_key(),
-            prompts.WORDS,
-            [[seed, self._digest(seed)] for seed in seeds],
-            len(self.seen),
-            scale.prompt_length,
-            scale.test_examples,
-            self.seed,
-            *parts,
-        ]
-
-    def key_of(self, read: Sequence[tuple[tasks.Task, tasks.Card]], *parts: Any) -> list[Any]:
-        """All that determines a step on other tasks than the study's own: model, examples and `parts`."""
-        return [*self.model_key(), digest_of([task for task, _ in read]), *parts]
-
-    def model_key(self) -> list[str]:
-        """What determines the model's numbers."""
-        name = self.scale.backbone
-        return [
-            backbones.identity(name, lambda: self.backbone),
-            backbones.resolve_dtype(name, self.device, self.scale.dtype),
-        ]
-
-    @functools.cache  # noqa: B019 - as above
-    def _digest(self, seed: int) -> str:
-        return digest_of(self.tasks(seed))
+        if self.scale.same_data:
+            steps += [self.codes_on_same_data(dim) for dim in self.scale.dims]
+        chosen = [*((dim, "learned") for dim in self.scale.dims), (self.scale.main_dim, "random")]
+        for seeds in self._groups():  # side by side: the same texts, read once
+            for dim, decoder in chosen:
+                self._codes(dim, decoder, self._group_name(f"codes-{decoder}-{dim}", seeds), seeds)
+        return [*steps, *(self.codes(dim, decoder) for dim, decoder in chosen)]
 
     def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
         """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""
@@ -248,21 +198,20 @@ class Study:
         """[T, n, d] trained prompts of the first seed."""
         return self.bank().tensors["P"][0].to(self.backbone.device)
 
-    def _by_seed(self, stacked: Tensor) -> Tensor:
-        """[S*T, ...] of all runs -> [S, T, ...]."""
-        return stacked.detach().unflatten(0, (len(self.seeds), len(self.ids)))
+    def _group_name(self, name: str, seeds: tuple[int, ...]) -> str:
+        return name if seeds == self.seeds else f"{name}-seed{'-'.join(map(str, seeds))}"
+
+    def _by_groups(self, name: str, make: Callable[[str, tuple[int, ...]], store.Step]) -> store.Step:
+        parts = [make(self._group_name(name, seeds), seeds) for seeds in self._groups()]
+        return store.joined(name, parts)
 
     def _words(self, runs: int) -> FixedPrompt:
         return FixedPrompt(prompts.from_words(self.backbone, self.scale.prompt_length).expand(runs, -1, -1))
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
 
-
-def digest_of(some: Sequence[tasks.Task]) -> str:
-    """Names all that is read of tasks: every example, metrics and labels."""
-    names = ("id", "category", "metric", "labels", "train", "train_new", "dev", "test")
-    return store.digest([[getattr(task, name) for name in names] for task in some])
+def by_seed(stacked: Tensor, seeds: int) -> Tensor:
+    """[S*T, ...] of all runs -> [S, T, ...]."""
+    return stacked.detach().unflatten(0, (seeds, -1))
 
 
 def check_decoder(decoder: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,12 @@ README_METHODS = {  # (method, has a d_I) -> what the README calls it
 
 
 def rows(
-    study: Study, scores: Sequence[float], method: str, seeds: Sequence[int], intrinsic_dim: int = 0
+    study: Study,
+    scores: Sequence[float],
+    method: str,
+    seeds: Sequence[int],
+    intrinsic_dim: int = 0,
+    only_seen: bool = False,
 ) -> list[dict[str, Any]]:
     """One row per score.
 
@@ -37,12 +42,28 @@ def rows(
       scores: one per seed and task of the study, all tasks of the first seed first.
       seeds: those of the few-shot sets that were scored.
       intrinsic_dim: d_I, 0 for a method without one.
+      only_seen: there are scores of seen tasks only.
     """
-    scored = [(i, task) for seed in seeds for i, task in enumerate(study.tasks(seed))]
+    of = study.seen_tasks if only_seen else study.tasks
+    scored = [(i, task) for seed in seeds for i, task in enumerate(of(seed))]
     return [
         _row(study, task, i < len(study.seen), method, intrinsic_dim, score)
         for (i, task), score in zip(scored, scores, strict=True)
     ]
+
+
+def of_sides(study: Study, step: store.Step) -> store.Step:
+    """A step of the whole suite (`Study.whole`) as one of a split of it: its tasks, in its order.
+
+    Tensors: "P" [S, T, n, d] and "losses" [steps, S * T]; each list of values has one per seed and task.
+    """
+    whole, seen = study.whole.ids, set(study.seen)
+    places = [whole.index(task) for task in study.ids]
+    index = [start + i for start in range(0, len(step.values["rows"]), len(whole)) for i in places]
+    values = {name: [value[i] for i in index] for name, value in step.values.items()}
+    values["rows"] = [row | _side(row["method"], row["task"] in seen) for row in values["rows"]]
+    tensors = {name: t[:, places if name == "P" else index] for name, t in step.tensors.items()}
+    return replace(step, tensors=tensors, values=values)
 
 
 def summary(
@@ -185,8 +206,7 @@ def _row(
     return {
         "task": task.id,
         "category": task.category,
-        "split": "seen" if is_seen else "unseen",
-        "setting": _setting(method, is_seen),
+        **_side(method, is_seen),
         "method": method,
         "d_I": intrinsic_dim,
         "seed": task.seed,
@@ -201,10 +221,13 @@ def _row(
     }
 
 
-def _setting(method: str, is_seen: bool) -> str:
-    if method in ("IST", "random decoder"):
-        return f"{method}, {'seen tasks, new data' if is_seen else 'unseen tasks'}"
-    return f"{method}, {'seen' if is_seen else 'unseen'} tasks"
+def _side(method: str, is_seen: bool) -> dict[str, str]:
+    """Split and setting of a score."""
+    split = "seen" if is_seen else "unseen"
+    name, _, data = method.partition(", ")
+    if name in ("IST", "random decoder") and is_seen:
+        return {"split": split, "setting": f"{name}, seen tasks, {data or 'new data'}"}
+    return {"split": split, "setting": f"{name}, {split} tasks"}
 
 
 def _compared(mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:

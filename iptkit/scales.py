@@ -1,4 +1,4 @@
-"""How large a run is: `smoke` (proves that everything runs), `lesson` (the course) or `full` (36 tasks).
+"""How large a run is: `smoke` (all runs), `lesson` (the course), `full` (36 tasks) or `ipt120` (120 tasks).
 
 The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
 """
@@ -177,6 +177,7 @@ class Scale:
       fine_tuning_lr, lora_lr: their learning rates.
       context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
       dtype: for backbones.load.
+      same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """
 
     name: str
@@ -203,6 +204,7 @@ class Scale:
     context_gib: float = 2.5
     dtype: str = "auto"
     split: str = "random"
+    same_data: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
@@ -227,13 +229,28 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
       'tiny-causal'
     """
     name = os.environ.get("IPTKIT_SCALE") or name
-    known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
+    known = _stored()
     if name not in known:
         raise ValueError(
             f"scale {name!r} is unknown; choose one of {', '.join(known)} (parameter `scale` or IPTKIT_SCALE)"
         )
     fields = {k: _built(k, v) for k, v in known[name].items() if k != "about"}
     return replace(Scale(name=name, **fields), **changes)
+
+
+def of_suite(suite: str | None) -> str:
+    """The scale that `iptkit study` takes: that with the name of the suite if there is one, else "full"."""
+    return suite if suite in _stored() else "full"
+
+
+def _stored() -> dict[str, dict[str, Any]]:
+    """The scales of data/scales.json; one may be `like` another but for some fields or parts of them."""
+    known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
+    for fields in known.values():
+        for key, value in known.get(fields.pop("like", None), {}).items():
+            is_part = isinstance(value, dict) and key in fields
+            fields[key] = {**value, **fields[key]} if is_part else fields.get(key, value)
+    return known
 
 
 def variant(

@@ -7,11 +7,13 @@ killed goes on where it was.
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,24 @@ def step(
     HITS.setdefault(name, True)
     made_with = about.get("made_with", {})
     return Step(name, tensors, about["values"], about["seconds"], was_cached, made_with, folder.name)
+
+
+def joined(name: str, parts: Sequence[Step]) -> Step:
+    """Parts of one piece of work, each for some of the seeds, as one step; the only part as it is.
+
+    Tensors [S, ...] are joined along their first dimension, "losses" [steps, R] along the second; lists of
+    `values` one after the other, of numbers the sum.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    from torch import cat
+
+    tensors = {k: cat([part.tensors[k] for part in parts], int(k == "losses")) for k in first.tensors}
+    values = {k: functools.reduce(operator.add, (part.values[k] for part in parts)) for k in first.values}
+    was_cached = all(part.was_cached for part in parts)
+    seconds = sum(part.seconds for part in parts)
+    return Step(name, tensors, values, seconds, was_cached, parts[-1].made_with, first.folder)
 
 
 def forget(root: Path | None = None) -> None:

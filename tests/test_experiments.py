@@ -107,10 +107,10 @@ def test_steps_depend_on_the_words_and_on_every_example(steps, monkeypatch):
     for seed, kept in ((0, set()), (1, {"zero-shot"})):
         for name in ("train", "train_new", "dev", "test"):
             study = small()
-            task = study.tasks(seed)[2]
+            task = study.whole.tasks(seed)[2]
             last = getattr(task, name)[-1]
             mended = (*getattr(task, name)[:-1], replace(last, targets=(*last.targets, "another")))
-            study.tasks(seed)[2] = replace(task, **{name: mended})
+            study.whole.tasks(seed)[2] = replace(task, **{name: mended})
             same = first & {p.name for p in made(steps, study)}
             assert {folder.rsplit("-", 1)[0] for folder in same} == kept, (seed, name)
 
@@ -122,7 +122,8 @@ def made(steps, study):
     def stub(name, config, make, root=None):
         names.append(steps / f"{name}-{store.digest(config)}")
         if name == "prompts":
-            return store.Step(name, {"P": torch.randn(2, len(study.ids), 4, 32)}, {}, 0.0, False, {}, name)
+            tensors = {"P": torch.randn(2, len(study.ids), 4, 32)}
+            return store.Step(name, tensors, {"rows": []}, 0.0, False, {}, name)
         raise StopIteration
 
     with pytest.MonkeyPatch.context() as patch:

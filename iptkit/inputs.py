@@ -1,0 +1,131 @@
+"""What a study is made of: its model, its tasks on both sides, and the keys that name its steps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from iptkit import backbones, evaluate, fewshot, prompts, store, tasks
+from iptkit.engine import Engine
+from iptkit.scales import Scale
+
+MOST_RUNS = 128  # in one `fit`: with more, the texts' keys and values need too much memory
+
+
+class Inputs:
+    """The base of experiments.Study, which tells of its arguments."""
+
+    def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0, models: Inputs | None = None):
+        self.scale, self.device, self.seed, self._models = scale, device, seed, models
+        sides = tasks.sides(scale.suite, scale.seen, scale.unseen, scale.split)
+        self.seen, self.unseen = sides.seen, sides.unseen
+        self.ids = (*self.seen, *self.unseen)
+        self.seeds = tuple(seed + s for s in scale.seeds)
+
+    @functools.cached_property
+    def backbone(self) -> backbones.Backbone:
+        """The frozen model."""
+        if self._models:
+            return self._models.backbone
+        return backbones.load(self.scale.backbone, self.device, self.scale.dtype)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """The engine that scores rows in it."""
+        if self._models:
+            return self._models.engine
+        return Engine(self.backbone, context_bytes=int(self.scale.context_gib * 2**30))
+
+    @functools.cached_property
+    def whole(self) -> Inputs:
+        """The study of the whole suite, whose zero-shot scores and prompts all its splits share.
+
+        Where the scale itself names the tasks of both sides it is this study.
+        """
+        if self.scale.seen:
+            return self
+        of_suite = tuple(card.id for card in tasks.list_cards(self.scale.suite))
+        return type(self)(replace(self.scale, seen=of_suite), self.device, self.seed, self)
+
+    @functools.cache  # noqa: B019 - a study lives as long as its notebook
+    def tasks(self, seed: int) -> list[tasks.Task]:
+        """Seen then unseen tasks with the few-shot sets of `seed`."""
+        if self.whole is not self:
+            by_id = {task.id: task for task in self.whole.tasks(seed)}
+            return [by_id[name] for name in self.ids]
+        limit = self.scale.test_examples
+        return tasks.load_suite(self.scale.suite, seed=seed, only=self.ids, max_test=limit)
+
+    def task(self, task_id: str, seed: int) -> tasks.Task:
+        """One of them."""
+        return next(t for t in self.tasks(seed) if t.id == task_id)
+
+    def seen_tasks(self, seed: int) -> list[tasks.Task]:
+        """Seen tasks with the few-shot sets of `seed`."""
+        return self.tasks(seed)[: len(self.seen)]
+
+    def fresh_tasks(self, seed: int) -> list[tasks.Task]:
+        """Tasks for IST: seen ones without what the bank's prompts were trained and selected on."""
+        dev, count = self.scale.prompt.dev_examples, len(self.seen)
+        mine, first = self.tasks(seed), self.tasks(self.seeds[0])
+        seen = [fewshot.leave_out(t, known, dev) for t, known in zip(mine[:count], first, strict=False)]
+        return [*seen, *mine[count:]]  # of the unseen ones the auto-encoder knows nothing
+
+    # ---- what steps are made of --------------------------------------------------------------------
+    def score(self, source: nn.Module, on: Sequence[tasks.Task], label: str) -> list[float]:
+        """Test scores of each row of `source` on its task, `label` on the progress bar."""
+        return evaluate.evaluate(self.engine, source, on, limit=self.scale.test_examples, label=label)
+
+    def key(self, *parts: Any, seeds: Sequence[int] | None = None) -> list[Any]:
+        """All that determines a step: model, words, the examples themselves, sizes and `parts`.
+
+        Args:
+          parts: what is particular to the step.
+          seeds: those whose few-shot sets it uses (default: all of the study).
+        """
+        scale, seeds = self.scale, self.seeds if seeds is None else seeds
+        return [
+            *self.model_key(),
+            prompts.WORDS,
+            [[seed, self._digest(seed)] for seed in seeds],
+            len(self.seen),
+            scale.prompt_length,
+            scale.test_examples,
+            self.seed,
+            *parts,
+        ]
+
+    def key_of(self, read: Sequence[tuple[tasks.Task, tasks.Card]], *parts: Any) -> list[Any]:
+        """All that determines a step on other tasks than the study's own: model, examples and `parts`."""
+        return [*self.model_key(), digest_of([task for task, _ in read]), *parts]
+
+    def model_key(self) -> list[str]:
+        """What determines the model's numbers."""
+        name = self.scale.backbone
+        return [
+            backbones.identity(name, lambda: self.backbone),
+            backbones.resolve_dtype(name, self.device, self.scale.dtype),
+        ]
+
+    @functools.cache  # noqa: B019 - as above
+    def _digest(self, seed: int) -> str:
+        return digest_of(self.tasks(seed))
+
+    def _groups(self) -> list[tuple[int, ...]]:
+        """Seeds that are trained together: as many as make MOST_RUNS runs, but at least one."""
+        count = max(1, MOST_RUNS // len(self.whole.ids))
+        return [self.seeds[i : i + count] for i in range(0, len(self.seeds), count)]
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+def digest_of(some: Sequence[tasks.Task]) -> str:
+    """Names all that is read of tasks: every example, metrics and labels."""
+    names = ("id", "category", "metric", "labels", "train", "train_new", "dev", "test")
+    return store.digest([[getattr(task, name) for name in names] for task in some])
