@@ -39,7 +39,7 @@ def trained(
     Args:
       method: one of the first three of METHODS.
       only: ids of the tasks, () for all.
-      data: one of scales.DATA, "" for the scale's last.
+      data: one of sizes.DATA, "" for the scale's last.
       changes: of a deep prompt: layers, prompt_length, form, dropout.
     """
     config, data = study.scale.encoders, data or study.scale.encoders.data

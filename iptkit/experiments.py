@@ -10,7 +10,7 @@ one row per measured score; `summary` and `difference` read it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iptkit import lesson_studies, prompts, results, store, subspace
+from iptkit import jobs, lesson_studies, prompts, results, store, subspace, tasks
 from iptkit.inputs import Inputs
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.results import as_markdown, as_text, difference, provenance, stored, summary, write
-from iptkit.train import Run, fit
+from iptkit.train import FitConfig, Run, fit
 
 __all__ = ["Study", "as_markdown", "as_text", "difference", "provenance", "stored", "summary", "write"]
 
@@ -56,9 +56,12 @@ class Study(Inputs):
 
         Returns: tensors["P"] [S, T, n, d], tensors["losses"]; values["rows"], values["best_step"].
         """
+        return self._bank(self._groups())
+
+    def _bank(self, groups: Sequence[tuple[int, ...]]) -> store.Step:
         if self.whole is not self:
-            return results.of_sides(self, self.whole.bank())
-        return self._by_groups("prompts", self._prompts)
+            return results.of_sides(self, self.whole._bank(groups))
+        return store.joined("prompts", [self._prompts(self._group_name("prompts", g), g) for g in groups])
 
     def _prompts(self, name: str, seeds: tuple[int, ...]) -> store.Step:
         def make(checkpoint: Path) -> Made:
@@ -121,8 +124,9 @@ class Study(Inputs):
         Raises: ValueError for another decoder.
         """
         check_decoder(decoder)
-        tune = functools.partial(self._codes, intrinsic_dim, decoder)
-        return self._by_groups(f"codes-{decoder}-{intrinsic_dim}", tune)
+        name = f"codes-{decoder}-{intrinsic_dim}"
+        parts = [self._codes(intrinsic_dim, decoder, self._group_name(name, g), g) for g in self._groups()]
+        return store.joined(name, parts)
 
     def codes_on_same_data(self, intrinsic_dim: int) -> store.Step:
         """IST on seen tasks with the data of their prompts, first seed: as `codes`, u [1, seen, d_I]."""
@@ -165,15 +169,54 @@ class Study(Inputs):
 
     def steps(self) -> list[store.Step]:
         """All steps of the table; makes what is missing."""
+        for job in self.jobs():
+            job.make()
         steps = [self.zero_shot(), self.bank(), self.mean_prompt()]
         steps += [self.subspace(dim)[1] for dim in self.scale.dims]
         if self.scale.same_data:
             steps += [self.codes_on_same_data(dim) for dim in self.scale.dims]
-        chosen = [*((dim, "learned") for dim in self.scale.dims), (self.scale.main_dim, "random")]
-        for seeds in self._groups():  # side by side: the same texts, read once
-            for dim, decoder in chosen:
-                self._codes(dim, decoder, self._group_name(f"codes-{decoder}-{dim}", seeds), seeds)
-        return [*steps, *(self.codes(dim, decoder) for dim, decoder in chosen)]
+        return [*steps, *(self.codes(dim, decoder) for dim, decoder in self._decoders())]
+
+    def jobs(self, costs: jobs.Costs | None = None) -> list[jobs.Job]:
+        """What the table needs, in an order in which each finds what it builds on.
+
+        Args:
+          costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
+        """
+        scale, first = self.scale, self.seeds[0]
+
+        def fitted(on: Callable[[int], list[tasks.Task]], seeds: Sequence[int], how: FitConfig) -> float:
+            read = [task for seed in seeds for task in on(seed)] if costs else []
+            return costs.fit(read, how) + costs.score(read) if costs else 0.0
+
+        def scored(prompts: int) -> float:
+            return costs.score(self.tasks(first), prompts) if costs else 0.0
+
+        found: list[jobs.Job] = []
+
+        def add(name: str, make: Callable[..., Any], cost: float, *given: Any) -> None:
+            found.append(jobs.Job(name, functools.partial(make, *given), cost))
+
+        add("zero-shot", self.zero_shot, scored(1))
+        for seeds in self._groups():  # what reads the same texts stands together
+            name = self._group_name("prompts", seeds)
+            add(name, self.whole._prompts, fitted(self.whole.tasks, seeds, scale.prompt), name, seeds)
+            if first in seeds:
+                add("mean-prompt", self.mean_prompt, scored(1))
+                for dim in scale.dims:
+                    cost = scored(2) + (costs.fit(self.seen_tasks(first), scale.msf) if costs else 0.0)
+                    add(f"subspace-{dim}", lambda dim: self.subspace(dim)[1], cost, dim)
+                for dim in scale.dims if scale.same_data else ():
+                    cost = fitted(self.seen_tasks, (first,), scale.ist)
+                    add(f"codes-same-{dim}", self.codes_on_same_data, cost, dim)
+            for dim, decoder in self._decoders():
+                name = self._group_name(f"codes-{decoder}-{dim}", seeds)
+                add(name, self._codes, fitted(self.fresh_tasks, seeds, scale.ist), dim, decoder, name, seeds)
+        return found
+
+    def _decoders(self) -> list[tuple[int, str]]:
+        """What IST is run with: d_I and decoder."""
+        return [*((dim, "learned") for dim in self.scale.dims), (self.scale.main_dim, "random")]
 
     def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
         """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""
@@ -196,14 +239,10 @@ class Study(Inputs):
 
     def _first_prompts(self) -> Tensor:
         """[T, n, d] trained prompts of the first seed."""
-        return self.bank().tensors["P"][0].to(self.backbone.device)
+        return self._bank(self._groups()[:1]).tensors["P"][0].to(self.backbone.device)
 
     def _group_name(self, name: str, seeds: tuple[int, ...]) -> str:
         return name if seeds == self.seeds else f"{name}-seed{'-'.join(map(str, seeds))}"
-
-    def _by_groups(self, name: str, make: Callable[[str, tuple[int, ...]], store.Step]) -> store.Step:
-        parts = [make(self._group_name(name, seeds), seeds) for seeds in self._groups()]
-        return store.joined(name, parts)
 
     def _words(self, runs: int) -> FixedPrompt:
         return FixedPrompt(prompts.from_words(self.backbone, self.scale.prompt_length).expand(runs, -1, -1))

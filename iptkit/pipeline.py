@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +96,7 @@ def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", *
     Raises: ValueError for an unknown scale, device or part, or changes that do not go with it, before
       anything runs.
     """
-    from iptkit import deep_studies, experiments, scales
+    from iptkit import deep_studies, experiments, jobs, scales, stamp
 
     writers = {"subspace": experiments.write, "deep": deep_studies.write}
     if part not in writers:
@@ -105,9 +105,24 @@ def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", *
     if given and part != "subspace":
         raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
     chosen = scales.variant(scale, **changes)
-    with _watched(scale, []) as display:
-        measured = experiments.Study(chosen, device)
-        return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))
+    measured = experiments.Study(chosen, device)
+    if part != "subspace":
+        with _watched(scale, []) as display:
+            return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))
+    left = [job for job in measured.jobs() if not job.is_done]
+    if left:  # only then is the model loaded
+        names, costs = {job.name for job in left}, jobs.Costs(measured)
+        left = [job for job in measured.jobs(costs) if job.name in names]
+        speed = stamp.matmul_speed(str(measured.backbone.device)) * 1e12
+    expected = {job.name: job.seconds(speed) for job in left}
+    with _watched(scale, list(expected), expected) as display:
+        if left:
+            total = len(measured.jobs())
+            about = clock(sum(expected.values()))
+            display.say(f"{total - len(left)} of {total} jobs are done; the others take about {about}")
+        for job in left:
+            _timed(display, job.name, job.make)
+        return experiments.write(measured, out)
 
 
 def expected_seconds(scale: str) -> dict[str, float]:
@@ -143,11 +158,18 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
 
 
 @contextmanager
-def _watched(scale: str, names: Sequence[str]) -> Iterator[Display]:
-    """Show the progress of what runs inside, here and in notebooks."""
+def _watched(
+    scale: str, names: Sequence[str], expected: Mapping[str, float] | None = None
+) -> Iterator[Display]:
+    """Show the progress of the pieces `names` that run inside, here and in notebooks.
+
+    Args:
+      expected: seconds of each piece (default: those of the notebooks at the scale).
+    """
+    expected = expected_seconds(scale) if expected is None else expected
     with tempfile.TemporaryDirectory(prefix="iptkit-") as place:
         status_file = Path(place) / "status.json"
-        display = Display(names, expected_seconds(scale), status_file)
+        display = Display(names, expected, status_file)
         with _environment(scale, status_file), display:
             yield display
 

@@ -7,13 +7,15 @@ killed goes on where it was.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import json
 import operator
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,22 @@ from iptkit import files, paths, stamp
 from iptkit.files import digest
 
 STEP_FORMAT = 1  # raise when the meaning of stored steps changes
+_ONLY_FINISHED = contextvars.ContextVar("only_finished", default=False)
 HITS: dict[str, bool] = {}  # step name -> was it in the cache (read by stamp)
+
+
+class NotFinishedError(LookupError):
+    """A step is not in the step cache, see `only_finished`."""
+
+
+@contextlib.contextmanager
+def only_finished() -> Iterator[None]:
+    """Inside, `step` makes nothing: what is not in the step cache is a NotFinishedError."""
+    token = _ONLY_FINISHED.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_FINISHED.reset(token)
 
 
 @dataclass
@@ -54,10 +71,13 @@ def step(
       config: all that determines the step (see `digest`).
       make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values).
       root: step cache (default: paths.steps_dir()).
+    Raises: NotFinishedError inside `only_finished`.
     """
     folder = (root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, config])}"
     done = folder / "step.safetensors"
     was_cached = done.exists()
+    if not was_cached and _ONLY_FINISHED.get():
+        raise NotFinishedError(f"the step {name} is not in {folder.parent}")
     if not was_cached:
         begun = time.time()
         folder.mkdir(parents=True, exist_ok=True)
