@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from iptkit import jobs, lesson_studies, prompts, results, store, subspace, tasks
+from iptkit import baselines, jobs, lesson_studies, prompts, results, store, subspace, tasks, transfer
 from iptkit.inputs import Inputs
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.results import as_markdown, as_text, difference, provenance, stored, summary, write
@@ -46,7 +46,7 @@ class Study(Inputs):
             return results.of_sides(self, self.whole.zero_shot())
 
         def make(_: Path) -> Made:
-            scores = self.score(self._words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
+            scores = self.score(self.words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
             return {}, {"rows": results.rows(self, scores, "zero-shot", self.seeds[:1])}
 
         return store.step("zero-shot", self.key("words", seeds=self.seeds[:1]), make)
@@ -67,7 +67,7 @@ class Study(Inputs):
         def make(checkpoint: Path) -> Made:
             all_tasks = [t for s in seeds for t in self.tasks(s)]
             runs = [Run(t, t.seed) for t in all_tasks]
-            source = SoftPrompt(self._words(len(runs)).P)
+            source = SoftPrompt(self.words(len(runs)).P)
             label = f"prompt tuning, {len(runs)} runs"
             result = fit(self.engine, source, runs, self.scale.prompt, checkpoint, label)
             scores = self.score(source, all_tasks, "test of prompt tuning")
@@ -81,7 +81,7 @@ class Study(Inputs):
         """Scores of the mean of the seen tasks' prompts, the same for every task: values["rows"]."""
 
         def make(_: Path) -> Made:
-            source = subspace.mean_prompt(self._first_prompts()[: len(self.seen)], len(self.ids))
+            source = subspace.mean_prompt(self.first_prompts()[: len(self.seen)], len(self.ids))
             scores = self.score(source, self.tasks(self.seeds[0]), "test of the mean prompt")
             return {}, {"rows": results.rows(self, scores, "mean prompt", self.seeds[:1])}
 
@@ -96,7 +96,7 @@ class Study(Inputs):
         Returns: the auto-encoder, and its step with values["rows"] of MSF and of the mean code.
         """
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
-        bank = self._first_prompts()
+        bank = self.first_prompts()
         seen = bank[: len(self.seen)]
 
         def make(checkpoint: Path) -> Made:
@@ -120,7 +120,8 @@ class Study(Inputs):
 
         Args:
           intrinsic_dim: d_I.
-          decoder: "learned" (MSF) or "random" (same shape, untrained, centred and scaled by the bank).
+          decoder: "learned" (MSF), "random" (same shape, untrained, centred and scaled by the bank), "pca"
+            (principal components of the bank) or "fastfood" (random directions around the words' prompt).
         Raises: ValueError for another decoder.
         """
         check_decoder(decoder)
@@ -135,8 +136,8 @@ class Study(Inputs):
     def _codes(
         self, intrinsic_dim: int, decoder: str, name: str, seeds: tuple[int, ...], data: str = "train_new"
     ) -> store.Step:
-        is_new, method = data == "train_new", "IST" if decoder == "learned" else "random decoder"
-        method += "" if is_new else ", same data"
+        is_new = data == "train_new"
+        method = results.DECODERS[decoder] + ("" if is_new else ", same data")
 
         def make(checkpoint: Path) -> Made:
             of = self.fresh_tasks if is_new else self.seen_tasks
@@ -146,7 +147,7 @@ class Study(Inputs):
             autoencoder = self.decoder(intrinsic_dim, decoder)
             source, result = subspace.tune(self.engine, autoencoder, runs, self.scale.ist, checkpoint, label)
             scores = self.score(source, all_tasks, f"test of {method}")
-            rows = results.rows(self, scores, method, seeds, intrinsic_dim, only_seen=not is_new)
+            rows = results.rows(self, scores, method, seeds, intrinsic_dim, "" if is_new else "seen")
             return {"u": by_seed(source.u, len(seeds)), "losses": result.losses.float()}, {"rows": rows}
 
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
@@ -175,7 +176,9 @@ class Study(Inputs):
         steps += [self.subspace(dim)[1] for dim in self.scale.dims]
         if self.scale.same_data:
             steps += [self.codes_on_same_data(dim) for dim in self.scale.dims]
-        return [*steps, *(self.codes(dim, decoder) for dim, decoder in self._decoders())]
+        steps += [self.codes(dim, decoder) for dim, decoder in self._decoders()]
+        steps += [self.nearest_prompt()] if self.scale.nearest else []
+        return steps + ([self.stage_two(self.scale.main_dim)] if self.scale.stage_two_runs else [])
 
     def jobs(self, costs: jobs.Costs | None = None) -> list[jobs.Job]:
         """What the table needs, in an order in which each finds what it builds on.
@@ -212,11 +215,19 @@ class Study(Inputs):
             for dim, decoder in self._decoders():
                 name = self._group_name(f"codes-{decoder}-{dim}", seeds)
                 add(name, self._codes, fitted(self.fresh_tasks, seeds, scale.ist), dim, decoder, name, seeds)
+            if first in seeds and scale.nearest:
+                unseen, prompts_ = self.unseen_tasks(first), len(self.seen) * scale.prompt.dev_examples
+                cost = costs.score(unseen, 1 + prompts_ // scale.test_examples) if costs else 0.0
+                add("nearest-prompt", self.nearest_prompt, cost)
+            if first in seeds and scale.stage_two_runs:
+                cost = 2 * scale.stage_two_runs * fitted(self.unseen_tasks, (first,), scale.prompt)
+                add(f"stage-two-{scale.main_dim}", self.stage_two, cost, scale.main_dim)
         return found
 
     def _decoders(self) -> list[tuple[int, str]]:
         """What IST is run with: d_I and decoder."""
-        return [*((dim, "learned") for dim in self.scale.dims), (self.scale.main_dim, "random")]
+        controls = [(self.scale.main_dim, decoder) for decoder in self.scale.controls]
+        return [*((dim, "learned") for dim in self.scale.dims), *controls]
 
     def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
         """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""
@@ -228,23 +239,45 @@ class Study(Inputs):
         msf = results.rows(self, scores[:count], "MSF", self.seeds[:1], dim)
         return msf + results.rows(self, scores[count:], "mean code", self.seeds[:1], dim)
 
-    def decoder(self, intrinsic_dim: int, decoder: str) -> subspace.AutoEncoder:
-        """The auto-encoder that IST decodes with: "learned" (MSF) or "random" (see `codes`)."""
+    def decoder(self, intrinsic_dim: int, decoder: str) -> nn.Module:
+        """What IST decodes with: see `codes`."""
         check_decoder(decoder)
         if decoder == "learned":
             return self.subspace(intrinsic_dim)[0]
-        seen = self._first_prompts()[: len(self.seen)]
-        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
-        return subspace.random_autoencoder(seen, config, self._generator()).to(self.backbone.device)
+        seen = self.first_prompts()[: len(self.seen)]
+        if decoder == "pca":
+            made: nn.Module = baselines.PrincipalComponents(seen, intrinsic_dim)
+        elif decoder == "fastfood":
+            std = float(self.backbone.embedding.float().std())
+            made = baselines.FastfoodPrompt(self.words(1).P[0], std, intrinsic_dim, self._generator())
+        else:
+            config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
+            made = subspace.random_autoencoder(seen, config, self._generator())
+        return made.to(self.backbone.device)
 
-    def _first_prompts(self) -> Tensor:
+    def nearest_prompt(self) -> store.Step:
+        """Unseen tasks under a seen task's prompt: values["rows"], values["nearest"]."""
+        return transfer.nearest_prompt(self)
+
+    def stage_two(self, intrinsic_dim: int) -> store.Step:
+        """Unseen tasks' prompts tuned from IST's solution and from words, several runs: values["rows"]."""
+        return transfer.stage_two(self, intrinsic_dim)
+
+    def first_codes(self, intrinsic_dim: int) -> Tensor:
+        """[T, d_I] numbers that IST found with the first seed."""
+        seeds, name = self._groups()[0], f"codes-learned-{intrinsic_dim}"
+        step = self._codes(intrinsic_dim, "learned", self._group_name(name, seeds), seeds)
+        return step.tensors["u"][0]
+
+    def first_prompts(self) -> Tensor:
         """[T, n, d] trained prompts of the first seed."""
         return self._bank(self._groups()[:1]).tensors["P"][0].to(self.backbone.device)
 
     def _group_name(self, name: str, seeds: tuple[int, ...]) -> str:
         return name if seeds == self.seeds else f"{name}-seed{'-'.join(map(str, seeds))}"
 
-    def _words(self, runs: int) -> FixedPrompt:
+    def words(self, runs: int) -> FixedPrompt:
+        """The start of prompt tuning, for each run."""
         return FixedPrompt(prompts.from_words(self.backbone, self.scale.prompt_length).expand(runs, -1, -1))
 
 
@@ -255,5 +288,5 @@ def by_seed(stacked: Tensor, seeds: int) -> Tensor:
 
 def check_decoder(decoder: str) -> None:
     """Raise ValueError unless `decoder` is one that IST can use."""
-    if decoder not in ("learned", "random"):
-        raise ValueError(f"decoder {decoder!r} is unknown; choose 'learned' or 'random'")
+    if decoder not in results.DECODERS:
+        raise ValueError(f"decoder {decoder!r} is unknown; choose one of {', '.join(results.DECODERS)}")

@@ -69,6 +69,10 @@ class Inputs:
         """Seen tasks with the few-shot sets of `seed`."""
         return self.tasks(seed)[: len(self.seen)]
 
+    def unseen_tasks(self, seed: int) -> list[tasks.Task]:
+        """Unseen tasks with the few-shot sets of `seed`."""
+        return self.tasks(seed)[len(self.seen) :]
+
     def fresh_tasks(self, seed: int) -> list[tasks.Task]:
         """Tasks for IST: seen ones without what the bank's prompts were trained and selected on."""
         dev, count = self.scale.prompt.dev_examples, len(self.seen)

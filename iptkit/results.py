@@ -18,6 +18,12 @@ from iptkit.tasks import Task
 if TYPE_CHECKING:
     from iptkit.experiments import Study
 
+DECODERS = {  # what IST decodes with -> its method
+    "learned": "IST",
+    "random": "random decoder",
+    "pca": "PCA of the prompts",
+    "fastfood": "Fastfood over the prompt",
+}
 README_METHODS = {  # (method, has a d_I) -> what the README calls it
     ("zero-shot", 0): "zero-shot",
     ("mean prompt", 0): "mean of the seen tasks' prompts",
@@ -34,7 +40,7 @@ def rows(
     method: str,
     seeds: Sequence[int],
     intrinsic_dim: int = 0,
-    only_seen: bool = False,
+    only: str = "",
 ) -> list[dict[str, Any]]:
     """One row per score.
 
@@ -42,13 +48,19 @@ def rows(
       scores: one per seed and task of the study, all tasks of the first seed first.
       seeds: those of the few-shot sets that were scored.
       intrinsic_dim: d_I, 0 for a method without one.
-      only_seen: there are scores of seen tasks only.
+      only: "seen" or "unseen": there are scores of that side only.
     """
-    of = study.seen_tasks if only_seen else study.tasks
-    scored = [(i, task) for seed in seeds for i, task in enumerate(of(seed))]
+    sides = {"seen": study.seen_tasks, "unseen": study.unseen_tasks}
+    scored = [
+        (side == "seen", task)
+        for seed in seeds
+        for side, of in sides.items()
+        if only in ("", side)
+        for task in of(seed)
+    ]
     return [
-        _row(study, task, i < len(study.seen), method, intrinsic_dim, score)
-        for (i, task), score in zip(scored, scores, strict=True)
+        _row(study, task, is_seen, method, intrinsic_dim, score)
+        for (is_seen, task), score in zip(scored, scores, strict=True)
     ]
 
 
@@ -225,9 +237,9 @@ def _side(method: str, is_seen: bool) -> dict[str, str]:
     """Split and setting of a score."""
     split = "seen" if is_seen else "unseen"
     name, _, data = method.partition(", ")
-    if name in ("IST", "random decoder") and is_seen:
+    if name in DECODERS.values() and is_seen:
         return {"split": split, "setting": f"{name}, seen tasks, {data or 'new data'}"}
-    return {"split": split, "setting": f"{name}, {split} tasks"}
+    return {"split": split, "setting": f"{method}, {split} tasks"}
 
 
 def _compared(mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class Scale:
       fine_tuning_lr, lora_lr: their learning rates.
       context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
       dtype: for backbones.load.
+      controls: other decoders that IST is run with at main_dim, of results.DECODERS.
+      nearest: also unseen tasks under the prompt of a seen one.
+      stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
       same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """
 
@@ -66,7 +69,10 @@ class Scale:
     context_gib: float = 2.5
     dtype: str = "auto"
     split: str = "random"
+    controls: tuple[str, ...] = ("random",)
     same_data: bool = False
+    nearest: bool = False
+    stage_two_runs: int = 0
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:

@@ -137,7 +137,7 @@ class IntrinsicPrompt(nn.Module):
 
     per_run = True
 
-    def __init__(self, autoencoder: AutoEncoder, runs: int):
+    def __init__(self, autoencoder: AutoEncoder | nn.Module, runs: int):
         super().__init__()
         codes = autoencoder.codes()
         self.autoencoder = autoencoder.requires_grad_(False)

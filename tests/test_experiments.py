@@ -244,7 +244,7 @@ def test_too_few_new_examples_is_an_error():
 
 
 def test_an_unknown_decoder(steps):
-    with pytest.raises(ValueError, match="decoder 'best' is unknown; choose 'learned' or 'random'"):
+    with pytest.raises(ValueError, match="decoder 'best' is unknown; choose one of learned, random"):
         small().codes(2, "best")
 
 

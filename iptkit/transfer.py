@@ -1,0 +1,81 @@
+"""What a study's subspace and prompts give to unseen tasks beyond IST: a seen task's prompt, and stage two.
+
+Each is a step of a `Study`, called as `study.nearest_prompt()` and `study.stage_two(d_I)`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iptkit import results, store, subspace, train
+from iptkit.prompts import FixedPrompt, SoftPrompt
+from iptkit.train import Run, fit
+
+if TYPE_CHECKING:
+    from iptkit.experiments import Study
+
+NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt tuning, same runs"
+
+
+def nearest_prompt(study: Study) -> store.Step:
+    """Unseen tasks under the seen task's prompt that fits their dev examples best (lowest mean token loss).
+
+    Returns: a step with values["rows"], and values["nearest"]: unseen task -> seen task.
+    """
+    seen, limit = study.seen, study.scale.prompt.dev_examples
+
+    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        bank, unseen = study.first_prompts()[: len(seen)], study.unseen_tasks(study.seeds[0])
+        runs = [Run(task, task.seed) for task in unseen for _ in seen]
+        every = FixedPrompt(bank.repeat(len(unseen), 1, 1))
+        losses = -train.dev_scores(study.engine, every, runs, limit)[:, 1].view(len(unseen), len(seen))
+        best = losses.argmin(1)
+        scores = study.score(FixedPrompt(bank[best.to(bank.device)]), unseen, f"test of the {NEAREST}")
+        names = {task.id: seen[i] for task, i in zip(unseen, best.tolist(), strict=True)}
+        rows = results.rows(study, scores, NEAREST, study.seeds[:1], only="unseen")
+        return {"losses": losses}, {"rows": rows, "nearest": names}
+
+    return store.step("nearest-prompt", study.key("nearest", study.scale.prompt, seen), make)
+
+
+def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
+    """Prompt tuning of unseen tasks from their IST solution, and from words, both several times.
+
+    The paper's second stage (its IPT solution as the start of prompt tuning) and its stability over runs; a
+    run is another order of the same batches. Both train on the data of IST.
+
+    Returns: a step whose values["rows"] have the run in place of the seed; methods STAGE_TWO (with its d_I)
+      and FROM_WORDS.
+    """
+    scale, first = study.scale, study.seeds[0]
+
+    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        count, unseen = scale.stage_two_runs, study.unseen_tasks(first)
+        source = subspace.IntrinsicPrompt(study.decoder(intrinsic_dim, "learned"), len(unseen))
+        source.u.data = study.first_codes(intrinsic_dim)[len(study.seen) :].to(source.center)
+        with torch.no_grad():
+            found = source(torch.arange(len(unseen), device=source.center.device)).embeds
+        words = study.words(len(unseen)).P
+        starts = torch.cat([start.repeat(count, 1, 1) for start in (found, words.to(found))])
+        runs = [Run(task, run, "train_new") for _ in range(2) for run in range(count) for task in unseen]
+        tuned = SoftPrompt(starts)
+        label = f"{STAGE_TWO}, d_I = {intrinsic_dim}, {len(runs)} runs"
+        result = fit(study.engine, tuned, runs, scale.prompt, checkpoint, label)
+        scores = study.score(tuned, [run.task for run in runs], f"test of {STAGE_TWO}")
+        half, rows = len(scores) // 2, []
+        for method, dim, part in (
+            (STAGE_TWO, intrinsic_dim, scores[:half]),
+            (FROM_WORDS, 0, scores[half:]),
+        ):
+            made = results.rows(study, part, method, [first] * count, dim, only="unseen")
+            rows += [row | {"seed": i // len(unseen)} for i, row in enumerate(made)]
+        return {"losses": result.losses.float()}, {"rows": rows}
+
+    key = study.key(
+        "stage two", scale.prompt, scale.msf, scale.ist, scale.subspace, intrinsic_dim, scale.stage_two_runs
+    )
+    return store.step(f"stage-two-{intrinsic_dim}", key, make)

@@ -1,0 +1,195 @@
+"""What a study of a whole suite has beyond a lesson's: groups of seeds, settings, controls, jobs."""
+
+from collections import Counter
+
+import pytest
+import torch
+from stock import backbone
+
+from iptkit import evaluate, inputs, jobs, results, scales, store, subspace, tasks, train, transfer
+from iptkit.experiments import Study
+from iptkit.prompts import FixedPrompt
+
+WHOLE = {
+    "seeds": (0, 1), "dims": (2, 3), "main_dim": 2, "test_examples": 4, "same_data": True, "nearest": True,
+    "stage_two_runs": 2, "controls": ("random", "pca", "fastfood"),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def steps(tmp_path, monkeypatch):
+    monkeypatch.delenv("IPTKIT_SCALE", raising=False)
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.setattr(store, "HITS", {})
+    return tmp_path / "steps"
+
+
+def small(**changes):
+    study = Study(scales.load("smoke", **{**WHOLE, **changes}))
+    study.backbone = backbone("tiny-causal", "float32")
+    return study
+
+
+def test_a_whole_study_has_every_setting_and_control_once():
+    study = small()
+    rows = study.table()
+    measured = Counter((r["task"], r["method"], r["d_I"], r["seed"]) for r in rows)
+    assert set(measured.values()) == {1}
+    found = Counter((r["setting"], r["d_I"]) for r in rows)
+    for dim in (2, 3):
+        assert found["MSF, seen tasks", dim] == found["IST, seen tasks, same data", dim] == 6
+        assert found["MSF, unseen tasks", dim] == 2
+        assert found["IST, seen tasks, new data", dim] == 2 * 6
+        assert found["IST, unseen tasks", dim] == 2 * 2
+    for control in ("random decoder", "PCA of the prompts", "Fastfood over the prompt"):
+        assert (
+            found[f"{control}, seen tasks, new data", 2] == 12 and found[f"{control}, unseen tasks", 2] == 4
+        )
+    assert found["nearest task's prompt, unseen tasks", 0] == 2
+    assert found["stage two, unseen tasks", 2] == 2 * 2 == found["prompt tuning, same runs, unseen tasks", 0]
+    assert {(r["method"], r["seed"]) for r in rows if r["method"] == transfer.STAGE_TWO} == {
+        (transfer.STAGE_TWO, 0),
+        (transfer.STAGE_TWO, 1),
+    }
+
+
+def test_seeds_in_groups_give_what_they_give_together(steps, monkeypatch):
+    """Memory decides how many runs train in one fit; a run does not feel the others (up to the last bits)."""
+    together, rows = small(), small().table()
+    bank, codes = together.bank().tensors["P"], together.codes(2).tensors["u"]
+    monkeypatch.setenv("IPTKIT_STEPS", str(steps.with_name("apart")))
+    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    apart = small()
+    other = apart.table()
+    assert [step.split("-seed")[0] for step in sorted(store.HITS) if step.startswith("prompts")] == [
+        "prompts"
+    ] * 3
+    assert torch.allclose(apart.bank().tensors["P"], bank, atol=1e-4)
+    assert torch.allclose(apart.codes(2).tensors["u"], codes, atol=1e-3)
+    assert apart.bank().tensors["losses"].shape == together.bank().tensors["losses"].shape
+    names = ("task", "method", "d_I", "seed", "split", "setting")
+    assert [[r[n] for n in names] for r in other] == [[r[n] for n in names] for r in rows]
+
+
+def test_splits_share_the_prompts_of_their_suite(steps):
+    """Another split trains no prompt anew and takes each task's own."""
+    study = small()
+    bank = study.bank()
+    kept = tasks.split("random", "tiny")
+    sides = {"seen": kept.seen[::-1][:4], "unseen": kept.unseen}
+    other = small()
+    other.seen, other.unseen = sides["seen"], sides["unseen"]
+    other.ids = (*other.seen, *other.unseen)
+    store.HITS.clear()
+    mine = other.bank()
+    assert store.HITS == {"prompts": True}
+    for task in other.ids:
+        place, whole = other.ids.index(task), study.ids.index(task)
+        assert torch.equal(mine.tensors["P"][:, place], bank.tensors["P"][:, whole])
+        row, first = (step.values["rows"][i] for step, i in ((mine, place), (bank, whole)))
+        assert row["task"] == first["task"] == task and row["score"] == first["score"]
+        assert row["split"] == ("seen" if task in other.seen else "unseen")
+    count = len(other.ids)
+    assert mine.tensors["losses"].shape[1] == 2 * count == len(mine.values["best_step"])
+    losses = bank.tensors["losses"][:, len(study.ids) + study.ids.index(other.ids[1])]
+    assert torch.equal(mine.tensors["losses"][:, count + 1], losses)
+
+
+def test_same_data_is_the_data_of_the_prompts(monkeypatch):
+    study, runs = small(), []
+    tune = subspace.tune
+    monkeypatch.setattr(subspace, "tune", lambda *args: runs.append(args[2]) or tune(*args))
+    study.codes_on_same_data(2)
+    study.codes(2)
+    assert [(r.task.id, r.data, r.seed) for r in runs[0]] == [(i, "train", 0) for i in study.seen]
+    assert [r.task.train for r in runs[0]] == [t.train for t in study.seen_tasks(0)]
+    assert {r.data for r in runs[1]} == {"train_new"} and len(runs[1]) == 16
+
+
+def test_the_nearest_prompt_is_the_seen_one_with_the_lowest_dev_loss():
+    study = small()
+    step, seen = study.nearest_prompt(), study.seen_tasks(0)
+    losses = []
+    for task in study.unseen_tasks(0):
+        of = [train.Run(task) for _ in seen]
+        scores = train.dev_scores(study.engine, FixedPrompt(study.first_prompts()[: len(seen)]), of, 32)
+        losses.append((-scores[:, 1]).tolist())
+    for task, mine, row in zip(study.unseen_tasks(0), losses, step.values["rows"], strict=True):
+        best = mine.index(min(mine))
+        assert step.values["nearest"][task.id] == seen[best].id and row["task"] == task.id
+        prompt = FixedPrompt(study.first_prompts()[best : best + 1])
+        assert row["score"] == evaluate.evaluate(study.engine, prompt, [task], limit=4)[0]
+
+
+def test_stage_two_starts_from_the_solution_of_ist(monkeypatch):
+    study, starts = small(), []
+    monkeypatch.setattr(
+        transfer, "fit", lambda engine, source, runs, *_: starts.append((source, runs)) or done()
+    )
+
+    def done():
+        return train.Fit(torch.zeros(1, 8), torch.zeros(1), torch.zeros(1, 8, 2), torch.zeros(8))
+
+    step = study.stage_two(2)
+    ((source, runs),) = starts
+    found = subspace.IntrinsicPrompt(study.subspace(2)[0], 2)
+    found.u.data = study.codes(2).tensors["u"][0, 6:]
+    prompts = found(torch.arange(2)).embeds.detach()
+    assert torch.allclose(source.P[:4], prompts.repeat(2, 1, 1), atol=1e-6)
+    assert torch.allclose(source.P[4:], study.words(1).P.expand(4, -1, -1).float())
+    assert [(r.task.id, r.seed) for r in runs] == [
+        (i, s) for _ in range(2) for s in (0, 1) for i in study.unseen
+    ]
+    assert {r.data for r in runs} == {"train_new"}
+    ist = [
+        r["score"]
+        for r in study.table()
+        if (r["setting"], r["d_I"], r["seed"]) == ("IST, unseen tasks", 2, 0)
+    ]
+    assert [r["score"] for r in step.values["rows"][:2]] == ist, "untrained, it is IST's own prompt"
+
+
+# ---- jobs ----------------------------------------------------------------------------------------
+def test_jobs_are_all_steps_of_the_table_in_an_order_that_works(steps):
+    study = small()
+    order = [job.name for job in study.jobs()]
+    assert not any(job.is_done for job in study.jobs()) and not [*steps.glob("*/step.safetensors")]
+    for job in study.jobs():
+        assert job.make().name == job.name
+    assert order == list(store.HITS), "each made itself only: what it builds on was there"
+    assert all(job.is_done for job in study.jobs())
+    store.HITS.clear()
+    rows = study.table()
+    assert all(store.HITS.values()) and len(rows) == len({id(r) for r in rows})
+
+
+def test_a_job_is_not_done_without_what_it_builds_on(steps):
+    study = small()
+    study.table()
+    for folder in steps.glob("prompts-*"):
+        (folder / "step.safetensors").unlink()
+    left = {job.name for job in small().jobs() if not job.is_done}
+    assert {"prompts", "subspace-2", "subspace-3"} <= left and "zero-shot" not in left
+
+
+def test_costs_count_what_runs():
+    """FLOPs of scoring and training, against the formula on a task of known lengths."""
+    study = small()
+    costs, task = jobs.Costs(study), study.tasks(0)[0]
+    text, answer, options = costs._lengths(task)
+    n, layers, head = study.scale.prompt_length, costs.layers, costs.head
+    assert head == study.backbone.embedding.numel() and layers > 0
+    tokens = [len(costs.tokenizer(e.input, add_special_tokens=False).input_ids) for e in task.train[:16]]
+    assert text == pytest.approx(sum(tokens) / len(tokens)) and options >= answer > 0
+    one = 2 * layers * (n + options) + 2 * head * options
+    assert costs.score([task]) == pytest.approx(4 * (2 * layers * text + one))
+    assert costs.score([task], 3) - costs.score([task]) == pytest.approx(4 * 2 * one)
+    config = train.FitConfig(steps=5, rows_per_run=2, evaluations=3, dev_examples=4)
+    steps = 2 * 10 * (2 * layers * (n + answer) + 2 * head * answer)
+    assert costs.fit([task], config) == pytest.approx(steps + 14 * 2 * layers * text + 12 * one)
+    every = study.jobs(costs)
+    assert all(job.flops > 0 and job.seconds(1e12) == job.flops / (jobs.OF_PEAK * 1e12) for job in every)
+
+
+def test_every_decoder_has_a_name_of_its_own():
+    assert len(set(results.DECODERS.values())) == len(results.DECODERS) == 4
