@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course test check-course regen study-deep clean
+.PHONY: help setup course test check-course regen study study-deep clean
 
 help:
 	@echo "make course        set-up, downloads, all notebooks at lesson scale, report in runs/lesson/index.html"
 	@echo "make test          set-up, linter, downloads, tests, all notebooks at smoke scale, notebook 05 at lesson scale"
 	@echo "make check-course  compare all notebooks' checked cells at lesson scale, computing everything anew"
 	@echo "make regen         run the lessons (ONLY=05,06: these) anew; write outputs to notebooks/, times to data/"
+	@echo "make study         measure the 36 tasks at full scale anew; write rows and verdicts to data/results/"
 	@echo "make study-deep    measure lesson 04's study at full scale anew; write rows and verdicts to data/results/"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
 
@@ -43,6 +44,11 @@ regen: $(STAMP)
 	@rm -rf runs/regen; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" $(BIN)/iptkit run --scale lesson --device cpu --out runs/regen $(if $(ONLY),--only $(ONLY)); \
 	$(BIN)/python -m iptkit.lessons runs/regen
+
+study: $(STAMP)
+	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
+	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --device cpu --out data/results/core36.jsonl; \
+	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'full')"
 
 study-deep: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \

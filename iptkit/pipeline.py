@@ -96,9 +96,9 @@ def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", *
     Raises: ValueError for an unknown scale, device or part, or changes that do not go with it, before
       anything runs.
     """
-    from iptkit import deep_studies, experiments, jobs, scales, stamp
+    from iptkit import deep_studies, experiments, jobs, scales, stamp, subspace_results
 
-    writers = {"subspace": experiments.write, "deep": deep_studies.write}
+    writers = {"subspace": subspace_results.write, "deep": deep_studies.write}
     if part not in writers:
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
     given = {name: value for name, value in changes.items() if value}
@@ -122,7 +122,7 @@ def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", *
             display.say(f"{total - len(left)} of {total} jobs are done; the others take about {about}")
         for job in left:
             _timed(display, job.name, job.make)
-        return experiments.write(measured, out)
+        return writers[part](measured, out)
 
 
 def expected_seconds(scale: str) -> dict[str, float]:

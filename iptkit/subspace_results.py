@@ -1,0 +1,144 @@
+"""What the rows of a study of the subspace say to the claims on Intrinsic Prompt Tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iptkit import claims, results
+
+if TYPE_CHECKING:
+    from iptkit.experiments import Study
+
+PAPER = {"seen": 0.87, "unseen": 0.65}  # E_rel of IST at d_I = 5 (arXiv 2110.07867, first version)
+MARGIN = 0.1  # of E_rel: "about as much as the paper" is at most so much below
+HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
+SIDES = ("seen", "unseen")
+Gap = tuple[float, float, float]  # mean, low, high
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows of a study (see `results`) and the d_I that its controls were run at."""
+
+    rows: Sequence[dict[str, Any]]
+    dim: int
+
+    def gap(self, first: str, second: str, side: str | None = None) -> Gap:
+        """Mean difference of two methods with its interval; methods without a d_I are at 0."""
+        with_dim = {row["method"] for row in self.rows if row["d_I"] == self.dim}
+        return results.difference(
+            self.rows, *((name, self.dim if name in with_dim else 0) for name in (first, second)), side
+        )
+
+    def relative(self, method: str, side: str) -> Gap:
+        """E_rel with its interval."""
+        (line,) = results.summary(self.rows, [(method, self.dim)], [side])
+        return line["E_rel"] or (float("nan"),) * 3
+
+
+def write(study: Study, path: Path) -> int:
+    """Measure what is missing of a study and write its rows; see `results.write`.
+
+    The verdicts on claims go into the results folder (see `claims.record`), of other splits than the scale's
+    own no verdicts.
+
+    Returns: the number of rows.
+    """
+    count = results.write(study, path)
+    if study.scale.split == "random":
+        for verdict in verdicts(study.table(), study.scale.main_dim):
+            claims.record(scale=study.scale.name, **verdict)
+    return count
+
+
+def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
+    """What rows say to A1, A3, A4, A7 and A8: claim, here, verdict, num_tasks, num_seeds.
+
+    Args:
+      rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning.
+      dim: the d_I that its controls were run at.
+    """
+    measured, of_ist = Measured(rows, dim), [row for row in rows if row["method"] == "IST"]
+    counts = {
+        "num_tasks": len({row["task"] for row in of_ist}),
+        "num_seeds": len({row["seed"] for row in of_ist}),
+    }
+    return [
+        {"name": name, "here": here, "verdict": verdict, **counts}
+        for name, judge in JUDGES.items()
+        for here, verdict in [judge(measured)]
+    ]
+
+
+# ---- one claim each: (what was measured, verdict) ------------------------------------------------------
+def _one_subspace(measured: Measured) -> tuple[str, str]:
+    """A1: on unseen tasks the found subspace beats a random one, and reaches prompt tuning."""
+    better = measured.gap("IST", "random decoder", "unseen")
+    missing = measured.gap("prompt tuning", "IST", "unseen")
+    verdict = claims.of_difference(better)
+    if verdict == HOLDS and claims.of_difference(_minus(missing), MARGIN) != HOLDS:
+        verdict = IN_PART  # something is shared, but not all that the tasks need
+    here = f"unseen: IST − random decoder {_told(better)}, prompt tuning − IST {_told(missing)}"
+    return here, verdict
+
+
+def _rebuilt(measured: Measured) -> tuple[str, str]:
+    """A3: a seen task's own prompt, through the auto-encoder, says more than the mean code."""
+    gap = measured.gap("MSF", "mean code", "seen")
+    kept = {side: measured.relative("MSF", side) for side in SIDES}
+    told = ", ".join(f"{side} {_share(of)}" for side, of in kept.items())
+    return f"seen: MSF − mean code {_told(gap)}; E_rel of MSF {told}", claims.of_difference(gap)
+
+
+def _tuned(measured: Measured) -> tuple[str, str]:
+    """A4: tuning d_I numbers helps beyond the mean code, on both sides."""
+    gaps = [measured.gap("IST", "mean code", side) for side in SIDES]
+    here = ", ".join(f"{side} {_told(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
+    return f"IST − mean code: {here}", _both([claims.of_difference(gap) for gap in gaps])
+
+
+def _kept(measured: Measured) -> tuple[str, str]:
+    """A7: E_rel of IST is at most MARGIN below the paper's, on both sides."""
+    kept = {side: measured.relative("IST", side) for side in SIDES}
+    below = [tuple(value - PAPER[side] for value in kept[side]) for side in SIDES]
+    here = ", ".join(f"{side} {_share(of)}" for side, of in kept.items())
+    return f"E_rel at d_I = {measured.dim}: {here}", _both([claims.of_difference(b, MARGIN) for b in below])
+
+
+def _not_reached(measured: Measured) -> tuple[str, str]:
+    """A8: prompt tuning stays above IST, on both sides."""
+    gaps = [measured.gap("prompt tuning", "IST", side) for side in SIDES]
+    here = ", ".join(f"{side} {_told(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
+    return f"prompt tuning − IST: {here}", _both([claims.of_difference(gap) for gap in gaps])
+
+
+JUDGES: dict[str, Callable[[Measured], tuple[str, str]]] = {
+    "A1": _one_subspace,
+    "A3": _rebuilt,
+    "A4": _tuned,
+    "A7": _kept,
+    "A8": _not_reached,
+}
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+def _both(each: Sequence[str]) -> str:
+    """One verdict of two: holds or fails where both do, in part where one holds."""
+    if len(set(each)) == 1:
+        return each[0]
+    return IN_PART if HOLDS in each else OPEN
+
+
+def _minus(gap: Gap) -> Gap:
+    return -gap[0], -gap[2], -gap[1]
+
+
+def _told(gap: Gap) -> str:
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)
+
+
+def _share(gap: Gap) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*gap)
