@@ -105,6 +105,9 @@ def study(
     ] = None,
     dims: Annotated[str | None, typer.Option(help="Intrinsic dimensions, for example 5,10,50.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many, counted from 0.")] = None,
+    only_unseen: Annotated[
+        bool, typer.Option("--only-unseen", help="IST on unseen tasks only, to compare splits.")
+    ] = False,
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
     from iptkit import pipeline, scales
@@ -114,6 +117,7 @@ def study(
     parts = [scale, *([part] if part != "subspace" else []), *filter(None, (named, split))]
     target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
     changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
+    changes["only_unseen"] = only_unseen
     rows = pipeline.study(scale, target, device, part, **changes)
     typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 

@@ -55,7 +55,7 @@ def write(study: Study, path: Path) -> int:
     measured = [(part, *pair) for part, measure in PARTS.items() for pair in measure(study)]
     found = [row for part, step, what in measured for row in _rows_of(study, part, step, what)]
     once = {step.folder: step for _, step, _ in measured}  # a figure may use a step of another
-    count = results.keep(study, path, found, list(once.values()))
+    count = results.keep(study, path, found, list(once.values()), "deep")
     for verdict in deep_results.verdicts(found):
         claims.record(scale=study.scale.name, **verdict)
     return count

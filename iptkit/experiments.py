@@ -9,8 +9,7 @@ one row per measured score; `summary` and `difference` read it.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit import baselines, jobs, lesson_studies, prompts, results, store, subspace, tasks, transfer
+from iptkit import baselines, jobs, lesson_studies, prompts, results, store, subspace, transfer
 from iptkit.inputs import Inputs
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.results import as_markdown, as_text, difference, provenance, stored, summary, write
-from iptkit.train import FitConfig, Run, fit
+from iptkit.train import Run, fit
 
 __all__ = ["Study", "as_markdown", "as_text", "difference", "provenance", "stored", "summary", "write"]
 
@@ -56,14 +55,16 @@ class Study(Inputs):
 
         Returns: tensors["P"] [S, T, n, d], tensors["losses"]; values["rows"], values["best_step"].
         """
-        return self._bank(self._groups())
+        return self._bank(self.groups())
 
     def _bank(self, groups: Sequence[tuple[int, ...]]) -> store.Step:
         if self.whole is not self:
             return results.of_sides(self, self.whole._bank(groups))
-        return store.joined("prompts", [self._prompts(self._group_name("prompts", g), g) for g in groups])
+        return store.joined("prompts", [self.prompts_of_group(seeds) for seeds in groups])
 
-    def _prompts(self, name: str, seeds: tuple[int, ...]) -> store.Step:
+    def prompts_of_group(self, seeds: tuple[int, ...]) -> store.Step:
+        """The bank's part for seeds that train together, of this study's own tasks."""
+
         def make(checkpoint: Path) -> Made:
             all_tasks = [t for s in seeds for t in self.tasks(s)]
             runs = [Run(t, t.seed) for t in all_tasks]
@@ -75,7 +76,8 @@ class Study(Inputs):
             tensors = {"P": by_seed(source.P, len(seeds)), "losses": result.losses.float()}
             return tensors, {"rows": rows, "best_step": result.best_step.tolist()}
 
-        return store.step(name, self.key("prompt", self.scale.prompt, seeds=seeds), make)
+        name, key = self.group_name("prompts", seeds), self.key("prompt", self.scale.prompt, seeds=seeds)
+        return store.step(name, key, make)
 
     def mean_prompt(self) -> store.Step:
         """Scores of the mean of the seen tasks' prompts, the same for every task: values["rows"]."""
@@ -85,7 +87,8 @@ class Study(Inputs):
             scores = self.score(source, self.tasks(self.seeds[0]), "test of the mean prompt")
             return {}, {"rows": results.rows(self, scores, "mean prompt", self.seeds[:1])}
 
-        return store.step("mean-prompt", self.key("mean prompt", self.scale.prompt), make)
+        key = self.key("mean prompt", self.scale.prompt, seeds=self.groups()[0])
+        return store.step("mean-prompt", key, make)
 
     def subspace(self, intrinsic_dim: int, **changes: Any) -> tuple[subspace.AutoEncoder, store.Step]:
         """MSF on the seen tasks' prompts of the first seed.
@@ -109,7 +112,7 @@ class Study(Inputs):
             curves = {"losses": result.losses.float(), "penalty": result.penalty}
             return autoencoder.state_dict() | curves, {"rows": rows}
 
-        key = self.key("msf", self.scale.prompt, self.scale.msf, config)
+        key = self.key("msf", self.scale.prompt, self.scale.msf, config, seeds=self.groups()[0])
         step = store.step(f"subspace-{intrinsic_dim}", key, make)
         autoencoder = subspace.AutoEncoder(seen, config, self._generator()).to(self.backbone.device)
         autoencoder.load_state_dict({k: step.tensors[k] for k in autoencoder.state_dict()})
@@ -126,35 +129,48 @@ class Study(Inputs):
         """
         check_decoder(decoder)
         name = f"codes-{decoder}-{intrinsic_dim}"
-        parts = [self._codes(intrinsic_dim, decoder, self._group_name(name, g), g) for g in self._groups()]
+        parts = [self.codes_of_group(intrinsic_dim, decoder, seeds) for seeds in self.groups()]
         return store.joined(name, parts)
 
     def codes_on_same_data(self, intrinsic_dim: int) -> store.Step:
         """IST on seen tasks with the data of their prompts, first seed: as `codes`, u [1, seen, d_I]."""
-        return self._codes(intrinsic_dim, "learned", f"codes-same-{intrinsic_dim}", self.seeds[:1], "train")
+        return self.codes_of_group(intrinsic_dim, "learned", self.seeds[:1], "train")
 
-    def _codes(
-        self, intrinsic_dim: int, decoder: str, name: str, seeds: tuple[int, ...], data: str = "train_new"
+    def codes_of_group(
+        self, intrinsic_dim: int, decoder: str, seeds: tuple[int, ...], data: str = "train_new"
     ) -> store.Step:
+        """The part of `codes` for seeds that train together, or on another set than `train_new`."""
         is_new = data == "train_new"
         method = results.DECODERS[decoder] + ("" if is_new else ", same data")
+        only = "unseen" if self.scale.only_unseen else ""
 
         def make(checkpoint: Path) -> Made:
-            of = self.fresh_tasks if is_new else self.seen_tasks
+            of = (self.unseen_tasks if only else self.fresh_tasks) if is_new else self.seen_tasks
             all_tasks = [t for s in seeds for t in of(s)]
             runs = [Run(t, t.seed, data) for t in all_tasks]
             label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
             autoencoder = self.decoder(intrinsic_dim, decoder)
             source, result = subspace.tune(self.engine, autoencoder, runs, self.scale.ist, checkpoint, label)
             scores = self.score(source, all_tasks, f"test of {method}")
-            rows = results.rows(self, scores, method, seeds, intrinsic_dim, "" if is_new else "seen")
+            rows = results.rows(self, scores, method, seeds, intrinsic_dim, only if is_new else "seen")
             return {"u": by_seed(source.u, len(seeds)), "losses": result.losses.float()}, {"rows": rows}
 
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
         msf = self.scale.msf if decoder == "learned" else None
-        parts = ["ist", decoder, self.scale.prompt, msf, self.scale.ist, config, *([] if is_new else [data])]
-        others = self.seeds[:1] if len(seeds) < len(self.seeds) else ()  # the decoder's
-        return store.step(name, self.key(*parts, seeds=(*others, *seeds)), make)
+        parts = [
+            "ist",
+            decoder,
+            self.scale.prompt,
+            msf,
+            self.scale.ist,
+            config,
+            *([] if is_new else [data]),
+            *([only] if only else []),
+        ]
+        needed = tuple(dict.fromkeys((*self.groups()[0], *seeds)))  # the decoder's too
+        name = self.group_name(f"codes-{decoder}-{intrinsic_dim}", seeds)
+        name = name if is_new else f"codes-same-{intrinsic_dim}"
+        return store.step(name, self.key(*parts, seeds=needed), make)
 
     def start_and_rate(self) -> store.Step:
         """Prompt tuning from words and from noise at three learning rates: values["rows"]."""
@@ -176,55 +192,15 @@ class Study(Inputs):
         steps += [self.subspace(dim)[1] for dim in self.scale.dims]
         if self.scale.same_data:
             steps += [self.codes_on_same_data(dim) for dim in self.scale.dims]
-        steps += [self.codes(dim, decoder) for dim, decoder in self._decoders()]
+        steps += [self.codes(dim, decoder) for dim, decoder in self.decoders()]
         steps += [self.nearest_prompt()] if self.scale.nearest else []
         return steps + ([self.stage_two(self.scale.main_dim)] if self.scale.stage_two_runs else [])
 
     def jobs(self, costs: jobs.Costs | None = None) -> list[jobs.Job]:
-        """What the table needs, in an order in which each finds what it builds on.
+        """What the table needs, in an order that works; with `costs` the jobs' FLOPs are estimated."""
+        return jobs.of(self, costs)
 
-        Args:
-          costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
-        """
-        scale, first = self.scale, self.seeds[0]
-
-        def fitted(on: Callable[[int], list[tasks.Task]], seeds: Sequence[int], how: FitConfig) -> float:
-            read = [task for seed in seeds for task in on(seed)] if costs else []
-            return costs.fit(read, how) + costs.score(read) if costs else 0.0
-
-        def scored(prompts: int) -> float:
-            return costs.score(self.tasks(first), prompts) if costs else 0.0
-
-        found: list[jobs.Job] = []
-
-        def add(name: str, make: Callable[..., Any], cost: float, *given: Any) -> None:
-            found.append(jobs.Job(name, functools.partial(make, *given), cost))
-
-        add("zero-shot", self.zero_shot, scored(1))
-        for seeds in self._groups():  # what reads the same texts stands together
-            name = self._group_name("prompts", seeds)
-            add(name, self.whole._prompts, fitted(self.whole.tasks, seeds, scale.prompt), name, seeds)
-            if first in seeds:
-                add("mean-prompt", self.mean_prompt, scored(1))
-                for dim in scale.dims:
-                    cost = scored(2) + (costs.fit(self.seen_tasks(first), scale.msf) if costs else 0.0)
-                    add(f"subspace-{dim}", lambda dim: self.subspace(dim)[1], cost, dim)
-                for dim in scale.dims if scale.same_data else ():
-                    cost = fitted(self.seen_tasks, (first,), scale.ist)
-                    add(f"codes-same-{dim}", self.codes_on_same_data, cost, dim)
-            for dim, decoder in self._decoders():
-                name = self._group_name(f"codes-{decoder}-{dim}", seeds)
-                add(name, self._codes, fitted(self.fresh_tasks, seeds, scale.ist), dim, decoder, name, seeds)
-            if first in seeds and scale.nearest:
-                unseen, prompts_ = self.unseen_tasks(first), len(self.seen) * scale.prompt.dev_examples
-                cost = costs.score(unseen, 1 + prompts_ // scale.test_examples) if costs else 0.0
-                add("nearest-prompt", self.nearest_prompt, cost)
-            if first in seeds and scale.stage_two_runs:
-                cost = 2 * scale.stage_two_runs * fitted(self.unseen_tasks, (first,), scale.prompt)
-                add(f"stage-two-{scale.main_dim}", self.stage_two, cost, scale.main_dim)
-        return found
-
-    def _decoders(self) -> list[tuple[int, str]]:
+    def decoders(self) -> list[tuple[int, str]]:
         """What IST is run with: d_I and decoder."""
         controls = [(self.scale.main_dim, decoder) for decoder in self.scale.controls]
         return [*((dim, "learned") for dim in self.scale.dims), *controls]
@@ -265,16 +241,15 @@ class Study(Inputs):
 
     def first_codes(self, intrinsic_dim: int) -> Tensor:
         """[T, d_I] numbers that IST found with the first seed."""
-        seeds, name = self._groups()[0], f"codes-learned-{intrinsic_dim}"
-        step = self._codes(intrinsic_dim, "learned", self._group_name(name, seeds), seeds)
-        return step.tensors["u"][0]
+        return self.codes_of_group(intrinsic_dim, "learned", self.groups()[0]).tensors["u"][0]
 
     def first_prompts(self) -> Tensor:
         """[T, n, d] trained prompts of the first seed."""
-        return self._bank(self._groups()[:1]).tensors["P"][0].to(self.backbone.device)
+        return self._bank(self.groups()[:1]).tensors["P"][0].to(self.backbone.device)
 
-    def _group_name(self, name: str, seeds: tuple[int, ...]) -> str:
-        return name if seeds == self.seeds else f"{name}-seed{'-'.join(map(str, seeds))}"
+    def group_name(self, name: str, seeds: tuple[int, ...]) -> str:
+        is_alone = self.seeds_together() == 1  # then with any number of seeds: the step is the same
+        return f"{name}-seed{seeds[0]}" if is_alone or seeds != self.seeds else name
 
     def words(self, runs: int) -> FixedPrompt:
         """The start of prompt tuning, for each run."""

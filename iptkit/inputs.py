@@ -120,10 +120,14 @@ class Inputs:
     def _digest(self, seed: int) -> str:
         return digest_of(self.tasks(seed))
 
-    def _groups(self) -> list[tuple[int, ...]]:
+    def groups(self) -> list[tuple[int, ...]]:
         """Seeds that are trained together: as many as make MOST_RUNS runs, but at least one."""
-        count = max(1, MOST_RUNS // len(self.whole.ids))
+        count = self.seeds_together()
         return [self.seeds[i : i + count] for i in range(0, len(self.seeds), count)]
+
+    def seeds_together(self) -> int:
+        """How many seeds train in one `fit`, at least one."""
+        return max(1, MOST_RUNS // len(self.whole.ids))
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)

@@ -8,10 +8,11 @@ so it is rather too long than too short.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iptkit import store
 from iptkit.examples import Example
@@ -104,6 +105,52 @@ class Costs:
     def _mean(self, texts: Sequence[Sequence[str]]) -> float:
         flat = self.tokenizer([t for group in texts for t in group], add_special_tokens=False).input_ids
         return mean(map(len, flat)) * sum(map(len, texts)) / len(texts)
+
+
+def of(study: Study, costs: Costs | None = None) -> list[Job]:
+    """What the table needs, in an order in which each finds what it builds on.
+
+    Args:
+      costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
+    """
+    scale, first = study.scale, study.seeds[0]
+
+    def fitted(on: Callable[[int], list[Task]], seeds: Sequence[int], how: FitConfig) -> float:
+        read = [task for seed in seeds for task in on(seed)] if costs else []
+        return costs.fit(read, how) + costs.score(read) if costs else 0.0
+
+    def scored(prompts: int) -> float:
+        return costs.score(study.tasks(first), prompts) if costs else 0.0
+
+    found: list[Job] = []
+    tuned = study.unseen_tasks if scale.only_unseen else study.fresh_tasks
+
+    def add(name: str, make: Callable[..., Any], cost: float, *given: Any) -> None:
+        found.append(Job(name, functools.partial(make, *given), cost))
+
+    add("zero-shot", study.zero_shot, scored(1))
+    for seeds in study.groups():  # what reads the same texts stands together
+        name = study.group_name("prompts", seeds)
+        add(name, study.whole.prompts_of_group, fitted(study.whole.tasks, seeds, scale.prompt), seeds)
+        if first in seeds:
+            add("mean-prompt", study.mean_prompt, scored(1))
+            for dim in scale.dims:
+                cost = scored(2) + (costs.fit(study.seen_tasks(first), scale.msf) if costs else 0.0)
+                add(f"subspace-{dim}", lambda dim: study.subspace(dim)[1], cost, dim)
+            for dim in scale.dims if scale.same_data else ():
+                cost = fitted(study.seen_tasks, (first,), scale.ist)
+                add(f"codes-same-{dim}", study.codes_on_same_data, cost, dim)
+        for dim, decoder in study.decoders():
+            name = study.group_name(f"codes-{decoder}-{dim}", seeds)
+            add(name, study.codes_of_group, fitted(tuned, seeds, scale.ist), dim, decoder, seeds)
+        if first in seeds and scale.nearest:
+            unseen, prompts_ = study.unseen_tasks(first), len(study.seen) * scale.prompt.dev_examples
+            cost = costs.score(unseen, 1 + prompts_ // scale.test_examples) if costs else 0.0
+            add("nearest-prompt", study.nearest_prompt, cost)
+        if first in seeds and scale.stage_two_runs:
+            cost = 2 * scale.stage_two_runs * fitted(study.unseen_tasks, (first,), scale.prompt)
+            add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim)
+    return found
 
 
 def _said(example: Example) -> Sequence[str]:

@@ -164,13 +164,22 @@ def write(study: Study, path: Path) -> int:
     return keep(study, path, [row for step in steps for row in step.values["rows"]], steps)
 
 
-def keep(study: Study, path: Path, rows: Sequence[dict[str, Any]], steps: Sequence[store.Step]) -> int:
-    """Write rows to `path` (JSON lines), and beside it the settings and what made their steps.
+def keep(
+    study: Study,
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    steps: Sequence[store.Step],
+    part: str = "subspace",
+) -> int:
+    """Write rows to `path` (JSON lines), and beside it command, settings and what made their steps.
 
+    Args:
+      part: that of `iptkit study`.
     Returns: the number of rows.
     """
     store.write_results(path, rows)
-    files.write_json(path.with_suffix(".about.json"), provenance(study, steps))
+    about = {"command": command(study, part), **provenance(study, steps)}
+    files.write_json(path.with_suffix(".about.json"), about)
     return len(rows)
 
 
@@ -181,6 +190,17 @@ def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
     return store.read_results(path), json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
+
+
+def command(study: Study, part: str = "subspace") -> str:
+    """What makes a study's rows again."""
+    scale = study.scale
+    parts = [f"iptkit study --scale {scale.name} --part {part}"]
+    if part == "subspace":
+        parts += [f"--suite {scale.suite} --split {scale.split}"] if not scale.seen else []
+        parts += [f"--dims {','.join(map(str, scale.dims))} --seeds {len(scale.seeds)}"]
+        parts += ["--only-unseen"] if scale.only_unseen else []
+    return " ".join(parts)
 
 
 def provenance(study: Study, steps: Sequence[store.Step] = ()) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Scale:
       controls: other decoders that IST is run with at main_dim, of results.DECODERS.
       nearest: also unseen tasks under the prompt of a seen one.
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
+      only_unseen: IST on unseen tasks only, to compare splits.
       same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """
 
@@ -70,6 +71,7 @@ class Scale:
     dtype: str = "auto"
     split: str = "random"
     controls: tuple[str, ...] = ("random",)
+    only_unseen: bool = False
     same_data: bool = False
     nearest: bool = False
     stage_two_runs: int = 0
@@ -127,6 +129,7 @@ def variant(
     split: str | None = None,
     dims: Sequence[int] = (),
     num_seeds: int | None = None,
+    only_unseen: bool = False,
 ) -> Scale:
     """The scale `name` on other tasks, with other intrinsic dimensions or seeds; what is not given stays.
 
@@ -134,6 +137,7 @@ def variant(
       suite, split: names for tasks.load_suite and tasks.split; either replaces the scale's own tasks.
       dims: values of d_I; the controls are run at the scale's main one, or at the first if it is not there.
       num_seeds: >= 1; the seeds are 0, 1, ...
+      only_unseen: leave out what splits are not compared by: IST on seen tasks, nearest prompt, stage two.
     Raises: ValueError for an unknown scale, suite or split, a d_I below 1, no seed.
     """
     scale = load(name)
@@ -147,6 +151,8 @@ def variant(
         changes |= {"dims": tuple(dims), "main_dim": scale.main_dim if scale.main_dim in dims else dims[0]}
     if num_seeds is not None:
         changes["seeds"] = tuple(range(num_seeds))
+    if only_unseen:
+        changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
     return replace(scale, **changes)
 
 

@@ -39,7 +39,9 @@ def nearest_prompt(study: Study) -> store.Step:
         rows = results.rows(study, scores, NEAREST, study.seeds[:1], only="unseen")
         return {"losses": losses}, {"rows": rows, "nearest": names}
 
-    return store.step("nearest-prompt", study.key("nearest", study.scale.prompt, seen), make)
+    return store.step(
+        "nearest-prompt", study.key("nearest", study.scale.prompt, seen, seeds=study.groups()[0]), make
+    )
 
 
 def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
@@ -56,7 +58,7 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
     def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         count, unseen = scale.stage_two_runs, study.unseen_tasks(first)
         source = subspace.IntrinsicPrompt(study.decoder(intrinsic_dim, "learned"), len(unseen))
-        source.u.data = study.first_codes(intrinsic_dim)[len(study.seen) :].to(source.center)
+        source.u.data = study.first_codes(intrinsic_dim)[-len(unseen) :].to(source.center)
         with torch.no_grad():
             found = source(torch.arange(len(unseen), device=source.center.device)).embeds
         words = study.words(len(unseen)).P

@@ -1,5 +1,10 @@
 """What a study of a whole suite has beyond a lesson's: groups of seeds, settings, controls, jobs."""
 
+import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import pytest
@@ -193,3 +198,58 @@ def test_costs_count_what_runs():
 
 def test_every_decoder_has_a_name_of_its_own():
     assert len(set(results.DECODERS.values())) == len(results.DECODERS) == 4
+
+
+def test_only_unseen_tunes_unseen_tasks_only():
+    scale = scales.variant("smoke", split="random", dims=(2,), only_unseen=True)
+    assert (scale.only_unseen, scale.same_data, scale.nearest, scale.stage_two_runs) == (
+        True,
+        False,
+        False,
+        0,
+    )
+    study = Study(scale)
+    study.backbone = backbone("tiny-causal", "float32")
+    tuned = [r for r in study.table() if r["method"] in results.DECODERS.values()]
+    assert {r["task"] for r in tuned} == set(study.unseen) and {r["split"] for r in tuned} == {"unseen"}
+    assert len(tuned) == 2 * 3 * 2, "two decoders, three seeds, two tasks"
+    assert study.first_codes(2).shape == (2, 2)
+
+
+def test_with_one_seed_at_a_time_more_seeds_add_steps(monkeypatch):
+    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    first = {job.make().folder for job in small(seeds=(0,)).jobs()}
+    more = {job.make().folder for job in small(seeds=(0, 1)).jobs()}
+    assert first < more and len(more - first) == 1 + 2 + 3, "prompts, two d_I and three controls of seed 1"
+
+
+# ---- the command ---------------------------------------------------------------------------------
+def study_command(folder, steps):
+    env = os.environ | {"IPTKIT_STEPS": str(steps), "IPTKIT_RESULTS": str(folder), "IPTKIT_SCALE": "smoke"}
+    out = folder / "rows.jsonl"
+    parts = [sys.executable, "-m", "iptkit", "study", "--suite", "tiny", "--split", "random", "--dims", "2,3"]
+    return [*parts, "--device", "cpu", "--out", str(out)], env, out
+
+
+def test_a_study_that_was_killed_goes_on_and_gives_the_same_rows(tmp_path, steps):
+    command, env, out = study_command(tmp_path, steps)
+    killed = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not [*steps.glob("subspace-2-*/step.safetensors")] and time.monotonic() < until:
+        time.sleep(0.01)
+    killed.kill()  # SIGKILL
+    killed.wait()
+    finished = {folder.parent.name for folder in steps.glob("*/step.safetensors")}
+    assert 3 <= len(finished) < 8 and not out.exists()
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert f"{len(finished)} of 8 jobs are done; the others take about " in said
+    assert said.count(" | done in ") == 8 - len(finished)
+    resumed = out.read_text(encoding="utf-8")
+    apart = steps.with_name("apart")
+    subprocess.run(command, env=env | {"IPTKIT_STEPS": str(apart)}, capture_output=True, check=True)
+    assert out.read_text(encoding="utf-8") == resumed, "the same, byte for byte, as in one go"
+    about = json.loads(out.with_suffix(".about.json").read_text(encoding="utf-8"))
+    assert about["command"] == (
+        "iptkit study --scale smoke --part subspace --suite tiny --split random --dims 2,3 --seeds 3"
+    )
+    assert {"scale", "dtype", "device", "seed", "seconds", "made"} <= about.keys()
