@@ -78,6 +78,13 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
         return {"losses": result.losses.float()}, {"rows": rows}
 
     key = study.key(
-        "stage two", scale.prompt, scale.msf, scale.ist, scale.subspace, intrinsic_dim, scale.stage_two_runs
+        "stage two",
+        scale.prompt,
+        scale.msf,
+        scale.ist,
+        scale.subspace,
+        intrinsic_dim,
+        scale.stage_two_runs,
+        seeds=study.groups()[0],
     )
     return store.step(f"stage-two-{intrinsic_dim}", key, make)
