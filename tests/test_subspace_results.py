@@ -1,0 +1,81 @@
+"""Verdicts on rows made by hand, and that the stored ones are those of the stored rows."""
+
+import pytest
+
+from iptkit import claims, experiments
+from iptkit import subspace_results as sr
+
+SCORES = {  # method -> d_I, score on seen, on unseen tasks
+    "prompt tuning": (0, 0.80, 0.80),
+    "IST": (5, 0.72, 0.56),
+    "mean code": (5, 0.50, 0.40),
+    "random decoder": (5, 0.45, 0.35),
+    "MSF": (5, 0.78, 0.50),
+}
+
+
+def rows_of(changes=None, seeds=3):
+    """Twelve seen and four unseen tasks; every claim true but A1, which is true in part."""
+    rows = []
+    for method, (dim, *scores) in {**SCORES, **(changes or {})}.items():
+        for side, score, count in zip(("seen", "unseen"), scores, (12, 4), strict=True):
+            for i in range(count):
+                for seed in range(seeds if method not in ("MSF", "mean code") else 1):
+                    noise = 0.01 * ((i + seed) % 3 - 1)
+                    rows.append(
+                        {
+                            "task": f"{side}{i}", "split": side, "method": method, "d_I": dim, "seed": seed,
+                            "score": score + noise, "chance": 0.0, "category": "cls",
+                        }
+                    )  # fmt: skip
+    return rows
+
+
+def verdict_of(name, changes=None):
+    return next(v["verdict"] for v in sr.verdicts(rows_of(changes), 5) if v["name"] == name)
+
+
+def test_verdicts_say_what_was_measured():
+    found = {v["name"]: v for v in sr.verdicts(rows_of(), 5)}
+    assert {name: v["verdict"] for name, v in found.items()} == {
+        "A1": "holds in part", "A3": "holds", "A4": "holds", "A7": "holds", "A8": "holds",
+    }  # fmt: skip
+    assert all((v["num_tasks"], v["num_seeds"]) == (16, 3) for v in found.values())
+    assert found["A7"]["here"].startswith("E_rel at d_I = 5: seen 0.90 [")
+    assert "unseen 0.70 [" in found["A7"]["here"]
+    assert found["A8"]["here"].startswith("prompt tuning − IST: seen +0.080 [")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "verdict"),
+    [
+        ("A1", {"IST": (5, 0.72, 0.80)}, "holds"),
+        ("A1", {"random decoder": (5, 0.45, 0.60)}, "does not hold here"),
+        ("A1", {"random decoder": (5, 0.45, 0.56)}, "not testable at this scale"),
+        ("A3", {"MSF": (5, 0.30, 0.50)}, "does not hold here"),
+        ("A4", {"mean code": (5, 0.50, 0.60)}, "holds in part"),
+        ("A4", {"mean code": (5, 0.80, 0.60)}, "does not hold here"),
+        ("A7", {"IST": (5, 0.72, 0.30)}, "holds in part"),
+        ("A7", {"IST": (5, 0.40, 0.30)}, "does not hold here"),
+        ("A8", {"IST": (5, 0.72, 0.90)}, "holds in part"),
+        ("A8", {"IST": (5, 0.90, 0.90)}, "does not hold here"),
+    ],
+)
+def test_a_claim_that_fails_is_told(name, changes, verdict):
+    assert verdict_of(name, changes) == verdict
+
+
+def test_without_a_usable_reference_e_rel_decides_nothing():
+    """Prompt tuning at zero: no ratio, and so no verdict on A7."""
+    assert verdict_of("A7", {"prompt tuning": (0, 0.0, 0.0)}) == "not testable at this scale"
+
+
+def test_the_stored_verdicts_are_those_of_the_stored_rows():
+    rows, about = experiments.stored("core36")
+    expected = {v["name"]: v for v in sr.verdicts(rows, about["scale"]["main_dim"])}
+    kept = {r["claim"]: r for r in claims.stored() if r["scale"] == "full" and r["claim"][0] == "A"}
+    assert kept.keys() == expected.keys() == sr.JUDGES.keys()
+    for name, row in kept.items():
+        mine = expected[name]
+        assert (row["here"], row["verdict"]) == (mine["here"], mine["verdict"])
+        assert (row["tasks"], row["seeds"]) == (mine["num_tasks"], mine["num_seeds"])
