@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from benchmarks.machine import timed
 
@@ -34,7 +39,7 @@ ATTENTION = {  # torch counts these on a GPU only
     aten._scaled_dot_product_flash_attention_for_cpu: _flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
 }
-COUNTED = (aten.mm, aten.addmm, aten.bmm, aten.baddbmm, *ATTENTION)
+COUNTED = {*flop_registry, *ATTENTION}
 REPEATS = 3  # the fastest of so many
 
 

@@ -115,6 +115,7 @@ def study(
     scale = scale or scales.of_suite(suite)
     named = suite if suite != scale else None
     parts = [scale, *([part] if part != "subspace" else []), *filter(None, (named, split))]
+    parts += ["only-unseen"] if only_unseen else []
     target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
     changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
     changes["only_unseen"] = only_unseen

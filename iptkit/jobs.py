@@ -42,7 +42,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Is it in the step cache, as is all that it builds on?"""
+        """Is it in the step cache? (What it was built on may be gone: its own result is all that counts.)"""
         with store.only_finished():
             try:
                 self.make()
@@ -144,8 +144,8 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
             name = study.group_name(f"codes-{decoder}-{dim}", seeds)
             add(name, study.codes_of_group, fitted(tuned, seeds, scale.ist), dim, decoder, seeds)
         if first in seeds and scale.nearest:
-            unseen, prompts_ = study.unseen_tasks(first), len(study.seen) * scale.prompt.dev_examples
-            cost = costs.score(unseen, 1 + prompts_ // scale.test_examples) if costs else 0.0
+            prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
+            cost = costs.score(study.unseen_tasks(first), prompts) if costs else 0.0
             add("nearest-prompt", study.nearest_prompt, cost)
         if first in seeds and scale.stage_two_runs:
             cost = 2 * scale.stage_two_runs * fitted(study.unseen_tasks, (first,), scale.prompt)

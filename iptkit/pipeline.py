@@ -110,7 +110,7 @@ def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", *
         with _watched(scale, []) as display:
             return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))
     left = [job for job in measured.jobs() if not job.is_done]
-    if left:  # only then is the model loaded
+    if left:
         names, costs = {job.name for job in left}, jobs.Costs(measured)
         left = [job for job in measured.jobs(costs) if job.name in names]
         speed = stamp.matmul_speed(str(measured.backbone.device)) * 1e12

@@ -206,8 +206,8 @@ def command(study: Study, part: str = "subspace") -> str:
 def provenance(study: Study, steps: Sequence[store.Step] = ()) -> dict[str, Any]:
     """Settings of a study, and what made each distinct group of its steps (versions, commit, machine)."""
     made: dict[str, list[str]] = {}
-    for step in steps:
-        made.setdefault(json.dumps(step.made_with), []).append(step.name)
+    for part in [part for step in steps for part in step.parts or (step,)]:
+        made.setdefault(json.dumps(part.made_with), []).append(part.name)
     return {
         "scale": asdict(study.scale),
         "dtype": study.backbone.dtype,
@@ -281,9 +281,9 @@ def _compared(mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], spli
 def _by_seed(
     rows: Sequence[dict[str, Any]], which: tuple[str, int], split: str | None
 ) -> dict[str, dict[int, float]]:
-    """Task -> seed -> score of one (method, d_I)."""
-    scores: dict[str, dict[int, float]] = {}
+    """Task -> seed -> score of one (method, d_I), mean over its runs."""
+    found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         if (row["method"], row["d_I"]) == which and split in (None, row["split"]):
-            scores.setdefault(row["task"], {})[row["seed"]] = row["score"]
-    return scores
+            found.setdefault(row["task"], {}).setdefault(row["seed"], []).append(row["score"])
+    return {t: {s: sum(v) / len(v) for s, v in of_task.items()} for t, of_task in found.items()}

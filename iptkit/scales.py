@@ -116,11 +116,20 @@ def of_suite(suite: str | None) -> str:
 def _stored() -> dict[str, dict[str, Any]]:
     """The scales of data/scales.json; one may be `like` another but for some fields or parts of them."""
     known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
-    for fields in known.values():
-        for key, value in known.get(fields.pop("like", None), {}).items():
-            is_part = isinstance(value, dict) and key in fields
-            fields[key] = {**value, **fields[key]} if is_part else fields.get(key, value)
-    return known
+    return {name: _whole(name, known) for name in known}
+
+
+def _whole(name: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    fields = dict(known[name])
+    base = fields.pop("like", None)
+    if base is None:
+        return fields
+    if base not in known:
+        raise ValueError(f"data/scales.json: {name!r} is like {base!r}, which is not there")
+    for key, value in _whole(base, known).items():
+        is_part = isinstance(value, dict) and key in fields
+        fields[key] = {**value, **fields[key]} if is_part else fields.get(key, value)
+    return fields
 
 
 def variant(
@@ -153,7 +162,14 @@ def variant(
         changes["seeds"] = tuple(range(num_seeds))
     if only_unseen:
         changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
-    return replace(scale, **changes)
+    chosen = replace(scale, **changes)
+    seen = len(tasks.sides(chosen.suite, chosen.seen, chosen.unseen, chosen.split).seen)
+    if "pca" in chosen.controls and chosen.main_dim >= seen:
+        raise ValueError(
+            f"d_I = {chosen.main_dim} is too much for the principal components of {seen} seen tasks; "
+            f"give --dims with one below {seen} first"
+        )
+    return chosen
 
 
 def _built(key: str, value: Any) -> Any:

@@ -46,7 +46,7 @@ def only_finished() -> Iterator[None]:
 class Step:
     """A finished step: `tensors`, JSON `values`, `seconds` and versions (`made_with`) of when it was made.
 
-    `folder`: its place in the step cache, which names it with its hash.
+    `folder`: its place in the step cache, which names it with its hash. `parts`: of a joined one.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Step:
     was_cached: bool
     made_with: dict[str, str]
     folder: str
+    parts: tuple[Step, ...] = ()
 
 
 def step(
@@ -111,7 +112,8 @@ def joined(name: str, parts: Sequence[Step]) -> Step:
     values = {k: functools.reduce(operator.add, (part.values[k] for part in parts)) for k in first.values}
     was_cached = all(part.was_cached for part in parts)
     seconds = sum(part.seconds for part in parts)
-    return Step(name, tensors, values, seconds, was_cached, parts[-1].made_with, first.folder)
+    made_with = parts[-1].made_with
+    return Step(name, tensors, values, seconds, was_cached, made_with, first.folder, tuple(parts))
 
 
 def forget(root: Path | None = None) -> None:

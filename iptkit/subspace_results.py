@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import claims, results
+from iptkit import claims, results, scales
 
 if TYPE_CHECKING:
     from iptkit.experiments import Study
 
-PAPER = {"seen": 0.87, "unseen": 0.65}  # E_rel of IST at d_I = 5 (arXiv 2110.07867, first version)
+PAPER_DIM = 5
+PAPER = {"seen": 0.87, "unseen": 0.65}  # E_rel of IST at that d_I (arXiv 2110.07867, first version)
 MARGIN = 0.1  # of E_rel: "about as much as the paper" is at most so much below
 HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
 SIDES = ("seen", "unseen")
@@ -33,6 +34,11 @@ class Measured:
             self.rows, *((name, self.dim if name in with_dim else 0) for name in (first, second)), side
         )
 
+    def of(self, method: str, sides: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of a method, at the d_I of the controls if it has one."""
+        mine = [r for r in self.rows if r["method"] == method and r["split"] in sides]
+        return [row for row in mine if row["d_I"] in (0, self.dim)]
+
     def relative(self, method: str, side: str) -> Gap:
         """E_rel with its interval."""
         (line,) = results.summary(self.rows, [(method, self.dim)], [side])
@@ -42,47 +48,49 @@ class Measured:
 def write(study: Study, path: Path) -> int:
     """Measure what is missing of a study and write its rows; see `results.write`.
 
-    The verdicts on claims go into the results folder (see `claims.record`), of other splits than the scale's
-    own no verdicts.
+    The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own:
+    its tasks, split, d_I and seeds.
 
     Returns: the number of rows.
     """
     count = results.write(study, path)
-    if study.scale.split == "random":
+    if study.scale == scales.load(study.scale.name):
         for verdict in verdicts(study.table(), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
     return count
 
 
 def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
-    """What rows say to A1, A3, A4, A7 and A8: claim, here, verdict, num_tasks, num_seeds.
+    """What rows say to A1, A3, A4, A7 (of d_I = 5 only) and A8: claim, here, verdict, num_tasks, num_seeds.
+
+    Seeds: those that all methods which a claim is judged by were measured with.
 
     Args:
       rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning.
       dim: the d_I that its controls were run at.
     """
-    measured, of_ist = Measured(rows, dim), [row for row in rows if row["method"] == "IST"]
-    counts = {
-        "num_tasks": len({row["task"] for row in of_ist}),
-        "num_seeds": len({row["seed"] for row in of_ist}),
-    }
-    return [
-        {"name": name, "here": here, "verdict": verdict, **counts}
-        for name, judge in JUDGES.items()
-        for here, verdict in [judge(measured)]
-    ]
+    measured, found = Measured(rows, dim), []
+    for name, (judge, methods, sides) in JUDGES.items():
+        if name == "A7" and dim != PAPER_DIM:
+            continue
+        here, verdict = judge(measured)
+        used = {method: measured.of(method, sides) for method in methods}
+        seeds = min(len({row["seed"] for row in mine}) for mine in used.values())
+        num_tasks = len({row["task"] for row in used[methods[0]]})
+        counts = {"num_tasks": num_tasks, "num_seeds": seeds}
+        found.append({"name": name, "here": here, "verdict": verdict, **counts})
+    return found
 
 
 # ---- one claim each: (what was measured, verdict) ------------------------------------------------------
 def _one_subspace(measured: Measured) -> tuple[str, str]:
     """A1: on unseen tasks the found subspace beats a random one, and reaches prompt tuning."""
     better = measured.gap("IST", "random decoder", "unseen")
-    missing = measured.gap("prompt tuning", "IST", "unseen")
-    verdict = claims.of_difference(better)
-    if verdict == HOLDS and claims.of_difference(_minus(missing), MARGIN) != HOLDS:
+    kept = measured.relative("IST", "unseen")
+    verdict, below = claims.of_difference(better), [value - 1 for value in kept]
+    if verdict == HOLDS and claims.of_difference(below, MARGIN) != HOLDS:
         verdict = IN_PART  # something is shared, but not all that the tasks need
-    here = f"unseen: IST − random decoder {_told(better)}, prompt tuning − IST {_told(missing)}"
-    return here, verdict
+    return f"unseen: IST − random decoder {_told(better)}, E_rel of IST {_share(kept)}", verdict
 
 
 def _rebuilt(measured: Measured) -> tuple[str, str]:
@@ -115,25 +123,21 @@ def _not_reached(measured: Measured) -> tuple[str, str]:
     return f"prompt tuning − IST: {here}", _both([claims.of_difference(gap) for gap in gaps])
 
 
-JUDGES: dict[str, Callable[[Measured], tuple[str, str]]] = {
-    "A1": _one_subspace,
-    "A3": _rebuilt,
-    "A4": _tuned,
-    "A7": _kept,
-    "A8": _not_reached,
-}
+JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], tuple[str, ...]]] = {
+    "A1": (_one_subspace, ("IST", "random decoder"), ("unseen",)),
+    "A3": (_rebuilt, ("MSF", "mean code"), ("seen",)),
+    "A4": (_tuned, ("IST", "mean code"), SIDES),
+    "A7": (_kept, ("IST", "prompt tuning"), SIDES),
+    "A8": (_not_reached, ("prompt tuning", "IST"), SIDES),
+}  # claim -> its judge, what it is judged by, on which side
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 def _both(each: Sequence[str]) -> str:
-    """One verdict of two: holds or fails where both do, in part where one holds."""
+    """One verdict of two: holds or fails where both do, in part where only one holds."""
     if len(set(each)) == 1:
         return each[0]
     return IN_PART if HOLDS in each else OPEN
-
-
-def _minus(gap: Gap) -> Gap:
-    return -gap[0], -gap[2], -gap[1]
 
 
 def _told(gap: Gap) -> str:

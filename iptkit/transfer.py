@@ -50,8 +50,10 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
     The paper's second stage (its IPT solution as the start of prompt tuning) and its stability over runs; a
     run is another order of the same batches. Both train on the data of IST.
 
-    Returns: a step whose values["rows"] have the run in place of the seed; methods STAGE_TWO (with its d_I)
-      and FROM_WORDS.
+    All runs train in one `fit`: those of a task share its texts, which is what takes memory.
+
+    Returns: a step whose values["rows"] have a "run" each, all of the first seed, of the methods STAGE_TWO
+      (with its d_I) and FROM_WORDS.
     """
     scale, first = study.scale, study.seeds[0]
 
@@ -74,7 +76,7 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
             (FROM_WORDS, 0, scores[half:]),
         ):
             made = results.rows(study, part, method, [first] * count, dim, only="unseen")
-            rows += [row | {"seed": i // len(unseen)} for i, row in enumerate(made)]
+            rows += [row | {"run": i // len(unseen)} for i, row in enumerate(made)]
         return {"losses": result.losses.float()}, {"rows": rows}
 
     key = study.key(

@@ -11,7 +11,20 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import evaluate, inputs, jobs, results, scales, store, subspace, tasks, train, transfer
+from iptkit import (
+    claims,
+    evaluate,
+    inputs,
+    jobs,
+    results,
+    scales,
+    store,
+    subspace,
+    subspace_results,
+    tasks,
+    train,
+    transfer,
+)
 from iptkit.experiments import Study
 from iptkit.prompts import FixedPrompt
 
@@ -38,7 +51,7 @@ def small(**changes):
 def test_a_whole_study_has_every_setting_and_control_once():
     study = small()
     rows = study.table()
-    measured = Counter((r["task"], r["method"], r["d_I"], r["seed"]) for r in rows)
+    measured = Counter((r["task"], r["method"], r["d_I"], r["seed"], r.get("run")) for r in rows)
     assert set(measured.values()) == {1}
     found = Counter((r["setting"], r["d_I"]) for r in rows)
     for dim in (2, 3):
@@ -52,10 +65,13 @@ def test_a_whole_study_has_every_setting_and_control_once():
         )
     assert found["nearest task's prompt, unseen tasks", 0] == 2
     assert found["stage two, unseen tasks", 2] == 2 * 2 == found["prompt tuning, same runs, unseen tasks", 0]
-    assert {(r["method"], r["seed"]) for r in rows if r["method"] == transfer.STAGE_TWO} == {
-        (transfer.STAGE_TWO, 0),
-        (transfer.STAGE_TWO, 1),
-    }
+    assert {(r["seed"], r["run"]) for r in rows if r["method"] == transfer.STAGE_TWO} == {(0, 0), (0, 1)}
+    twice = [r for r in rows if r["method"] in (transfer.STAGE_TWO, transfer.FROM_WORDS)]
+    two, words = (
+        [r["score"] for r in twice if r["method"] == m] for m in dict.fromkeys(r["method"] for r in twice)
+    )
+    gap = results.difference(rows, (transfer.STAGE_TWO, 2), (transfer.FROM_WORDS, 0))
+    assert gap[0] == pytest.approx(sum(two) / 4 - sum(words) / 4), "runs of a task are averaged"
 
 
 def test_seeds_in_groups_give_what_they_give_together(steps, monkeypatch):
@@ -200,7 +216,8 @@ def test_every_decoder_has_a_name_of_its_own():
     assert len(set(results.DECODERS.values())) == len(results.DECODERS) == 4
 
 
-def test_only_unseen_tunes_unseen_tasks_only():
+def test_only_unseen_tunes_unseen_tasks_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
     scale = scales.variant("smoke", split="random", dims=(2,), only_unseen=True)
     assert (scale.only_unseen, scale.same_data, scale.nearest, scale.stage_two_runs) == (
         True,
@@ -214,6 +231,8 @@ def test_only_unseen_tunes_unseen_tasks_only():
     assert {r["task"] for r in tuned} == set(study.unseen) and {r["split"] for r in tuned} == {"unseen"}
     assert len(tuned) == 2 * 3 * 2, "two decoders, three seeds, two tasks"
     assert study.first_codes(2).shape == (2, 2)
+    assert subspace_results.write(study, tmp_path / "rows.jsonl") == len(study.table())
+    assert claims.found(tmp_path, "smoke") == [], "another study than the scale's own has no verdicts"
 
 
 def test_with_one_seed_at_a_time_more_seeds_add_steps(monkeypatch):
@@ -253,3 +272,26 @@ def test_a_study_that_was_killed_goes_on_and_gives_the_same_rows(tmp_path, steps
         "iptkit study --scale smoke --part subspace --suite tiny --split random --dims 2,3 --seeds 3"
     )
     assert {"scale", "dtype", "device", "seed", "seconds", "made"} <= about.keys()
+
+
+def test_parts_of_a_step_keep_what_made_each(steps, monkeypatch):
+    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    study = small()
+    bank = study.bank()
+    assert [part.name for part in bank.parts] == ["prompts-seed0", "prompts-seed1"]
+    bank.parts[0].made_with["iptkit"] = "another"
+    made = results.provenance(study, [bank])["made"]
+    assert [m["steps"] for m in made] == [["prompts-seed0"], ["prompts-seed1"]]
+
+
+def test_too_many_dimensions_for_the_controls_are_told_before_anything_runs():
+    with pytest.raises(ValueError, match="d_I = 50 is too much for the principal components of 20"):
+        scales.variant("ipt120", split="random20", dims=(50,))
+    assert scales.variant("ipt120", split="random20", dims=(5, 50)).main_dim == 5
+
+
+def test_a_scale_like_one_that_is_not_there(tmp_path, monkeypatch):
+    (tmp_path / "scales.json").write_text('{"a": {"like": "b"}}', encoding="utf-8")
+    monkeypatch.setattr(scales.paths, "data_dir", lambda: tmp_path)
+    with pytest.raises(ValueError, match="'a' is like 'b', which is not there"):
+        scales.load("a")
