@@ -142,7 +142,7 @@ class Study(Inputs):
         """The part of `codes` for seeds that train together, or on another set than `train_new`."""
         is_new = data == "train_new"
         method = results.DECODERS[decoder] + ("" if is_new else ", same data")
-        only = "unseen" if self.scale.only_unseen else ""
+        only = "unseen" if self.only_on_unseen(decoder) else ""
 
         def make(checkpoint: Path) -> Made:
             of = (self.unseen_tasks if only else self.fresh_tasks) if is_new else self.seen_tasks
@@ -204,6 +204,10 @@ class Study(Inputs):
         """What IST is run with: d_I and decoder."""
         controls = [(self.scale.main_dim, decoder) for decoder in self.scale.controls]
         return [*((dim, "learned") for dim in self.scale.dims), *controls]
+
+    def only_on_unseen(self, decoder: str) -> bool:
+        """Is IST with this decoder run on unseen tasks only?"""
+        return self.scale.only_unseen or (self.scale.unseen_controls and decoder != "learned")
 
     def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
         """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""

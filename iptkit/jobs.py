@@ -65,8 +65,8 @@ class Costs:
         self.layers = sum(p.numel() for p in linear) - self.head
         self.lengths: dict[tuple[str, int], tuple[float, float, float]] = {}
 
-    def fit(self, on: Sequence[Task], config: FitConfig) -> float:
-        """Of training a prompt on each task: reading its texts, the steps, the evaluations on dev."""
+    def fit(self, on: Sequence[Task], config: FitConfig, runs: int = 1) -> float:
+        """Of training so many prompts on each task: reading its texts, the steps, the evaluations on dev."""
         total, n = 0.0, self.scale.prompt_length
         for task in on:
             text, answer, options = self._lengths(task)
@@ -74,8 +74,8 @@ class Costs:
             dev = min(config.dev_examples, len(task.dev))
             read = min(rows, len(task.train)) + dev
             total += 2 * self.layers * text * read
-            total += 2 * rows * self._prompted(n, answer)
-            total += config.evaluations * dev * self._prompted(n, options)
+            total += runs * 2 * rows * self._prompted(n, answer)
+            total += runs * config.evaluations * dev * self._prompted(n, options)
         return total
 
     def score(self, on: Sequence[Task], prompts: int = 1) -> float:
@@ -115,15 +115,14 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
     """
     scale, first = study.scale, study.seeds[0]
 
-    def fitted(on: Callable[[int], list[Task]], seeds: Sequence[int], how: FitConfig) -> float:
+    def fitted(on: Callable[[int], list[Task]], seeds: Sequence[int], how: FitConfig, runs: int = 1) -> float:
         read = [task for seed in seeds for task in on(seed)] if costs else []
-        return costs.fit(read, how) + costs.score(read) if costs else 0.0
+        return costs.fit(read, how, runs) + costs.score(read, runs) if costs else 0.0
 
     def scored(prompts: int) -> float:
         return costs.score(study.tasks(first), prompts) if costs else 0.0
 
     found: list[Job] = []
-    tuned = study.unseen_tasks if scale.only_unseen else study.fresh_tasks
 
     def add(name: str, make: Callable[..., Any], cost: float, *given: Any) -> None:
         found.append(Job(name, functools.partial(make, *given), cost))
@@ -142,14 +141,15 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
                 add(f"codes-same-{dim}", study.codes_on_same_data, cost, dim)
         for dim, decoder in study.decoders():
             name = study.group_name(f"codes-{decoder}-{dim}", seeds)
+            tuned = study.unseen_tasks if study.only_on_unseen(decoder) else study.fresh_tasks
             add(name, study.codes_of_group, fitted(tuned, seeds, scale.ist), dim, decoder, seeds)
         if first in seeds and scale.nearest:
             prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
             cost = costs.score(study.unseen_tasks(first), prompts) if costs else 0.0
             add("nearest-prompt", study.nearest_prompt, cost)
-        if first in seeds and scale.stage_two_runs:
-            cost = 2 * scale.stage_two_runs * fitted(study.unseen_tasks, (first,), scale.prompt)
-            add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim)
+    if scale.stage_two_runs:  # the dearest comes last
+        cost = fitted(study.unseen_tasks, (first,), scale.prompt, 2 * scale.stage_two_runs)
+        add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim)
     return found
 
 

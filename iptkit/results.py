@@ -130,9 +130,9 @@ def as_markdown(rows: Sequence[dict[str, Any]], dim: int = 5) -> str:
         "|---|---|---|---|---|",
     ]
     for (method, _), title in README_METHODS.items():
-        both = [lines[method, split] for split in ("seen", "unseen")]
-        scores = ["{:.3f} [{:.2f}, {:.2f}]".format(*line["score"]) for line in both]
-        kept = ["{:.2f}".format(line["E_rel"][0]) if line["E_rel"] else "" for line in both]
+        both = [lines.get((method, split)) for split in ("seen", "unseen")]  # None: not measured
+        scores = ["{:.3f} [{:.2f}, {:.2f}]".format(*line["score"]) if line else "" for line in both]
+        kept = ["{:.2f}".format(line["E_rel"][0]) if line and line["E_rel"] else "" for line in both]
         table.append(f"| {' | '.join([title, *scores, *kept])} |")
     return "\n".join([*table, "", _differences(rows, dim)])
 
@@ -227,8 +227,10 @@ def _differences(rows: Sequence[dict[str, Any]], dim: int) -> str:
     ist, parts = ("IST", dim), []
     parts.append(f"prompt tuning − zero-shot, all tasks {told(('prompt tuning', 0), ('zero-shot', 0))}")
     for method in ("mean code", "random decoder"):
-        seen, unseen = (told(ist, (method, dim), split) for split in ("seen", "unseen"))
-        parts.append(f"IST − {method}, seen {seen}, unseen {unseen}")
+        measured = {row["split"] for row in rows if (row["method"], row["d_I"]) == (method, dim)}
+        sides = [split for split in ("seen", "unseen") if split in measured]
+        gaps = [f"{split} {told(ist, (method, dim), split)}" for split in sides]
+        parts.append(f"IST − {method}, {', '.join(gaps)}")
     return f"Paired differences: {'; '.join(parts)}."
 
 

@@ -40,6 +40,7 @@ class Scale:
       context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
       dtype: for backbones.load.
       controls: other decoders that IST is run with at main_dim, of results.DECODERS.
+      unseen_controls: run them on unseen tasks only, where they are judged.
       nearest: also unseen tasks under the prompt of a seen one.
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
       only_unseen: IST on unseen tasks only, to compare splits.
@@ -71,6 +72,7 @@ class Scale:
     dtype: str = "auto"
     split: str = "random"
     controls: tuple[str, ...] = ("random",)
+    unseen_controls: bool = False
     only_unseen: bool = False
     same_data: bool = False
     nearest: bool = False

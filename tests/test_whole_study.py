@@ -228,6 +228,25 @@ def test_only_unseen_tunes_unseen_tasks_only(tmp_path, monkeypatch):
     assert claims.found(tmp_path, "smoke") == [], "another study than the scale's own has no verdicts"
 
 
+def test_controls_on_unseen_tasks_only():
+    study = small(unseen_controls=True)
+    table = study.table()
+    sides = {name: {r["split"] for r in table if r["method"] == name} for name in results.DECODERS.values()}
+    assert sides.pop("IST") == {"seen", "unseen"} and set(map(tuple, sides.values())) == {("unseen",)}
+    text = results.as_markdown(table, dim=2)
+    (control,) = [line for line in text.splitlines() if "random decoder |" in line]
+    _, _, seen, unseen, kept, _, _ = control.split("|")
+    assert not seen.strip() and not kept.strip() and "[" in unseen
+    assert "IST − random decoder, unseen" in text and "IST − mean code, seen" in text
+
+
+def test_cost_of_runs_on_the_same_texts_counts_the_texts_once():
+    study = small()
+    costs, on = jobs.Costs(study), study.unseen_tasks(0)
+    one, two, three = (costs.fit(on, study.scale.prompt, runs) for runs in (1, 2, 3))
+    assert three - two == pytest.approx(two - one) and two < 2 * one
+
+
 def test_with_one_seed_at_a_time_more_seeds_add_steps(monkeypatch):
     monkeypatch.setattr(inputs, "MOST_RUNS", 8)
     first = {job.make().folder for job in small(seeds=(0,)).jobs()}
