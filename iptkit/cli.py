@@ -106,7 +106,7 @@ def study(
     dims: Annotated[str | None, typer.Option(help="Intrinsic dimensions, for example 5,10,50.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many, counted from 0.")] = None,
     only_unseen: Annotated[
-        bool, typer.Option("--only-unseen", help="IST on unseen tasks only, to compare splits.")
+        bool, typer.Option("--only-unseen", help="MSF and IST on unseen tasks only, to compare splits.")
     ] = False,
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""

@@ -101,6 +101,7 @@ class Study(Inputs):
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
         bank = self.first_prompts()
         seen = bank[: len(self.seen)]
+        only = "unseen" if self.scale.only_unseen else ""
 
         def make(checkpoint: Path) -> Made:
             runs = [Run(t, t.seed) for t in self.seen_tasks(self.seeds[0])]
@@ -108,11 +109,12 @@ class Study(Inputs):
             autoencoder, result = subspace.find(
                 self.engine, seen, runs, config, self.scale.msf, self._generator(), checkpoint, label
             )
-            rows = self._score_msf(autoencoder, bank, intrinsic_dim)
+            rows = self._score_msf(autoencoder, bank, intrinsic_dim, only)
             curves = {"losses": result.losses.float(), "penalty": result.penalty}
             return autoencoder.state_dict() | curves, {"rows": rows}
 
-        key = self.key("msf", self.scale.prompt, self.scale.msf, config, seeds=self.groups()[0])
+        parts = ["msf", self.scale.prompt, self.scale.msf, config, *([only] if only else [])]
+        key = self.key(*parts, seeds=self.groups()[0])
         step = store.step(f"subspace-{intrinsic_dim}", key, make)
         autoencoder = subspace.AutoEncoder(seen, config, self._generator()).to(self.backbone.device)
         autoencoder.load_state_dict({k: step.tensors[k] for k in autoencoder.state_dict()})
@@ -188,7 +190,8 @@ class Study(Inputs):
         """All steps of the table; makes what is missing."""
         for job in self.jobs():
             job.make()
-        steps = [self.zero_shot(), self.bank(), self.mean_prompt()]
+        steps = [self.zero_shot(), self.bank()]
+        steps += [] if self.scale.only_unseen else [self.mean_prompt()]
         steps += [self.subspace(dim)[1] for dim in self.scale.dims]
         if self.scale.same_data:
             steps += [self.codes_on_same_data(dim) for dim in self.scale.dims]
@@ -209,15 +212,18 @@ class Study(Inputs):
         """Is IST with this decoder run on unseen tasks only?"""
         return self.scale.only_unseen or (self.scale.unseen_controls and decoder != "learned")
 
-    def _score_msf(self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int) -> list[dict[str, Any]]:
+    def _score_msf(
+        self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int, only: str
+    ) -> list[dict[str, Any]]:
         """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""
-        first, count = self.tasks(self.seeds[0]), len(bank)
+        first = self.unseen_tasks(self.seeds[0]) if only else self.tasks(self.seeds[0])
+        bank, count = bank[-len(first) :], len(first)
         with torch.no_grad():
             own = autoencoder.decode(autoencoder.encode(bank))
         source = FixedPrompt(torch.cat([own, subspace.mean_code(autoencoder, count).P]))
         scores = self.score(source, first * 2, f"test of MSF, d_I = {dim}")
-        msf = results.rows(self, scores[:count], "MSF", self.seeds[:1], dim)
-        return msf + results.rows(self, scores[count:], "mean code", self.seeds[:1], dim)
+        msf = results.rows(self, scores[:count], "MSF", self.seeds[:1], dim, only)
+        return msf + results.rows(self, scores[count:], "mean code", self.seeds[:1], dim, only)
 
     def decoder(self, intrinsic_dim: int, decoder: str) -> nn.Module:
         """What IST decodes with: see `codes`."""
@@ -242,6 +248,11 @@ class Study(Inputs):
     def stage_two(self, intrinsic_dim: int) -> store.Step:
         """Unseen tasks' prompts tuned from IST's solution and from words, several runs: values["rows"]."""
         return transfer.stage_two(self, intrinsic_dim)
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        """The tasks that `codes` are of: all, or the unseen ones only (see Scale.only_unseen)."""
+        return self.unseen if self.scale.only_unseen else self.ids
 
     def first_codes(self, intrinsic_dim: int) -> Tensor:
         """[T, d_I] numbers that IST found with the first seed."""

@@ -120,7 +120,8 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         return costs.fit(read, how, runs) + costs.score(read, runs) if costs else 0.0
 
     def scored(prompts: int) -> float:
-        return costs.score(study.tasks(first), prompts) if costs else 0.0
+        on = study.unseen_tasks if scale.only_unseen else study.tasks
+        return costs.score(on(first), prompts) if costs else 0.0
 
     found: list[Job] = []
 
@@ -132,7 +133,8 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         name = study.group_name("prompts", seeds)
         add(name, study.whole.prompts_of_group, fitted(study.whole.tasks, seeds, scale.prompt), seeds)
         if first in seeds:
-            add("mean-prompt", study.mean_prompt, scored(1))
+            if not scale.only_unseen:
+                add("mean-prompt", study.mean_prompt, scored(1))
             for dim in scale.dims:
                 cost = scored(2) + (costs.fit(study.seen_tasks(first), scale.msf) if costs else 0.0)
                 add(f"subspace-{dim}", lambda dim: study.subspace(dim)[1], cost, dim)

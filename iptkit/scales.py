@@ -43,7 +43,7 @@ class Scale:
       unseen_controls: run them on unseen tasks only, where they are judged.
       nearest: also unseen tasks under the prompt of a seen one.
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
-      only_unseen: IST on unseen tasks only, to compare splits.
+      only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
       same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """
 
@@ -148,7 +148,7 @@ def variant(
       suite, split: names for tasks.load_suite and tasks.split; either replaces the scale's own tasks.
       dims: values of d_I; the controls are run at the scale's main one, or at the first if it is not there.
       num_seeds: >= 1; the seeds are 0, 1, ...
-      only_unseen: leave out what splits are not compared by: IST on seen tasks, nearest prompt, stage two.
+      only_unseen: leave out what splits are not compared by: scores on seen tasks, controls, stage two.
     Raises: ValueError for an unknown scale, suite or split, a d_I below 1, no seed.
     """
     scale = load(name)
@@ -164,6 +164,7 @@ def variant(
         changes["seeds"] = tuple(range(num_seeds))
     if only_unseen:
         changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
+        changes["controls"] = ()
     chosen = replace(scale, **changes)
     seen = len(tasks.sides(chosen.suite, chosen.seen, chosen.unseen, chosen.split).seen)
     if "pca" in chosen.controls and chosen.main_dim >= seen:

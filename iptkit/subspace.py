@@ -139,11 +139,11 @@ class IntrinsicPrompt(nn.Module):
 
     def __init__(self, autoencoder: AutoEncoder | nn.Module, runs: int):
         super().__init__()
-        codes = autoencoder.codes()
         self.autoencoder = autoencoder.requires_grad_(False)
-        self.register_buffer("center", codes.mean(0))
-        self.register_buffer("scale", codes.std(0).clamp_min(1e-3))
-        self.u = nn.Parameter(torch.zeros(runs, codes.shape[1]))
+        center, scale = unit(autoencoder)
+        self.register_buffer("center", center)
+        self.register_buffer("scale", scale)
+        self.u = nn.Parameter(torch.zeros(runs, len(center)))
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> embeds [B, n, d] (each run is decoded once)."""
@@ -153,6 +153,12 @@ class IntrinsicPrompt(nn.Module):
     def z(self, runs: Tensor) -> Tensor:
         """[B, d_I] intrinsic vectors."""
         return self.center + self.scale * self.u.index_select(0, runs)
+
+
+def unit(autoencoder: AutoEncoder | nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and spread of the codes of an auto-encoder's bank, each [d_I]: u = (z - mean) / spread."""
+    codes = autoencoder.codes()
+    return codes.mean(0), codes.std(0).clamp_min(1e-3)
 
 
 def find(

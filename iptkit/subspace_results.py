@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import claims, results, scales
+from iptkit import claims, codes, results, scales
 
 if TYPE_CHECKING:
     from iptkit.experiments import Study
@@ -46,7 +46,7 @@ class Measured:
 
 
 def write(study: Study, path: Path) -> int:
-    """Measure what is missing of a study and write its rows; see `results.write`.
+    """Measure what is missing of a study and write its rows (see `results.write`) and codes (`codes.keep`).
 
     The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own:
     its tasks, split, d_I and seeds.
@@ -54,6 +54,7 @@ def write(study: Study, path: Path) -> int:
     Returns: the number of rows.
     """
     count = results.write(study, path)
+    codes.keep(study, path.with_suffix(codes.ENDING))
     if study.scale == scales.load(study.scale.name):
         for verdict in verdicts(study.table(), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
@@ -90,7 +91,7 @@ def _one_subspace(measured: Measured) -> tuple[str, str]:
     verdict, below = claims.of_difference(better), [value - 1 for value in kept]
     if verdict == HOLDS and claims.of_difference(below, MARGIN) != HOLDS:
         verdict = IN_PART  # something is shared, but not all that the tasks need
-    return f"unseen: IST − random decoder {_told(better)}, E_rel of IST {_share(kept)}", verdict
+    return f"unseen: IST − random decoder {digits(better)}, E_rel of IST {_share(kept)}", verdict
 
 
 def _rebuilt(measured: Measured) -> tuple[str, str]:
@@ -98,14 +99,14 @@ def _rebuilt(measured: Measured) -> tuple[str, str]:
     gap = measured.gap("MSF", "mean code", "seen")
     kept = {side: measured.relative("MSF", side) for side in SIDES}
     told = ", ".join(f"{side} {_share(of)}" for side, of in kept.items())
-    return f"seen: MSF − mean code {_told(gap)}; E_rel of MSF {told}", claims.of_difference(gap)
+    return f"seen: MSF − mean code {digits(gap)}; E_rel of MSF {told}", claims.of_difference(gap)
 
 
 def _tuned(measured: Measured) -> tuple[str, str]:
     """A4: tuning d_I numbers helps beyond the mean code, on both sides."""
     gaps = [measured.gap("IST", "mean code", side) for side in SIDES]
-    here = ", ".join(f"{side} {_told(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
-    return f"IST − mean code: {here}", _both([claims.of_difference(gap) for gap in gaps])
+    here = ", ".join(f"{side} {digits(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
+    return f"IST − mean code: {here}", of_both([claims.of_difference(gap) for gap in gaps])
 
 
 def _kept(measured: Measured) -> tuple[str, str]:
@@ -113,14 +114,14 @@ def _kept(measured: Measured) -> tuple[str, str]:
     kept = {side: measured.relative("IST", side) for side in SIDES}
     below = [tuple(value - PAPER[side] for value in kept[side]) for side in SIDES]
     here = ", ".join(f"{side} {_share(of)}" for side, of in kept.items())
-    return f"E_rel at d_I = {measured.dim}: {here}", _both([claims.of_difference(b, MARGIN) for b in below])
+    return f"E_rel at d_I = {measured.dim}: {here}", of_both([claims.of_difference(b, MARGIN) for b in below])
 
 
 def _not_reached(measured: Measured) -> tuple[str, str]:
     """A8: prompt tuning stays above IST, on both sides."""
     gaps = [measured.gap("prompt tuning", "IST", side) for side in SIDES]
-    here = ", ".join(f"{side} {_told(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
-    return f"prompt tuning − IST: {here}", _both([claims.of_difference(gap) for gap in gaps])
+    here = ", ".join(f"{side} {digits(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
+    return f"prompt tuning − IST: {here}", of_both([claims.of_difference(gap) for gap in gaps])
 
 
 JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], tuple[str, ...]]] = {
@@ -133,14 +134,15 @@ JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], 
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-def _both(each: Sequence[str]) -> str:
+def of_both(each: Sequence[str]) -> str:
     """One verdict of two: holds or fails where both do, in part where only one holds."""
     if len(set(each)) == 1:
         return each[0]
     return IN_PART if HOLDS in each else OPEN
 
 
-def _told(gap: Gap) -> str:
+def digits(gap: Gap) -> str:
+    """A difference and its interval, in digits."""
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)
 
 

@@ -220,9 +220,14 @@ def test_only_unseen_tunes_unseen_tasks_only(tmp_path, monkeypatch):
     assert scale.only_unseen and not (scale.same_data or scale.nearest or scale.stage_two_runs)
     study = Study(scale)
     study.backbone = backbone("tiny-causal", "float32")
-    tuned = [r for r in study.table() if r["method"] in results.DECODERS.values()]
-    assert {r["task"] for r in tuned} == set(study.unseen) and {r["split"] for r in tuned} == {"unseen"}
-    assert len(tuned) == 2 * 3 * 2, "two decoders, three seeds, two tasks"
+    table = study.table()
+    found = [r for r in table if r["d_I"]]
+    assert {r["task"] for r in found} == set(study.unseen) and {r["split"] for r in found} == {"unseen"}
+    assert Counter(r["method"] for r in found) == {"IST": 3 * 2, "MSF": 2, "mean code": 2}
+    assert {r["method"] for r in table} - {r["method"] for r in found} == {"zero-shot", "prompt tuning"}
+    whole = Study(scales.variant("smoke", split="random", dims=(2,)), models=study)
+    scores = {(r["task"], r["method"], r["seed"]): r["score"] for r in whole.table() if r["d_I"] == 2}
+    assert all(scores[r["task"], r["method"], r["seed"]] == pytest.approx(r["score"]) for r in found)
     assert study.first_codes(2).shape == (2, 2)
     assert subspace_results.write(study, tmp_path / "rows.jsonl") == len(study.table())
     assert claims.found(tmp_path, "smoke") == [], "another study than the scale's own has no verdicts"

@@ -1,0 +1,98 @@
+"""How far a subspace carries: one study per split, compared on the tasks that none of them has seen.
+
+The studies are those of `iptkit study --suite ipt120 --split SPLIT --only-unseen` (`iptkit study` for the
+random split). What they say to claims A9 (the kind of the seen tasks) and A10 (their number) is a paired
+difference in test scores of IST; a ratio to prompt tuning (E_rel) stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from iptkit import claims, results
+from iptkit.subspace_results import digits, of_both
+
+Rows = Sequence[dict[str, Any]]
+Gap = tuple[float, float, float]  # mean, low, high
+METHOD = "IST"
+BY_NUMBER = ("random20", "random40", "random60", "random80", "random")  # splits with the same unseen tasks
+KINDS = {"cls": True, "non_cls": False}  # split -> are its seen tasks classifications?
+
+
+def side_by_side(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
+    """Rows of IST on the tasks that are unseen in every study, for `results.difference`.
+
+    Args:
+      studies: split -> rows of its study.
+      dim: d_I.
+    Returns: rows whose "method" is the split.
+    Raises: ValueError if no task is unseen in all of them.
+    """
+    mine = {name: [r for r in rows if _is_wanted(r, dim)] for name, rows in studies.items()}
+    shared = set.intersection(*({r["task"] for r in rows} for rows in mine.values()))
+    if not shared:
+        raise ValueError(f"no task is unseen in all of {', '.join(studies)} with IST at d_I = {dim}")
+    return [r | {"method": name} for name, rows in mine.items() for r in rows if r["task"] in shared]
+
+
+def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
+    """What a subspace found on tasks of the same kind gives over one found on the other kind.
+
+    Args:
+      studies: rows of the splits "cls" and "non_cls".
+    Returns: "cls" (on unseen classifications) and "non_cls" (on unseen other tasks): the paired difference in
+      score of IST with its 95 % interval over tasks.
+    """
+    rows = side_by_side({name: studies[name] for name in KINDS}, dim)
+    gaps = {}
+    for name, is_cls in KINDS.items():
+        (other,) = set(KINDS) - {name}
+        of_kind = [r for r in rows if (r["category"] == "cls") == is_cls]
+        gaps[name] = results.difference(of_kind, (name, dim), (other, dim))
+    return gaps
+
+
+def kept(rows: Rows, dim: int = 5, is_cls: bool | None = None) -> Gap | None:
+    """E_rel of IST on a study's unseen tasks with its interval, or None where no task has a usable reference.
+
+    Args:
+      is_cls: only classifications (True), only other tasks (False), or all (None).
+    """
+    chosen = [r for r in rows if is_cls is None or (r["category"] == "cls") == is_cls]
+    lines = results.summary(chosen, [(METHOD, dim)], ["unseen"])
+    return lines[0]["E_rel"] if lines else None
+
+
+def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
+    """What the studies say to A9 and A10: claim, here, verdict, num_tasks, num_seeds.
+
+    Args:
+      studies: rows of the splits of KINDS and of BY_NUMBER; without all of a claim's splits it is left out.
+    """
+    found = []
+    if set(KINDS) <= set(studies):
+        gaps = kinds(studies, dim)
+        here = (
+            f"IST in the subspace of its own kind − of the other: unseen classifications "
+            f"{digits(gaps['cls'])}, unseen other tasks {digits(gaps['non_cls'])}"
+        )
+        verdict = of_both([claims.of_difference(gap) for gap in gaps.values()])
+        rows = side_by_side({name: studies[name] for name in KINDS}, dim)
+        found.append({"name": "A9", "here": here, "verdict": verdict, **_counts(rows)})
+    if set(BY_NUMBER) <= set(studies):
+        rows = side_by_side({name: studies[name] for name in BY_NUMBER}, dim)
+        least, most = (BY_NUMBER[i] for i in (0, -1))
+        gap = results.difference(rows, (most, dim), (least, dim))
+        here = f"unseen: IST with 100 seen tasks − with 20 {digits(gap)}"
+        found.append({"name": "A10", "here": here, "verdict": claims.of_difference(gap), **_counts(rows)})
+    return found
+
+
+def _counts(rows: Rows) -> dict[str, int]:
+    names = {"num_tasks": "task", "num_seeds": "seed"}
+    return {count: len({row[name] for row in rows}) for count, name in names.items()}
+
+
+def _is_wanted(row: Mapping[str, Any], dim: int) -> bool:
+    return (row["method"], row["d_I"], row["split"]) == (METHOD, dim, "unseen")

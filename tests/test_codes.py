@@ -1,0 +1,108 @@
+"""Codes: kept and read again, neighbours, what they tell, walks; against plain computations."""
+
+import numpy as np
+import pytest
+import torch
+from stock import backbone
+
+from iptkit import codes, scales, store, subspace
+from iptkit.experiments import Study
+
+
+def made(points, categories, groups=None, seeds=2, noise=0.01):
+    points, rng = np.array(points, dtype=float), np.random.default_rng(0)
+    u = points + noise * rng.standard_normal((seeds, *points.shape))
+    names = tuple(f"t{i}" for i in range(len(points)))
+    labels = {"category": tuple(categories), "group": tuple(groups or names)}
+    return codes.Codes(names, labels, u, points)
+
+
+CORNERS = [[0, 0], [0, 1], [5, 5], [5, 6], [20, 0]]
+
+
+def test_neighbours_are_those_of_a_plain_search():
+    found = codes.nearest(made(CORNERS, "aabbb"), count=2)
+    assert found["t0"] == ["t1", "t2"] and found["t3"] == ["t2", "t1"] and found["t4"][0] == "t2"
+    assert all(task not in others for task, others in found.items())
+
+
+def test_agreement_counts_tasks_that_can_agree():
+    result = codes.agreement(made(CORNERS, "aabbc"), "category")
+    assert result.tasks == 4 and result.share[0] == 1.0 and 0 < result.by_chance < 0.5
+    against = codes.agreement(made(CORNERS, "ababa"), "category")
+    assert against.share[0] == pytest.approx(0.2) and against.p > 0.5, "t4 beside t2 alone"
+    with pytest.raises(ValueError, match="no two tasks share a group"):
+        codes.agreement(made(CORNERS, "aabbc"), "group")
+    with pytest.raises(ValueError, match="no label 'kind', only category, group"):
+        codes.agreement(made(CORNERS, "aabbc"), "kind")
+
+
+def test_agreement_of_many_tasks_is_not_chance():
+    rng = np.random.default_rng(1)
+    kinds = rng.integers(0, 2, 40)
+    close = codes.agreement(made(np.c_[kinds * 9, rng.standard_normal(40)], kinds), "category")
+    assert close.share[0] == 1.0 and close.p == pytest.approx(1 / 2001)
+    apart = codes.agreement(made(rng.standard_normal((40, 2)), kinds), "category")
+    assert apart.p > 0.01 and abs(apart.by_chance - 0.5) < 0.1
+
+
+def test_codes_tell_tasks_apart_over_samples():
+    assert codes.told_apart(made(CORNERS, "aabbc"))[0] == 1.0
+    assert codes.told_apart(made(CORNERS, "aabbc", noise=1e6))[0] < 1.0
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        codes.told_apart(made(CORNERS, "aabbc", seeds=1))
+
+
+def test_the_plane_keeps_the_main_axes():
+    points = np.c_[np.arange(6.0), np.zeros(6), np.zeros(6)]
+    places, share = codes.plane(made(points, "aaabbb", noise=1e-9))
+    assert places.shape == (6, 2) and share == pytest.approx(1.0)
+    assert np.abs(places[:, 0]) == pytest.approx(np.abs(points[:, 0] - 2.5))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.delenv("IPTKIT_SCALE", raising=False)
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.setattr(store, "HITS", {})
+    made = Study(scales.load("smoke", seeds=(0, 1), dims=(2, 3), main_dim=2))
+    made.backbone = backbone("tiny-causal", "float32")
+    return made
+
+
+def test_kept_codes_are_those_of_the_study(study, tmp_path):
+    file = tmp_path / f"rows{codes.ENDING}"
+    codes.keep(study, file)
+    for dim in (2, 3):
+        found = codes.read(file, dim)
+        assert found.tasks == study.ids and found.u.shape == (2, len(study.ids), dim)
+        assert found.u == pytest.approx(study.codes(dim).tensors["u"].numpy())
+        autoencoder, _ = study.subspace(dim)
+        z = autoencoder.encode(study.first_prompts()).detach()
+        seen = z[: len(study.seen)]
+        assert found.msf == pytest.approx(((z - seen.mean(0)) / seen.std(0)).numpy(), abs=1e-5)
+        assert found.labels["side"] == ("seen",) * len(study.seen) + ("unseen",) * len(study.unseen)
+    with pytest.raises(ValueError, match="no codes with d_I = 7, only 2, 3"):
+        codes.read(file, 7)
+    with pytest.raises(FileNotFoundError, match="iptkit study"):
+        codes.read(tmp_path / "none", 2)
+
+
+def test_a_walk_starts_and_ends_at_the_two_solutions(study):
+    first, second = study.ids[0], study.ids[-1]
+    way, scores = codes.walk(study, 2, first, second, points=3)
+    assert way == [0.0, 0.5, 1.0] and {len(s) for s in scores.values()} == {3}
+    own = {r["task"]: r["score"] for r in study.codes(2).values["rows"] if r["seed"] == 0}
+    assert scores[first][0] == pytest.approx(own[first]) and scores[second][-1] == pytest.approx(own[second])
+    with pytest.raises(ValueError, match="tasks without a code: nobody"):
+        codes.walk(study, 2, first, "nobody")
+    with pytest.raises(ValueError, match="at least 2 points"):
+        codes.walk(study, 2, first, second, points=1)
+
+
+def test_units_of_a_code():
+    bank = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0))
+    autoencoder = subspace.AutoEncoder(bank, subspace.SubspaceConfig(3, 8), torch.Generator().manual_seed(1))
+    center, spread = subspace.unit(autoencoder)
+    u = (autoencoder.codes() - center) / spread
+    assert u.mean(0).abs().max() < 1e-5 and u.std(0) == pytest.approx(torch.ones(3), abs=1e-5)

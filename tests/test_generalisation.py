@@ -1,0 +1,88 @@
+"""Splits compared on rows made by hand: which tasks count, what is paired, what follows."""
+
+import pytest
+
+from iptkit import generalisation as g
+
+TASKS = {**{f"cls{i}": "cls" for i in range(6)}, **{f"other{i}": "qa" for i in range(6)}}
+
+
+def rows_of(score, seen=(), prompt_tuning=0.8, seeds=2):
+    """One study: IST scores `score(task)` on all but the seen tasks, prompt tuning the same on all."""
+    rows = []
+    for i, (task, category) in enumerate(TASKS.items()):
+        common = {
+            "task": task,
+            "category": category,
+            "split": "seen" if task in seen else "unseen",
+            "chance": 0,
+        }
+        for seed in range(seeds):
+            noise = 0.01 * ((i + seed) % 3 - 1)
+            tuned = {"method": "prompt tuning", "d_I": 0, "seed": seed, "score": prompt_tuning}
+            rows.append(common | tuned)
+            if task not in seen:
+                rows.append(common | {"method": "IST", "d_I": 5, "seed": seed, "score": score(task) + noise})
+    return rows
+
+
+def of_kinds(cls=(0.6, 0.3), non_cls=(0.3, 0.5)):
+    """Studies "cls" and "non_cls": scores on unseen classifications, on other unseen tasks."""
+
+    def study(scores, seen):
+        return rows_of(lambda task: scores[0] if task.startswith("cls") else scores[1], seen)
+
+    return {"cls": study(cls, ("cls0", "cls1")), "non_cls": study(non_cls, ("other0", "other1"))}
+
+
+def test_only_tasks_that_no_study_has_seen_are_compared():
+    rows = g.side_by_side(of_kinds())
+    assert {r["task"] for r in rows} == set(TASKS) - {"cls0", "cls1", "other0", "other1"}
+    assert {r["method"] for r in rows} == {"cls", "non_cls"} and len(rows) == 2 * 8 * 2
+
+
+def test_a_kind_is_compared_on_its_own_tasks():
+    gaps = g.kinds(of_kinds())
+    assert gaps["cls"][0] == pytest.approx(0.3) and gaps["non_cls"][0] == pytest.approx(0.2)
+    (found,) = g.verdicts(of_kinds())
+    assert found["name"] == "A9" and found["verdict"] == "holds"
+    assert (found["num_tasks"], found["num_seeds"]) == (8, 2)
+    assert "unseen classifications +0.300 [" in found["here"] and "other tasks +0.200 [" in found["here"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"non_cls": (0.3, 0.1)}, "holds in part"),
+        ({"cls": (0.1, 0.6)}, "does not hold here"),
+        ({"cls": (0.3, 0.5)}, "not testable at this scale"),
+    ],
+)
+def test_verdict_on_kinds(changes, verdict):
+    (found,) = g.verdicts(of_kinds(**changes))
+    assert found["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict"),
+    [(0.5, "holds"), (0.2, "does not hold here"), (0.3, "not testable at this scale")],
+)
+def test_verdict_on_the_number_of_seen_tasks(last, verdict):
+    scores = dict.fromkeys(g.BY_NUMBER, 0.3) | {"random": last}
+    studies = {name: rows_of(lambda task, score=score: score) for name, score in scores.items()}
+    (found,) = g.verdicts(studies)
+    assert (found["name"], found["verdict"]) == ("A10", verdict)
+    del studies["random40"]
+    assert g.verdicts(studies) == [], "a claim needs all of its splits"
+
+
+def test_e_rel_of_a_kind():
+    rows = rows_of(lambda task: 0.4 if task.startswith("cls") else 0.2)
+    assert [g.kept(rows, is_cls=kind)[0] for kind in (True, False, None)] == pytest.approx([0.5, 0.25, 0.375])
+    assert g.kept(rows, dim=7) is None
+
+
+def test_studies_without_a_common_unseen_task_are_told():
+    studies = {"a": rows_of(lambda task: 0.5, seen=list(TASKS)), "b": rows_of(lambda task: 0.5)}
+    with pytest.raises(ValueError, match="no task is unseen in all of a, b"):
+        g.side_by_side(studies)
