@@ -47,12 +47,12 @@ regen: $(STAMP)
 
 study: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --device cpu --out data/results/core36.jsonl; \
+	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --device cpu --overwrite --out data/results/core36.jsonl; \
 	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'full')"
 
 study-deep: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --out data/results/encoder9.jsonl; \
+	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --overwrite --out data/results/encoder9.jsonl; \
 	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'full')"
 
 clean:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import iptkit
+from iptkit.files import DiskFullError
 
 
 class CleanErrors(TyperGroup):
@@ -19,7 +20,7 @@ class CleanErrors(TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, FileNotFoundError, DiskFullError) as error:
             if os.environ.get("IPTKIT_DEBUG"):
                 raise
             typer.echo(f"iptkit: {error}", err=True)
@@ -108,6 +109,9 @@ def study(
     only_unseen: Annotated[
         bool, typer.Option("--only-unseen", help="MSF and IST on unseen tasks only, to compare splits.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the rows of another study in that file.")
+    ] = False,
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
     from iptkit import pipeline, scales
@@ -119,7 +123,7 @@ def study(
     target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
     changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
     changes["only_unseen"] = only_unseen
-    rows = pipeline.study(scale, target, device, part, **changes)
+    rows = pipeline.study(scale, target, device, part, overwrite, **changes)
     typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 
 

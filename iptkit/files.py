@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,10 +13,35 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(OSError):
+    """There is no room for a file; what is finished is kept."""
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of `path` on success; on an error nothing changes."""
+    """Yield a temporary path that takes the place of `path` on success; on an error nothing changes.
+
+    Raises: DiskFullError where there is no room for the file.
+    """
+    try:
+        with _beside(path) as temporary:
+            yield temporary
+    except Exception as error:  # safetensors has an error of its own, with the system's in its text
+        number = getattr(error, "errno", None)
+        if number not in NO_SPACE and f"(os error {errno.ENOSPC})" not in str(error):
+            raise
+        raise DiskFullError(
+            f"no space left for {path.name} in {path.parent}. What is finished is kept and nothing is half "
+            "written: free space there, or set IPTKIT_STEPS (finished steps) or IPTKIT_CACHE (downloads, "
+            "models, tasks) to a folder with room, and run the same command again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

@@ -85,18 +85,26 @@ def fetch() -> None:
             _timed(display, f"model {name}", partial(backbones.load, name))
 
 
-def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", **changes: Any) -> int:
+def study(
+    scale: str,
+    out: Path,
+    device: str = "auto",
+    part: str = "subspace",
+    overwrite: bool = False,
+    **changes: Any,
+) -> int:
     """Measure a whole scale without notebooks and write its rows to `out`.
 
     Args:
+      overwrite: `out` may hold rows of another study, which these replace.
       part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2
         and its neighbours: lesson 04).
       changes: suite, split, dims and num_seeds of scales.variant; "subspace" only.
     Returns: the number of rows.
-    Raises: ValueError for an unknown scale, device or part, or changes that do not go with it, before
-      anything runs.
+    Raises: ValueError for an unknown scale, device or part, changes that do not go with it, or rows of
+      another study in `out`, before anything runs.
     """
-    from iptkit import deep_studies, experiments, jobs, scales, stamp, subspace_results
+    from iptkit import deep_studies, experiments, jobs, results, scales, stamp, subspace_results
 
     writers = {"subspace": subspace_results.write, "deep": deep_studies.write}
     if part not in writers:
@@ -106,6 +114,8 @@ def study(scale: str, out: Path, device: str = "auto", part: str = "subspace", *
         raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
     chosen = scales.variant(scale, **changes)
     measured = experiments.Study(chosen, device)
+    if not overwrite:
+        results.check_target(measured, out, part)
     if part != "subspace":
         with _watched(scale, []) as display:
             return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))

@@ -183,6 +183,35 @@ def keep(
     return len(rows)
 
 
+def check_target(study: Study, path: Path, part: str = "subspace") -> None:
+    """Make sure that writing a study's rows to `path` replaces no rows of another study.
+
+    Args:
+      part: that of `iptkit study`.
+    Raises: ValueError naming what differs, if rows of other settings lie there.
+    """
+    about = path.with_suffix(".about.json")
+    if not path.exists():
+        return
+    older = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    mine = json.loads(json.dumps({**asdict(study.scale), "seed": study.seed}))
+    theirs = {**older.get("scale", {}), "seed": older.get("seed")}
+    differs = [
+        f"{name} {theirs[name]!r} there, {value!r} here"
+        for name, value in mine.items()
+        if name in theirs and theirs[name] != value
+    ]
+    if f"--part {part}" not in older.get("command", f"--part {part}"):
+        differs.append(f"made by {older['command']!r}, this is part {part}")
+    if not older:
+        differs = [f"{about.name} is not there, so nothing says what they are"]
+    if differs:
+        raise ValueError(
+            f"{path} holds rows of another study ({'; '.join(differs)}). Nothing was changed: name another "
+            "file with --out, move that one away, or replace it with --overwrite"
+        )
+
+
 def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows that come with the project (data/results/NAME.jsonl), and where they come from.
 

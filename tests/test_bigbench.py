@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from toy_archives import write_sdist
 
-from iptkit import archives, downloads, pools, tasks
+from iptkit import archives, downloads, files, pools, tasks
 from iptkit.examples import Example
 from iptkit.sources import bigbench, passages, recast, records
 from iptkit.sources.bigbench_tasks import TASKS
@@ -438,7 +438,7 @@ def test_a_full_disk_leaves_no_half_pool(two, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pools.pq, "write_table", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(files.DiskFullError, match="no space left for .* IPTKIT_CACHE"):
         pools.load(cards)
     assert list(downloads.paths.tasks_dir().iterdir()) == []
 

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import iptkit
 from iptkit import cli, downloads, pipeline
+from iptkit.files import DiskFullError
 
 
 @pytest.fixture
@@ -108,6 +109,7 @@ def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
             "papermill is not installed",
         ),
         (FileNotFoundError("could not download x"), 2, "iptkit: could not download x"),
+        (DiskFullError("no space left for x"), 2, "iptkit: no space left for x"),
     ],
 )
 def test_what_ends_a_run_is_told_cleanly(iptkit_command, monkeypatch, error, code, told):

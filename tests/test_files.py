@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 
 import pytest
+import safetensors
 import torch
 
 from iptkit import files
@@ -23,6 +25,33 @@ def test_an_error_changes_nothing(tmp_path):
         temporary.write_text("half")
         raise KeyError
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["a.txt"]
+
+
+FULL = "No space left on device"
+OF_RUST = safetensors.SafetensorError(f"Error while serializing: I/O error: {FULL} (os error 28)")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, FULL), OSError(errno.EDQUOT, "quota"), OF_RUST])
+def test_a_full_disk_is_told_with_the_way_out(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(files.DiskFullError, match=r"a.txt in .*IPTKIT_STEPS") as caught, files.atomic(path):
+        raise error
+    assert caught.value.__cause__ is error
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
+    with pytest.raises(PermissionError), files.atomic(tmp_path / "a.txt"):
+        raise PermissionError(errno.EACCES, "no")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which Linux has")
+def test_the_system_says_no_space_left_as_expected():
+    with pytest.raises(OSError) as caught, open("/dev/full", "w") as device:
+        device.write("x")
+        device.flush()
+    assert caught.value.errno in files.NO_SPACE
 
 
 def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):

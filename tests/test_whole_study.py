@@ -16,6 +16,7 @@ from iptkit import (
     evaluate,
     inputs,
     jobs,
+    pipeline,
     results,
     scales,
     store,
@@ -257,6 +258,29 @@ def test_with_one_seed_at_a_time_more_seeds_add_steps(monkeypatch):
     first = {job.make().folder for job in small(seeds=(0,)).jobs()}
     more = {job.make().folder for job in small(seeds=(0, 1)).jobs()}
     assert first < more and len(more - first) == 1 + 2 + 3, "prompts, two d_I and three controls of seed 1"
+
+
+def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
+    out = tmp_path / "rows.jsonl"
+    wanted = {"suite": "tiny", "split": "random", "dims": (2,), "num_seeds": 1}
+    pipeline.study("smoke", out, "cpu", **wanted)
+    first = out.read_bytes()
+    pipeline.study("smoke", out, "cpu", **wanted)
+    assert out.read_bytes() == first, "the same study again"
+    other = wanted | {"dims": (3,)}
+    with pytest.raises(ValueError, match=r"dims \[2\] there, \[3\] here.*main_dim.*--out.*--overwrite"):
+        pipeline.study("smoke", out, "cpu", **other)
+    with pytest.raises(ValueError, match="seed 0 there, 1 here"):
+        results.check_target(Study(scales.variant("smoke", "tiny", "random", (2,), 1), seed=1), out)
+    with pytest.raises(ValueError, match="made by .*--part subspace.*, this is part deep"):
+        results.check_target(Study(scales.variant("smoke", "tiny", "random", (2,), 1)), out, "deep")
+    assert out.read_bytes() == first
+    pipeline.study("smoke", out, "cpu", overwrite=True, **other)
+    assert out.read_bytes() != first
+    out.with_suffix(".about.json").unlink()
+    with pytest.raises(ValueError, match="rows.about.json is not there"):
+        pipeline.study("smoke", out, "cpu", **other)
 
 
 # ---- the command ---------------------------------------------------------------------------------
