@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import claims, deep, deep_results, evaluate, results, store, tasks
+from iptkit import claims, deep, deep_results, evaluate, provenance, store, tasks
 from iptkit.deep_methods import (
     COMMONEST,
     METHODS,
@@ -46,7 +46,7 @@ def rows(study: Study, part: str) -> list[dict[str, Any]]:
 
 
 def write(study: Study, path: Path) -> int:
-    """Measure what is missing of all PARTS and write the rows, each with its "part"; see `results.keep`.
+    """Measure what is missing of all PARTS and write the rows, each with its "part"; see `provenance.keep`.
 
     The verdicts on claims B3 to B10 go into the results folder; see `claims.record`.
 
@@ -55,7 +55,7 @@ def write(study: Study, path: Path) -> int:
     measured = [(part, *pair) for part, measure in PARTS.items() for pair in measure(study)]
     found = [row for part, step, what in measured for row in _rows_of(study, part, step, what)]
     once = {step.folder: step for _, step, _ in measured}  # a figure may use a step of another
-    count = results.keep(study, path, found, list(once.values()), "deep")
+    count = provenance.keep(study, path, found, list(once.values()), "deep")
     for verdict in deep_results.verdicts(found):
         claims.record(scale=study.scale.name, **verdict)
     return count

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from iptkit import baselines, jobs, lesson_studies, prompts, results, store, subspace, transfer
 from iptkit.inputs import Inputs
 from iptkit.prompts import FixedPrompt, SoftPrompt
-from iptkit.results import as_markdown, as_text, difference, provenance, stored, summary, write
+from iptkit.provenance import write
+from iptkit.results import as_markdown, as_text, difference, stored, summary
 from iptkit.train import Run, fit
 
-__all__ = ["Study", "as_markdown", "as_text", "difference", "provenance", "stored", "summary", "write"]
+__all__ = ["Study", "as_markdown", "as_text", "difference", "stored", "summary", "write"]
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values of a step
 

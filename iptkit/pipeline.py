@@ -104,7 +104,7 @@ def study(
     Raises: ValueError for an unknown scale, device or part, changes that do not go with it, or rows of
       another study in `out`, before anything runs.
     """
-    from iptkit import deep_studies, experiments, jobs, results, scales, stamp, subspace_results
+    from iptkit import deep_studies, experiments, jobs, provenance, scales, stamp, subspace_results
 
     writers = {"subspace": subspace_results.write, "deep": deep_studies.write}
     if part not in writers:
@@ -115,7 +115,7 @@ def study(
     chosen = scales.variant(scale, **changes)
     measured = experiments.Study(chosen, device)
     if not overwrite:
-        results.check_target(measured, out, part)
+        provenance.check_target(measured, out, part)
     if part != "subspace":
         with _watched(scale, []) as display:
             return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))

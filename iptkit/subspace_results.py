@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import claims, codes, results, scales
+from iptkit import claims, codes, provenance, results, scales
 
 if TYPE_CHECKING:
     from iptkit.experiments import Study
@@ -46,14 +46,14 @@ class Measured:
 
 
 def write(study: Study, path: Path) -> int:
-    """Measure what is missing of a study and write its rows (see `results.write`) and codes (`codes.keep`).
+    """Measure what is missing of a study; write its rows (see `provenance.write`) and codes (`codes.keep`).
 
     The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own:
     its tasks, split, d_I and seeds.
 
     Returns: the number of rows.
     """
-    count = results.write(study, path)
+    count = provenance.write(study, path)
     codes.keep(study, path.with_suffix(codes.ENDING))
     if study.scale == scales.load(study.scale.name):
         for verdict in verdicts(study.table(), study.scale.main_dim):

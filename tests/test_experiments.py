@@ -15,6 +15,7 @@ from iptkit import (
     fewshot,
     paths,
     prompts,
+    provenance,
     results,
     scales,
     store,
@@ -300,7 +301,7 @@ def test_difference_is_paired():
 def test_provenance_tells_what_a_result_was_made_with(steps):
     study = small(seed=3)
     steps = [study.zero_shot(), study.bank()]
-    told = experiments.provenance(study, steps)
+    told = provenance.of(study, steps)
     assert told["seed"] == 3 and told["dtype"] == "float32" and told["device"] == "cpu"
     assert told["scale"]["prompt"]["steps"] == 12 and told["seconds"] >= 0
     (made,) = told["made"]

@@ -17,6 +17,7 @@ from iptkit import (
     inputs,
     jobs,
     pipeline,
+    provenance,
     results,
     scales,
     store,
@@ -272,9 +273,9 @@ def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"dims \[2\] there, \[3\] here.*main_dim.*--out.*--overwrite"):
         pipeline.study("smoke", out, "cpu", **other)
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
-        results.check_target(Study(scales.variant("smoke", "tiny", "random", (2,), 1), seed=1), out)
+        provenance.check_target(Study(scales.variant("smoke", "tiny", "random", (2,), 1), seed=1), out)
     with pytest.raises(ValueError, match="made by .*--part subspace.*, this is part deep"):
-        results.check_target(Study(scales.variant("smoke", "tiny", "random", (2,), 1)), out, "deep")
+        provenance.check_target(Study(scales.variant("smoke", "tiny", "random", (2,), 1)), out, "deep")
     assert out.read_bytes() == first
     pipeline.study("smoke", out, "cpu", overwrite=True, **other)
     assert out.read_bytes() != first
@@ -321,7 +322,7 @@ def test_parts_of_a_step_keep_what_made_each(steps, monkeypatch):
     bank = study.bank()
     assert [part.name for part in bank.parts] == ["prompts-seed0", "prompts-seed1"]
     bank.parts[0].made_with["iptkit"] = "another"
-    made = results.provenance(study, [bank])["made"]
+    made = provenance.of(study, [bank])["made"]
     assert [m["steps"] for m in made] == [["prompts-seed0"], ["prompts-seed1"]]
 
 

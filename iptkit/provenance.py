@@ -1,0 +1,97 @@
+"""Rows of a study on disk, beside them what made them: command, settings, versions, commit and machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iptkit import files, store
+
+if TYPE_CHECKING:
+    from iptkit.experiments import Study
+
+
+def write(study: Study, path: Path) -> int:
+    """Measure what is missing and write all rows to `path` (JSON lines), their provenance beside it.
+
+    Returns: the number of rows.
+    """
+    steps = study.steps()
+    return keep(study, path, [row for step in steps for row in step.values["rows"]], steps)
+
+
+def keep(
+    study: Study,
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    steps: Sequence[store.Step],
+    part: str = "subspace",
+) -> int:
+    """Write rows to `path` (JSON lines), and beside it command, settings and what made their steps.
+
+    Args:
+      part: that of `iptkit study`.
+    Returns: the number of rows.
+    """
+    store.write_results(path, rows)
+    about = {"command": command(study, part), **of(study, steps)}
+    files.write_json(path.with_suffix(".about.json"), about)
+    return len(rows)
+
+
+def check_target(study: Study, path: Path, part: str = "subspace") -> None:
+    """Make sure that writing a study's rows to `path` replaces no rows of another study.
+
+    Args:
+      part: that of `iptkit study`.
+    Raises: ValueError naming what differs, if rows of other settings lie there.
+    """
+    about = path.with_suffix(".about.json")
+    if not path.exists():
+        return
+    older = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    mine = json.loads(json.dumps({**asdict(study.scale), "seed": study.seed}))
+    theirs = {**older.get("scale", {}), "seed": older.get("seed")}
+    differs = [
+        f"{name} {theirs[name]!r} there, {value!r} here"
+        for name, value in mine.items()
+        if name in theirs and theirs[name] != value
+    ]
+    if f"--part {part}" not in older.get("command", f"--part {part}"):
+        differs.append(f"made by {older['command']!r}, this is part {part}")
+    if not older:
+        differs = [f"{about.name} is not there, so nothing says what they are"]
+    if differs:
+        raise ValueError(
+            f"{path} holds rows of another study ({'; '.join(differs)}). Nothing was changed: name another "
+            "file with --out, move that one away, or replace it with --overwrite"
+        )
+
+
+def command(study: Study, part: str = "subspace") -> str:
+    """What makes a study's rows again."""
+    scale = study.scale
+    parts = [f"iptkit study --scale {scale.name} --part {part}"]
+    if part == "subspace":
+        parts += [f"--suite {scale.suite} --split {scale.split}"] if not scale.seen else []
+        parts += [f"--dims {','.join(map(str, scale.dims))} --seeds {len(scale.seeds)}"]
+        parts += ["--only-unseen"] if scale.only_unseen else []
+    return " ".join(parts)
+
+
+def of(study: Study, steps: Sequence[store.Step] = ()) -> dict[str, Any]:
+    """Settings of a study, and what made each distinct group of its steps (versions, commit, machine)."""
+    made: dict[str, list[str]] = {}
+    for part in [part for step in steps for part in step.parts or (step,)]:
+        made.setdefault(json.dumps(part.made_with), []).append(part.name)
+    return {
+        "scale": asdict(study.scale),
+        "dtype": study.backbone.dtype,
+        "device": str(study.backbone.device),
+        "seed": study.seed,
+        "seconds": round(sum(step.seconds for step in steps)),
+        "made": [{"steps": names, **json.loads(about)} for about, names in made.items()],
+    }
