@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course test check-course regen study study-deep clean
+.PHONY: help setup course test check-course regen study study-deep study-ipt120 clean
 
 help:
 	@echo "make course        set-up, downloads, all notebooks at lesson scale, report in runs/lesson/index.html"
@@ -14,6 +14,7 @@ help:
 	@echo "make regen         run the lessons (ONLY=05,06: these) anew; write outputs to notebooks/, times to data/"
 	@echo "make study         measure the 36 tasks at full scale anew; write rows and verdicts to data/results/"
 	@echo "make study-deep    measure lesson 04's study at full scale anew; write rows and verdicts to data/results/"
+	@echo "make study-ipt120  measure the 120 tasks and their splits (hours; goes on where it was); write rows and verdicts"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
 
 setup: $(STAMP)
@@ -54,6 +55,15 @@ study-deep: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --overwrite --out data/results/encoder9.jsonl; \
 	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'full')"
+
+study-ipt120: $(STAMP)
+	@rm -rf runs/study; set -e; set -x; \
+	IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --suite ipt120 --split random --dims 5,10,50 --seeds 2 --device cpu --overwrite --out data/results/ipt120.jsonl; \
+	for split in cls non_cls random20 random40 random60 random80; do \
+	  $(BIN)/iptkit study --suite ipt120 --split $$split --dims 5 --seeds 2 --only-unseen --device cpu --overwrite --out data/results/ipt120-$$split.jsonl; \
+	done; \
+	IPTKIT_RESULTS=runs/study $(BIN)/python -c "from iptkit import generalisation; generalisation.record()"; \
+	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'ipt120')"
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache

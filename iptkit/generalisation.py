@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iptkit import claims, results
+from iptkit import claims, paths, results
 from iptkit.subspace_results import digits, of_both
 
 Rows = Sequence[dict[str, Any]]
@@ -18,6 +18,21 @@ Gap = tuple[float, float, float]  # mean, low, high
 METHOD = "IST"
 BY_NUMBER = ("random20", "random40", "random60", "random80", "random")  # splits with the same unseen tasks
 KINDS = {"cls": True, "non_cls": False}  # split -> are its seen tasks classifications?
+
+
+def stored(suite: str = "ipt120") -> dict[str, Rows]:
+    """Split -> rows, of the studies of a suite that come with the project (SUITE-SPLIT.jsonl)."""
+    found = {}
+    for split in dict.fromkeys((*KINDS, *BY_NUMBER)):
+        name = suite if split == "random" else f"{suite}-{split}"
+        if (paths.data_dir() / "results" / f"{name}.jsonl").is_file():
+            found[split] = results.stored(name)[0]
+    return found
+
+
+def record(suite: str = "ipt120") -> list[dict[str, Any]]:
+    """Judge A9 and A10 by the stored studies of a suite; see `claims.record`, under the suite's name."""
+    return [claims.record(scale=suite, **verdict) for verdict in verdicts(stored(suite))]
 
 
 def side_by_side(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from iptkit import claims, files, paths, store
 from iptkit import generalisation as g
 
 TASKS = {**{f"cls{i}": "cls" for i in range(6)}, **{f"other{i}": "qa" for i in range(6)}}
@@ -80,6 +81,20 @@ def test_e_rel_of_a_kind():
     rows = rows_of(lambda task: 0.4 if task.startswith("cls") else 0.2)
     assert [g.kept(rows, is_cls=kind)[0] for kind in (True, False, None)] == pytest.approx([0.5, 0.25, 0.375])
     assert g.kept(rows, dim=7) is None
+
+
+def test_stored_studies_are_judged_and_recorded(tmp_path, monkeypatch):
+    known = claims.known()
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(claims, "known", lambda: known)
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "runs"))
+    for name, rows in of_kinds().items():
+        store.write_results(tmp_path / "results" / f"ipt120-{name}.jsonl", rows)
+        files.write_json(tmp_path / "results" / f"ipt120-{name}.about.json", {})
+    assert list(g.stored()) == ["cls", "non_cls"]
+    (row,) = g.record()
+    assert (row["claim"], row["scale"], row["verdict"]) == ("A9", "ipt120", "holds")
+    assert claims.found(tmp_path / "runs", "ipt120") == [row]
 
 
 def test_studies_without_a_common_unseen_task_are_told():
