@@ -198,6 +198,7 @@ class Study(Inputs):
             steps += [self.codes_on_same_data(dim) for dim in self.scale.dims]
         steps += [self.codes(dim, decoder) for dim, decoder in self.decoders()]
         steps += [self.nearest_prompt()] if self.scale.nearest else []
+        steps += [self.fewer_examples(self.scale.main_dim)] if self.scale.fewer_examples else []
         return steps + ([self.stage_two(self.scale.main_dim)] if self.scale.stage_two_runs else [])
 
     def jobs(self, costs: jobs.Costs | None = None) -> list[jobs.Job]:
@@ -245,6 +246,10 @@ class Study(Inputs):
     def nearest_prompt(self) -> store.Step:
         """Unseen tasks under a seen task's prompt: values["rows"], values["nearest"]."""
         return transfer.nearest_prompt(self)
+
+    def fewer_examples(self, intrinsic_dim: int) -> store.Step:
+        """IST and prompt tuning of unseen tasks from fewer examples: values["rows"], each with "examples"."""
+        return transfer.fewer_examples(self, intrinsic_dim)
 
     def stage_two(self, intrinsic_dim: int) -> store.Step:
         """Unseen tasks' prompts tuned from IST's solution and from words, several runs: values["rows"]."""

@@ -149,6 +149,10 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
             prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
             cost = costs.score(study.unseen_tasks(first), prompts) if costs else 0.0
             add("nearest-prompt", study.nearest_prompt, cost)
+    if scale.fewer_examples:
+        fits = scale.ist, scale.prompt
+        cost = sum(fitted(study.unseen_tasks, (first,), fit, len(scale.fewer_examples)) for fit in fits)
+        add(f"fewer-examples-{scale.main_dim}", study.fewer_examples, cost, scale.main_dim)
     if scale.stage_two_runs:  # the dearest comes last
         cost = fitted(study.unseen_tasks, (first,), scale.prompt, 2 * scale.stage_two_runs)
         add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim)

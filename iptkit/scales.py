@@ -43,6 +43,7 @@ class Scale:
       unseen_controls: run them on unseen tasks only, where they are judged.
       nearest: also unseen tasks under the prompt of a seen one.
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
+      fewer_examples: numbers of examples from which IST and prompt tuning are also run on unseen tasks; (): not.
       only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
       same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """
@@ -77,11 +78,16 @@ class Scale:
     same_data: bool = False
     nearest: bool = False
     stage_two_runs: int = 0
+    fewer_examples: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
             raise ValueError(
                 f"scale {self.name!r}: prompt_length and test_examples must be >= 1, seeds and dims not empty"
+            )
+        if any(count < 1 for count in self.fewer_examples):
+            raise ValueError(
+                f"scale {self.name!r}: fewer_examples are {self.fewer_examples}; give numbers >= 1"
             )
         if self.main_dim not in self.dims:
             raise ValueError(
@@ -164,7 +170,7 @@ def variant(
         changes["seeds"] = tuple(range(num_seeds))
     if only_unseen:
         changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
-        changes["controls"] = ()
+        changes |= {"controls": (), "fewer_examples": ()}
     chosen = replace(scale, **changes)
     seen = len(tasks.sides(chosen.suite, chosen.seen, chosen.unseen, chosen.split).seen)
     if "pca" in chosen.controls and chosen.main_dim >= seen:

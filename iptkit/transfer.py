@@ -1,10 +1,12 @@
-"""What a study's subspace and prompts give to unseen tasks beyond IST: a seen task's prompt, and stage two.
+"""What a study's subspace and prompts give to unseen tasks beyond IST with all few-shot examples.
 
-Each is a step of a `Study`, called as `study.nearest_prompt()` and `study.stage_two(d_I)`.
+A seen task's prompt; stage two; and both methods from fewer examples. Each is a step of a `Study`, called as
+`study.nearest_prompt()`, `study.stage_two(d_I)` and `study.fewer_examples(d_I)`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from iptkit.train import Run, fit
 if TYPE_CHECKING:
     from iptkit.experiments import Study
 
+FEWER = {"IST": "IST, fewer examples", "prompt tuning": "prompt tuning, fewer examples"}
 NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt tuning, same runs"
 
 
@@ -90,3 +93,44 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
         seeds=study.groups()[0],
     )
     return store.step(f"stage-two-{intrinsic_dim}", key, make)
+
+
+def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
+    """IST and prompt tuning of unseen tasks from the first k examples of train_new, for each of several k.
+
+    The best step is chosen by at most k examples of dev too, so that k tells what a task has. The papers do not
+    vary k for IST.
+
+    Returns: a step whose values["rows"] have "examples" (k) each, all of the first seed, of the methods FEWER.
+    """
+    scale, first = study.scale, study.seeds[0]
+
+    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        unseen, counts = study.unseen_tasks(first), scale.fewer_examples
+        cut = [replace(t, train_new=t.train_new[:k], dev=t.dev[:k]) for k in counts for t in unseen]
+        runs = [Run(task, first, "train_new") for task in cut]
+        decoder = study.decoder(intrinsic_dim, "learned")
+        parts = {"IST": subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)}
+        parts["prompt tuning"] = SoftPrompt(study.words(len(runs)).P)
+        fits, rows = {"IST": scale.ist, "prompt tuning": scale.prompt}, []
+        for method, source in parts.items():
+            place = checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}")
+            fit(study.engine, source, runs, fits[method], place, f"{FEWER[method]}, {len(runs)} runs")
+            scores = study.score(source, cut, f"test of {FEWER[method]}")
+            place.unlink(missing_ok=True)
+            dim = intrinsic_dim if method == "IST" else 0
+            made = results.rows(study, scores, FEWER[method], [first] * len(counts), dim, only="unseen")
+            rows += [row | {"examples": counts[i // len(unseen)]} for i, row in enumerate(made)]
+        return {}, {"rows": rows}
+
+    key = study.key(
+        "fewer examples",
+        scale.prompt,
+        scale.msf,
+        scale.ist,
+        scale.subspace,
+        intrinsic_dim,
+        scale.fewer_examples,
+        seeds=study.groups()[0],
+    )
+    return store.step(f"fewer-examples-{intrinsic_dim}", key, make)

@@ -247,6 +247,38 @@ def test_controls_on_unseen_tasks_only():
     assert "IST − random decoder, unseen" in text and "IST − mean code, seen" in text
 
 
+def test_fewer_examples_are_all_that_is_read(monkeypatch):
+    study = small(fewer_examples=(1, 3))
+    read = []
+    known = transfer.fit
+
+    def fit(engine, source, runs, *rest):
+        read.append([(len(r.examples), len(r.task.dev)) for r in runs])
+        return known(engine, source, runs, *rest)
+
+    monkeypatch.setattr(transfer, "fit", fit)
+    step = study.fewer_examples(2)
+    assert read == [[(1, 1), (1, 1), (3, 3), (3, 3)]] * 2, "two unseen tasks, IST and prompt tuning"
+    rows = step.values["rows"]
+    found = Counter((r["method"], r["d_I"], r["examples"], r["task"]) for r in rows)
+    assert set(found.values()) == {1} and len(found) == 2 * 2 * 2
+    assert {(r["method"], r["d_I"]) for r in rows} == {
+        (transfer.FEWER["IST"], 2),
+        (transfer.FEWER["prompt tuning"], 0),
+    }
+    assert {r["task"] for r in rows} == set(study.unseen) and {r["split"] for r in rows} == {"unseen"}
+    assert "fewer-examples-2" in [job.name for job in study.jobs()]
+    with pytest.raises(ValueError, match="fewer_examples are \\(0,\\); give numbers >= 1"):
+        small(fewer_examples=(0,))
+
+
+def test_as_many_examples_as_there_are_give_what_ist_gives():
+    study = small(fewer_examples=(32,))
+    fewer = {r["task"]: r["score"] for r in study.fewer_examples(2).values["rows"] if r["d_I"] == 2}
+    whole = {r["task"]: r["score"] for r in study.codes(2).values["rows"] if r["seed"] == 0}
+    assert fewer == {task: pytest.approx(whole[task]) for task in study.unseen}
+
+
 def test_cost_of_runs_on_the_same_texts_counts_the_texts_once():
     study = small()
     costs, on = jobs.Costs(study), study.unseen_tasks(0)
