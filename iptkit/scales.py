@@ -43,7 +43,7 @@ class Scale:
       unseen_controls: run them on unseen tasks only, where they are judged.
       nearest: also unseen tasks under the prompt of a seen one.
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
-      fewer_examples: numbers of examples from which IST and prompt tuning are also run on unseen tasks; (): not.
+      fewer_examples: unseen tasks also by IST and prompt tuning from so many examples, each; (): not.
       only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
       same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """

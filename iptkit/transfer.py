@@ -98,10 +98,10 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
 def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
     """IST and prompt tuning of unseen tasks from the first k examples of train_new, for each of several k.
 
-    The best step is chosen by at most k examples of dev too, so that k tells what a task has. The papers do not
-    vary k for IST.
+    The best step is chosen by at most k examples of dev, so that k tells what a task has (k each). The
+    papers do not vary k for IST.
 
-    Returns: a step whose values["rows"] have "examples" (k) each, all of the first seed, of the methods FEWER.
+    Returns: a step whose values["rows"] have "examples" (k) each, of the first seed and the methods FEWER.
     """
     scale, first = study.scale, study.seeds[0]
 
