@@ -45,7 +45,7 @@ REPEATS = 3  # the fastest of so many
 
 
 class _OneModule(nullcontext):
-    """In place of torch's tracker of modules, whose hooks keep every step's graph until Python collects it."""
+    """In place of torch's tracker of modules, whose hooks may keep the graphs of steps alive."""
 
     parents = frozenset({"Global"})
 

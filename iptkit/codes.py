@@ -182,7 +182,7 @@ def walk(
         codes = torch.stack([torch.lerp(*ends, share) for share in way])
         prompts = autoencoder.decode(center + spread * codes)
     both = [study.task(task, study.seeds[0]) for task in (first, second)]
-    source = FixedPrompt(prompts.repeat(2, 1, 1))
+    source = FixedPrompt(torch.cat([prompts] * 2))
     scores = study.score(source, [task for task in both for _ in way], "walk between two codes")
     return way, {first: scores[:points], second: scores[points:]}
 

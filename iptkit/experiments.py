@@ -236,8 +236,9 @@ class Study(Inputs):
         if decoder == "pca":
             made: nn.Module = baselines.PrincipalComponents(seen, intrinsic_dim)
         elif decoder == "fastfood":
-            std = float(self.backbone.embedding.float().std())
-            made = baselines.FastfoodPrompt(self.words(1).P[0], std, intrinsic_dim, self._generator())
+            start = self.words(1).P[0]
+            std = float((start if self.scale.deep else self.backbone.embedding).float().std())
+            made = baselines.FastfoodPrompt(start, std, intrinsic_dim, self._generator())
         else:
             config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
             made = subspace.random_autoencoder(seen, config, self._generator())
@@ -274,7 +275,9 @@ class Study(Inputs):
 
     def words(self, runs: int) -> FixedPrompt:
         """The start of prompt tuning, for each run."""
-        return FixedPrompt(prompts.from_words(self.backbone, self.scale.prompt_length).expand(runs, -1, -1))
+        of = prompts.deep_from_words if self.scale.deep else prompts.from_words
+        one = of(self.backbone, self.scale.prompt_length)
+        return FixedPrompt(one.expand(runs, *one.shape))
 
 
 def by_seed(stacked: Tensor, seeds: int) -> Tensor:

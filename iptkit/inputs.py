@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iptkit import backbones, evaluate, fewshot, prompts, store, tasks
+from iptkit import backbones, deep, evaluate, fewshot, layouts, prompts, store, tasks
 from iptkit.engine import Engine
 from iptkit.scales import Scale
 
@@ -39,7 +39,11 @@ class Inputs:
         """The engine that scores rows in it."""
         if self._models:
             return self._models.engine
-        return Engine(self.backbone, context_bytes=int(self.scale.context_gib * 2**30))
+        if not self.scale.deep:
+            return Engine(self.backbone, context_bytes=int(self.scale.context_gib * 2**30))
+        tokens = prompts.word_tokens(self.backbone, self.scale.prompt_length)
+        layout = (layouts.PROMPT, layouts.TEXT, self.backbone.tokenizer.decode(tokens))
+        return Engine(self.backbone, layout, sites=deep.find_sites(self.backbone.model))
 
     @functools.cached_property
     def whole(self) -> Inputs:
@@ -96,6 +100,7 @@ class Inputs:
         return [
             *self.model_key(),
             prompts.WORDS,
+            *(["deep"] if scale.deep else []),
             [[seed, self._digest(seed)] for seed in seeds],
             len(self.seen),
             scale.prompt_length,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from iptkit.backbones import Backbone
 
+SHAPES = (3, 6)  # dimensions of prompts at the input, and of deep ones
 WORDS = "Answer with the right choice. Answer:"  # our own init text; also what "zero-shot" is asked with
 
 
@@ -68,13 +69,29 @@ class Prompt:
         return Prompt(*(None if t is None else change(t) for t in self._parts()))
 
 
+def as_prompt(numbers: Tensor) -> Prompt:
+    """[B, n, d] as vectors at the input, [B, S, 2, h, n, k] as a deep prompt (see deep.py)."""
+    return Prompt(numbers) if numbers.dim() == 3 else Prompt(keys_values=numbers)
+
+
+def check_numbers(numbers: Tensor, name: str) -> None:
+    """Raise ValueError unless `numbers` are prompts in one of the two shapes of `as_prompt`."""
+    if numbers.dim() not in SHAPES:
+        raise ValueError(
+            f"{name} has shape {tuple(numbers.shape)}; give [runs, prompt_length, width], e.g. "
+            f"{name}.expand(runs, -1, -1), or a deep prompt's [runs, sites, 2, heads, prompt_length, "
+            "head_width]"
+        )
+
+
 class SoftPrompt(nn.Module):
-    """n free vectors per run (prompt tuning).
+    """n free vectors per run (prompt tuning), or n keys and values at every site (P-Tuning v2).
 
     Args:
-      init: [R, n, d] start values, one prompt per run; see `from_words` and `from_normal`.
+      init: [R, n, d] start values, one prompt per run (see `from_words` and `from_normal`), or deep ones
+        [R, S, 2, h, n, k].
     Raises:
-      ValueError: `init` is not three-dimensional.
+      ValueError: `init` has another number of dimensions.
     Example:
       >>> SoftPrompt(torch.zeros(2, 4, 8))(torch.tensor([1, 1, 0])).embeds.shape
       torch.Size([3, 4, 8])
@@ -84,33 +101,32 @@ class SoftPrompt(nn.Module):
 
     def __init__(self, init: Tensor):
         super().__init__()
-        if init.dim() != 3:
-            raise ValueError(
-                f"init has shape {tuple(init.shape)}; give [runs, prompt_length, width], e.g. "
-                "init.expand(runs, -1, -1)"
-            )
+        check_numbers(init, "init")
         dtype = torch.float64 if init.dtype == torch.float64 else torch.float32
         self.P = nn.Parameter(init.detach().clone().to(dtype).contiguous())
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] run of each row -> Prompt with embeds [B, n, d]."""
-        return Prompt(self.P.index_select(0, runs))
+        """runs: [B] run of each row -> one prompt per row."""
+        return as_prompt(self.P.index_select(0, runs))
 
 
 class FixedPrompt(nn.Module):
-    """Given prompts that nothing trains: words, a mean prompt, decoded codes. `embeds`: [R, n, d]."""
+    """Given prompts that nothing trains: words, a mean prompt, decoded codes.
+
+    Args:
+      numbers: [R, n, d], or deep ones [R, S, 2, h, n, k].
+    """
 
     per_run = True
 
-    def __init__(self, embeds: Tensor):
+    def __init__(self, numbers: Tensor):
         super().__init__()
-        if embeds.dim() != 3:
-            raise ValueError(f"embeds has shape {tuple(embeds.shape)}; give [runs, prompt_length, width]")
-        self.register_buffer("P", embeds.detach().clone())
+        check_numbers(numbers, "numbers")
+        self.register_buffer("P", numbers.detach().clone())
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] -> Prompt with embeds [B, n, d]."""
-        return Prompt(self.P.index_select(0, runs))
+        """runs: [B] -> one prompt per row."""
+        return as_prompt(self.P.index_select(0, runs))
 
 
 def prompt_length(source: nn.Module) -> int:
@@ -125,6 +141,22 @@ def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Te
     """[n, d] embeddings of the last n tokens of `words`; see `word_tokens`."""
     rows = backbone.embedding[word_tokens(backbone, prompt_length, words)]
     return rows.detach().to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+
+
+@torch.no_grad()
+def deep_from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
+    """[S, 2, h, n, k] keys and values that a causal model has when it reads the last n tokens of `words`.
+
+    The text beside a deep prompt begins at position 0, so words stand at -n to -1 where positions turn keys
+    (Llama): then they act as the same words before the text. Models with a table of positions begin at 0.
+    """
+    ids = word_tokens(backbone, prompt_length, words)[None]
+    turns = any("rotary" in name for name, _ in backbone.model.named_modules())
+    positions = torch.arange(prompt_length, device=ids.device)[None] - prompt_length * turns
+    read = backbone.model(input_ids=ids, position_ids=positions, use_cache=True)
+    layers = read.past_key_values.layers
+    made = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in layers])
+    return made.to(torch.float64 if made.dtype == torch.float64 else torch.float32)
 
 
 def word_tokens(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:

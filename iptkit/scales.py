@@ -39,6 +39,8 @@ class Scale:
       fine_tuning_lr, lora_lr: their learning rates.
       context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
       dtype: for backbones.load.
+      deep: the prompts are keys and values at every layer (P-Tuning v2) of a causal model; the words that a
+        prompt at the input starts from stand in the text, and the deep one starts as their keys and values.
       controls: other decoders that IST is run with at main_dim, of results.DECODERS.
       unseen_controls: run them on unseen tasks only, where they are judged.
       nearest: also unseen tasks under the prompt of a seen one.
@@ -71,6 +73,7 @@ class Scale:
     lora_lr: float = 1e-3
     context_gib: float = 2.5
     dtype: str = "auto"
+    deep: bool = False
     split: str = "random"
     controls: tuple[str, ...] = ("random",)
     unseen_controls: bool = False

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from iptkit.engine import Engine
-from iptkit.prompts import FixedPrompt, Prompt
+from iptkit.prompts import SHAPES, FixedPrompt, Prompt, as_prompt
 from iptkit.train import Fit, FitConfig, Run, fit
 
 
@@ -70,7 +70,8 @@ class AutoEncoder(nn.Module):
     """The auto-encoder of MSF over a bank of trained prompts, a prompt source that all runs share.
 
     Args:
-      bank: [T, n, d], one trained prompt per task (row t belongs to run t).
+      bank: [T, n, d], one trained prompt per task (row t belongs to run t), or deep prompts
+        [T, S, 2, h, n, k].
       config: shape and weights of the losses.
       generator: draws the first weights.
     Raises:
@@ -88,27 +89,28 @@ class AutoEncoder(nn.Module):
         super().__init__()
         check_bank(bank)
         self.config = config
-        tasks, self.n, self.d = bank.shape
+        self.shape = bank.shape[1:]
         flat = bank.detach().float().flatten(1)
         self.register_buffer("mean", flat.mean(0))
         self.register_buffer("std", (flat - flat.mean(0)).square().mean().sqrt().clamp_min(1e-6))
         self.register_buffer("flat", (flat - self.mean) / self.std)
-        self.encoder = nn.Linear(self.n * self.d, config.intrinsic_dim)
+        size = flat.shape[1]
+        self.encoder = nn.Linear(size, config.intrinsic_dim)
         _default_init(self.encoder, generator)
-        self.decoder = Decoder(config.intrinsic_dim, config.hidden, self.n * self.d, generator)
+        self.decoder = Decoder(config.intrinsic_dim, config.hidden, size, generator)
 
     def encode(self, prompts: Tensor) -> Tensor:
-        """prompts: [B, n, d] -> z [B, d_I]."""
+        """prompts: [B, n, d], or deep ones -> z [B, d_I]."""
         return self.encoder((prompts.float().flatten(1) - self.mean) / self.std)
 
     def decode(self, z: Tensor) -> Tensor:
-        """z: [B, d_I] -> prompts [B, n, d]."""
-        return (self.mean + self.std * self.decoder(z)).view(-1, self.n, self.d)
+        """z: [B, d_I] -> prompts [B, n, d], or deep ones."""
+        return (self.mean + self.std * self.decoder(z)).view(-1, *self.shape)
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] -> the reconstructed prompts of their tasks [B, n, d] (each is decoded once)."""
+        """runs: [B] -> the reconstructed prompts of their tasks (each is decoded once)."""
         used, where = runs.unique(return_inverse=True)
-        return Prompt(self.decode(self.encoder(self.flat[used])).index_select(0, where))
+        return as_prompt(self.decode(self.encoder(self.flat[used])).index_select(0, where))
 
     def codes(self) -> Tensor:
         """[T, d_I] codes of the bank, without gradient."""
@@ -146,9 +148,9 @@ class IntrinsicPrompt(nn.Module):
         self.u = nn.Parameter(torch.zeros(runs, len(center)))
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] -> embeds [B, n, d] (each run is decoded once)."""
+        """runs: [B] -> one prompt per row (each run is decoded once)."""
         used, where = runs.unique(return_inverse=True)
-        return Prompt(self.autoencoder.decode(self.z(used)).index_select(0, where))
+        return as_prompt(self.autoencoder.decode(self.z(used)).index_select(0, where))
 
     def z(self, runs: Tensor) -> Tensor:
         """[B, d_I] intrinsic vectors."""
@@ -199,13 +201,14 @@ def tune(
 def mean_code(autoencoder: AutoEncoder, runs: int) -> FixedPrompt:
     """The prompt at the mean of all codes, without any tuning, for every run."""
     with torch.no_grad():
-        return FixedPrompt(autoencoder.decode(autoencoder.codes().mean(0, keepdim=True)).expand(runs, -1, -1))
+        middle = autoencoder.decode(autoencoder.codes().mean(0, keepdim=True))
+        return FixedPrompt(middle.expand(runs, *middle.shape[1:]))
 
 
 def mean_prompt(bank: Tensor, runs: int) -> FixedPrompt:
     """The mean of the trained prompts [T, n, d], for every run."""
     check_bank(bank)
-    return FixedPrompt(bank.mean(0, keepdim=True).expand(runs, -1, -1))
+    return FixedPrompt(bank.mean(0, keepdim=True).expand(runs, *bank.shape[1:]))
 
 
 def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Generator) -> AutoEncoder:
@@ -225,8 +228,8 @@ def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Ge
 
 
 def check_bank(bank: Tensor) -> None:
-    """Raise ValueError unless `bank` is [T, n, d] and finite."""
-    if bank.dim() != 3 or len(bank) < 2:
+    """Raise ValueError unless `bank` is [T, n, d], or deep prompts [T, S, 2, h, n, k], and finite."""
+    if bank.dim() not in SHAPES or len(bank) < 2:
         told = f"the prompt bank has shape {tuple(bank.shape)}"
         raise ValueError(f"{told}; give [tasks, prompt_length, width] with at least 2 tasks")
     missing = (~torch.isfinite(bank)).flatten(1).any(1).nonzero().flatten().tolist()

@@ -34,7 +34,7 @@ def nearest_prompt(study: Study) -> store.Step:
     def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         bank, unseen = study.first_prompts()[: len(seen)], study.unseen_tasks(study.seeds[0])
         runs = [Run(task, task.seed) for task in unseen for _ in seen]
-        every = FixedPrompt(bank.repeat(len(unseen), 1, 1))
+        every = FixedPrompt(torch.cat([bank] * len(unseen)))
         losses = -train.dev_scores(study.engine, every, runs, limit)[:, 1].view(len(unseen), len(seen))
         best = losses.argmin(1)
         scores = study.score(FixedPrompt(bank[best.to(bank.device)]), unseen, f"test of the {NEAREST}")
@@ -65,9 +65,10 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
         source = subspace.IntrinsicPrompt(study.decoder(intrinsic_dim, "learned"), len(unseen))
         source.u.data = study.first_codes(intrinsic_dim)[-len(unseen) :].to(source.center)
         with torch.no_grad():
-            found = source(torch.arange(len(unseen), device=source.center.device)).embeds
+            everyone = torch.arange(len(unseen), device=source.center.device)
+            found = source.autoencoder.decode(source.z(everyone))
         words = study.words(len(unseen)).P
-        starts = torch.cat([start.repeat(count, 1, 1) for start in (found, words.to(found))])
+        starts = torch.cat([found] * count + [words.to(found)] * count)
         runs = [Run(task, run, "train_new") for _ in range(2) for run in range(count) for task in unseen]
         tuned = SoftPrompt(starts)
         label = f"{STAGE_TWO}, d_I = {intrinsic_dim}, {len(runs)} runs"

@@ -34,7 +34,7 @@ def test_fixed_prompt_trains_nothing():
     assert torch.equal(source(torch.tensor([1])).embeds, torch.arange(6.0, 12.0).view(1, 2, 3))
 
 
-@pytest.mark.parametrize(("kind", "field"), [(SoftPrompt, "init"), (FixedPrompt, "embeds")])
+@pytest.mark.parametrize(("kind", "field"), [(SoftPrompt, "init"), (FixedPrompt, "numbers")])
 def test_wrong_shape(kind, field):
     with pytest.raises(ValueError, match=rf"{field} has shape \(2, 3\); give \[runs, prompt_length, width\]"):
         kind(torch.zeros(2, 3))
