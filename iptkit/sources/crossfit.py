@@ -89,7 +89,11 @@ def _records(task_id: str, part: str) -> Iterator[Record]:
 
 
 def _parquet(file: Path, most: int) -> Iterator[Record]:
-    with pq.ParquetFile(file) as stored:
+    try:
+        opened = pq.ParquetFile(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not a Parquet file ({error})") from error
+    with opened as stored:
         wanted, number = _drawn(stored.metadata.num_rows, most), 0
         for batch in stored.iter_batches():
             for record in batch.to_pylist():
@@ -162,16 +166,13 @@ def made(task_id: str, records: Iterable[Record]) -> Iterator[dict]:
     first = next(records, None)
     if first is None:
         return
-    records = itertools.chain([first], records)
-    if _is_ready(first):
-        yield from map(_ready, records)
-        return
-    records = _with_fields(records, recipe["example"])
-    for name, *arguments in recipe.get("steps", ()):
+    is_ready = "input" in first and ("target" in first or "targets" in first)
+    records = _with_fields(itertools.chain([first], records), ["input"] if is_ready else recipe["example"])
+    for name, *arguments in () if is_ready else recipe.get("steps", ()):
         records = STEPS[name](records, *arguments)
     try:
         for record in records:
-            yield from _row(recipe, labels, record)
+            yield from [_ready(record)] if is_ready else _row(recipe, labels, record)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{task_id}: {error if isinstance(error, ValueError) else repr(error)}. A record that fits: "
@@ -230,18 +231,14 @@ def _answer(recipe: dict, options: list[str], record: Record) -> list[str]:
     return [options[keys.index(value)]]
 
 
-def _is_ready(record: Record) -> bool:
-    return "input" in record and ("target" in record or "targets" in record)
-
-
 def _ready(record: Record) -> dict:
     row = {"text": record["input"], "targets": texts(record.get("targets") or record.get("target"))}
     return {**row, "options": texts(record["options"])} if record.get("options") else row
 
 
-def _with_fields(records: Iterable[Record], example: Record) -> Iterator[Record]:
+def _with_fields(records: Iterable[Record], needed: Iterable[str]) -> Iterator[Record]:
     for record in records:
-        missing = [name for name in example if name not in record]
+        missing = [name for name in needed if name not in record]
         if missing:
             raise ValueError(f"a record has no {', '.join(map(repr, missing))}, only {', '.join(record)}")
         yield record

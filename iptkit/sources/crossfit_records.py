@@ -91,7 +91,7 @@ def lower_joint(records: Records, field: str, new: str) -> Iterator[Record]:
 def table(records: Records, field: str, context: str, new: str) -> Iterator[Record]:
     """A table's context, and its rows as "header: content [n]"; those with ragged tables are left out."""
     for record in records:
-        heads, cells = (record[field]["table"][name] for name in ("column_header", "content"))
+        heads, cells = (at(record, f"{field}.table.{name}") for name in ("column_header", "content"))
         if len(heads) == len(cells):
             rows = " ".join(f"{head}: {cell} [n]" for head, cell in zip(heads, cells, strict=True))
             yield {**record, context: record[field]["context"], new: rows}
