@@ -352,6 +352,13 @@ def test_the_papers_splits_have_its_counts_and_leak():
     )
 
 
+def test_the_papers_smaller_splits_are_parts_of_its_random_split():
+    whole = tasks.split("paper_random", "crossfit")
+    for count in (20, 40, 60, 80):
+        part = tasks.split(f"paper_random{count}", "crossfit")
+        assert len(part.seen) == count and set(part.seen) < set(whole.seen) and part.unseen == whole.unseen
+
+
 def test_the_random_split_keeps_groups_together():
     stored = json.loads((paths.data_dir() / "splits" / "crossfit.json").read_text(encoding="utf-8"))
     assert stored["random"] == splits.draw(list(CARDS.values()))["random"]
