@@ -110,14 +110,17 @@ def accuracy(answers: Sequence[str], examples: Sequence[Example], task: Task | N
 
 
 def macro_f1(answers: Sequence[str], examples: Sequence[Example], task: Task) -> float:
-    """Mean F1 over the task's label set (never over strings outside it)."""
+    """Mean F1 over the task's label set (never over strings outside it).
+
+    Of a task without labels, as CrossFit's `codah` with its free choices: over all strings seen.
+    """
     from sklearn.metrics import f1_score
 
     return float(
         f1_score(
             [e.targets[0] for e in examples],
             list(answers),
-            labels=list(task.labels),
+            labels=list(task.labels) or None,
             average="macro",
             zero_division=0,
         )

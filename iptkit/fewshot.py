@@ -55,31 +55,58 @@ def merge(examples: Iterable[Example]) -> list[Example]:
     return merged
 
 
-def make_pool(examples: Iterable[Example], card: Card) -> Pool:
+def make_pool(examples: Iterable[Example], card: Card, test: Iterable[Example] | None = None) -> Pool:
     """Split the examples of a task into its pool and its test set (the same for all seeds).
 
     The test set has up to 256 examples, as evenly over labels as the counts allow; at least half of a label's
-    examples, and three few-shot sets, stay in the pool.
-    Raises: ValueError if a label, or the task, has fewer than 4 examples.
+    examples, and three few-shot sets, stay in the pool. Where the data set has a test set of its own, 256
+    examples of it are drawn whatever their labels, none with an input of the pool.
+
+    Args:
+      test: the data set's own test set, None: held out of `examples`.
+    Raises: ValueError if a label, or the task, has fewer than 4 examples (3 with `test`), or `test` has none.
     """
     by_label = _by_label(merge(examples), card)
-    shots = {label: min(card.shots, len(rows) // 4) for label, rows in by_label.items()}
+    parts = (*SETS, "test") if test is None else SETS
+    shots = {label: min(card.shots, len(rows) // len(parts)) for label, rows in by_label.items()}
     for label, count in shots.items():
         if count == 0:
             of_label = f" of label {label!r}" if label else ""
             raise ValueError(
-                f"task {card.id!r} has {len(by_label[label])} examples{of_label}; at least 4 are needed: "
-                "one each for train, train_new, dev and test; add examples or leave out the label"
+                f"task {card.id!r} has {len(by_label[label])} examples{of_label}; at least {len(parts)} are "
+                f"needed: one each for {', '.join(parts[:-1])} and {parts[-1]}; add examples or leave out "
+                "the label"
             )
     rng = random.Random(f"{card.id}/test/0")
     for rows in by_label.values():
         rng.shuffle(rows)
+    if test is not None:
+        return _pool_beside(by_label, shots, merge(test), card, rng)
     sizes = {label: len(rows) for label, rows in by_label.items()}
     num_test = _even(TEST_SIZE, {label: n - max(3 * shots[label], n // 2) for label, n in sizes.items()})
     num_pool = _even(POOL_SIZE, {label: sizes[label] - num_test[label] for label in sizes})
     test = [rows[: num_test[label]] for label, rows in by_label.items()]
     pool = [rows[num_test[label] : num_test[label] + num_pool[label]] for label, rows in by_label.items()]
     return Pool(_interleave(pool), _interleave(test), shots)
+
+
+def _pool_beside(
+    by_label: dict[str, list[Example]],
+    shots: dict[str, int],
+    test: list[Example],
+    card: Card,
+    rng: random.Random,
+) -> Pool:
+    """The pool of a task whose test set is given; it holds three few-shot sets of every label."""
+    size = max(POOL_SIZE, len(SETS) * max(shots.values()) * len(shots))
+    num_pool = _even(size, {label: len(rows) for label, rows in by_label.items()})
+    pool = _interleave([rows[: num_pool[label]] for label, rows in by_label.items()])
+    known = {text_key(example.input) for example in pool}
+    new = [example for example in test if text_key(example.input) not in known]
+    if not new:
+        raise ValueError(f"task {card.id!r}: the test set has no example that is not in the training set too")
+    _by_label(new, card)  # checks the labels
+    return Pool(pool, rng.sample(new, min(len(new), TEST_SIZE)), shots)
 
 
 def sample(pool: Pool, card: Card, seed: int) -> dict[str, tuple[Example, ...]]:

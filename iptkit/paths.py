@@ -2,7 +2,8 @@
 
 Three environment variables move the folders: IPTKIT_CACHE (downloads, models, tasks), IPTKIT_STEPS (results
 of finished steps; default: `steps` inside the cache) and IPTKIT_RESULTS (verdicts on claims; default:
-`results` inside the cache; `iptkit run` sets it to the run's own folder). Every function here creates the
+`results` inside the cache; `iptkit run` sets it to the run's own folder). IPTKIT_CROSSFIT names a folder of
+your own files for the suite `crossfit`. Every function here but `data_dir` and `crossfit_dir` creates the
 folder that it returns.
 """
 
@@ -57,6 +58,20 @@ def steps_dir() -> Path:
 def results_dir() -> Path:
     """Return the folder where lessons leave their verdicts: $IPTKIT_RESULTS, else `results` in the cache."""
     return _folder(os.environ.get("IPTKIT_RESULTS") or cache_dir() / "results", "IPTKIT_RESULTS")
+
+
+def crossfit_dir() -> Path | None:
+    """Return the folder of own files for the suite `crossfit`: $IPTKIT_CROSSFIT, None if that is not set.
+
+    Raises: FileNotFoundError if it does not exist.
+    """
+    given = os.environ.get("IPTKIT_CROSSFIT")
+    folder = Path(given).expanduser().absolute() if given else None
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(
+            f"IPTKIT_CROSSFIT names the folder {folder}, which is not there; make it, or unset the variable"
+        )
+    return folder
 
 
 def _folder(path: str | Path, variable: str) -> Path:

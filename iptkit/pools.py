@@ -1,9 +1,10 @@
-"""Pools of the suites that are built from packages, kept as Parquet so that loading takes a second.
+"""Pools of the suites that are built from packages or the hub, as Parquet so that loading takes a second.
 
-A file is named by a hash of all it depends on: the card, the archives' hashes, the version of the
-source that reads them and of the rules here. `datasets.load_dataset("parquet", data_files=...)` reads
-it too; the column `split` says pool or test, and the schema's metadata under the key "iptkit" holds
-the card, the shots per label and, for BIG-bench, the canary of the file that the rows came from.
+A file is named by a hash of all it depends on: the card, the archives' hashes, the version of the source
+that reads them (and what its `depends` tells) and of the rules here.
+`datasets.load_dataset("parquet", data_files=...)` reads it too; the column `split` says
+pool or test, and the schema's metadata under the key "iptkit" holds the card, the shots per label and, for
+BIG-bench, the canary of the file that the rows came from.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +35,24 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How long the texts of a source may be, in tokens as estimated by `estimate_tokens`.
+
+    is_cut: longer ones lose their end; else they are left out.
+    """
+
+    input: int
+    target: int
+    is_cut: bool = False
+
+    def fit(self, text: str, limit: float) -> str:
+        """The text, its beginning in whole words, or "" where it is too long and may not be cut."""
+        if estimate_tokens(text) <= limit:
+            return text
+        return _beginning(text, limit) if self.is_cut else ""
+
+
 def load(cards: Sequence[Card]) -> list[fewshot.Pool]:
     """Return the pools of tasks that have a source, building those that are not cached.
 
@@ -49,7 +69,9 @@ def build(cards: Sequence[Card]) -> None:
     downloads.fetch_all(dict.fromkeys(name for card in cards for name in card.packages))
     with progress.track("build tasks", total=len(cards), unit="task") as bar:
         for card, rows, notes in _with_rows(cards):
-            _write(fewshot.make_pool(examples(card, rows), card), card, notes, cache_file(card))
+            test = getattr(_source(card.origin), "test_rows", lambda task_id: None)(card.id)
+            test = None if test is None else examples(card, test)
+            _write(fewshot.make_pool(examples(card, rows), card, test), card, notes, cache_file(card))
             bar.update(1, note=card.id)
     for origin in {card.origin for card in cards}:
         for value in vars(_source(origin)).values():
@@ -59,28 +81,33 @@ def build(cards: Sequence[Card]) -> None:
 
 def cache_file(card: Card) -> Path:
     """Return where the pool of a task is kept."""
+    source, limits = _source(card.origin), _limits(card)
     depends = {
         "card": vars(card),
         "rules": RULES,
-        "source": _source(card.origin).VERSION,
+        "source": source.VERSION,
         "archives": [downloads.package(name).sha256 for name in card.packages],
-        "sizes": [fewshot.TEST_SIZE, fewshot.POOL_SIZE, MAX_INPUT, MAX_TARGET],
+        "sizes": [fewshot.TEST_SIZE, fewshot.POOL_SIZE, limits.input, limits.target],
     }
+    if hasattr(source, "depends"):
+        depends["rows"] = source.depends(card.id)
     version = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
     return paths.tasks_dir() / f"{card.id}-{version}.parquet"
 
 
 def examples(card: Card, rows: Iterable[dict] | None = None) -> Iterator[Example]:
-    """Make examples from rows (default: all of the task's source), without those of over 120 + 48 tokens."""
+    """Make examples from rows (default: all of the task's source), of the lengths that the source allows."""
+    limits = _limits(card)
+    longest = math.inf if card.category == "tag" else limits.target  # tags are as many as words
     for row in _source(card.origin).rows(card.id) if rows is None else rows:
         options = () if card.category == "tag" else tuple(row.get("options", card.labels))
         targets = tuple(row["targets"]) if "targets" in row else (row["target"],)
-        longest = math.inf if card.category == "tag" else MAX_TARGET  # tags are as many as words
-        targets = tuple(
-            target for target in dict.fromkeys(targets) if target and estimate_tokens(target) <= longest
-        )
+        targets = tuple(dict.fromkeys(limits.fit(target, longest) for target in targets))
         text = card.template.format(**row) + (_choices(card.category, options) if card.shows_choices else "")
-        if targets and estimate_tokens(text) <= MAX_INPUT:
+        text, targets = limits.fit(text, limits.input), tuple(filter(None, targets))
+        if limits.is_cut:
+            options = tuple(limits.fit(option, longest) for option in options)
+        if text and targets and not (limits.is_cut and len(set(options)) < len(options)):
             yield Example(text, targets, options)
 
 
@@ -88,6 +115,18 @@ def estimate_tokens(text: str) -> float:
     """Return about how many SmolLM2 tokens a text has, rather too many; each digit is a token of its own."""
     num_digits = sum(map(str.isdigit, text))
     return num_digits + (len(text) - num_digits) / CHARACTERS_PER_TOKEN
+
+
+def _beginning(text: str, limit: float) -> str:
+    cost, end = 0.0, 0
+    for character in text:
+        cost += 1 if character.isdigit() else 1 / CHARACTERS_PER_TOKEN
+        if cost > limit:
+            break
+        end += 1
+    words = text[:end].rsplit(maxsplit=1)
+    is_whole = text[end : end + 1].isspace() or len(words) < 2
+    return (text[:end] if is_whole else words[0]).rstrip()
 
 
 def _choices(category: str, options: Iterable[str]) -> str:
@@ -112,6 +151,10 @@ def _with_rows(cards: Sequence[Card]) -> Iterator[tuple[Card, Iterable[dict], di
 
 def _source(origin: str):
     return importlib.import_module(f"iptkit.sources.{origin}")
+
+
+def _limits(card: Card) -> Limits:
+    return getattr(_source(card.origin), "LIMITS", Limits(MAX_INPUT, MAX_TARGET))
 
 
 def _write(pool: fewshot.Pool, card: Card, notes: dict[str, str], file: Path) -> None:

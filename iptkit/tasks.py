@@ -2,8 +2,9 @@
 
 A suite is a named list of tasks. `core36` is read from nine small packages on first use and then kept as
 Parquet, and so is `encoder9`, sentences to classify and words to tag for encoders; `ipt120` is core36 and 84
-tasks of BIG-bench, whose archive (358 MB) is fetched when the suite is first loaded; `tiny` and `tiny3` lie
-in data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
+tasks of BIG-bench, whose archive (358 MB) is fetched when the suite is first loaded; `crossfit` is the 120
+tasks of the Intrinsic Prompt Tuning paper from the model hub (see crossfit.py); `tiny` and `tiny3` lie in
+data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
 """
 
 import json
@@ -34,10 +35,10 @@ __all__ = [
     "with_cards",
 ]
 
-SUITES = ("core36", "encoder9", "ipt120", "tiny", "tiny3")
-SPLIT = ("core36", "ipt120", "tiny")
+SUITES = ("core36", "encoder9", "ipt120", "crossfit", "tiny", "tiny3")
+SPLIT = ("core36", "ipt120", "crossfit", "tiny")
 COURSE = SUITES[:2]  # built from the packages that `iptkit fetch` gets
-BUILT = SUITES[:3]  # from packages, on first use
+BUILT = SUITES[:4]  # from packages or the model hub, on first use
 CARD_FILES = {"ipt120": ("core36", "ipt120")}  # of the other suites: one, of their own name
 
 
@@ -116,7 +117,9 @@ def split(name: str = "random", suite: str = "core36") -> Split:
 
     Args:
       name: "random"; of ipt120 also "random20" to "random80" (fewer seen tasks, the same unseen ones), "cls"
-        and "non_cls" (which seen tasks there are), and "leaky" (leakage groups cross, to show the effect).
+        and "non_cls" (which seen tasks there are), and "leaky" (leakage groups cross, to show the effect);
+        of crossfit "random" and the paper's own, which leak: "paper_random" (and 20 to 80), "paper_cls" and
+        "paper_non_cls".
     Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, no
       leakage group on both sides unless the split is marked as leaky.
 
@@ -222,7 +225,7 @@ def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite:
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
             raise ValueError(
                 f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` names its "
-                "tasks (suites: {', '.join(SUITES)}, your own file or folder)"
+                f"tasks (suites: {', '.join(SUITES)}, your own file or folder)"
             )
     return [by_id[task_id] for task_id in only]
 

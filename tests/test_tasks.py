@@ -72,7 +72,7 @@ def test_only_max_test_and_max_dev():
     [
         (
             dict(name="core63"),
-            "no suite is called 'core63'; there are: core36, encoder9, ipt120, tiny, tiny3, or give the path",
+            "no suite is called 'core63'; there are: core36, encoder9, ipt120, crossfit, tiny, tiny3, or",
         ),
         (dict(name="tiny", only=["tiny-moood"]), "no task 'tiny-moood'; did you mean tiny-mood"),
         (dict(name="tiny", max_test=0), "max_test is 0, allowed are integers from 1 on"),
@@ -243,7 +243,9 @@ def test_every_i_tag_goes_on_with_a_span_of_its_kind():
 
 
 def test_a_suite_without_splits_says_so():
-    with pytest.raises(ValueError, match="'encoder9' has no splits, only core36, ipt120 and tiny do"):
+    with pytest.raises(
+        ValueError, match="'encoder9' has no splits, only core36, ipt120, crossfit and tiny do"
+    ):
         tasks.split("random", "encoder9")
 
 
