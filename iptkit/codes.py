@@ -7,13 +7,14 @@ distances count each of the d_I numbers alike. The papers show no picture of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from iptkit import evaluate, files, paths, subspace, tasks
+from iptkit import evaluate, files, paths, store, subspace, tasks
 from iptkit.prompts import FixedPrompt
 
 if TYPE_CHECKING:
@@ -61,10 +62,17 @@ class Agreement:
     tasks: int
 
 
-def keep(study: Study, path: Path) -> None:
-    """Write the codes of a study at all its d_I to `path`, which ends in ENDING; makes what is missing."""
+def keep(study: Study, path: Path, finished_only: bool = False) -> None:
+    """Write the codes of a study at all its d_I to `path`, which ends in ENDING; makes what is missing.
+
+    Args:
+      finished_only: leave out a d_I that is not finished for all samples.
+    """
     tensors = {}
-    for dim in study.scale.dims:
+    dims = study.scale.dims
+    if finished_only:
+        dims = [dim for dim in dims if store.finished(partial(study.codes, dim))]
+    for dim in dims:
         autoencoder, _ = study.subspace(dim)
         bank = study.first_prompts()[-len(study.coded) :]
         with torch.no_grad():

@@ -9,8 +9,9 @@ one row per measured score; `summary` and `difference` read it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,19 +188,22 @@ class Study(Inputs):
         """Every measured score once, one row each (see `results`); makes what is missing."""
         return [row for step in self.steps() for row in step.values["rows"]]
 
-    def steps(self) -> list[store.Step]:
-        """All steps of the table; makes what is missing."""
-        for job in self.jobs():
-            job.make()
-        steps = [self.zero_shot(), self.bank()]
-        steps += [] if self.scale.only_unseen else [self.mean_prompt()]
-        steps += [self.subspace(dim)[1] for dim in self.scale.dims]
-        if self.scale.same_data:
-            steps += [self.codes_on_same_data(dim) for dim in self.scale.dims]
-        steps += [self.codes(dim, decoder) for dim, decoder in self.decoders()]
-        steps += [self.nearest_prompt()] if self.scale.nearest else []
-        steps += [self.fewer_examples(self.scale.main_dim)] if self.scale.fewer_examples else []
-        return steps + ([self.stage_two(self.scale.main_dim)] if self.scale.stage_two_runs else [])
+    def steps(self, finished_only: bool = False) -> list[store.Step]:
+        """All steps of the table; makes what is missing, or leaves it out."""
+        if not finished_only:
+            for job in self.jobs():
+                job.make()
+        scale, groups = self.scale, self.groups()
+        wanted: list[Callable[[], store.Step]] = [self.zero_shot]
+        wanted += [partial(self._bank, [seeds]) for seeds in groups]
+        wanted += [] if scale.only_unseen else [self.mean_prompt]
+        wanted += [partial(lambda dim: self.subspace(dim)[1], dim) for dim in scale.dims]
+        wanted += [partial(self.codes_on_same_data, dim) for dim in scale.dims if scale.same_data]
+        wanted += [partial(self.codes_of_group, *of, seeds) for of in self.decoders() for seeds in groups]
+        wanted += [self.nearest_prompt] if scale.nearest else []
+        wanted += [partial(self.fewer_examples, scale.main_dim)] if scale.fewer_examples else []
+        wanted += [partial(self.stage_two, scale.main_dim)] if scale.stage_two_runs else []
+        return [step for step in map(store.finished if finished_only else _made, wanted) if step]
 
     def jobs(self, costs: jobs.Costs | None = None) -> list[jobs.Job]:
         """What the table needs, in an order that works; with `costs` the jobs' FLOPs are estimated."""
@@ -278,6 +282,10 @@ class Study(Inputs):
         of = prompts.deep_from_words if self.scale.deep else prompts.from_words
         one = of(self.backbone, self.scale.prompt_length)
         return FixedPrompt(one.expand(runs, *one.shape))
+
+
+def _made(make: Callable[[], store.Step]) -> store.Step:
+    return make()
 
 
 def by_seed(stacked: Tensor, seeds: int) -> Tensor:

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from iptkit.experiments import Study
 
 
-def write(study: Study, path: Path) -> int:
+def write(study: Study, path: Path, finished_only: bool = False) -> int:
     """Measure what is missing and write all rows to `path` (JSON lines), their provenance beside it.
 
+    Args:
+      finished_only: measure nothing; the jobs that are not finished are named in the provenance.
     Returns: the number of rows.
     """
-    steps = study.steps()
-    return keep(study, path, [row for step in steps for row in step.values["rows"]], steps)
+    steps = study.steps(finished_only)
+    left = [job.name for job in study.jobs() if not job.is_done] if finished_only else []
+    return keep(study, path, [row for step in steps for row in step.values["rows"]], steps, left=left)
 
 
 def keep(
@@ -29,15 +32,19 @@ def keep(
     rows: Sequence[dict[str, Any]],
     steps: Sequence[store.Step],
     part: str = "subspace",
+    left: Sequence[str] = (),
 ) -> int:
     """Write rows to `path` (JSON lines), and beside it command, settings and what made their steps.
 
     Args:
       part: that of `iptkit study`.
+      left: jobs whose rows are missing.
     Returns: the number of rows.
     """
     store.write_results(path, rows)
     about = {"command": command(study, part), **of(study, steps)}
+    if left:
+        about["not finished"] = list(left)
     files.write_json(path.with_suffix(".about.json"), about)
     return len(rows)
 

@@ -42,6 +42,15 @@ def only_finished() -> Iterator[None]:
         _ONLY_FINISHED.reset(token)
 
 
+def finished(make: Callable[[], Step]) -> Step | None:
+    """What `make` finds in the step cache, or None where something of it is not there."""
+    with only_finished():
+        try:
+            return make()
+        except NotFinishedError:
+            return None
+
+
 @dataclass
 class Step:
     """A finished step: `tensors`, JSON `values`, `seconds` and versions (`made_with`) of when it was made.

@@ -45,17 +45,19 @@ class Measured:
         return line["E_rel"] or (float("nan"),) * 3
 
 
-def write(study: Study, path: Path) -> int:
+def write(study: Study, path: Path, finished_only: bool = False) -> int:
     """Measure what is missing of a study; write its rows (see `provenance.write`) and codes (`codes.keep`).
 
+    Args:
+      finished_only: measure nothing and judge nothing.
     The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own:
     its tasks, split, d_I and seeds.
 
     Returns: the number of rows.
     """
-    count = provenance.write(study, path)
-    codes.keep(study, path.with_suffix(codes.ENDING))
-    if study.scale == scales.load(study.scale.name):
+    count = provenance.write(study, path, finished_only)
+    codes.keep(study, path.with_suffix(codes.ENDING), finished_only)
+    if not finished_only and study.scale == scales.load(study.scale.name):
         for verdict in verdicts(study.table(), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
     return count

@@ -13,6 +13,7 @@ from stock import backbone
 
 from iptkit import (
     claims,
+    codes,
     evaluate,
     inputs,
     jobs,
@@ -277,6 +278,29 @@ def test_as_many_examples_as_there_are_give_what_ist_gives():
     fewer = {r["task"]: r["score"] for r in study.fewer_examples(2).values["rows"] if r["d_I"] == 2}
     whole = {r["task"]: r["score"] for r in study.codes(2).values["rows"] if r["seed"] == 0}
     assert fewer == {task: pytest.approx(whole[task]) for task in study.unseen}
+
+
+def test_what_is_finished_can_be_written_alone(tmp_path):
+    study = small(seeds=(0, 1))
+    made = study.steps(finished_only=True)
+    assert made == []
+    jobs_by_name = {job.name: job for job in study.jobs()}
+    for name in ("zero-shot", "prompts", "subspace-2", "codes-learned-2"):
+        jobs_by_name[name].make()
+    out = tmp_path / "rows.jsonl"
+    count = subspace_results.write(study, out, finished_only=True)
+    rows = store.read_results(out)
+    assert count == len(rows) and {(r["method"], r["d_I"]) for r in rows} == {
+        ("zero-shot", 0), ("prompt tuning", 0), ("MSF", 2), ("mean code", 2), ("IST", 2),
+    }  # fmt: skip
+    about = json.loads(out.with_suffix(".about.json").read_text(encoding="utf-8"))
+    assert set(about["not finished"]) == set(jobs_by_name) - {
+        "zero-shot", "prompts", "subspace-2", "codes-learned-2",
+    }  # fmt: skip
+    assert codes.read(out.with_suffix(codes.ENDING), 2).u.shape == (2, 8, 2)
+    with pytest.raises(ValueError, match="no codes with d_I = 3, only 2"):
+        codes.read(out.with_suffix(codes.ENDING), 3)
+    assert not jobs_by_name["subspace-3"].is_done
 
 
 def test_cost_of_runs_on_the_same_texts_counts_the_texts_once():
