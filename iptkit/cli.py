@@ -108,6 +108,13 @@ def study(
     only_unseen: Annotated[
         bool, typer.Option("--only-unseen", help="IST on unseen tasks only, to compare splits.")
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the jobs on a Ray cluster: local, auto or HOST:PORT."),
+    ] = None,
+    job_cpus: Annotated[
+        int | None, typer.Option(min=1, help="Cores for a job on the cluster; default: a whole node.")
+    ] = None,
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
     from iptkit import pipeline, scales
@@ -119,7 +126,7 @@ def study(
     target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
     changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
     changes["only_unseen"] = only_unseen
-    rows = pipeline.study(scale, target, device, part, **changes)
+    rows = pipeline.study(scale, target, device, part, cluster, job_cpus, **changes)
     typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 
 
