@@ -69,7 +69,7 @@ class Cluster:
         Raises: ClusterError if a job's workers were lost too often, no node is left to run it, or its result
           is not seen here; whatever a job itself raises.
         """
-        task = self._ray.remote(_make).options(max_retries=MOST_LOSSES, **self.needs)
+        task = self._ray.remote(max_retries=MOST_LOSSES, **self.needs)(_make)
         refs: dict[str, Any] = {}
         for job in todo:
             given = [refs.get(name, name) for name in job.needs]
@@ -110,7 +110,7 @@ class Cluster:
         """What every node sees; the probes run side by side."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-        task = self._ray.remote(nodes.see).options(num_cpus=0, max_retries=2)
+        task = self._ray.remote(num_cpus=0)(nodes.see)
         probes = [
             task.options(scheduling_strategy=On(node.id, soft=False)).remote(self._order, node.name)
             for node in self.nodes
