@@ -183,7 +183,7 @@ def _studies() -> dict[str, Study]:
 
 
 def _study(order: Order) -> Study:
-    """The study of this process, whose model is loaded once."""
+    """The study of this process; its model is loaded once (on a GPU Ray takes a process for each job)."""
     from iptkit import experiments, files
 
     known, name = _studies(), files.digest(order)

@@ -206,7 +206,7 @@ def _follow(display: Display, joined: Any, todo: Sequence[Any], expected: Mappin
     from iptkit import jobs
 
     names = ", ".join(node.name for node in joined.nodes)
-    display.say(f"cluster of {len(joined.nodes)} nodes, {joined.slots} jobs at a time: {names}")
+    display.say(f"jobs at a time: {joined.slots}; nodes: {names}")
     begun, finished = time.time(), {}
     display.start("cluster", f"{len(todo)} jobs on the cluster")
     for done in joined.make(todo):

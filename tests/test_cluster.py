@@ -370,7 +370,7 @@ def test_a_lost_worker_and_a_lost_node_lose_nothing(
     loser.join()
     assert lost == ["worker", "node"]
     said = capsys.readouterr().out
-    assert "cluster of 2 nodes, 2 jobs at a time" in said and said.count(" | done in ") == 9 + 1
+    assert "jobs at a time: 2; nodes: " in said and said.count(" | done in ") == 9 + 1
     assert "1 of 10 jobs are done" in said, "zero-shot needs no training"
     assert {path: path.read_bytes() for path in old} == old
     (made,) = {*steps.glob("prompts-*/step.safetensors")} - old.keys()
