@@ -25,10 +25,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
 	@touch $(STAMP)
 
+$(BIN)/ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ray
+	@touch $@
+
 course: $(STAMP)
 	$(BIN)/iptkit run --scale lesson --out runs/lesson
 
-test: $(STAMP)
+test: $(STAMP) $(BIN)/ray
 	$(BIN)/ruff check .
 	$(BIN)/iptkit fetch
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
@@ -37,7 +41,11 @@ test: $(STAMP)
 	IPTKIT_STEPS="$$steps/nbval" IPTKIT_SCALE=smoke $(BIN)/python -m pytest -q --nbval-lax notebooks; \
 	IPTKIT_STEPS="$$steps/05" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks/05_*.ipynb
 
-check-course: $(STAMP)
+check-$(BIN)/ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ray
+	@touch $@
+
+course: $(STAMP)
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks
 

@@ -112,6 +112,16 @@ def study(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the rows of another study in that file.")
     ] = False,
+    finished_only: Annotated[
+        bool, typer.Option("--finished-only", help="Measure nothing: write what is in the step cache.")
+    ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the jobs on a Ray cluster: local, auto or HOST:PORT."),
+    ] = None,
+    job_cpus: Annotated[
+        int | None, typer.Option(min=1, help="Cores for a job on the cluster; default: a whole node.")
+    ] = None,
 ) -> None:
     """Measure a whole scale without notebooks; a stopped study goes on where it was."""
     from iptkit import pipeline, scales
@@ -123,7 +133,8 @@ def study(
     target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
     changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
     changes["only_unseen"] = only_unseen
-    rows = pipeline.study(scale, target, device, part, overwrite, **changes)
+    how = {"overwrite": overwrite, "finished_only": finished_only, "address": cluster, "job_cpus": job_cpus}
+    rows = pipeline.study(scale, target, device, part, **how, **changes)
     typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 
 

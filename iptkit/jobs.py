@@ -9,7 +9,7 @@ so it is rather too long than too short.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,13 @@ class Job:
       name: of its folder in the step cache, before the hash.
       make: makes it, or finds it in the step cache.
       flops: what making it takes, about.
+      needs: names of all jobs whose steps it reads; with these done, it makes no step but its own.
     """
 
     name: str
     make: Callable[[], store.Step]
     flops: float = 0.0
+    needs: tuple[str, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -108,7 +110,7 @@ class Costs:
 
 
 def of(study: Study, costs: Costs | None = None) -> list[Job]:
-    """What the table needs, in an order in which each finds what it builds on.
+    """What the table needs, in an order in which each finds what it needs; any such order does.
 
     Args:
       costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
@@ -125,38 +127,68 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
 
     found: list[Job] = []
 
-    def add(name: str, make: Callable[..., Any], cost: float, *given: Any) -> None:
-        found.append(Job(name, functools.partial(make, *given), cost))
+    def add(name: str, make: Callable[..., Any], cost: float, *given: Any, needs: Sequence[str] = ()) -> None:
+        found.append(Job(name, functools.partial(make, *given), cost, tuple(needs)))
 
+    bank = study.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
     add("zero-shot", study.zero_shot, scored(1))
     for seeds in study.groups():  # what reads the same texts stands together
         name = study.group_name("prompts", seeds)
         add(name, study.whole.prompts_of_group, fitted(study.whole.tasks, seeds, scale.prompt), seeds)
         if first in seeds:
             if not scale.only_unseen:
-                add("mean-prompt", study.mean_prompt, scored(1))
+                add("mean-prompt", study.mean_prompt, scored(1), needs=[bank])
             for dim in scale.dims:
                 cost = scored(2) + (costs.fit(study.seen_tasks(first), scale.msf) if costs else 0.0)
-                add(f"subspace-{dim}", lambda dim: study.subspace(dim)[1], cost, dim)
+                add(f"subspace-{dim}", lambda dim: study.subspace(dim)[1], cost, dim, needs=[bank])
             for dim in scale.dims if scale.same_data else ():
                 cost = fitted(study.seen_tasks, (first,), scale.ist)
-                add(f"codes-same-{dim}", study.codes_on_same_data, cost, dim)
+                read = [bank, f"subspace-{dim}"]
+                add(f"codes-same-{dim}", study.codes_on_same_data, cost, dim, needs=read)
         for dim, decoder in study.decoders():
             name = study.group_name(f"codes-{decoder}-{dim}", seeds)
             tuned = study.unseen_tasks if study.only_on_unseen(decoder) else study.fresh_tasks
-            add(name, study.codes_of_group, fitted(tuned, seeds, scale.ist), dim, decoder, seeds)
+            cost = fitted(tuned, seeds, scale.ist)
+            read = [bank, *([f"subspace-{dim}"] if decoder == "learned" else [])]
+            add(name, study.codes_of_group, cost, dim, decoder, seeds, needs=read)
         if first in seeds and scale.nearest:
             prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
             cost = costs.score(study.unseen_tasks(first), prompts) if costs else 0.0
-            add("nearest-prompt", study.nearest_prompt, cost)
+            add("nearest-prompt", study.nearest_prompt, cost, needs=[bank])
     if scale.fewer_examples:
         fits = scale.ist, scale.prompt
         cost = sum(fitted(study.unseen_tasks, (first,), fit, len(scale.fewer_examples)) for fit in fits)
-        add(f"fewer-examples-{scale.main_dim}", study.fewer_examples, cost, scale.main_dim)
+        read = [bank, f"subspace-{scale.main_dim}"]
+        add(f"fewer-examples-{scale.main_dim}", study.fewer_examples, cost, scale.main_dim, needs=read)
     if scale.stage_two_runs:  # the dearest comes last
         cost = fitted(study.unseen_tasks, (first,), scale.prompt, 2 * scale.stage_two_runs)
-        add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim)
+        codes = study.group_name(f"codes-learned-{scale.main_dim}", study.groups()[0])
+        read = [bank, f"subspace-{scale.main_dim}", codes]
+        add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim, needs=read)
     return found
+
+
+def seconds_left(
+    todo: Sequence[Job], expected: Mapping[str, float], finished: Mapping[str, float], slots: int
+) -> float:
+    """About how long the rest takes with so many jobs at a time: its sum shared out, or its longest chain.
+
+    Args:
+      todo: in an order that works.
+      expected: seconds of each.
+      finished: seconds that the finished ones took; the others are taken to be as much faster or slower.
+      slots: >= 1.
+    """
+    known = sum(expected[name] for name in finished)
+    speed = sum(finished.values()) / known if known else 1.0
+    ends: dict[str, float] = {}
+    for job in todo:
+        if job.name not in finished:
+            ends[job.name] = expected[job.name] + max(
+                (ends.get(name, 0.0) for name in job.needs), default=0.0
+            )
+    rest = sum(expected[name] for name in ends) / max(1, slots)
+    return speed * max(rest, *ends.values(), 0.0)
 
 
 def _said(example: Example) -> Sequence[str]:

@@ -91,34 +91,47 @@ def study(
     device: str = "auto",
     part: str = "subspace",
     overwrite: bool = False,
+    finished_only: bool = False,
+    address: str | None = None,
+    job_cpus: int | None = None,
     **changes: Any,
 ) -> int:
     """Measure a whole scale without notebooks and write its rows to `out`.
 
     Args:
       overwrite: `out` may hold rows of another study, which these replace.
+      finished_only: measure nothing, write the rows of the jobs that are finished.
       part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2
         and its neighbours: lesson 04).
+      address: of a Ray cluster that runs the jobs (see cluster.joined); None: this process runs them.
+      job_cpus: cores that a job takes there.
       changes: suite, split, dims and num_seeds of scales.variant; "subspace" only.
     Returns: the number of rows.
-    Raises: ValueError for an unknown scale, device or part, changes that do not go with it, or rows of
-      another study in `out`, before anything runs.
+    Raises: ValueError for an unknown scale, device or part, changes that do not go with it, rows of another
+      study in `out`, or a cluster that is not there, before anything runs.
     """
-    from iptkit import deep_studies, experiments, jobs, provenance, scales, stamp, subspace_results
+    from iptkit import cluster, deep_studies, experiments, jobs, provenance, scales, stamp, subspace_results
 
     writers = {"subspace": subspace_results.write, "deep": deep_studies.write}
     if part not in writers:
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
-    given = {name: value for name, value in changes.items() if value}
+    more = {"cluster": address, "job_cpus": job_cpus, "finished_only": finished_only}
+    given = {name: value for name, value in {**more, **changes}.items() if value}
     if given and part != "subspace":
         raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
     chosen = scales.variant(scale, **changes)
     measured = experiments.Study(chosen, device)
+    if job_cpus and not address:
+        raise ValueError("job_cpus (--job-cpus) is for jobs on a cluster; give --cluster too")
     if not overwrite:
         provenance.check_target(measured, out, part)
+    if address:
+        cluster.check(address)
     if part != "subspace":
         with _watched(scale, []) as display:
             return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))
+    if finished_only:
+        return subspace_results.write(measured, out, finished_only=True)
     left = [job for job in measured.jobs() if not job.is_done]
     if left:
         names, costs = {job.name for job in left}, jobs.Costs(measured)
@@ -130,8 +143,12 @@ def study(
             total = len(measured.jobs())
             about = clock(sum(expected.values()))
             display.say(f"{total - len(left)} of {total} jobs are done; the others take about {about}")
-        for job in left:
-            _timed(display, job.name, job.make)
+        if left and address:
+            with cluster.joined(measured, address, job_cpus) as joined:
+                _follow(display, joined, left, expected)
+        else:
+            for job in left:
+                _timed(display, job.name, job.make)
         return writers[part](measured, out)
 
 
@@ -191,6 +208,22 @@ def _timed(display: Display, title: str, work: Callable[[], Any]) -> Any:
     result = work()
     display.finish(time.time() - begun)
     return result
+
+
+def _follow(display: Display, joined: Any, todo: Sequence[Any], expected: Mapping[str, float]) -> None:
+    """Run jobs on a cluster (cluster.Cluster) and show their progress."""
+    from iptkit import jobs
+
+    names = ", ".join(node.name for node in joined.nodes)
+    display.say(f"jobs at a time: {joined.slots}; nodes: {names}")
+    begun, finished = time.time(), {}
+    display.start("cluster", f"{len(todo)} jobs on the cluster")
+    for done in joined.make(todo):
+        finished[done.name] = done.seconds
+        display.say(f"{done.name} | done in {clock(done.seconds)} on {done.node}")
+        left = clock(jobs.seconds_left(todo, expected, finished, joined.slots))
+        display.part(f"{len(finished)} done, about {left} left")
+    display.finish(time.time() - begun)
 
 
 def _is_ready(scale: str) -> bool:

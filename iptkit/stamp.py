@@ -1,5 +1,6 @@
 """What a result was made with: versions, commit, device, numbers' type, threads, seed, time."""
 
+import hashlib
 import importlib
 import importlib.metadata
 import os
@@ -41,6 +42,14 @@ def rows() -> list[tuple[str, str]]:
         if torch.cuda.is_available():
             table.append(("gpu", torch.cuda.get_device_name()))
     return table
+
+
+def code() -> str:
+    """Name the code that runs here: versions, and a digest of the kit's modules."""
+    modules = sorted(paths.PACKAGE.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:8]
+    versions = (f"{name} {_version(name).partition('+')[0]}" for name in PACKAGES)  # +cpu and +cu130 are one
+    return f"iptkit {iptkit.__version__} (modules {digest}), {', '.join(versions)}"
 
 
 def matmul_speed(device: str = "cpu", seconds: float = 0.3) -> float:

@@ -120,8 +120,12 @@ class Display:
 
     def cell(self, number: int, total: int) -> None:
         """Say that a cell of the running notebook begins."""
+        self.part(f"cell {number}/{total}")
+
+    def part(self, text: str) -> None:
+        """Say which part of the running piece begins."""
         with self._lock:
-            self._cell, self._cell_started = f"cell {number}/{total}", time.time()
+            self._cell, self._cell_started = text, time.time()
 
     def finish(self, seconds: float, word: str = "done") -> None:
         """Say that the running piece is finished."""
