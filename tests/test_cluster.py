@@ -55,7 +55,7 @@ def steps(tmp_path, monkeypatch):
     return tmp_path / "steps"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_thread():
     """As the workers, which get one core each."""
     before = torch.get_num_threads()
@@ -341,9 +341,7 @@ def test_every_node_is_looked_at_before_the_start_and_before_each_job(two_nodes)
 
 
 @needs_ray
-def test_a_lost_worker_and_a_lost_node_lose_nothing(
-    two_nodes, steps, tmp_path, monkeypatch, one_thread, capsys
-):
+def test_a_lost_worker_and_a_lost_node_lose_nothing(two_nodes, steps, tmp_path, monkeypatch, capsys):
     """Nor does another configuration, whose results lie in the same step cache."""
     Study(slow(prompt=replace(SLOW, steps=2))).table()
     old = {path: path.read_bytes() for path in steps.glob("*/step.safetensors")}
