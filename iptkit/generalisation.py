@@ -83,7 +83,7 @@ def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
     """What the studies say to A9 and A10: claim, here, verdict, num_tasks, num_seeds.
 
     Args:
-      studies: rows of the splits of KINDS and of BY_NUMBER; without all of a claim's splits it is left out.
+      studies: rows of the splits of KINDS (for A9), and of the first and the last of BY_NUMBER (for A10).
     """
     found = []
     if set(KINDS) <= set(studies):
@@ -95,9 +95,9 @@ def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
         verdict = of_both([claims.of_difference(gap) for gap in gaps.values()])
         rows = side_by_side({name: studies[name] for name in KINDS}, dim)
         found.append({"name": "A9", "here": here, "verdict": verdict, **_counts(rows)})
-    if set(BY_NUMBER) <= set(studies):
-        rows = side_by_side({name: studies[name] for name in BY_NUMBER}, dim)
-        least, most = (BY_NUMBER[i] for i in (0, -1))
+    least, most = (BY_NUMBER[i] for i in (0, -1))
+    if {least, most} <= set(studies):
+        rows = side_by_side({name: studies[name] for name in (least, most)}, dim)
         gap = results.difference(rows, (most, dim), (least, dim))
         here = f"unseen: IST with 100 seen tasks − with 20 {digits(gap)}"
         found.append({"name": "A10", "here": here, "verdict": claims.of_difference(gap), **_counts(rows)})

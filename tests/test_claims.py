@@ -17,7 +17,7 @@ def test_every_claim_says_where_it_stands_and_which_lesson_tries_it():
     lessons = {path.name[:2] for path in (paths.data_dir().parent / "notebooks").glob("*.ipynb")}
     for claim in claims.known().values():
         assert claim.claim and claim.source and claim.paper
-        assert claim.lesson in lessons or (claim.id in ("A9", "A10") and claim.lesson == "none yet")
+        assert claim.lesson in lessons
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (extra `cluster`)")
 SMALL = {
     "seeds": (0, 1), "dims": (2, 3), "main_dim": 2, "test_examples": 4, "same_data": True, "nearest": True,
-    "stage_two_runs": 2, "controls": ("random", "pca", "fastfood"),
+    "stage_two_runs": 2, "controls": ("random", "pca", "fastfood"), "fewer_examples": (2,),
 }  # fmt: skip
 SLOW = FitConfig(steps=300, rows_per_run=4, lr=0.1, evaluations=2)  # seconds, in which a worker can be killed
 
@@ -81,7 +81,7 @@ def test_a_job_reads_the_steps_of_its_needs_and_no_other(monkeypatch, most_runs)
         job.make()
         assert set(store.HITS) == {job.name, *job.needs}
         before.add(job.name)
-    assert len(before) == len(small().jobs()) == (14 if most_runs == 128 else 20)
+    assert len(before) == len(small().jobs()) == (15 if most_runs == 128 else 21)
 
 
 def test_any_order_that_works_gives_the_same_rows(steps, monkeypatch):
@@ -286,7 +286,10 @@ def two_nodes():
 
 
 def slow(**changes):
-    return scales.load("smoke", **{**SMALL, "prompt": SLOW, "dims": (2,), "stage_two_runs": 0, **changes})
+    return scales.load(
+        "smoke",
+        **{**SMALL, "prompt": SLOW, "dims": (2,), "stage_two_runs": 0, "fewer_examples": (), **changes},
+    )
 
 
 def interrupted(scale, monkeypatch):
