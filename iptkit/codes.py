@@ -66,19 +66,21 @@ def keep(study: Study, path: Path, finished_only: bool = False) -> None:
     """Write the codes of a study at all its d_I to `path`, which ends in ENDING; makes what is missing.
 
     Args:
-      finished_only: leave out a d_I that is not finished for all samples.
+      finished_only: leave out a d_I, or a sample, that is not finished.
     """
     tensors = {}
-    dims = study.scale.dims
-    if finished_only:
-        dims = [dim for dim in dims if store.finished(partial(study.codes, dim))]
-    for dim in dims:
+    for dim in study.scale.dims:
+        makers = [partial(study.codes_of_group, dim, "learned", seeds) for seeds in study.groups()]
+        steps = [store.finished(make) if finished_only else make() for make in makers]
+        found = [step.tensors["u"] for step in steps if step]
+        if not found:
+            continue
+        tensors[f"u-{dim}"] = torch.cat(found)
         autoencoder, _ = study.subspace(dim)
         bank = study.first_prompts()[-len(study.coded) :]
         with torch.no_grad():
             center, spread = subspace.unit(autoencoder)
             tensors[f"msf-{dim}"] = ((autoencoder.encode(bank) - center) / spread).cpu()
-        tensors[f"u-{dim}"] = study.codes(dim).tensors["u"]
     card_of = {card.id: card for card in tasks.list_cards(study.scale.suite)}
     sides = ["seen" if task in study.seen else "unseen" for task in study.coded]
     labels = {"side": sides}

@@ -325,6 +325,8 @@ def test_the_readmes_table_is_that_of_the_stored_results():
     rows, about = experiments.stored("core36")
     assert experiments.as_markdown(rows) in README
     assert about["scale"]["name"] == "full" and about["scale"]["seeds"] == [0, 1, 2]
+    rows, about = experiments.stored("ipt120")
+    assert experiments.as_markdown(rows) in README and about["scale"]["suite"] == "ipt120"
 
 
 def test_the_readmes_figures_of_the_lesson_are_in_the_notebooks_outputs():
@@ -361,9 +363,12 @@ def test_the_readmes_figures_of_the_other_rungs_are_in_the_notebooks_outputs():
 
 def test_the_readmes_claims_are_those_that_the_lessons_left():
     rows = claims.stored()
-    by_scale = {scale: [r["claim"] for r in rows if r["scale"] == scale] for scale in ("lesson", "full")}
+    by_scale = {
+        scale: [r["claim"] for r in rows if r["scale"] == scale] for scale in ("lesson", "full", "ipt120")
+    }
     assert by_scale["lesson"] == [name for name in claims.known() if name[0] == "B"]
     assert by_scale["full"][:5] == ["A1", "A3", "A4", "A7", "A8"]
+    assert by_scale["ipt120"] == ["A1", "A3", "A4", "A7", "A8", "A9", "A10"]
     assert claims.as_markdown(rows) in README
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iptkit import claims, experiments
+from iptkit import claims, experiments, generalisation
 from iptkit import subspace_results as sr
 
 SCORES = {  # method -> d_I, score on seen, on unseen tasks
@@ -74,11 +74,14 @@ def test_without_a_usable_reference_e_rel_decides_nothing():
     assert verdict_of("A7", {"prompt tuning": (0, 0.0, 0.0)}) == "not testable at this scale"
 
 
-def test_the_stored_verdicts_are_those_of_the_stored_rows():
-    rows, about = experiments.stored("core36")
-    expected = {v["name"]: v for v in sr.verdicts(rows, about["scale"]["main_dim"])}
-    kept = {r["claim"]: r for r in claims.stored() if r["scale"] == "full" and r["claim"][0] == "A"}
-    assert kept.keys() == expected.keys() == sr.JUDGES.keys()
+@pytest.mark.parametrize(("name", "scale"), [("core36", "full"), ("ipt120", "ipt120")])
+def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
+    rows, about = experiments.stored(name)
+    found = sr.verdicts(rows, about["scale"]["main_dim"])
+    found += generalisation.verdicts(generalisation.stored()) if name == "ipt120" else []
+    expected = {v["name"]: v for v in found}
+    kept = {r["claim"]: r for r in claims.stored() if r["scale"] == scale and r["claim"][0] == "A"}
+    assert kept.keys() == expected.keys() >= sr.JUDGES.keys()
     for name, row in kept.items():
         mine = expected[name]
         assert (row["here"], row["verdict"]) == (mine["here"], mine["verdict"])

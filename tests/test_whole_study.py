@@ -303,6 +303,21 @@ def test_what_is_finished_can_be_written_alone(tmp_path):
     assert not jobs_by_name["subspace-3"].is_done
 
 
+def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    study = small(seeds=(0, 1))
+    for job in study.jobs():
+        if "seed1" not in job.name:
+            job.make()
+    out = tmp_path / "rows.jsonl"
+    subspace_results.write(study, out, finished_only=True)
+    rows = store.read_results(out)
+    assert {r["seed"] for r in rows} == {0} and "IST" in {r["method"] for r in rows}
+    assert codes.read(out.with_suffix(codes.ENDING), 2).u.shape == (1, 8, 2)
+    about = json.loads(out.with_suffix(".about.json").read_text(encoding="utf-8"))
+    assert about["not finished"] and all("seed1" in name for name in about["not finished"])
+
+
 def test_cost_of_runs_on_the_same_texts_counts_the_texts_once():
     study = small()
     costs, on = jobs.Costs(study), study.unseen_tasks(0)
