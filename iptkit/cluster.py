@@ -168,6 +168,8 @@ def _make(order: Order, name: str, *needs: Done | str) -> Done:
     node = socket.gethostname()
     nodes.check_nodes(order.code, [nodes.see(order, node)])
     os.environ |= {"IPTKIT_CACHE": order.cache, "IPTKIT_STEPS": order.steps, "IPTKIT_QUIET": "1"}
+    if order.crossfit:
+        os.environ["IPTKIT_CROSSFIT"] = order.crossfit
     os.environ.pop("IPTKIT_STATUS", None)
     study = _study(order)
     _await(study, [need if isinstance(need, str) else need.name for need in needs], f"the node {node}")
@@ -235,7 +237,9 @@ def _order(study: Study) -> Iterator[Order]:
     try:
         for folder in folders:
             (folder / mark).touch()
-        yield Order(scale, device, study.seed, *map(str, folders), mark, stamp.code())
+        yield Order(
+            scale, device, study.seed, *map(str, folders), mark, stamp.code(), str(paths.crossfit_dir() or "")
+        )
     finally:
         for folder in folders:
             (folder / mark).unlink(missing_ok=True)

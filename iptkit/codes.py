@@ -32,12 +32,14 @@ class Codes:
       tasks: T ids.  labels: for each task its "category", leakage "group" and "side" (seen or unseen).
       u: [S, T, d_I] found by IST, one row per few-shot sample.
       msf: [T, d_I] of the tasks' own prompts (first sample) by the encoder of MSF, in the same units.
+      seeds: S, of the few-shot samples.
     """
 
     tasks: tuple[str, ...]
     labels: dict[str, tuple[str, ...]]
     u: np.ndarray
     msf: np.ndarray
+    seeds: tuple[int, ...] = ()
 
     @property
     def mean(self) -> np.ndarray:
@@ -68,14 +70,15 @@ def keep(study: Study, path: Path, finished_only: bool = False) -> None:
     Args:
       finished_only: leave out a d_I, or a sample, that is not finished.
     """
-    tensors = {}
+    tensors, seeds_of = {}, {}
     for dim in study.scale.dims:
-        makers = [partial(study.codes_of_group, dim, "learned", seeds) for seeds in study.groups()]
-        steps = [store.finished(make) if finished_only else make() for make in makers]
-        found = [step.tensors["u"] for step in steps if step]
-        if not found:
-            continue
-        tensors[f"u-{dim}"] = torch.cat(found)
+        groups = study.groups()
+        if finished_only:
+            groups = [g for g in groups if store.finished(partial(study.codes_of_group, dim, "learned", g))]
+            if not groups or not store.finished(lambda dim=dim: study.subspace(dim)[1]):
+                continue
+        found = [study.codes_of_group(dim, "learned", seeds).tensors["u"] for seeds in groups]
+        tensors[f"u-{dim}"], seeds_of[dim] = torch.cat(found), [seed for seeds in groups for seed in seeds]
         autoencoder, _ = study.subspace(dim)
         bank = study.first_prompts()[-len(study.coded) :]
         with torch.no_grad():
@@ -86,7 +89,7 @@ def keep(study: Study, path: Path, finished_only: bool = False) -> None:
     labels = {"side": sides}
     for name in ("category", "group"):
         labels[name] = [getattr(card_of[task], name) for task in study.coded]
-    files.write_tensors(path, tensors, {"tasks": study.coded, "labels": labels})
+    files.write_tensors(path, tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
 
 
 def read(path: Path, dim: int) -> Codes:
@@ -101,7 +104,8 @@ def read(path: Path, dim: int) -> Codes:
         dims = sorted(int(name.partition("-")[2]) for name in tensors if name.startswith("u-"))
         raise ValueError(f"{path.name} has no codes with d_I = {dim}, only {', '.join(map(str, dims))}")
     labels = {name: tuple(values) for name, values in about["labels"].items()}
-    return Codes(tuple(about["tasks"]), labels, tensors[f"u-{dim}"].numpy(), tensors[f"msf-{dim}"].numpy())
+    u, msf = (tensors[f"{name}-{dim}"].numpy() for name in ("u", "msf"))
+    return Codes(tuple(about["tasks"]), labels, u, msf, tuple(about["seeds"][str(dim)]))
 
 
 def stored(name: str = "ipt120", dim: int = 5) -> Codes:
@@ -135,7 +139,7 @@ def plane(codes: Codes) -> tuple[np.ndarray, float]:
 def told_apart(codes: Codes) -> tuple[float, float, float]:
     """How often the nearest code from another sample is that of the same task: mean, low, high.
 
-    By chance it is 1 / T. Raises: ValueError for a single sample.
+    By chance it is 1 / T; samples of a small task may share examples. Raises: ValueError for a single sample.
     """
     if len(codes.u) < 2:
         raise ValueError("codes of one few-shot sample; give a study with at least 2 seeds")
@@ -151,13 +155,18 @@ def told_apart(codes: Codes) -> tuple[float, float, float]:
 def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
     """Does the nearest other task have the same label ("category", "group" or "side")?
 
+    For "category" and "side" a task's relatives (its leakage group) are no neighbours: they would tell of
+    themselves. The interval takes tasks as independent, which neighbours are not quite.
+
     Raises: ValueError for another label, or if no label is there twice.
     """
     if label not in codes.labels:
         raise ValueError(f"codes have no label {label!r}, only {', '.join(codes.labels)}")
-    values = np.array(codes.labels[label])
+    values, groups = np.array(codes.labels[label]), np.array(codes.labels["group"])
     apart = distances(codes.mean)
     np.fill_diagonal(apart, np.inf)
+    if label != "group":
+        apart[groups[:, None] == groups[None]] = np.inf
     neighbour = apart.argmin(1)
     hits, rng = _hits(values, neighbour), np.random.default_rng(seed)
     if not len(hits):

@@ -35,8 +35,8 @@ def atomic(path: Path) -> Iterator[Path]:
             raise
         raise DiskFullError(
             f"no space left for {path.name} in {path.parent}. What is finished is kept and nothing is half "
-            "written: free space there, or set IPTKIT_STEPS (finished steps) or IPTKIT_CACHE (downloads, "
-            "models, tasks) to a folder with room, and run the same command again"
+            "written: free space there, or set IPTKIT_STEPS (finished steps), IPTKIT_CACHE (downloads, "
+            "models, tasks) or --out (results) to a folder with room, and run the same command again"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """How far a subspace carries: one study per split, compared on the tasks that none of them has seen.
 
-The studies are those of `iptkit study --suite ipt120 --split SPLIT --only-unseen` (`iptkit study` for the
+The studies are those of `iptkit study --suite ipt120 --split SPLIT --only-unseen` (without the last for the
 random split). What they say to claims A9 (the kind of the seen tasks) and A10 (their number) is a paired
 difference in test scores of IST; a ratio to prompt tuning (E_rel) stands beside it.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iptkit import claims, paths, results
+from iptkit import claims, paths, results, tasks
 from iptkit.subspace_results import digits, of_both
 
 Rows = Sequence[dict[str, Any]]
 Gap = tuple[float, float, float]  # mean, low, high
 METHOD = "IST"
+ONE_DRAW = "one draw of seen tasks, one MSF each"
 BY_NUMBER = ("random20", "random40", "random60", "random80", "random")  # splits with the same unseen tasks
 KINDS = {"cls": True, "non_cls": False}  # split -> are its seen tasks classifications?
 
@@ -41,14 +42,16 @@ def side_by_side(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, An
     Args:
       studies: split -> rows of its study.
       dim: d_I.
-    Returns: rows whose "method" is the split.
+    Returns: rows whose "method" is the split, of the tasks and seeds that every study has.
     Raises: ValueError if no task is unseen in all of them.
     """
     mine = {name: [r for r in rows if _is_wanted(r, dim)] for name, rows in studies.items()}
-    shared = set.intersection(*({r["task"] for r in rows} for rows in mine.values()))
+    shared = set.intersection(*({(r["task"], r["seed"]) for r in rows} for rows in mine.values()))
     if not shared:
         raise ValueError(f"no task is unseen in all of {', '.join(studies)} with IST at d_I = {dim}")
-    return [r | {"method": name} for name, rows in mine.items() for r in rows if r["task"] in shared]
+    return [
+        r | {"method": name} for name, rows in mine.items() for r in rows if (r["task"], r["seed"]) in shared
+    ]
 
 
 def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
@@ -90,7 +93,7 @@ def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
         gaps = kinds(studies, dim)
         here = (
             f"IST in the subspace of its own kind − of the other: unseen classifications "
-            f"{digits(gaps['cls'])}, unseen other tasks {digits(gaps['non_cls'])}"
+            f"{digits(gaps['cls'])}, unseen other tasks {digits(gaps['non_cls'])}; {ONE_DRAW}"
         )
         verdict = of_both([claims.of_difference(gap) for gap in gaps.values()])
         rows = side_by_side({name: studies[name] for name in KINDS}, dim)
@@ -99,7 +102,8 @@ def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
     if {least, most} <= set(studies):
         rows = side_by_side({name: studies[name] for name in (least, most)}, dim)
         gap = results.difference(rows, (most, dim), (least, dim))
-        here = f"unseen: IST with 100 seen tasks − with 20 {digits(gap)}"
+        counts = [len(tasks.split(name, "ipt120").seen) for name in (most, least)]
+        here = f"unseen: IST with {counts[0]} seen tasks − with {counts[1]} {digits(gap)}; {ONE_DRAW}"
         found.append({"name": "A10", "here": here, "verdict": claims.of_difference(gap), **_counts(rows)})
     return found
 

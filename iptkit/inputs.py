@@ -21,6 +21,8 @@ class Inputs:
     """The base of experiments.Study, which tells of its arguments."""
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0, models: Inputs | None = None):
+        if models and models.scale.deep != scale.deep:
+            raise ValueError("models is a study with other prompts (deep or at the input); leave it out")
         self.scale, self.device, self.seed, self._models = scale, device, seed, models
         sides = tasks.sides(scale.suite, scale.seen, scale.unseen, scale.split)
         self.seen, self.unseen = sides.seen, sides.unseen

@@ -44,7 +44,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Is it in the step cache? (What it was built on may be gone: its own result is all that counts.)"""
+        """Is it in the step cache? (MSF only together with the prompts that it was built on.)"""
         with store.only_finished():
             try:
                 self.make()

@@ -36,6 +36,7 @@ class Order:
       cache, steps: folders that every node must see at the same place.
       mark: name of a file in both, made for this run.
       code: see stamp.code.
+      crossfit: folder of own files for that suite (paths.crossfit_dir), or "".
     """
 
     scale: Scale
@@ -45,6 +46,7 @@ class Order:
     steps: str
     mark: str
     code: str
+    crossfit: str = ""
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ def study(
     measured = experiments.Study(chosen, device)
     if job_cpus and not address:
         raise ValueError("job_cpus (--job-cpus) is for jobs on a cluster; give --cluster too")
+    if finished_only and address:
+        raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
     if not overwrite:
         provenance.check_target(measured, out, part)
     if address:
@@ -138,7 +140,8 @@ def study(
         left = [job for job in measured.jobs(costs) if job.name in names]
         speed = stamp.matmul_speed(str(measured.backbone.device)) * 1e12
     expected = {job.name: job.seconds(speed) for job in left}
-    with _watched(scale, list(expected), expected) as display:
+    shown = {} if address else expected  # a cluster's jobs run side by side
+    with _watched(scale, list(shown), shown) as display:
         if left:
             total = len(measured.jobs())
             about = clock(sum(expected.values()))

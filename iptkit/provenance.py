@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import files, store
+from iptkit import backbones, files, paths, store
 
 if TYPE_CHECKING:
     from iptkit.experiments import Study
@@ -20,8 +20,11 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
     Args:
       finished_only: measure nothing; the jobs that are not finished are named in the provenance.
     Returns: the number of rows.
+    Raises: ValueError if nothing is finished, or more rows lie there than are finished.
     """
     steps = study.steps(finished_only)
+    if finished_only:
+        _check_fewer(path, sum(len(step.values["rows"]) for step in steps))
     left = [job.name for job in study.jobs() if not job.is_done] if finished_only else []
     return keep(study, path, [row for step in steps for row in step.values["rows"]], steps, left=left)
 
@@ -49,6 +52,15 @@ def keep(
     return len(rows)
 
 
+def _check_fewer(path: Path, count: int) -> None:
+    there = len(store.read_results(path)) if path.exists() else 0
+    if not count or count < there:
+        raise ValueError(
+            f"only {count} rows are finished in {paths.steps_dir()}, and {path} has {there}. Nothing was "
+            "changed: name another file with --out, or another step cache with IPTKIT_STEPS"
+        )
+
+
 def check_target(study: Study, path: Path, part: str = "subspace") -> None:
     """Make sure that writing a study's rows to `path` replaces no rows of another study.
 
@@ -61,7 +73,10 @@ def check_target(study: Study, path: Path, part: str = "subspace") -> None:
         return
     older = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
     mine = json.loads(json.dumps({**asdict(study.scale), "seed": study.seed}))
-    theirs = {**older.get("scale", {}), "seed": older.get("seed")}
+    mine = {name: value for name, value in mine.items() if name != "context_gib"}  # changes no result
+    if "device" in older:
+        mine["device"] = str(backbones.resolve_device(study.device))
+    theirs = {**older.get("scale", {}), **{name: older.get(name) for name in ("seed", "device")}}
     differs = [
         f"{name} {theirs[name]!r} there, {value!r} here"
         for name, value in mine.items()

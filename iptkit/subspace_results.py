@@ -48,11 +48,11 @@ class Measured:
 def write(study: Study, path: Path, finished_only: bool = False) -> int:
     """Measure what is missing of a study; write its rows (see `provenance.write`) and codes (`codes.keep`).
 
-    Args:
-      finished_only: measure nothing and judge nothing.
     The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own:
     its tasks, split, d_I and seeds.
 
+    Args:
+      finished_only: measure nothing and judge nothing.
     Returns: the number of rows.
     """
     count = provenance.write(study, path, finished_only)

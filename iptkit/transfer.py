@@ -99,16 +99,21 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
 def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
     """IST and prompt tuning of unseen tasks from the first k examples of train_new, for each of several k.
 
-    The best step is chosen by at most k examples of dev, so that k tells what a task has (k each). The
-    papers do not vary k for IST.
+    The best step is chosen by at most k examples of dev. A small task may have fewer than k. The papers do
+    not vary k for IST.
 
-    Returns: a step whose values["rows"] have "examples" (k) each, of the first seed and the methods FEWER.
+    Returns: a step whose values["rows"] have "examples" (k), "n_train" and "n_dev" (what there was) each, of
+      the first seed and the methods FEWER.
     """
     scale, first = study.scale, study.seeds[0]
 
     def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         unseen, counts = study.unseen_tasks(first), scale.fewer_examples
-        cut = [replace(t, train_new=t.train_new[:k], dev=t.dev[:k]) for k in counts for t in unseen]
+        cut = [
+            replace(t, train=t.train_new[:k], train_new=t.train_new[:k], dev=t.dev[:k])
+            for k in counts
+            for t in unseen
+        ]  # `train` too: the longest answer in it limits what is generated
         runs = [Run(task, first, "train_new") for task in cut]
         decoder = study.decoder(intrinsic_dim, "learned")
         parts = {"IST": subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)}
@@ -118,10 +123,13 @@ def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
             place = checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}")
             fit(study.engine, source, runs, fits[method], place, f"{FEWER[method]}, {len(runs)} runs")
             scores = study.score(source, cut, f"test of {FEWER[method]}")
-            place.unlink(missing_ok=True)
             dim = intrinsic_dim if method == "IST" else 0
             made = results.rows(study, scores, FEWER[method], [first] * len(counts), dim, only="unseen")
-            rows += [row | {"examples": counts[i // len(unseen)]} for i, row in enumerate(made)]
+            sizes = [(len(t.train_new), min(len(t.dev), fits[method].dev_examples)) for t in cut]
+            for i, (row, (n_train, n_dev)) in enumerate(zip(made, sizes, strict=True)):
+                rows.append(row | {"examples": counts[i // len(unseen)], "n_train": n_train, "n_dev": n_dev})
+        for method in parts:
+            checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}").unlink(missing_ok=True)
         return {}, {"rows": rows}
 
     key = study.key(

@@ -258,8 +258,14 @@ def test_fewer_examples_are_all_that_is_read(monkeypatch):
         return known(engine, source, runs, *rest)
 
     monkeypatch.setattr(transfer, "fit", fit)
+    scored, score = [], study.score
+    monkeypatch.setattr(
+        study, "score", lambda *of: (scored.append([len(t.train) for t in of[1]]), score(*of))[1]
+    )
     step = study.fewer_examples(2)
+    assert {(r["examples"], r["n_train"], r["n_dev"]) for r in step.values["rows"]} == {(1, 1, 1), (3, 3, 3)}
     assert read == [[(1, 1), (1, 1), (3, 3), (3, 3)]] * 2, "two unseen tasks, IST and prompt tuning"
+    assert scored == [[1, 1, 3, 3]] * 2, "the longest answer is looked for among these too"
     rows = step.values["rows"]
     found = Counter((r["method"], r["d_I"], r["examples"], r["task"]) for r in rows)
     assert set(found.values()) == {1} and len(found) == 2 * 2 * 2
