@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -286,7 +287,7 @@ def test_as_many_examples_as_there_are_give_what_ist_gives():
     assert fewer == {task: pytest.approx(whole[task]) for task in study.unseen}
 
 
-def test_what_is_finished_can_be_written_alone(tmp_path):
+def test_what_is_finished_can_be_written_alone(tmp_path, steps):
     study = small(seeds=(0, 1))
     made = study.steps(finished_only=True)
     assert made == []
@@ -307,6 +308,21 @@ def test_what_is_finished_can_be_written_alone(tmp_path):
     with pytest.raises(ValueError, match="no codes with d_I = 3, only 2"):
         codes.read(out.with_suffix(codes.ENDING), 3)
     assert not jobs_by_name["subspace-3"].is_done
+    before = out.read_bytes()
+    (codes_step,) = steps.glob("codes-learned-2-*")
+    shutil.rmtree(codes_step)
+    with pytest.raises(ValueError, match=rf"only {count - 16} rows are finished in .* has {count}.*--out"):
+        subspace_results.write(study, out, finished_only=True)
+    (msf_step,) = steps.glob("subspace-2-*")
+    shutil.rmtree(msf_step)
+    other = tmp_path / "other.jsonl"
+    assert subspace_results.write(study, other, finished_only=True) == count - 16 - 16
+    assert out.read_bytes() == before and not [*steps.glob("subspace-2-*")], "nothing was trained"
+    shutil.rmtree(steps)
+    with pytest.raises(ValueError, match="only 0 rows are finished"):
+        subspace_results.write(study, tmp_path / "none.jsonl", finished_only=True)
+    with pytest.raises(ValueError, match="leave out --cluster"):
+        pipeline.study("smoke", out, finished_only=True, address="local")
 
 
 def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
