@@ -266,7 +266,7 @@ def test_fewer_examples_are_all_that_is_read(monkeypatch):
     step = study.fewer_examples(2)
     assert {(r["examples"], r["n_train"], r["n_dev"]) for r in step.values["rows"]} == {(1, 1, 1), (3, 3, 3)}
     assert read == [[(1, 1), (1, 1), (3, 3), (3, 3)]] * 2, "two unseen tasks, IST and prompt tuning"
-    assert scored == [[1, 1, 3, 3]] * 2, "the longest answer is looked for among these too"
+    assert scored[1:] == [[1, 1, 3, 3]] * 2, "after MSF's; the longest answer is looked for among these too"
     rows = step.values["rows"]
     found = Counter((r["method"], r["d_I"], r["examples"], r["task"]) for r in rows)
     assert set(found.values()) == {1} and len(found) == 2 * 2 * 2
