@@ -15,25 +15,25 @@ from iptkit.subspace_results import digits, of_both
 
 Rows = Sequence[dict[str, Any]]
 Gap = tuple[float, float, float]  # mean, low, high
-METHOD = "IST"
+SUITE, METHOD = "ipt120", "IST"
 ONE_DRAW = "one draw of seen tasks, one MSF each"
 BY_NUMBER = ("random20", "random40", "random60", "random80", "random")  # splits with the same unseen tasks
 KINDS = {"cls": True, "non_cls": False}  # split -> are its seen tasks classifications?
 
 
-def stored(suite: str = "ipt120") -> dict[str, Rows]:
-    """Split -> rows, of the studies of a suite that come with the project (SUITE-SPLIT.jsonl)."""
+def stored() -> dict[str, Rows]:
+    """Split -> rows, of the studies of SUITE that come with the project."""
     found = {}
     for split in dict.fromkeys((*KINDS, *BY_NUMBER)):
-        name = suite if split == "random" else f"{suite}-{split}"
+        name = SUITE if split == "random" else f"{SUITE}-{split}"
         if (paths.data_dir() / "results" / f"{name}.jsonl").is_file():
             found[split] = results.stored(name)[0]
     return found
 
 
-def record(suite: str = "ipt120") -> list[dict[str, Any]]:
-    """Judge A9 and A10 by the stored studies of a suite; see `claims.record`, under the suite's name."""
-    return [claims.record(scale=suite, **verdict) for verdict in verdicts(stored(suite))]
+def record() -> list[dict[str, Any]]:
+    """Judge A9 and A10 by the stored studies; see `claims.record` (the scale has the suite's name)."""
+    return [claims.record(scale=SUITE, **verdict) for verdict in verdicts(stored())]
 
 
 def side_by_side(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
     if {least, most} <= set(studies):
         rows = side_by_side({name: studies[name] for name in (least, most)}, dim)
         gap = results.difference(rows, (most, dim), (least, dim))
-        counts = [len(tasks.split(name, "ipt120").seen) for name in (most, least)]
+        counts = [len(tasks.split(name, SUITE).seen) for name in (most, least)]
         here = f"unseen: IST with {counts[0]} seen tasks − with {counts[1]} {digits(gap)}; {ONE_DRAW}"
         found.append({"name": "A10", "here": here, "verdict": claims.of_difference(gap), **_counts(rows)})
     return found

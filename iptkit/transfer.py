@@ -83,16 +83,7 @@ def stage_two(study: Study, intrinsic_dim: int) -> store.Step:
             rows += [row | {"run": i // len(unseen)} for i, row in enumerate(made)]
         return {"losses": result.losses.float()}, {"rows": rows}
 
-    key = study.key(
-        "stage two",
-        scale.prompt,
-        scale.msf,
-        scale.ist,
-        scale.subspace,
-        intrinsic_dim,
-        scale.stage_two_runs,
-        seeds=study.groups()[0],
-    )
+    key = _key(study, "stage two", intrinsic_dim, scale.stage_two_runs)
     return store.step(f"stage-two-{intrinsic_dim}", key, make)
 
 
@@ -119,27 +110,27 @@ def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
         parts = {"IST": subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)}
         parts["prompt tuning"] = SoftPrompt(study.words(len(runs)).P)
         fits, rows = {"IST": scale.ist, "prompt tuning": scale.prompt}, []
+        places = {method: checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}") for method in parts}
         for method, source in parts.items():
-            place = checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}")
-            fit(study.engine, source, runs, fits[method], place, f"{FEWER[method]}, {len(runs)} runs")
+            fit(
+                study.engine, source, runs, fits[method], places[method], f"{FEWER[method]}, {len(runs)} runs"
+            )
             scores = study.score(source, cut, f"test of {FEWER[method]}")
             dim = intrinsic_dim if method == "IST" else 0
             made = results.rows(study, scores, FEWER[method], [first] * len(counts), dim, only="unseen")
             sizes = [(len(t.train_new), min(len(t.dev), fits[method].dev_examples)) for t in cut]
             for i, (row, (n_train, n_dev)) in enumerate(zip(made, sizes, strict=True)):
                 rows.append(row | {"examples": counts[i // len(unseen)], "n_train": n_train, "n_dev": n_dev})
-        for method in parts:
-            checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}").unlink(missing_ok=True)
+        for place in places.values():
+            place.unlink(missing_ok=True)
         return {}, {"rows": rows}
 
-    key = study.key(
-        "fewer examples",
-        scale.prompt,
-        scale.msf,
-        scale.ist,
-        scale.subspace,
-        intrinsic_dim,
-        scale.fewer_examples,
-        seeds=study.groups()[0],
-    )
+    key = _key(study, "fewer examples", intrinsic_dim, scale.fewer_examples)
     return store.step(f"fewer-examples-{intrinsic_dim}", key, make)
+
+
+def _key(study: Study, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:
+    """Of a step that trains beside IST's solution with the first seed."""
+    scale = study.scale
+    trained = (scale.prompt, scale.msf, scale.ist, scale.subspace, intrinsic_dim)
+    return study.key(what, *trained, *parts, seeds=study.groups()[0])

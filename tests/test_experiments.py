@@ -327,6 +327,8 @@ def test_the_readmes_table_is_that_of_the_stored_results():
     assert about["scale"]["name"] == "full" and about["scale"]["seeds"] == [0, 1, 2]
     rows, about = experiments.stored("ipt120")
     assert experiments.as_markdown(rows) in README and about["scale"]["suite"] == "ipt120"
+    gap = experiments.difference(rows, ("IST", 5), ("nearest task's prompt", 0), "unseen")
+    assert "(IST − nearest task's prompt {:+.3f} [{:+.3f}, {:+.3f}])".format(*gap) in README
 
 
 def test_the_readmes_figures_of_the_lesson_are_in_the_notebooks_outputs():
