@@ -67,11 +67,18 @@ def test_fingerprint_sees_one_bit():
 
 
 # ---- numbers' types ------------------------------------------------------------------------------
-def test_native_dtype_asks_for_matrix_units(monkeypatch):
+def test_native_dtype_asks_for_fast_bf16_products(monkeypatch):
     cpu = torch.device("cpu")
-    for has_amx, expected in ((True, "mixed"), (False, "float32")):
-        found = {"avx512_bf16": True, "amx_bf16": has_amx}
+    cases = (  # AMX, bf16 vector instructions, how much faster -> dtype
+        (True, True, 0.5, "mixed"),
+        (False, True, 2.3, "mixed"),
+        (False, True, 0.5, "float32"),
+        (False, False, 2.3, "float32"),
+    )
+    for has_amx, has_vectors, gain, expected in cases:
+        found = {"avx512_bf16": has_vectors, "amx_bf16": has_amx}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        monkeypatch.setattr(backbones, "bf16_gain", lambda gain=gain: gain)
         assert backbones.native_dtype(cpu) == expected
         assert backbones.resolve_dtype("smollm2-135m") == expected
     assert backbones.resolve_dtype("tiny-causal") == "float32"
