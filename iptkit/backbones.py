@@ -143,10 +143,10 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def native_dtype(device: torch.device) -> str:
-    """The fast and exact enough dtype of a device: "mixed" where bf16 products are much faster, else "float32".
+    """The fast and exact enough dtype of a device: "mixed" where bf16 is much faster, else "float32".
 
-    That is so on GPUs and on CPUs with bf16 matrix units (AMX). A CPU that merely has bf16 vector instructions
-    is asked (`bf16_gain`): of two kinds measured, one took 0.5 and one 2.3 times its float32 speed.
+    That is so on GPUs and on CPUs with bf16 matrix units (AMX). A CPU that merely has bf16 vector
+    instructions is asked (`bf16_gain`): of two kinds measured, one reached 0.5 of its float32 speed, one 2.3.
     """
     if device.type == "cuda":
         return "mixed" if torch.cuda.is_bf16_supported() else "float32"

@@ -13,6 +13,7 @@ import iptkit
 from iptkit import paths
 
 PACKAGES = ("torch", "transformers", "datasets", "numpy")
+TOLD = ("timings.json", "claims.json")  # of data/, changes no result
 
 
 def stamp(backbone=None, seed: int | None = None) -> None:
@@ -45,11 +46,13 @@ def rows() -> list[tuple[str, str]]:
 
 
 def code() -> str:
-    """Name the code that runs here: versions, and a digest of the kit's modules."""
-    modules = sorted(paths.PACKAGE.rglob("*.py"))
-    digest = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:8]
+    """Name the code that runs here: versions, and a digest of the kit's modules and of the data they read."""
+    data = paths.data_dir()
+    read = [file for file in data.rglob("*.json*") if file.parent.name != "results" and file.name not in TOLD]
+    files = sorted(paths.PACKAGE.rglob("*.py")) + sorted(read)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
     versions = (f"{name} {_version(name).partition('+')[0]}" for name in PACKAGES)  # +cpu and +cu130 are one
-    return f"iptkit {iptkit.__version__} (modules {digest}), {', '.join(versions)}"
+    return f"iptkit {iptkit.__version__} (files {digest}), {', '.join(versions)}"
 
 
 def matmul_speed(device: str = "cpu", seconds: float = 0.3) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import claims, codes, provenance, results, scales
+from iptkit import claims, codes, evaluate, provenance, results, scales
+from iptkit.transfer import FROM_WORDS, STAGE_TWO
 
 if TYPE_CHECKING:
     from iptkit.experiments import Study
@@ -64,17 +66,20 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
 
 
 def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
-    """What rows say to A1, A3, A4, A7 (of d_I = 5 only) and A8: claim, here, verdict, num_tasks, num_seeds.
+    """What rows say to A1, A3, A4, A7 (of d_I = 5 only), A8 and A12 (where stage two was measured).
 
     Seeds: those that all methods which a claim is judged by were measured with.
 
     Args:
       rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning.
       dim: the d_I that its controls were run at.
+    Returns: for each its claim ("name"), "here", "verdict", "num_tasks" and "num_seeds".
     """
     measured, found = Measured(rows, dim), []
     for name, (judge, methods, sides) in JUDGES.items():
         if name == "A7" and dim != PAPER_DIM:
+            continue
+        if name == "A12" and not measured.of(STAGE_TWO, sides):
             continue
         here, verdict = judge(measured)
         used = {method: measured.of(method, sides) for method in methods}
@@ -126,12 +131,21 @@ def _not_reached(measured: Measured) -> tuple[str, str]:
     return f"prompt tuning − IST: {here}", of_both([claims.of_difference(gap) for gap in gaps])
 
 
+def _second_stage(measured: Measured) -> tuple[str, str]:
+    """A12: prompt tuning from IST's solution scores higher than from words, and differs less between runs."""
+    gap = measured.gap(STAGE_TWO, FROM_WORDS, "unseen")
+    less = steadier(measured.rows, FROM_WORDS, STAGE_TWO)
+    here = f"unseen: stage two − prompt tuning from words {digits(gap)}, spread over runs {digits(less, -1)}"
+    return here, of_both([claims.of_difference(gap), claims.of_difference(less)])
+
+
 JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], tuple[str, ...]]] = {
     "A1": (_one_subspace, ("IST", "random decoder"), ("unseen",)),
     "A3": (_rebuilt, ("MSF", "mean code"), ("seen",)),
     "A4": (_tuned, ("IST", "mean code"), SIDES),
     "A7": (_kept, ("IST", "prompt tuning"), SIDES),
     "A8": (_not_reached, ("prompt tuning", "IST"), SIDES),
+    "A12": (_second_stage, (STAGE_TWO, FROM_WORDS), ("unseen",)),
 }  # claim -> its judge, what it is judged by, on which side
 
 
@@ -143,9 +157,33 @@ def of_both(each: Sequence[str]) -> str:
     return IN_PART if HOLDS in each else OPEN
 
 
-def digits(gap: Gap) -> str:
-    """A difference and its interval, in digits."""
-    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)
+def spreads(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:
+    """Task -> standard deviation of a method's score over its runs on the first few-shot sample.
+
+    Raises: ValueError if a task has fewer than 2 runs.
+    """
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == method:
+            scores.setdefault(row["task"], []).append(row["score"])
+    few = sorted(task for task, of_task in scores.items() if len(of_task) < 2)
+    if few or not scores:
+        raise ValueError(
+            f"{method!r} has no two runs on {', '.join(few) or 'any task'}; set stage_two_runs >= 2"
+        )
+    return {task: statistics.stdev(of_task) for task, of_task in scores.items()}
+
+
+def steadier(rows: Sequence[dict[str, Any]], first: str, second: str) -> Gap:
+    """How much larger the spread over runs (see `spreads`) is in the first method, paired by task."""
+    wide, narrow = spreads(rows, first), spreads(rows, second)
+    return evaluate.interval([[wide[task] - narrow[task]] for task in wide])
+
+
+def digits(gap: Gap, sign: int = 1) -> str:
+    """A difference (-1: its negative) and its interval, in digits."""
+    low, high = sorted(sign * value for value in gap[1:])
+    return f"{sign * gap[0]:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _share(gap: Gap) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -146,12 +147,21 @@ def test_a_node_tells_what_is_wrong_with_a_folder(tmp_path):
     assert "but another" in see(tmp_path / "other").folders[0][1]
 
 
-def test_code_is_named_by_versions_and_modules(monkeypatch, tmp_path):
+def test_code_is_named_by_versions_modules_and_data(monkeypatch, tmp_path):
     first = stamp.code()
     assert first.startswith("iptkit ") and f"torch {torch.__version__.partition('+')[0]}" in first
+    data = shutil.copytree(paths.data_dir(), tmp_path / "data", ignore=shutil.ignore_patterns("results"))
+    monkeypatch.setattr(stamp.paths, "data_dir", lambda: data)
+    assert stamp.code() == first
+    (data / "timings.json").write_text("{}", encoding="utf-8")
+    assert stamp.code() == first, "times of another machine change no result"
+    with open(data / "splits" / "tiny.json", "a", encoding="utf-8") as split:
+        split.write(" ")
+    other = stamp.code()
+    assert other != first
     (tmp_path / "a.py").write_text("", encoding="utf-8")
     monkeypatch.setattr(stamp.paths, "PACKAGE", tmp_path)
-    assert stamp.code() != first
+    assert stamp.code() not in (first, other)
 
 
 def test_what_a_job_takes_of_a_node():

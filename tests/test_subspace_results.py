@@ -74,6 +74,45 @@ def test_without_a_usable_reference_e_rel_decides_nothing():
     assert verdict_of("A7", {"prompt tuning": (0, 0.0, 0.0)}) == "not testable at this scale"
 
 
+def runs_of(words, second):
+    """Four unseen tasks, three runs each of both, around these scores, so far apart."""
+    methods = {sr.FROM_WORDS: (0, *words), sr.STAGE_TWO: (5, *second)}
+    return [
+        {
+            "task": f"unseen{i}", "split": "unseen", "method": method, "d_I": dim, "seed": 0, "run": run,
+            "score": score + i / 10 + spread * (run - 1), "chance": 0.0, "category": "cls",
+        }
+        for method, (dim, score, spread) in methods.items()
+        for i in range(4)
+        for run in range(3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "second", "verdict"),
+    [
+        ((0.4, 0.05), (0.5, 0.01), "holds"),
+        ((0.4, 0.01), (0.5, 0.05), "holds in part"),
+        ((0.5, 0.05), (0.4, 0.01), "holds in part"),
+        ((0.5, 0.01), (0.4, 0.05), "does not hold here"),
+        ((0.4, 0.01), (0.4, 0.01), "not testable at this scale"),
+    ],
+)
+def test_stage_two_is_judged_by_its_scores_and_their_spread(words, second, verdict):
+    runs = runs_of(words, second)
+    (found,) = (v for v in sr.verdicts(rows_of() + runs, 5) if v["name"] == "A12")
+    assert (found["verdict"], found["num_tasks"], found["num_seeds"]) == (verdict, 4, 1)
+    assert sr.spreads(runs, sr.STAGE_TWO)["unseen3"] == pytest.approx(second[1])
+    gap, less = second[0] - words[0], second[1] - words[1]
+    assert f"from words {gap:+.3f} [" in found["here"] and f"over runs {less:+.3f} [" in found["here"]
+
+
+def test_a_spread_takes_two_runs():
+    one = [row for row in runs_of((0.4, 0.1), (0.5, 0.1)) if row["run"] == 0]
+    with pytest.raises(ValueError, match="no two runs on unseen0.*stage_two_runs >= 2"):
+        sr.spreads(one, sr.STAGE_TWO)
+
+
 @pytest.mark.parametrize(("name", "scale"), [("core36", "full"), ("ipt120", "ipt120")])
 def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
     rows, about = experiments.stored(name)
@@ -81,7 +120,7 @@ def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
     found += generalisation.verdicts(generalisation.stored()) if name == "ipt120" else []
     expected = {v["name"]: v for v in found}
     kept = {r["claim"]: r for r in claims.stored() if r["scale"] == scale and r["claim"][0] == "A"}
-    assert kept.keys() == expected.keys() >= sr.JUDGES.keys()
+    assert kept.keys() == expected.keys() >= sr.JUDGES.keys() - ({"A12"} if name == "core36" else set())
     for name, row in kept.items():
         mine = expected[name]
         assert (row["here"], row["verdict"]) == (mine["here"], mine["verdict"])
