@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from iptkit import evaluate, paths, store
+from iptkit import evaluate, files, paths, store
 from iptkit.tasks import Task
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from iptkit.experiments import Study
 
+PROMPTS = ".prompts.safetensors"
 DECODERS = {  # what IST decodes with -> its method
     "learned": "IST",
     "random": "random decoder",
@@ -161,6 +164,20 @@ def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
     return store.read_results(path), json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
+
+
+def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
+    """Trained prompts that come with the project (data/results/NAME.prompts.safetensors).
+
+    Returns: [S, T, n, d], and what they are of: "tasks" (T ids, seen ones first), "seeds" (S few-shot
+      samples), "backbone" and "command".
+    Raises: FileNotFoundError with the way to make them.
+    """
+    path = paths.data_dir() / "results" / f"{name}{PROMPTS}"
+    if not path.is_file():
+        raise FileNotFoundError(f"no prompts at {path}; `iptkit study` writes them beside its rows")
+    tensors, about = files.read_tensors(path)
+    return tensors["P"], about
 
 
 def _differences(rows: Sequence[dict[str, Any]], dim: int) -> str:

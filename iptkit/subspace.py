@@ -16,15 +16,19 @@ error (there it silently became noise).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from iptkit import files, paths
 from iptkit.engine import Engine
 from iptkit.prompts import SHAPES, FixedPrompt, Prompt, as_prompt
 from iptkit.train import Fit, FitConfig, Run, fit
+
+ENDING = ".subspace.safetensors"
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class AutoEncoder(nn.Module):
     """
 
     per_run = False
+    about: dict[str, Any] = {}  # noqa: RUF012 - of one that was read from disk
 
     def __init__(self, bank: Tensor, config: SubspaceConfig, generator: torch.Generator):
         super().__init__()
@@ -195,6 +200,38 @@ def tune(
     """Intrinsic subspace tuning: train d_I numbers per run through the frozen decoder."""
     source = IntrinsicPrompt(autoencoder, len(runs)).to(engine.backbone.device)
     return source, fit(engine, source, runs, fit_config, checkpoint, label)
+
+
+# ---- on disk -------------------------------------------------------------------------------------
+def save(autoencoder: AutoEncoder, path: Path, about: dict[str, Any] | None = None) -> None:
+    """Write an auto-encoder and the bank it was found on (safetensors), `about` (JSON) beside its shape."""
+    shape = {"config": asdict(autoencoder.config), "shape": list(autoencoder.shape)}
+    files.write_tensors(path, autoencoder.state_dict(), {**(about or {}), **shape})
+
+
+def load(path: Path) -> AutoEncoder:
+    """The auto-encoder of a file that `save` wrote, frozen; its `about` is what was said of it.
+
+    Raises: FileNotFoundError if it is not there; ValueError if it holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no subspace at {path}; subspace.save and `iptkit study` write one")
+    tensors, about = files.read_tensors(path)
+    if "flat" not in tensors or not {"config", "shape"} <= about.keys():
+        raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, no subspace.save did that")
+    empty = torch.zeros(len(tensors["flat"]), *about.pop("shape"))
+    autoencoder = AutoEncoder(empty, SubspaceConfig(**about.pop("config")), torch.Generator())
+    autoencoder.load_state_dict(tensors)
+    autoencoder.about = about
+    return autoencoder.requires_grad_(False)
+
+
+def stored(name: str = "ipt120") -> AutoEncoder:
+    """The subspace of a study that comes with the project (data/results/), see `load`.
+
+    `about` names the seen tasks ("tasks"), the model ("backbone") and the command that makes it again.
+    """
+    return load(paths.data_dir() / "results" / f"{name}{ENDING}")
 
 
 # ---- controls ------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iptkit import claims, codes, evaluate, provenance, results, scales
+import torch
+
+from iptkit import claims, codes, evaluate, files, provenance, results, scales, store, subspace
 from iptkit.transfer import FROM_WORDS, STAGE_TWO
 
 if TYPE_CHECKING:
@@ -48,7 +51,10 @@ class Measured:
 
 
 def write(study: Study, path: Path, finished_only: bool = False) -> int:
-    """Measure what is missing of a study; write its rows (see `provenance.write`) and codes (`codes.keep`).
+    """Measure what is missing of a study; write rows (`provenance.write`), codes (`codes.keep`), artefacts.
+
+    These are, but with only_unseen, what others can build on: the trained prompts of all tasks
+    (`results.stored_prompts`) and the subspace of the main d_I (`subspace.stored`).
 
     The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own:
     its tasks, split, d_I and seeds.
@@ -59,10 +65,28 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
     """
     count = provenance.write(study, path, finished_only)
     codes.keep(study, path.with_suffix(codes.ENDING), finished_only)
+    if not study.scale.only_unseen:
+        _keep_artefacts(study, path, finished_only)
     if not finished_only and study.scale == scales.load(study.scale.name):
         for verdict in verdicts(study.table(), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
     return count
+
+
+def _keep_artefacts(study: Study, path: Path, finished_only: bool) -> None:
+    """Prompts of all finished samples, and the subspace."""
+    about = {"command": provenance.command(study), "backbone": study.scale.backbone}
+    made = [partial(study._bank, [seeds]) for seeds in study.groups()]
+    parts = [step for step in (store.finished(make) if finished_only else make() for make in made) if step]
+    if parts:
+        seeds = sorted({row["seed"] for part in parts for row in part.values["rows"]})
+        trained = torch.cat([part.tensors["P"] for part in parts])
+        told = {**about, "tasks": study.ids, "seeds": seeds}
+        files.write_tensors(path.with_suffix(results.PROMPTS), {"P": trained}, told)
+    found = partial(lambda dim: study.subspace(dim)[1], study.scale.main_dim)
+    if not finished_only or store.finished(found):
+        autoencoder, _ = study.subspace(study.scale.main_dim)
+        subspace.save(autoencoder, path.with_suffix(subspace.ENDING), {**about, "tasks": study.seen})
 
 
 def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -352,6 +353,17 @@ def test_the_readmes_program_runs(capsys):
         program = program.replace(name, tiny)
     exec(compile(program, "README.md", "exec"), {})
     assert re.fullmatch(r"\[[\d.]+, [\d.]+\]\n", capsys.readouterr().out)
+
+
+@pytest.mark.model
+def test_the_readmes_program_for_tasks_of_ones_own_runs(capsys, tmp_path, monkeypatch):
+    program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert "steps=24" in program
+    shutil.copy(paths.data_dir() / "tiny" / "tiny-kind.jsonl", tmp_path / "my_task.jsonl")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program.replace("steps=24", "steps=2"), "README.md", "exec"), {})
+    said = re.fullmatch(r"\[\[(.*)\]\] \[[\d.]+\]\n", capsys.readouterr().out)
+    assert said and len(said[1].split(",")) == 5 and float(said[1].split(",")[0])
 
 
 def test_the_readmes_figures_of_the_other_rungs_are_in_the_notebooks_outputs():

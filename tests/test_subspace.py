@@ -2,7 +2,7 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import subspace, tasks, train
+from iptkit import files, subspace, tasks, train
 from iptkit.engine import Engine
 from iptkit.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
 from iptkit.train import FitConfig, Run, RunAdam
@@ -53,6 +53,27 @@ def test_a_built_auto_encoder_has_that_many_numbers(bank):
     assert sum(p.numel() for p in built.parameters()) == counts["total"]
     assert sum(p.numel() for p in built.encoder.parameters()) == counts["encoder"]
     assert sum(p.numel() for p in built.decoder.parameters()) == counts["decoder"] == 5 * 7 + 7 + 7 * 96 + 96
+
+
+# ---- on disk -------------------------------------------------------------------------------------
+def test_a_subspace_is_read_as_it_was_written(bank, tmp_path):
+    built = AutoEncoder(bank, SubspaceConfig(2, 6), seeded())
+    built.load_state_dict({name: value * 1.5 for name, value in built.state_dict().items()})
+    subspace.save(built, tmp_path / "a.safetensors", {"tasks": ["x"]})
+    read = subspace.load(tmp_path / "a.safetensors")
+    assert read.config == built.config and read.about == {"tasks": ["x"]}
+    assert not any(p.requires_grad for p in read.parameters())
+    z = torch.randn(3, 2, generator=seeded())
+    assert torch.equal(read.decode(z), built.decode(z)) and torch.equal(read.codes(), built.codes())
+    assert torch.equal(read.encode(bank), built.encode(bank))
+
+
+def test_what_is_no_subspace_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no subspace at .*none.safetensors"):
+        subspace.load(tmp_path / "none.safetensors")
+    files.write_tensors(tmp_path / "other.safetensors", {"u-5": torch.zeros(2)})
+    with pytest.raises(ValueError, match="other.safetensors holds u-5, no subspace.save did that"):
+        subspace.load(tmp_path / "other.safetensors")
 
 
 # ---- the auto-encoder ------------------------------------------------------------------------------

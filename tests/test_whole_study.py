@@ -287,7 +287,7 @@ def test_as_many_examples_as_there_are_give_what_ist_gives():
     assert fewer == {task: pytest.approx(whole[task]) for task in study.unseen}
 
 
-def test_what_is_finished_can_be_written_alone(tmp_path, steps):
+def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
     study = small(seeds=(0, 1))
     made = study.steps(finished_only=True)
     assert made == []
@@ -307,6 +307,19 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps):
     assert codes.read(out.with_suffix(codes.ENDING), 2).u.shape == (2, 8, 2)
     with pytest.raises(ValueError, match="no codes with d_I = 3, only 2"):
         codes.read(out.with_suffix(codes.ENDING), 3)
+    found = subspace.load(out.with_suffix(subspace.ENDING))
+    assert torch.equal(found.codes(), study.subspace(2)[0].codes())
+    assert found.about["tasks"] == list(study.seen)
+    expected = study.bank().tensors["P"]
+    (tmp_path / "results").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(results.paths, "data_dir", lambda: tmp_path)
+        with pytest.raises(FileNotFoundError, match="no prompts at .*rows.prompts.safetensors"):
+            results.stored_prompts("rows")
+        shutil.copy(out.with_suffix(results.PROMPTS), tmp_path / "results")
+        trained, of = results.stored_prompts("rows")
+    assert torch.equal(trained, expected)
+    assert (of["tasks"], of["seeds"]) == (list(study.ids), [0, 1])
     assert not jobs_by_name["subspace-3"].is_done
     before = out.read_bytes()
     (codes_step,) = steps.glob("codes-learned-2-*")
