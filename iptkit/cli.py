@@ -70,7 +70,7 @@ def main(
 @app.command()
 def run(
     scale: Annotated[
-        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or full (an hour).")
+        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or full (hours).")
     ] = "lesson",
     only: Annotated[str | None, typer.Option(help="Numbers of notebooks, for example 05,06.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/SCALE.")] = None,
@@ -95,7 +95,10 @@ def study(
             envvar="IPTKIT_SCALE", help="smoke, lesson, full or ipt120; default: the suite's, or full."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File of the rows; default: runs/SCALE.jsonl.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File of the rows; default: in runs/, named after scale, suite and split."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     part: Annotated[
         str, typer.Option(help="subspace (prompt tuning, MSF, IST) or deep (P-Tuning v2, heads).")

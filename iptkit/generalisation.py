@@ -7,7 +7,7 @@ difference in test scores of IST; a ratio to prompt tuning (E_rel) stands beside
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from iptkit import claims, paths, results, tasks
@@ -17,17 +17,32 @@ Rows = Sequence[dict[str, Any]]
 Gap = tuple[float, float, float]  # mean, low, high
 SUITE, METHOD = "ipt120", "IST"
 ONE_DRAW = "one draw of seen tasks, one MSF each"
+ALIKE = ("backbone", "prompt_length", "test_examples", "prompt", "msf", "ist", "subspace")  # of a scale
 BY_NUMBER = ("random20", "random40", "random60", "random80", "random")  # splits with the same unseen tasks
 KINDS = {"cls": True, "non_cls": False}  # split -> are its seen tasks classifications?
 
 
 def stored() -> dict[str, Rows]:
-    """Split -> rows, of the studies of SUITE that come with the project."""
-    found = {}
+    """Split -> rows, of the studies of SUITE that come with the project.
+
+    Raises: ValueError if two of them were not made with the same sizes (see ALIKE) and number type.
+    """
+    found, sizes = {}, {}
     for split in dict.fromkeys((*KINDS, *BY_NUMBER)):
         name = SUITE if split == "random" else f"{SUITE}-{split}"
         if (paths.data_dir() / "results" / f"{name}.jsonl").is_file():
-            found[split] = results.stored(name)[0]
+            found[split], about = results.stored(name)
+            made = {field: about.get("scale", {}).get(field) for field in ALIKE} | {
+                "dtype": about.get("dtype")
+            }
+            first, other = next(iter(sizes.items()), (split, made))
+            differs = [
+                f"{field} {made[field]} and {other[field]}" for field in made if made[field] != other[field]
+            ]
+            if differs:
+                told = f"the stored studies of the splits {split} and {first} differ in {'; '.join(differs)}"
+                raise ValueError(f"{told}, so nothing compares them; make both again (`make study-ipt120`)")
+            sizes[split] = made
     return found
 
 
@@ -71,13 +86,22 @@ def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
     return gaps
 
 
-def kept(rows: Rows, dim: int = 5, is_cls: bool | None = None) -> Gap | None:
+def shared(studies: Mapping[str, Rows], dim: int = 5) -> set[str]:
+    """The tasks that are unseen in every study."""
+    return {row["task"] for row in side_by_side(studies, dim)}
+
+
+def kept(
+    rows: Rows, dim: int = 5, is_cls: bool | None = None, only: Collection[str] | None = None
+) -> Gap | None:
     """E_rel of IST on a study's unseen tasks with its interval, or None where no task has a usable reference.
 
     Args:
       is_cls: only classifications (True), only other tasks (False), or all (None).
+      only: only these tasks, for example `shared` ones.
     """
     chosen = [r for r in rows if is_cls is None or (r["category"] == "cls") == is_cls]
+    chosen = [r for r in chosen if only is None or r["task"] in only]
     lines = results.summary(chosen, [(METHOD, dim)], ["unseen"])
     return lines[0]["E_rel"] if lines else None
 

@@ -116,6 +116,8 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
       costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
     """
     scale, first = study.scale, study.seeds[0]
+    for seed in study.seeds:
+        study.fresh_tasks(seed)  # a task with too few new examples is told before anything trains
 
     def fitted(on: Callable[[int], list[Task]], seeds: Sequence[int], how: FitConfig, runs: int = 1) -> float:
         read = [task for seed in seeds for task in on(seed)] if costs else []
@@ -131,7 +133,8 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         found.append(Job(name, functools.partial(make, *given), cost, tuple(needs)))
 
     bank = study.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
-    add("zero-shot", study.zero_shot, scored(1))
+    every = study.whole.tasks(first) if costs else []
+    add("zero-shot", study.zero_shot, costs.score(every) if costs else 0.0)
     for seeds in study.groups():  # what reads the same texts stands together
         name = study.group_name("prompts", seeds)
         add(name, study.whole.prompts_of_group, fitted(study.whole.tasks, seeds, scale.prompt), seeds)

@@ -119,7 +119,8 @@ def study(
     given = {name: value for name, value in {**more, **changes}.items() if value}
     if given and part != "subspace":
         raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
-    chosen = scales.variant(scale, **changes)
+    with _variables(IPTKIT_SCALE=scale):  # one of the user's would win over the name
+        chosen = scales.variant(scale, **changes)
     measured = experiments.Study(chosen, device)
     if job_cpus and not address:
         raise ValueError("job_cpus (--job-cpus) is for jobs on a cluster; give --cluster too")

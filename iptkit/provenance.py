@@ -20,11 +20,11 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
     Args:
       finished_only: measure nothing; the jobs that are not finished are named in the provenance.
     Returns: the number of rows.
-    Raises: ValueError if nothing is finished, or more rows lie there than are finished.
+    Raises: ValueError if nothing is finished, or more rows of this study lie there than are finished.
     """
     steps = study.steps(finished_only)
     if finished_only:
-        _check_fewer(path, sum(len(step.values["rows"]) for step in steps))
+        _check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
     left = [job.name for job in study.jobs() if not job.is_done] if finished_only else []
     return keep(study, path, [row for step in steps for row in step.values["rows"]], steps, left=left)
 
@@ -52,8 +52,8 @@ def keep(
     return len(rows)
 
 
-def _check_fewer(path: Path, count: int) -> None:
-    there = len(store.read_results(path)) if path.exists() else 0
+def _check_fewer(study: Study, path: Path, count: int) -> None:
+    there = len(store.read_results(path)) if path.exists() and not differences(study, path) else 0
     if not count or count < there:
         raise ValueError(
             f"only {count} rows are finished in {paths.steps_dir()}, and {path} has {there}. Nothing was "
@@ -68,9 +68,17 @@ def check_target(study: Study, path: Path, part: str = "subspace") -> None:
       part: that of `iptkit study`.
     Raises: ValueError naming what differs, if rows of other settings lie there.
     """
+    differs = differences(study, path, part) if path.exists() else []
+    if differs:
+        raise ValueError(
+            f"{path} holds rows of another study ({'; '.join(differs)}). Nothing was changed: name another "
+            "file with --out, move that one away, or replace it with --overwrite"
+        )
+
+
+def differences(study: Study, path: Path, part: str = "subspace") -> list[str]:
+    """In what the study that made the rows at `path` differs from this one, by its provenance."""
     about = path.with_suffix(".about.json")
-    if not path.exists():
-        return
     older = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
     mine = json.loads(json.dumps({**asdict(study.scale), "seed": study.seed}))
     mine = {name: value for name, value in mine.items() if name != "context_gib"}  # changes no result
@@ -84,13 +92,7 @@ def check_target(study: Study, path: Path, part: str = "subspace") -> None:
     ]
     if f"--part {part}" not in older.get("command", f"--part {part}"):
         differs.append(f"made by {older['command']!r}, this is part {part}")
-    if not older:
-        differs = [f"{about.name} is not there, so nothing says what they are"]
-    if differs:
-        raise ValueError(
-            f"{path} holds rows of another study ({'; '.join(differs)}). Nothing was changed: name another "
-            "file with --out, move that one away, or replace it with --overwrite"
-        )
+    return differs if older else [f"{about.name} is not there, so nothing says what they are"]
 
 
 def command(study: Study, part: str = "subspace") -> str:

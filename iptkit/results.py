@@ -148,8 +148,16 @@ def difference(
 
     Args:
       first, second: (method, d_I).  split: "seen", "unseen" or None for both.
+    Raises: ValueError if either was not measured, or `second` not on all tasks of `first`.
     """
     a, b = (_by_seed(rows, which, split) for which in (first, second))
+    missing = sorted(set(a) - set(b))
+    if missing or not a:
+        of = "no task" if not a else f"not {len(missing)} of the {len(a)} tasks of {first} ({missing[0]} ...)"
+        raise ValueError(
+            f"{second if a else first} was measured on {of} (split: {split or 'both'}); "
+            "name a split on which both were"
+        )
     pairs = []
     for task in a:
         fallback = sum(b[task].values()) / len(b[task])

@@ -160,9 +160,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 def _elapsed(folder: Path) -> float:
     """Seconds spent on this step by processes that were killed (up to their last checkpoint)."""
-    checkpoint, begun, elapsed = folder / "checkpoint.safetensors", folder / "begun", 0.0
-    if checkpoint.exists() and begun.exists():
-        elapsed = max(0.0, checkpoint.stat().st_mtime - begun.stat().st_mtime)
+    checkpoints, begun, elapsed = folder.glob("*checkpoint.safetensors"), folder / "begun", 0.0
+    saved = max((file.stat().st_mtime for file in checkpoints), default=0.0)
+    if saved and begun.exists():
+        elapsed = max(0.0, saved - begun.stat().st_mtime)
     begun.touch()
     start = time.time() - elapsed  # as if they had worked until now: the time between does not count
     os.utime(begun, (start, start))

@@ -109,6 +109,8 @@ def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
         used = {method: measured.of(method, sides) for method in methods}
         seeds = min(len({row["seed"] for row in mine}) for mine in used.values())
         num_tasks = len({row["task"] for row in used[methods[0]]})
+        if name == "A7":  # of the others prompt tuning is too near 0 for a ratio
+            num_tasks = sum(line["E_rel tasks"] for line in results.summary(rows, [("IST", dim)]))
         counts = {"num_tasks": num_tasks, "num_seeds": seeds}
         found.append({"name": name, "here": here, "verdict": verdict, **counts})
     return found
@@ -175,10 +177,10 @@ JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], 
 
 # ---- parts ---------------------------------------------------------------------------------------
 def of_both(each: Sequence[str]) -> str:
-    """One verdict of two: holds or fails where both do, in part where only one holds."""
+    """One verdict of two halves: holds where both do, in part where only one does, fails where one fails."""
     if len(set(each)) == 1:
         return each[0]
-    return IN_PART if HOLDS in each else OPEN
+    return IN_PART if HOLDS in each else FAILS if FAILS in each else OPEN
 
 
 def spreads(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:

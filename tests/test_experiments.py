@@ -297,6 +297,11 @@ def test_difference_is_paired():
     rows += rows_of("IST", 5, {"c": [1.0, 1.0]}, "unseen") + rows_of("mean code", 5, {"c": [0.0]}, "unseen")
     assert difference(rows, ("IST", 5), ("mean code", 5), "unseen") == (1.0, 1.0, 1.0)
     assert difference(rows, ("IST", 5), ("mean code", 5))[0] == pytest.approx(1 / 3)
+    told = r"\('random decoder', 5\) was measured on not 1 of the 3 tasks .*\(c ...\) \(split: both\)"
+    with pytest.raises(ValueError, match=told):
+        difference(rows, ("IST", 5), ("random decoder", 5))
+    with pytest.raises(ValueError, match=r"\('MSF', 5\) was measured on no task"):
+        difference(rows, ("MSF", 5), ("IST", 5))
 
 
 def test_provenance_tells_what_a_result_was_made_with(steps):

@@ -83,6 +83,11 @@ def test_e_rel_of_a_kind():
     rows = rows_of(lambda task: 0.4 if task.startswith("cls") else 0.2)
     assert [g.kept(rows, is_cls=kind)[0] for kind in (True, False, None)] == pytest.approx([0.5, 0.25, 0.375])
     assert g.kept(rows, dim=7) is None
+    assert g.kept(rows, only={"cls0", "cls5"})[0] == pytest.approx(0.5)
+
+
+def test_shared_tasks_are_unseen_in_both():
+    assert g.shared(of_kinds()) == set(TASKS) - {"cls0", "cls1", "other0", "other1"}
 
 
 def test_stored_studies_are_judged_and_recorded(tmp_path, monkeypatch):
@@ -97,6 +102,10 @@ def test_stored_studies_are_judged_and_recorded(tmp_path, monkeypatch):
     (row,) = g.record()
     assert (row["claim"], row["scale"], row["verdict"]) == ("A9", "ipt120", "holds")
     assert claims.found(tmp_path / "runs", "ipt120") == [row]
+    about = {"scale": {"test_examples": 24}, "dtype": "float32"}
+    files.write_json(tmp_path / "results" / "ipt120-non_cls.about.json", about)
+    with pytest.raises(ValueError, match="non_cls and cls differ in test_examples 24 and None; dtype"):
+        g.stored()
 
 
 def test_studies_without_a_common_unseen_task_are_told():

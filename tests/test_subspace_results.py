@@ -63,6 +63,7 @@ def test_verdicts_say_what_was_measured():
         ("A7", {"IST": (5, 0.40, 0.30)}, "does not hold here"),
         ("A8", {"IST": (5, 0.72, 0.90)}, "holds in part"),
         ("A8", {"IST": (5, 0.90, 0.90)}, "does not hold here"),
+        ("A8", {"IST": (5, 0.90, 0.80)}, "does not hold here"),
     ],
 )
 def test_a_claim_that_fails_is_told(name, changes, verdict):

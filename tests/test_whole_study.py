@@ -338,6 +338,35 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
         pipeline.study("smoke", out, finished_only=True, address="local")
 
 
+def test_rows_of_another_study_may_be_replaced_by_fewer(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    subspace_results.write(small(), out)
+    other = small(test_examples=3)
+    other.zero_shot()
+    with pytest.raises(ValueError, match="test_examples 4 there, 3 here"):
+        provenance.check_target(other, out)  # what --overwrite leaves out
+    assert subspace_results.write(other, out, finished_only=True) == 8
+    assert {row["method"] for row in store.read_results(out)} == {"zero-shot"}
+
+
+def test_the_scale_asked_for_wins_over_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_SCALE", "smoke")
+    with pytest.raises(ValueError, match="scale 'core63' is unknown"):
+        pipeline.study("core63", tmp_path / "rows.jsonl")
+
+
+def test_too_few_new_examples_are_told_before_anything_trains(monkeypatch, steps):
+    study = small(seeds=(0, 1))
+
+    def too_few(task, *_):
+        raise ValueError(f"{task.id} has too few new examples")
+
+    monkeypatch.setattr(inputs.fewshot, "leave_out", too_few)
+    with pytest.raises(ValueError, match="has too few new examples"):
+        study.table()
+    assert not steps.exists() or not list(steps.iterdir())
+
+
 def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "MOST_RUNS", 8)
     study = small(seeds=(0, 1))
