@@ -92,7 +92,8 @@ def study(
     scale: Annotated[
         str | None,
         typer.Option(
-            envvar="IPTKIT_SCALE", help="smoke, lesson, full or ipt120; default: the suite's, or full."
+            envvar="IPTKIT_SCALE",
+            help="smoke, lesson, full, ipt120 or ipt120-long; default: the suite's, or full.",
         ),
     ] = None,
     out: Annotated[

@@ -1,4 +1,4 @@
-"""How large a run is: `smoke` (all runs), `lesson` (the course), `full` (36 tasks) or `ipt120` (120 tasks).
+"""How large a run is: `smoke` (all runs), `lesson` (the course), `full` (36 tasks), `ipt120` (120 tasks).
 
 The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
 """

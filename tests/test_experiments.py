@@ -335,6 +335,10 @@ def test_the_readmes_table_is_that_of_the_stored_results():
     assert experiments.as_markdown(rows) in README and about["scale"]["suite"] == "ipt120"
     gap = experiments.difference(rows, ("IST", 5), ("nearest task's prompt", 0), "unseen")
     assert "(IST − nearest task's prompt {:+.3f} [{:+.3f}, {:+.3f}])".format(*gap) in README
+    rows, _ = experiments.stored("ipt120-long")
+    kept = [line["E_rel"] for line in summary(rows, [("IST", 5)])]
+    told = "E_rel {:.2f} [{:.2f}, {:.2f}] on seen and {:.2f} [{:.2f}, {:.2f}] on unseen tasks"
+    assert told.format(*kept[0], *kept[1]) in README
 
 
 def test_the_readmes_figures_of_the_lesson_are_in_the_notebooks_outputs():
@@ -383,10 +387,12 @@ def test_the_readmes_figures_of_the_other_rungs_are_in_the_notebooks_outputs():
 def test_the_readmes_claims_are_those_that_the_lessons_left():
     rows = claims.stored()
     by_scale = {
-        scale: [r["claim"] for r in rows if r["scale"] == scale] for scale in ("lesson", "full", "ipt120")
+        scale: [r["claim"] for r in rows if r["scale"] == scale]
+        for scale in ("lesson", "full", "ipt120", "ipt120-long")
     }
     assert by_scale["lesson"] == [name for name in claims.known() if name[0] == "B"]
     assert by_scale["full"][:5] == ["A1", "A3", "A4", "A7", "A8"]
+    assert by_scale["ipt120-long"] == ["A1", "A3", "A4", "A7", "A8"]
     assert by_scale["ipt120"] == ["A1", "A3", "A4", "A7", "A8", "A9", "A10", "A12"]
     assert claims.as_markdown(rows) in README
 
