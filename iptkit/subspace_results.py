@@ -208,8 +208,9 @@ def steadier(rows: Sequence[dict[str, Any]], first: str, second: str) -> Gap:
 
 def digits(gap: Gap, sign: int = 1) -> str:
     """A difference (-1: its negative) and its interval, in digits."""
-    low, high = sorted(sign * value for value in gap[1:])
-    return f"{sign * gap[0]:+.3f} [{low:+.3f}, {high:+.3f}]"
+    mean, *ends = (round(sign * value, 3) + 0.0 for value in gap)  # + 0.0: no -0.000
+    low, high = ends[::sign]
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _share(gap: Gap) -> str:
