@@ -1,12 +1,13 @@
 """Mean dev loss of a scale's tasks after training at three learning rates; no test example is read.
 
 python -m benchmarks.learning_rates [--scale lesson] [--seed 0] [--factor 3] [--device cpu] [--json FILE]
-    [--only prompt,ist,ptuning,encoders,fine-tuning]
+    [--only prompt,ist,ptuning,encoders,fine-tuning,weights] [--every 1]
 
 The scale's own rate is in the middle. Prompts train on `train`; IST and the random decoder train on
 `train_new` and are scored on dev without what selected the bank, as in the study. P-tuning's encoders are
 those of lesson 03, on its classifications and relations; `encoders` are the methods of lesson 04,
-`fine-tuning` is theirs too. The score is the accuracy over options; for fine-tuning the tasks' own metrics.
+`fine-tuning` is theirs too; `weights` (only if named) are those of the causal model: fine-tuning and DID. The
+score is the accuracy over options; for fine-tuning and DID the tasks' own metrics.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from benchmarks.machine import keep
 from iptkit import (
     deep_methods,
     experiments,
-    prompts,
     ptuning,
     ptuning_studies,
+    references,
     scales,
     subspace,
     train,
@@ -35,24 +36,24 @@ from iptkit.prompts import SoftPrompt
 Cells = list[dict[str, Any]]
 
 
-def prompt_tuning(study: experiments.Study, factor: float) -> Cells:
-    """Prompt tuning."""
+def prompt_tuning(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+    """Prompt tuning, of all tasks or each so many."""
     seed = study.seeds[0]
     rates = rates_around(study.scale.prompt.lr, factor)
-    runs = [train.Run(task, seed, lr=lr) for lr in rates for task in study.tasks(seed)]
-    words = prompts.from_words(study.backbone, study.scale.prompt_length)
+    runs = [train.Run(task, seed, lr=lr) for lr in rates for task in study.tasks(seed)[::every]]
     config = replace(study.scale.prompt, evaluations=1)
     label = f"prompt tuning, {len(runs)} runs"
-    fit = train.fit(study.engine, SoftPrompt(words.expand(len(runs), -1, -1)), runs, config, label=label)
+    fit = train.fit(study.engine, SoftPrompt(study.words(len(runs)).P), runs, config, label=label)
     return cells_of("prompt tuning", runs, rates, fit)
 
 
-def ist(study: experiments.Study, factor: float) -> Cells:
-    """IST through the learned and the random decoder."""
+def ist(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+    """IST through the learned and the random decoder, of all tasks or each so many."""
     seed, cells = study.seeds[0], []
     rates = rates_around(study.scale.ist.lr, factor)
     config = replace(study.scale.ist, evaluations=1)
-    runs = [train.Run(task, seed, "train_new", lr) for lr in rates for task in study.fresh_tasks(seed)]
+    fresh = study.fresh_tasks(seed)[::every]
+    runs = [train.Run(task, seed, "train_new", lr) for lr in rates for task in fresh]
     for method, decoder in (("IST", "learned"), ("random decoder", "random")):
         autoencoder = study.decoder(study.scale.main_dim, decoder)
         label = f"{method}, {len(runs)} runs"
@@ -86,6 +87,19 @@ def encoders(study: experiments.Study, factor: float) -> Cells:
     return cells
 
 
+def weights(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+    """The causal model's own weights on seen tasks: mean dev score, as the Trainer keeps no loss."""
+    scale, seed, cells = study.scale, study.seeds[0], []
+    chosen, how = study.seen_tasks(seed)[::every], study.scale.prompt
+    for method, rate in (("fine-tuning", scale.fine_tuning_lr), ("DID", scale.did_lr)):
+        for lr in rates_around(rate, factor):
+            sizes = (how.steps, how.rows_per_run, lr, seed, how.dev_examples, "dev", scale.main_dim)
+            scores = [references.fine_tune(study.backbone, t, method, *sizes).score for t in chosen]
+            about = {"method": method, "lr": lr, "dev_loss": None, "tasks": len(scores)}
+            cells.append(about | {"option_accuracy": sum(scores) / len(scores)})
+    return cells
+
+
 def fine_tuning(study: experiments.Study, factor: float) -> Cells:
     """Full fine-tuning of the encoder: mean dev score, by each task's metric; the Trainer keeps no loss."""
     cells = []
@@ -102,12 +116,16 @@ METHODS = {
     "ptuning": p_tuning,
     "encoders": encoders,
     "fine-tuning": fine_tuning,
+    "weights": weights,
 }
+USUAL = tuple(name for name in METHODS if name != "weights")
+TAKE_SOME = ("prompt", "ist", "weights")  # know `every`
 
 
-def measure(study: experiments.Study, factor: float, only: Sequence[str] = tuple(METHODS)) -> Cells:
+def measure(study: experiments.Study, factor: float, only: Sequence[str] = USUAL, every: int = 1) -> Cells:
     """One cell per method and rate: mean dev loss over tasks, and accuracy where there are options."""
-    return [cell for name in only for cell in METHODS[name](study, factor)]
+    some = {name: {"every": every} if name in TAKE_SOME else {} for name in only}
+    return [cell for name in only for cell in METHODS[name](study, factor, **some[name])]
 
 
 def rates_around(rate: float, factor: float) -> tuple[float, float, float]:
@@ -146,17 +164,21 @@ def main() -> None:
     parser.add_argument("--factor", type=float, default=3.0, help="between two rates, > 1 (default 3)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default cpu)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--only", default=",".join(METHODS), help=f"some of {', '.join(METHODS)}")
+    parser.add_argument("--only", default=",".join(USUAL), help=f"some of {', '.join(METHODS)}")
+    parser.add_argument("--every", type=int, default=1, help=f"each so many tasks ({', '.join(TAKE_SOME)})")
     given = parser.parse_args()
     only = given.only.split(",")
     if set(only) - set(METHODS):
         parser.error(f"--only is {given.only}; choose from {', '.join(METHODS)}")
+    if given.every < 1:
+        parser.error(f"--every is {given.every}; give a number from 1 on")
     if not given.factor > 1:
         parser.error(f"--factor is {given.factor}; give a number above 1")
     study = experiments.Study(scales.load(given.scale), given.device, given.seed)
-    cells = measure(study, given.factor, only)
+    cells = measure(study, given.factor, only, given.every)
     print(table(cells))
-    keep(given.json, {"scale": study.scale.name, "seed": study.seeds[0]}, cells=cells)
+    about = {"scale": study.scale.name, "seed": study.seeds[0], "every": given.every}
+    keep(given.json, about, cells=cells)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,16 @@ def load(name: str = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -
     )
 
 
+def in_float32(backbone: Backbone) -> Backbone:
+    """The backbone itself where it computes in float32 or finer, else its model once more in float32.
+
+    To compare two ways of computing a number: in bfloat16 each rounds in another direction.
+    """
+    if backbone.dtype in ("float32", "float64"):
+        return backbone
+    return load(backbone.name, str(backbone.device), "float32")
+
+
 def _max_positions(model: nn.Module) -> int:
     """The longest row: RoBERTa keeps places for padding, a causal model's row may not leave its window."""
     config = model.config

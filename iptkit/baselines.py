@@ -143,21 +143,31 @@ def _hadamard(size: int) -> Tensor:
 class _Shifted(nn.Module):
     """A weight as theta_0 + M v, v shared by all weights; for torch.nn.utils.parametrize."""
 
-    def __init__(self, v: nn.Parameter, size: int, generator: torch.Generator):
+    def __init__(self, v: nn.Parameter, size: int, generator: torch.Generator, is_dense: bool):
         super().__init__()
         self._v: Callable[[], nn.Parameter] = lambda: v  # not a parameter of its own
         self.project = Fastfood(len(v), size, generator)
+        if is_dense:  # M^T, row by row, and what it was made of goes
+            rows = torch.stack([self.project(one) for one in torch.eye(len(v), dtype=v.dtype)])
+            del self.project
+            self.register_buffer("rows", rows)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.project(self._v()).view(weight.shape).to(weight)
+        moved = self._v() @ self.rows if hasattr(self, "rows") else self.project(self._v())
+        return weight + moved.view(weight.shape).to(weight)
 
 
-def shift_all_weights(model: nn.Module, intrinsic_dim: int, generator: torch.Generator) -> nn.Parameter:
+def shift_all_weights(
+    model: nn.Module, intrinsic_dim: int, generator: torch.Generator, is_dense: bool = False
+) -> nn.Parameter:
     """Move all weights of a model inside a random subspace of d_I dimensions: theta = theta_0 + M v.
 
     This is the paper's DID (direct intrinsic dimension, Aghajanyan et al. 2020), one Fastfood matrix per
     tensor, no scale per layer. Weights that the model ties stay tied. theta_0 is frozen.
 
+    Args:
+      is_dense: write M out, which takes d_I times the memory of the model in float32 and is faster for a
+        small d_I; the numbers are the same.
     Returns: v [d_I], zeros, registered with the model as `intrinsic`; it is all that trains.
     """
     from torch.nn.utils import parametrize
@@ -170,10 +180,29 @@ def shift_all_weights(model: nn.Module, intrinsic_dim: int, generator: torch.Gen
     places = [(m, name, p) for m in model.modules() for name, p in m.named_parameters(recurse=False)]
     for module, name, parameter in places:
         if id(parameter) not in shifts:
-            shifts[id(parameter)] = _Shifted(v, parameter.numel(), generator).to(parameter.device)
+            shift = _Shifted(v, parameter.numel(), generator, is_dense)
+            shifts[id(parameter)] = shift.to(parameter.device)
         parametrize.register_parametrization(module, name, shifts[id(parameter)])
     model.register_parameter("intrinsic", v)
     return v
+
+
+@torch.no_grad()
+def settle(model: nn.Module) -> None:
+    """Put the weights where `shift_all_weights` and training have moved them, and take the subspace away."""
+    from torch.nn.utils import parametrize
+
+    places = [
+        (module, name, module.parametrizations[name].original)
+        for module in model.modules()
+        if parametrize.is_parametrized(module)
+        for name in module.parametrizations
+    ]
+    moved = {id(weight): getattr(module, name).clone() for module, name, weight in places}
+    for module, name, weight in places:
+        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        weight.copy_(moved[id(weight)])  # a tied weight stands at two places and moves once
+    del model.intrinsic
 
 
 def adapter_numbers(intrinsic_dim: int, width: int = 768, rank: int = 16, adapters: int = 24) -> int:

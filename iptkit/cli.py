@@ -93,7 +93,7 @@ def study(
         str | None,
         typer.Option(
             envvar="IPTKIT_SCALE",
-            help="smoke, lesson, full, ipt120 or ipt120-long; default: the suite's, or full.",
+            help="smoke, lesson, lesson-deep, full, ipt120 or ipt120-long; default: the suite's, or full.",
         ),
     ] = None,
     out: Annotated[

@@ -18,7 +18,7 @@ from iptkit.prompts import prompt_length
 from iptkit.tasks import Example, Task
 
 MAX_ANSWER_TOKENS = 64
-FEW_TASKS, MANY_TASKS = 4, 10  # see `interval`
+FEW_TASKS, MANY_TASKS = 4, 30  # see `interval`
 
 
 @torch.no_grad()
@@ -228,8 +228,9 @@ def interval(
     """Mean and interval of values[task][seed].
 
     From MANY_TASKS on: tasks with their seeds are drawn with replacement (bootstrap), so the interval speaks
-    of other tasks of the kind. From FEW_TASKS on that would be too narrow, so Student's t over the tasks'
-    means takes its place. Below, nothing can be said of other tasks: Student's t over the seeds of these.
+    of other tasks of the kind. With fewer that is too narrow (by a sixth at 10 tasks), so from FEW_TASKS on
+    Student's t over the tasks' means takes its place. Below, nothing can be said of other tasks: Student's t
+    over the seeds of these.
 
     Returns: (mean, low, high); low and high are nan where few tasks have one seed each.
     Raises: ValueError if there is no value.

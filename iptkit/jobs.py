@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from iptkit import store
+from iptkit import prompts, store, transfer
 from iptkit.examples import Example
 from iptkit.tasks import Task
 from iptkit.train import FitConfig
@@ -68,17 +68,29 @@ class Costs:
         self.lengths: dict[tuple[str, int], tuple[float, float, float]] = {}
 
     def fit(self, on: Sequence[Task], config: FitConfig, runs: int = 1) -> float:
-        """Of training so many prompts on each task: reading its texts, the steps, the evaluations on dev."""
+        """Of training so many prompts on each task: its texts, the steps, the evaluations on dev.
+
+        Texts are read once. Not so beside deep prompts, which every token sees: there each row runs whole,
+        forward and in the steps backward.
+        """
         total, n = 0.0, self.scale.prompt_length
         for task in on:
             text, answer, options = self._lengths(task)
             rows = config.steps * config.rows_per_run
             dev = min(config.dev_examples, len(task.dev))
             read = min(rows, len(task.train)) + dev
-            total += 2 * self.layers * text * read
+            whole = runs * (2 * rows + config.evaluations * dev)
+            total += 2 * self.layers * text * (whole if self.scale.deep else read)
             total += runs * 2 * rows * self._prompted(n, answer)
             total += runs * config.evaluations * dev * self._prompted(n, options)
         return total
+
+    def weights(self, task: Task, config: FitConfig) -> float:
+        """Of fine-tuning all weights: 6 a weight and token."""
+        text, answer, _ = self._lengths(task)
+        words = len(self.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids)
+        tokens = config.steps * config.rows_per_run * (text + words + answer)
+        return 6 * (self.layers + self.head) * tokens
 
     def score(self, on: Sequence[Task], prompts: int = 1) -> float:
         """Of scoring the test examples of each task under so many prompts."""
@@ -86,7 +98,7 @@ class Costs:
         for task in on:
             text, _, options = self._lengths(task)
             count = min(self.scale.test_examples, len(task.test))
-            total += count * 2 * self.layers * text
+            total += count * (prompts if self.scale.deep else 1) * 2 * self.layers * text
             total += count * prompts * self._prompted(self.scale.prompt_length, options)
         return total
 
@@ -163,11 +175,20 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         cost = sum(fitted(study.unseen_tasks, (first,), fit, len(scale.fewer_examples)) for fit in fits)
         read = [bank, f"subspace-{scale.main_dim}"]
         add(f"fewer-examples-{scale.main_dim}", study.fewer_examples, cost, scale.main_dim, needs=read)
-    if scale.stage_two_runs:  # the dearest comes last
+    if scale.stage_two_runs:
         cost = fitted(study.unseen_tasks, (first,), scale.prompt, 2 * scale.stage_two_runs)
         codes = study.group_name(f"codes-learned-{scale.main_dim}", study.groups()[0])
         read = [bank, f"subspace-{scale.main_dim}", codes]
         add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim, needs=read)
+    if scale.weights and study.backbone.kind != "causal":
+        kind = f"{scale.backbone} is {study.backbone.kind}"
+        raise ValueError(
+            f"weights {scale.weights} are for causal models, {kind}; leave them out (weights=())"
+        )
+    for method in scale.weights:
+        for task in study.unseen_tasks(first):
+            cost = costs.weights(task, scale.prompt) + costs.score([task]) if costs else 0.0
+            add(f"{method.lower()}-{task.id}", transfer.tuned_weights, cost, study, method, task.id)
     return found
 
 

@@ -169,7 +169,8 @@ def _check_scale(scale: str) -> None:
     from iptkit import scales
 
     with _variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
-        scales.load(scale)
+        if scales.load(scale).deep:
+            raise ValueError(f"no notebook trains the deep prompts of scale {scale!r}; `iptkit study` does")
 
 
 def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:

@@ -26,6 +26,7 @@ METHODS: dict[str, dict[str, str]] = {
     "MPT-2": {"color": "#EE7733", "marker": "p", "linestyle": "-"},
     "LoRA": {"color": "#AA4499", "marker": "<", "linestyle": "-"},
     "fine-tuning": {"color": "#882255", "marker": ">", "linestyle": "-"},
+    "DID": {"color": "#DDAA33", "marker": "8", "linestyle": "--"},
     "chance": {"color": GREY, "marker": "|", "linestyle": ":"},
     "paper": {"color": GREY, "marker": "*", "linestyle": "-"},
 }

@@ -1,5 +1,7 @@
 """References of others' making: fine-tuning (transformers' Trainer), LoRA and prompt tuning (PEFT).
 
+DID, the intrinsic dimension of all weights, trains with the same Trainer.
+
 They need the extra `notebooks` (peft, accelerate). There is no second trainer of ours.
 """
 
@@ -14,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iptkit import backbones, evaluate, prompts
+from iptkit import backbones, baselines, evaluate, prompts
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.engine import LAYOUTS, Engine
 from iptkit.heads import FixedHead
 from iptkit.prompts import FixedPrompt, Prompt
 from iptkit.tasks import Example, Task
 
-METHODS = ("LoRA", "fine-tuning")
+METHODS = ("LoRA", "fine-tuning", "DID")
+DENSE = 16  # d_I up to which DID's directions are written out: they take d_I times the model's memory
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,25 @@ def fine_tune(
     lr: float,
     seed: int,
     test_examples: int,
+    split: str = "test",
+    intrinsic_dim: int = 0,
 ) -> Reference:
     """Train a copy of the model itself on a task's few-shot examples, in float32, and score it.
 
     Args:
-      method: "fine-tuning" (all weights) or "LoRA" (Hu et al. 2021; rank 8 on the attention's query
-        and value projections).
+      method: "fine-tuning" (all weights), "LoRA" (Hu et al. 2021; rank 8 on the attention's query
+        and value projections) or "DID" (all weights along intrinsic_dim random directions, see
+        baselines.shift_all_weights).
       steps, batch, lr, seed: Trainer's settings (AdamW without weight decay, linear decay).
-      test_examples: first so many of the test set are scored.
-    Raises: ValueError for an unknown method.
+      test_examples: first so many of the set that is scored.
+      split: that set, "test" or "dev".
+      intrinsic_dim: d_I >= 1 of "DID".
+    Raises: ValueError for an unknown method, or DID without d_I.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; choose one of {METHODS}")
+    if method == "DID" and intrinsic_dim < 1:
+        raise ValueError(f"intrinsic_dim is {intrinsic_dim}; DID needs at least 1")
     copy = backbones.load(backbone.name, str(backbone.device), "float32")
     words = copy.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids
     model = copy.model.requires_grad_(True)
@@ -64,14 +74,21 @@ def fine_tune(
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # LoRA's first matrix is random
             model = _with_peft(model, config)
+    elif method == "DID":
+        is_dense = intrinsic_dim <= DENSE
+        draws = torch.Generator().manual_seed(seed)
+        baselines.shift_all_weights(model, intrinsic_dim, draws, is_dense)
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     begun = time.time()
     _train(model, [_record(copy, e, words) for e in task.train], steps, batch, lr, seed)
     seconds = time.time() - begun
     tuned = model.merge_and_unload() if method == "LoRA" else model
+    if method == "DID":
+        baselines.settle(tuned)
     engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
     source = FixedPrompt(prompts.from_words(copy, len(words))[None])
-    return Reference(evaluate.evaluate(engine, source, [task], limit=test_examples)[0], numbers, seconds)
+    score = evaluate.evaluate(engine, source, [task], split, test_examples)[0]
+    return Reference(score, numbers, seconds)
 
 
 def fine_tune_encoder(

@@ -60,6 +60,17 @@ def rows(
         if only in ("", side)
         for task in of(seed)
     ]
+    return rows_of(study, scored, scores, method, intrinsic_dim)
+
+
+def rows_of(
+    study: Study,
+    scored: Sequence[tuple[bool, Task]],
+    scores: Sequence[float],
+    method: str,
+    intrinsic_dim: int = 0,
+) -> list[dict[str, Any]]:
+    """One row per score of a task; scored: (is it a seen one, the task)."""
     return [
         _row(study, task, is_seen, method, intrinsic_dim, score)
         for (is_seen, task), score in zip(scored, scores, strict=True)
@@ -86,6 +97,9 @@ def summary(
     splits: Sequence[str] = ("seen", "unseen"),
 ) -> list[dict[str, Any]]:
     """One line per (method, d_I, split) that was measured, beside prompt tuning on the same tasks.
+
+    Prompt tuning's score of a task is the mean over all its samples, also for a method that was measured on
+    the first only, so that the reference is the same for all.
 
     Returns: lines with "score", "E_rel" (floor 0) and "E_rel above chance", each (mean over tasks,
       low, high) of `evaluate.interval`; E_rel is None where no task has a usable reference, and

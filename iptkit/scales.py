@@ -36,7 +36,7 @@ class Scale:
       grid: tasks of the start x learning-rate figure.
       beside: task on which LoRA and fine-tuning stand beside prompt tuning.
       discrete, ptuning, encoders: lessons 01, 03 and 04.
-      fine_tuning_lr, lora_lr: their learning rates.
+      fine_tuning_lr, lora_lr, did_lr: learning rates of what trains the model's own weights.
       context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
       dtype: for backbones.load.
       deep: the prompts are keys and values at every layer (P-Tuning v2) of a causal model; the words that a
@@ -46,6 +46,7 @@ class Scale:
       nearest: also unseen tasks under the prompt of a seen one.
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
       fewer_examples: unseen tasks also by IST and prompt tuning from so many examples, each; (): not.
+      weights: unseen tasks also by the model's own weights, "fine-tuning", "DID" (transfer.tuned_weights).
       only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
       same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """
@@ -71,6 +72,7 @@ class Scale:
     encoders: EncoderConfig
     fine_tuning_lr: float = 5e-5
     lora_lr: float = 1e-3
+    did_lr: float = 0.1
     context_gib: float = 2.5
     dtype: str = "auto"
     deep: bool = False
@@ -82,11 +84,16 @@ class Scale:
     nearest: bool = False
     stage_two_runs: int = 0
     fewer_examples: tuple[int, ...] = ()
+    weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
             raise ValueError(
                 f"scale {self.name!r}: prompt_length and test_examples must be >= 1, seeds and dims not empty"
+            )
+        if set(self.weights) - {"fine-tuning", "DID"}:
+            raise ValueError(
+                f"scale {self.name!r}: weights are {self.weights}; known are fine-tuning and DID"
             )
         if any(count < 1 for count in self.fewer_examples):
             raise ValueError(
@@ -173,7 +180,7 @@ def variant(
         changes["seeds"] = tuple(range(num_seeds))
     if only_unseen:
         changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
-        changes |= {"controls": (), "fewer_examples": ()}
+        changes |= {"controls": (), "fewer_examples": (), "weights": ()}
     chosen = replace(scale, **changes)
     seen = len(tasks.sides(chosen.suite, chosen.seen, chosen.unseen, chosen.split).seen)
     if "pca" in chosen.controls and chosen.main_dim >= seen:

@@ -53,11 +53,11 @@ class Measured:
 def write(study: Study, path: Path, finished_only: bool = False) -> int:
     """Measure what is missing of a study; write rows (`provenance.write`), codes (`codes.keep`), artefacts.
 
-    These are, but with only_unseen, what others can build on: the trained prompts of all tasks
-    (`results.stored_prompts`) and the subspace of the main d_I (`subspace.stored`).
+    These are what others can build on: the trained prompts of all tasks (`results.stored_prompts`) and the
+    subspace of the main d_I (`subspace.stored`); not with only_unseen or deep prompts.
 
-    The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own:
-    its tasks, split, d_I and seeds.
+    The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own
+    (its tasks, split, d_I and seeds) and of prompts at the input, as the paper's.
 
     Args:
       finished_only: measure nothing and judge nothing.
@@ -65,9 +65,10 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
     """
     count = provenance.write(study, path, finished_only)
     codes.keep(study, path.with_suffix(codes.ENDING), finished_only)
-    if not study.scale.only_unseen:
+    if not (study.scale.only_unseen or study.scale.deep):
         _keep_artefacts(study, path, finished_only)
-    if not finished_only and study.scale == scales.load(study.scale.name):
+    is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
+    if not finished_only and is_own:
         for verdict in verdicts(study.table(), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
     return count

@@ -1,7 +1,8 @@
 """What a study's subspace and prompts give to unseen tasks beyond IST with all few-shot examples.
 
-A seen task's prompt; stage two; and both methods from fewer examples. Each is a step of a `Study`, called as
-`study.nearest_prompt()`, `study.stage_two(d_I)` and `study.fewer_examples(d_I)`.
+A seen task's prompt; stage two; both methods from fewer examples; the model's own weights. Each is a step of
+a `Study`, called as `study.nearest_prompt()`, `study.stage_two(d_I)`, `study.fewer_examples(d_I)` and
+`tuned_weights(study, method, task)`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from iptkit import results, store, subspace, train
+from iptkit import references, results, store, subspace, train
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.train import Run, fit
 
@@ -127,6 +128,34 @@ def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
 
     key = _key(study, "fewer examples", intrinsic_dim, scale.fewer_examples)
     return store.step(f"fewer-examples-{intrinsic_dim}", key, make)
+
+
+def tuned_weights(study: Study, method: str, task_id: str) -> store.Step:
+    """An unseen task learned by the model's own weights, in float32, on the examples and steps of its prompt.
+
+    The weights after the last step are scored: transformers' Trainer keeps no best on dev here.
+
+    Args:
+      method: "fine-tuning" (all weights) or "DID" (all weights along main_dim random directions); see
+        references.fine_tune. For causal models only.
+      task_id: one of study.unseen.
+    Returns: a step whose values["rows"] has one row, of the first seed.
+    """
+    scale, first = study.scale, study.seeds[0]
+    rate = scale.did_lr if method == "DID" else scale.fine_tuning_lr
+    dim = scale.main_dim if method == "DID" else 0
+
+    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        study.engine.contexts.forget()  # the memory is needed
+        task, how = study.task(task_id, first), scale.prompt
+        sizes = (how.steps, how.rows_per_run, rate, first, scale.test_examples)
+        found = references.fine_tune(study.backbone, task, method, *sizes, intrinsic_dim=dim)
+        made = results.rows_of(study, [(False, task)], [found.score], method, dim)
+        rows = [row | {"dtype": "float32"} for row in made]
+        return {}, {"rows": rows, "numbers": found.numbers}
+
+    key = study.key(method, scale.prompt, rate, dim, task_id, seeds=(first,))
+    return store.step(f"{method.lower()}-{task_id}", key, make)
 
 
 def _key(study: Study, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:

@@ -235,3 +235,10 @@ def test_smollm2_is_a_language_model():
     assert model.embedding.shape == (49152, 576) and model.max_positions == 8192
     ids = torch.tensor([model.tokenizer("The capital of France is").input_ids])
     assert model.tokenizer.decode(model.model(input_ids=ids).logits[0, -1].argmax()) == " Paris"
+
+
+def test_a_model_to_compare_numbers_with():
+    rough, fine = backbones.load("tiny-causal", dtype="mixed"), backbones.load("tiny-causal", dtype="float64")
+    assert backbones.in_float32(fine) is fine
+    exact = backbones.in_float32(rough)
+    assert exact.dtype == "float32" and exact.name == rough.name and backbones.in_float32(exact) is exact

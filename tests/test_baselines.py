@@ -124,6 +124,25 @@ def test_all_weights_stay_at_v_zero_and_all_move_with_v():
     assert (numeric[0] - numeric[1]) / 2e-6 == pytest.approx(v.grad[2].item(), rel=1e-4)
 
 
+def test_a_subspace_of_all_weights_written_out_is_the_same_and_can_be_settled():
+    ids, found = torch.tensor([[3, 4, 5, 6]]), []
+    for is_dense in (False, True):
+        model = copy.deepcopy(backbone("tiny-causal", "float64").model)
+        v = baselines.shift_all_weights(model, 5, generator(), is_dense)
+        with torch.no_grad():
+            v += torch.arange(5) / 10
+        logits = model(input_ids=ids).logits
+        logits.square().mean().backward()
+        found.append((logits.detach(), v.grad.clone()))
+        names = set(dict(model.named_parameters()))
+        baselines.settle(model)
+        assert not any("parametrizations" in name or "intrinsic" in name for name in model.state_dict())
+        assert torch.equal(model(input_ids=ids).logits, found[-1][0]), "settled where it had moved to"
+        assert "intrinsic" in names
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)  # Fastfood's numbers are float32
+
+
 def test_numbers_of_the_adapter_variant():
     """The paper's shapes: 24 adapters of rank 16, width 768: 48 matrices of 12,288 numbers per dimension."""
     for dim, told in ((10, 5.9e6), (250, 147e6), (2000, 1.18e9)):

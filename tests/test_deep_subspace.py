@@ -6,7 +6,7 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import codes, experiments, prompts, scales, store, subspace, tasks, train
+from iptkit import codes, experiments, jobs, prompts, scales, store, subspace, tasks, train
 from iptkit.engine import Engine
 from iptkit.experiments import Study
 from iptkit.prompts import FixedPrompt
@@ -75,6 +75,21 @@ def test_a_whole_study_of_deep_prompts():
     assert experiments.summary(rows, [("IST", 2), ("prompt tuning", 0)])
     _, walked = codes.walk(of, 2, of.ids[0], of.ids[-1], points=2)
     assert all(len(scores) == 2 for scores in walked.values())
+
+
+def test_costs_of_deep_prompts_count_every_row_whole():
+    deep, shallow = study(), Study(scales.load("smoke", seeds=(0, 1), test_examples=4))
+    config = train.FitConfig(steps=10, rows_per_run=2, evaluations=3, dev_examples=4)
+    for of in (deep, shallow):
+        costs, task = jobs.Costs(of), of.tasks(0)[0]
+        texts = 2 * costs.layers * costs._lengths(task)[0]
+        without = costs.fit([task], config, 2) - costs.fit([task], config)
+        once = 2 * 10 * 2 * costs._prompted(of.scale.prompt_length, costs._lengths(task)[1])
+        dev = 3 * 4 * costs._prompted(of.scale.prompt_length, costs._lengths(task)[2])
+        passes = 2 * 20 + 12 if of is deep else 0  # forward and backward, and the evaluations
+        assert without - once - dev == pytest.approx(passes * texts)
+        one = (texts if of is deep else 0) + costs._prompted(of.scale.prompt_length, costs._lengths(task)[2])
+        assert costs.score([task], 3) - costs.score([task]) == pytest.approx(2 * 4 * one)
 
 
 def test_deep_and_shallow_studies_share_no_step():

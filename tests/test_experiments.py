@@ -333,6 +333,9 @@ def test_the_readmes_table_is_that_of_the_stored_results():
     assert about["scale"]["name"] == "full" and about["scale"]["seeds"] == [0, 1, 2]
     rows, about = experiments.stored("ipt120")
     assert experiments.as_markdown(rows) in README and about["scale"]["suite"] == "ipt120"
+    kept = {(x["d_I"], x["split"]): x["E_rel"][0] for x in summary(rows, [("IST", d) for d in (5, 10, 50)])}
+    told = [", ".join(f"{kept[dim, side]:.2f}" for dim in (5, 10, 50)) for side in ("seen", "unseen")]
+    assert f"is {told[0]} on seen and {told[1]} on unseen tasks" in README
     gap = experiments.difference(rows, ("IST", 5), ("nearest task's prompt", 0), "unseen")
     assert "(IST − nearest task's prompt {:+.3f} [{:+.3f}, {:+.3f}])".format(*gap) in README
     rows, _ = experiments.stored("ipt120-long")

@@ -142,6 +142,9 @@ def test_wrong_wishes_are_refused_before_anything_runs(place, tmp_path):
     assert "huge" in wrong(place, tmp_path, scale="huge")
     assert "no notebook '07'; there are: 00_start_here" in wrong(place, tmp_path, only=["07"])
     assert "device 'tpu' is unknown; choose auto, cpu, cuda" in wrong(place, tmp_path, device="tpu")
+    assert "deep prompts of scale 'lesson-deep'; `iptkit study` does" in wrong(
+        place, tmp_path, scale="lesson-deep"
+    )
     assert "choose cpu or auto" in wrong(place, tmp_path, device="cuda:99")
     assert "is the folder of the notebooks themselves" in wrong(place, tmp_path, out=place)
     (tmp_path / "file").write_text("", encoding="utf-8")

@@ -17,7 +17,8 @@ def test_a_reference_trains_a_copy_and_is_seeded(method):
     runs = []
     for noise in (1, 2):
         torch.manual_seed(noise)  # what the process did before must not matter
-        runs.append(references.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8))
+        more = {"intrinsic_dim": 3} if method == "DID" else {}
+        runs.append(references.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, **more))
     assert runs[0].score == runs[1].score and 0 <= runs[0].score <= 1
     total = sum(p.numel() for p in model.model.parameters())
     assert runs[0].numbers == total if method == "fine-tuning" else 0 < runs[0].numbers < total
@@ -27,6 +28,8 @@ def test_a_reference_trains_a_copy_and_is_seeded(method):
 def test_an_unknown_reference():
     with pytest.raises(ValueError, match="method 'adapter' is unknown; choose one of"):
         references.fine_tune(None, None, "adapter", 1, 1, 0.1, 0, 1)
+    with pytest.raises(ValueError, match="intrinsic_dim is 0; DID needs at least 1"):
+        references.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1)
 
 
 def test_prompt_tuning_equals_peft():

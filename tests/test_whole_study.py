@@ -7,18 +7,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from stock import backbone
 
 from iptkit import (
+    backbones,
     claims,
     codes,
     evaluate,
     inputs,
     jobs,
     pipeline,
+    prompts,
     provenance,
     results,
     scales,
@@ -216,6 +219,35 @@ def test_costs_count_what_runs():
 
 def test_every_decoder_has_a_name_of_its_own():
     assert len(set(results.DECODERS.values())) == len(results.DECODERS) == 4
+
+
+def test_the_models_own_weights_on_unseen_tasks():
+    scale = scales.load("smoke", seeds=(0,), dims=(2,), main_dim=2, test_examples=4, controls=())
+    of = Study(replace(scale, weights=("fine-tuning", "DID")))
+    names = [job.name for job in of.jobs(jobs.Costs(of))]
+    added = [f"{method}-{task}" for method in ("fine-tuning", "did") for task in of.unseen]
+    assert names[-len(added) :] == added
+    costs, task = jobs.Costs(of), of.unseen_tasks(0)[0]
+    words = len(costs.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids)
+    text, answer, _ = costs._lengths(task)
+    config = train.FitConfig(steps=5, rows_per_run=2)
+    tokens = 10 * (text + words + answer)
+    assert costs.weights(task, config) == pytest.approx(6 * (costs.layers + costs.head) * tokens)
+    before = backbones.fingerprint(of.backbone.model)
+    rows = of.table()
+    assert backbones.fingerprint(of.backbone.model) == before
+    assert {r["dtype"] for r in rows if r["method"] in of.scale.weights} == {"float32"}
+    found = {(r["method"], r["d_I"], r["task"], r["split"]) for r in rows if r["method"] in of.scale.weights}
+    wanted = {("fine-tuning", 0, t, "unseen") for t in of.unseen}
+    assert found == wanted | {("DID", 2, t, "unseen") for t in of.unseen}
+    assert results.summary(rows, [("fine-tuning", 0), ("DID", 2)])[0]["tasks"] == len(of.unseen)
+    numbers = transfer.tuned_weights(of, "DID", of.unseen[0]).values["numbers"]
+    assert numbers == 2 and transfer.tuned_weights(of, "DID", of.unseen[0]).was_cached
+    with pytest.raises(ValueError, match="weights are .*'adapters'.*known are fine-tuning and DID"):
+        replace(scale, weights=("adapters",))
+    other = Study(replace(scale, weights=("DID",), backbone="tiny-seq2seq"))
+    with pytest.raises(ValueError, match="are for causal models, tiny-seq2seq is seq2seq; leave them out"):
+        other.jobs()
 
 
 def test_only_unseen_tunes_unseen_tasks_only(tmp_path, monkeypatch):
