@@ -7,7 +7,7 @@ The scale's own rate is in the middle. Prompts train on `train`; IST and the ran
 `train_new` and are scored on dev without what selected the bank, as in the study. P-tuning's encoders are
 those of lesson 03, on its classifications and relations; `encoders` are the methods of lesson 04,
 `fine-tuning` is theirs too; `weights` (only if named) are those of the causal model: fine-tuning and DID. The
-score is the accuracy over options; for fine-tuning and DID the tasks' own metrics.
+score is the accuracy over options; for fine-tuning and DID the mean of the tasks' own metrics.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -88,15 +89,16 @@ def encoders(study: experiments.Study, factor: float) -> Cells:
 
 
 def weights(study: experiments.Study, factor: float, every: int = 1) -> Cells:
-    """The causal model's own weights on seen tasks: mean dev score, as the Trainer keeps no loss."""
+    """The causal model's own weights on seen tasks, scored after the last step."""
     scale, seed, cells = study.scale, study.seeds[0], []
     chosen, how = study.seen_tasks(seed)[::every], study.scale.prompt
     for method, rate in (("fine-tuning", scale.fine_tuning_lr), ("DID", scale.did_lr)):
         for lr in rates_around(rate, factor):
             sizes = (how.steps, how.rows_per_run, lr, seed, how.dev_examples, "dev", scale.main_dim)
-            scores = [references.fine_tune(study.backbone, t, method, *sizes).score for t in chosen]
-            about = {"method": method, "lr": lr, "dev_loss": None, "tasks": len(scores)}
-            cells.append(about | {"option_accuracy": sum(scores) / len(scores)})
+            found = [references.fine_tune(study.backbone, t, method, *sizes) for t in chosen]
+            mean = {name: fmean(getattr(one, name) for one in found) for name in ("dev_loss", "score")}
+            about = {"method": method, "lr": lr, "dev_loss": mean["dev_loss"], "tasks": len(found)}
+            cells.append(about | {"option_accuracy": mean["score"]})
     return cells
 
 

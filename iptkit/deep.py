@@ -183,8 +183,10 @@ class DeepPrompt(nn.Module):
 def memory_at(sites: Sequence[Site], prompt: Prompt) -> DeepMemory | None:
     """What `injection.left_memory` takes, of a prompt with keys and values at S sites; None without any.
 
-    Raises: ValueError if their numbers differ.
+    Raises: ValueError if their numbers differ, or for adapters, which have other places.
     """
+    if prompt.adapters is not None:
+        raise ValueError("adapters stand in causal models only; give this one vectors or deep prompts")
     if prompt.keys_values is None:
         return None
     count = prompt.keys_values.shape[1]

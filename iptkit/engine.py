@@ -7,7 +7,7 @@ Where prompt, text and words stand in a row is its layout (see layouts.py):
   "prompt-text-answer": the papers' order; the whole row runs through the model.
   pieces of your own, such as (3, "{text}", 3): what stands left of the first vector is kept in the same way.
 All answers of a row (the options of an example) are scored in one packed forward: each sees text, prompt
-and itself only. Every token sees a deep prompt, so rows that have one run whole.
+and itself only. Every token sees a deep prompt or adapters, so rows that have them run whole.
 Encoder-decoder models take [prompt, text] into the encoder (see seq2seq.py).
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iptkit import decoding
+from iptkit import adapters, decoding
 from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
 from iptkit.decoding import Going
@@ -188,13 +188,13 @@ class Engine:
         """log p(answer | text, prompt) of every answer of every row.
 
         Args:
-          prompt: one per row, with embeds or keys_values; gradients flow into it.
+          prompt: one per row, with embeds, keys_values or adapters; gradients flow into it.
           rows: B rows.
         Returns:
           ([B, K] summed token log-likelihoods, float32 or float64, -inf where a row has fewer than K
           answers; [B, K] answer tokens).
         Raises:
-          ValueError: a row does not fit the model's positions.
+          ValueError: a row does not fit the model's positions, or the model has no place for adapters.
         """
         self._check_length(prompt, rows)
         if self.backbone.kind == "seq2seq":
@@ -247,7 +247,7 @@ class Engine:
     # ---- one forward -----------------------------------------------------------------------------
     def _pack(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], Packed]:
         """What stands left of each row's prompt, and the new tokens."""
-        if any(row.shared for row in rows) and (prompt.length or prompt.keys_values is not None):
+        if any(row.shared for row in rows) and (prompt.length or prompt.reaches_text):
             raise ValueError("rows from Engine.share have no prompt before them; make rows anew for a prompt")
         lefts, lines = zip(*(self._split(row, prompt.length) for row in rows), strict=True)
         return list(lefts), pack(lines, [row.answers for row in rows], self.backbone.device)
@@ -266,7 +266,10 @@ class Engine:
         return memory, Places(real, positions, visible, packed.slots)
 
     def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
-        """One forward; a deep prompt goes the way of transformers' own layers."""
+        """One forward; a deep prompt and adapters go the way of transformers' own layers."""
+        if prompt.adapters is not None:
+            with adapters.standing_behind(adapters.find_places(self.backbone.model), prompt.adapters):
+                return self._stock.hidden(*given)
         if prompt.keys_values is None:
             return self.forward.hidden(*given)
         return self._stock.hidden(*given, prompt=memory_at(self.sites, prompt))

@@ -203,7 +203,7 @@ class Study(Inputs):
         wanted += [self.nearest_prompt] if scale.nearest else []
         wanted += [partial(self.fewer_examples, scale.main_dim)] if scale.fewer_examples else []
         wanted += [partial(self.stage_two, scale.main_dim)] if scale.stage_two_runs else []
-        wanted += [partial(transfer.tuned_weights, self, m, t) for m in scale.weights for t in self.unseen]
+        wanted += transfer.beyond_prompts(self)
         return [step for step in map(store.finished if finished_only else _made, wanted) if step]
 
     def jobs(self, costs: jobs.Costs | None = None) -> list[jobs.Job]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from iptkit import prompts, store, transfer
+from iptkit import adapter_studies, prompts, store, transfer
 from iptkit.examples import Example
 from iptkit.tasks import Task
 from iptkit.train import FitConfig
@@ -67,11 +67,11 @@ class Costs:
         self.layers = sum(p.numel() for p in linear) - self.head
         self.lengths: dict[tuple[str, int], tuple[float, float, float]] = {}
 
-    def fit(self, on: Sequence[Task], config: FitConfig, runs: int = 1) -> float:
+    def fit(self, on: Sequence[Task], config: FitConfig, runs: int = 1, is_whole: bool = False) -> float:
         """Of training so many prompts on each task: its texts, the steps, the evaluations on dev.
 
-        Texts are read once. Not so beside deep prompts, which every token sees: there each row runs whole,
-        forward and in the steps backward.
+        Texts are read once. Not so beside deep prompts, which every token sees (or where `is_whole` says
+        so): there each row runs whole, forward and in the steps backward.
         """
         total, n = 0.0, self.scale.prompt_length
         for task in on:
@@ -80,7 +80,7 @@ class Costs:
             dev = min(config.dev_examples, len(task.dev))
             read = min(rows, len(task.train)) + dev
             whole = runs * (2 * rows + config.evaluations * dev)
-            total += 2 * self.layers * text * (whole if self.scale.deep else read)
+            total += 2 * self.layers * text * (whole if self.scale.deep or is_whole else read)
             total += runs * 2 * rows * self._prompted(n, answer)
             total += runs * config.evaluations * dev * self._prompted(n, options)
         return total
@@ -180,11 +180,22 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         codes = study.group_name(f"codes-learned-{scale.main_dim}", study.groups()[0])
         read = [bank, f"subspace-{scale.main_dim}", codes]
         add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim, needs=read)
-    if scale.weights and study.backbone.kind != "causal":
+    if (scale.weights or scale.adapters) and study.backbone.kind != "causal":
         kind = f"{scale.backbone} is {study.backbone.kind}"
-        raise ValueError(
-            f"weights {scale.weights} are for causal models, {kind}; leave them out (weights=())"
-        )
+        told = f"weights {scale.weights} and adapters are for causal models, {kind}"
+        raise ValueError(f"{told}; leave them out (weights=(), adapters=None)")
+    if scale.adapters:
+        unseen, dim = study.unseen_tasks(first), scale.main_dim
+        msf = ist = costs.score(unseen) if costs else 0.0
+        if costs:
+            msf += costs.fit(study.seen_tasks(first), scale.adapters.msf, is_whole=True)
+            ist += costs.fit(unseen, scale.adapters.ist, is_whole=True)
+        found_by = f"adapters-{dim}"
+        add(found_by, lambda dim: adapter_studies.subspace(study, dim)[1], msf, dim)
+        for decoder in adapter_studies.METHODS:
+            read = [found_by] if decoder == "learned" else []
+            name = f"adapter-codes-{decoder}-{dim}"
+            add(name, adapter_studies.codes, ist, study, dim, decoder, needs=read)
     for method in scale.weights:
         for task in study.unseen_tasks(first):
             cost = costs.weights(task, scale.prompt) + costs.score([task]) if costs else 0.0

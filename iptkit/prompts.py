@@ -18,7 +18,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from iptkit.backbones import Backbone
 
-SHAPES = (3, 6)  # dimensions of prompts at the input, and of deep ones
+SHAPES = (3, 5, 6)  # dimensions of prompts at the input, of adapters, and of deep prompts
 WORDS = "Answer with the right choice. Answer:"  # our own init text; also what "zero-shot" is asked with
 
 
@@ -31,17 +31,28 @@ class Prompt:
       keys_values: [B, S, 2, h, n, k] a deep prompt at S attentions (see deep.py), or None.
       head: [B, C, d + 1] weights and, last, biases of a classifier (see heads.py), or None.
       lengths: [B] how many of the n of a deep prompt count, or None for all.
+      adapters: [B, N, 2, d, r] behind the blocks of the model (see adapters.py), or None.
     """
 
     embeds: Tensor | None = None
     keys_values: Tensor | None = None
     head: Tensor | None = None
     lengths: Tensor | None = None
+    adapters: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.adapters is not None and (self.embeds is not None or self.keys_values is not None):
+            raise ValueError("a Prompt has adapters beside vectors or keys and values; give one of them")
 
     @property
     def length(self) -> int:
-        """Positions that the prompt takes in a row; a deep prompt takes none."""
+        """Positions that the prompt takes in a row; a deep prompt and adapters take none."""
         return 0 if self.embeds is None else self.embeds.shape[1]
+
+    @property
+    def reaches_text(self) -> bool:
+        """Does every token depend on it, wherever it stands?"""
+        return self.keys_values is not None or self.adapters is not None
 
     @property
     def count(self) -> int:
@@ -63,33 +74,35 @@ class Prompt:
         torch.autograd.backward([m for m, _ in pairs], [grad for _, grad in pairs])
 
     def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.embeds, self.keys_values, self.head, self.lengths
+        return self.embeds, self.keys_values, self.head, self.lengths, self.adapters
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Prompt:
         return Prompt(*(None if t is None else change(t) for t in self._parts()))
 
 
 def as_prompt(numbers: Tensor) -> Prompt:
-    """[B, n, d] as vectors at the input, [B, S, 2, h, n, k] as a deep prompt (see deep.py)."""
-    return Prompt(numbers) if numbers.dim() == 3 else Prompt(keys_values=numbers)
+    """[B, n, d] as vectors at the input, [B, S, 2, h, n, k] as a deep prompt, [B, N, 2, d, r] as adapters."""
+    if numbers.dim() == 3:
+        return Prompt(numbers)
+    return Prompt(adapters=numbers) if numbers.dim() == 5 else Prompt(keys_values=numbers)
 
 
 def check_numbers(numbers: Tensor, name: str) -> None:
-    """Raise ValueError unless `numbers` are prompts in one of the two shapes of `as_prompt`."""
+    """Raise ValueError unless `numbers` are prompts in one of the shapes of `as_prompt`."""
     if numbers.dim() not in SHAPES:
         raise ValueError(
             f"{name} has shape {tuple(numbers.shape)}; give [runs, prompt_length, width], e.g. "
-            f"{name}.expand(runs, -1, -1), or a deep prompt's [runs, sites, 2, heads, prompt_length, "
-            "head_width]"
+            f"{name}.expand(runs, -1, -1), a deep prompt's [runs, sites, 2, heads, prompt_length, "
+            "head_width], or adapters' [runs, places, 2, width, rank]"
         )
 
 
 class SoftPrompt(nn.Module):
-    """n free vectors per run (prompt tuning), or n keys and values at every site (P-Tuning v2).
+    """n free vectors per run (prompt tuning), or n keys and values at every site (P-Tuning v2), or adapters.
 
     Args:
       init: [R, n, d] start values, one prompt per run (see `from_words` and `from_normal`), or deep ones
-        [R, S, 2, h, n, k].
+        [R, S, 2, h, n, k], or adapters [R, N, 2, d, r].
     Raises:
       ValueError: `init` has another number of dimensions.
     Example:
@@ -114,7 +127,7 @@ class FixedPrompt(nn.Module):
     """Given prompts that nothing trains: words, a mean prompt, decoded codes.
 
     Args:
-      numbers: [R, n, d], or deep ones [R, S, 2, h, n, k].
+      numbers: [R, n, d], or deep ones [R, S, 2, h, n, k], or adapters [R, N, 2, d, r].
     """
 
     per_run = True

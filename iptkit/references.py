@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iptkit import backbones, baselines, evaluate, prompts
+from iptkit import backbones, baselines, evaluate, prompts, train
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.engine import LAYOUTS, Engine
 from iptkit.heads import FixedHead
@@ -29,11 +29,12 @@ DENSE = 16  # d_I up to which DID's directions are written out: they take d_I ti
 
 @dataclass(frozen=True)
 class Reference:
-    """One training of a reference: its test score, the numbers it trained, its seconds."""
+    """One training of a reference: its score, the numbers it trained, its seconds; on dev also its loss."""
 
     score: float
     numbers: int
     seconds: float
+    dev_loss: float | None = None
 
 
 def fine_tune(
@@ -88,7 +89,10 @@ def fine_tune(
     engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
     source = FixedPrompt(prompts.from_words(copy, len(words))[None])
     score = evaluate.evaluate(engine, source, [task], split, test_examples)[0]
-    return Reference(score, numbers, seconds)
+    loss = None
+    if split == "dev":
+        loss = -float(train.dev_scores(engine, source, [train.Run(task)], test_examples)[0, 1])
+    return Reference(score, numbers, seconds, loss)
 
 
 def fine_tune_encoder(

@@ -13,7 +13,7 @@ from typing import Any
 
 from iptkit import paths, tasks
 from iptkit.search import SearchConfig
-from iptkit.sizes import DATA, DiscreteConfig, EncoderConfig, HeadsConfig, PTuningConfig
+from iptkit.sizes import DATA, AdapterConfig, DiscreteConfig, EncoderConfig, HeadsConfig, PTuningConfig
 from iptkit.subspace import SubspaceConfig
 from iptkit.train import FitConfig
 
@@ -47,6 +47,7 @@ class Scale:
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
       fewer_examples: unseen tasks also by IST and prompt tuning from so many examples, each; (): not.
       weights: unseen tasks also by the model's own weights, "fine-tuning", "DID" (transfer.tuned_weights).
+      adapters: unseen tasks also by IST in a subspace of adapters, at main_dim (adapter_studies); None: not.
       only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
       same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
     """
@@ -85,6 +86,7 @@ class Scale:
     stage_two_runs: int = 0
     fewer_examples: tuple[int, ...] = ()
     weights: tuple[str, ...] = ()
+    adapters: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
@@ -145,7 +147,7 @@ def _whole(name: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if base not in known:
         raise ValueError(f"data/scales.json: {name!r} is like {base!r}, which is not there")
     for key, value in _whole(base, known).items():
-        is_part = isinstance(value, dict) and key in fields
+        is_part = isinstance(value, dict) and isinstance(fields.get(key), dict)
         fields[key] = {**value, **fields[key]} if is_part else fields.get(key, value)
     return fields
 
@@ -180,7 +182,7 @@ def variant(
         changes["seeds"] = tuple(range(num_seeds))
     if only_unseen:
         changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
-        changes |= {"controls": (), "fewer_examples": (), "weights": ()}
+        changes |= {"controls": (), "fewer_examples": (), "weights": (), "adapters": None}
     chosen = replace(scale, **changes)
     seen = len(tasks.sides(chosen.suite, chosen.seen, chosen.unseen, chosen.split).seen)
     if "pca" in chosen.controls and chosen.main_dim >= seen:
@@ -204,6 +206,7 @@ CONFIGS = {
     "msf": FitConfig,
     "ist": FitConfig,
     "subspace": SubspaceConfig,
+    "adapters": AdapterConfig,
     "discrete": DiscreteConfig,
     "search": SearchConfig,
     "ptuning": PTuningConfig,

@@ -70,6 +70,27 @@ class PTuningConfig:
 
 
 @dataclass(frozen=True)
+class AdapterConfig:
+    """Sizes of the adapter variant of Intrinsic Prompt Tuning (adapters.py).
+
+    Attributes:
+      rank: r of each adapter, >= 1 (the released code: 16).
+      up: how small the up-projections are at the start, > 0 (see adapters.HyperAdapters).
+      msf: training of the hyper-matrices and the shared z, on all seen tasks.
+      ist: training of z, on unseen tasks.
+    """
+
+    msf: FitConfig
+    ist: FitConfig
+    rank: int = 16
+    up: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.up > 0:
+            raise ValueError(f"AdapterConfig needs rank >= 1 and up > 0, got {self.rank} and {self.up}")
+
+
+@dataclass(frozen=True)
 class HeadsConfig:
     """Sizes of the comparison of heads on the causal model (lesson 04).
 

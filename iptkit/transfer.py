@@ -7,14 +7,16 @@ a `Study`, called as `study.nearest_prompt()`, `study.stage_two(d_I)`, `study.fe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from iptkit import references, results, store, subspace, train
+from iptkit import adapter_studies, references, results, store, subspace, train
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.train import Run, fit
 
@@ -156,6 +158,13 @@ def tuned_weights(study: Study, method: str, task_id: str) -> store.Step:
 
     key = study.key(method, scale.prompt, rate, dim, task_id, seeds=(first,))
     return store.step(f"{method.lower()}-{task_id}", key, make)
+
+
+def beyond_prompts(study: Study) -> list[Callable[[], store.Step]]:
+    """What makes each step without prompts that the scale asks for: its own weights, adapters."""
+    scale = study.scale
+    found = adapter_studies.steps(study, scale.main_dim) if scale.adapters else []
+    return [*found, *(partial(tuned_weights, study, m, t) for m in scale.weights for t in study.unseen)]
 
 
 def _key(study: Study, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:

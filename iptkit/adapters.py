@@ -1,0 +1,130 @@
+"""Adapters in a frozen causal model, and a subspace of them: the other variant of Intrinsic Prompt Tuning.
+
+An adapter (Houlsby et al. 2019, arXiv 1902.00751, section 2.1) stands behind each attention and each
+feed-forward block, before what goes around the block is added:
+
+    h + swish(h D) U          h [S, d], D [d, r] down, U [r, d] up, no biases
+
+Qin et al. 2021 (arXiv 2110.07867; this part is known from their released code) make the weights of all
+adapters from d_I numbers by hyper-matrices: D = z^T A_l, U = z^T B_l. Finding the subspace trains all A_l,
+B_l and one z that the seen tasks share, without an auto-encoder; tuning in it trains z alone. While there is
+one z, training moves every A_l by z times something: a change of rank one, about which the other directions
+learn little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iptkit.prompts import Prompt, as_prompt
+
+BLOCK = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)")  # Llama and Qwen, GPT-2
+
+
+def find_places(model: nn.Module) -> list[nn.Module]:
+    """The attentions and feed-forward blocks of a causal model, in the order of its layers.
+
+    Raises: ValueError for an architecture whose blocks have other names.
+    """
+    found = [module for name, module in model.base_model.named_modules() if BLOCK.fullmatch(name)]
+    if len(found) != 2 * model.config.num_hidden_layers:
+        raise ValueError(
+            f"{type(model).__name__} has {model.config.num_hidden_layers} layers, but {len(found)} blocks "
+            "that an adapter can stand behind were found; use a Llama, Qwen or GPT-2 model"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def standing_behind(places: Sequence[nn.Module], weights: Tensor) -> Iterator[None]:
+    """Within this context adapters stand behind the blocks `places`.
+
+    Args:
+      weights: [B, N, 2, d, r], one set per row of the batch: of N places D [d, r] and the transpose of U.
+    Raises: ValueError if they are for another number of places.
+    """
+    if weights.shape[1] != len(places):
+        raise ValueError(f"adapters for {weights.shape[1]} places were given; the model has {len(places)}")
+
+    def behind(place: int) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            h, *others = output if isinstance(output, tuple) else (output,)
+            down, up = weights[:, place].to(h.dtype).unbind(1)
+            changed = torch.baddbmm(h, nn.functional.silu(h @ down), up.transpose(1, 2))
+            return (changed, *others) if isinstance(output, tuple) else changed
+
+        return hook
+
+    handles = [module.register_forward_hook(behind(i)) for i, module in enumerate(places)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class HyperAdapters(nn.Module):
+    """Hyper-matrices that make all adapters from z, and z itself: what finding the subspace trains.
+
+    A source for `fit` that all runs share. As a decoder it takes the place of MSF's in `IntrinsicPrompt`.
+
+    Args:
+      intrinsic_dim: d_I >= 1.
+      places, width, rank: N, d, r; each >= 1.
+      generator: draws the start: z of length 1; D is then N(0, 1/d), U N(0, up^2/d).
+      up: how small U is at the start, > 0; at 0 nothing would move in the untrained directions.
+      codes: how many z there are: 1 for all tasks (the released code), or one per task.
+    """
+
+    per_run = False
+    config = SimpleNamespace(task_weight=1.0)  # for `fit`: the tasks' loss is all there is
+
+    def __init__(
+        self,
+        intrinsic_dim: int,
+        places: int,
+        width: int,
+        rank: int,
+        generator: torch.Generator,
+        up: float = 0.1,
+        codes: int = 1,
+    ):
+        super().__init__()
+        if min(intrinsic_dim, places, width, rank, codes) < 1 or not up > 0:
+            given = f"{intrinsic_dim}, {places}, {width}, {rank}, {codes} and up={up}"
+            raise ValueError(
+                f"HyperAdapters needs intrinsic_dim, places, width, rank, codes >= 1 and up > 0, got {given}"
+            )
+        drawn = torch.randn(intrinsic_dim, places, 2, width, rank, generator=generator) * width**-0.5
+        drawn[:, :, 1] *= up
+        z = torch.randn(1, intrinsic_dim, generator=generator)
+        self.A = nn.Parameter(drawn)  # all A_l and B_l
+        self.z = nn.Parameter((z / z.norm()).repeat(codes, 1))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z [B, d_I] -> adapters [B, N, 2, d, r]."""
+        return (z @ self.A.flatten(1)).view(-1, *self.A.shape[1:])
+
+    def forward(self, runs: Tensor) -> Prompt:
+        """runs: [B] -> one set of adapters per row."""
+        used, where = (runs if len(self.z) > 1 else torch.zeros_like(runs)).unique(return_inverse=True)
+        return as_prompt(self.decode(self.z[used]).index_select(0, where))
+
+    def codes(self) -> Tensor:
+        """[T, d_I] codes of the tasks; of one shared z two points around it, as far apart as it is long."""
+        z = self.z.detach()
+        if len(z) > 1:
+            return z
+        step = z.norm() * (2 * z.shape[1]) ** -0.5
+        return torch.cat([z + step, z - step])
+
+    def penalty(self) -> None:
+        """There is nothing beside the tasks' loss."""
+        return None
