@@ -63,7 +63,7 @@ study-deep: $(STAMP)
 study-ipt120: $(STAMP)
 	@rm -rf runs/study; set -e; set -x; \
 	IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --suite ipt120 --split random --dims 5,10,50 --seeds 2 --device cpu --overwrite --out data/results/ipt120.jsonl; \
-	for split in cls non_cls random20 random40 random60 random80; do \
+	for split in cls non_cls random20 leaky no_siblings random40 random60 random80; do \
 	  $(BIN)/iptkit study --suite ipt120 --split $$split --dims 5 --seeds 2 --only-unseen --device cpu --overwrite --out data/results/ipt120-$$split.jsonl; \
 	done; \
 	IPTKIT_RESULTS=runs/study $(BIN)/python -c "from iptkit import generalisation; generalisation.record()"; \

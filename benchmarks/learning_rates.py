@@ -1,13 +1,14 @@
 """Mean dev loss of a scale's tasks after training at three learning rates; no test example is read.
 
 python -m benchmarks.learning_rates [--scale lesson] [--seed 0] [--factor 3] [--device cpu] [--json FILE]
-    [--only prompt,ist,ptuning,encoders,fine-tuning,weights] [--every 1]
+    [--only prompt,ist,ptuning,encoders,fine-tuning,weights,adapters] [--every 1]
 
 The scale's own rate is in the middle. Prompts train on `train`; IST and the random decoder train on
 `train_new` and are scored on dev without what selected the bank, as in the study. P-tuning's encoders are
 those of lesson 03, on its classifications and relations; `encoders` are the methods of lesson 04,
-`fine-tuning` is theirs too; `weights` (only if named) are those of the causal model: fine-tuning and DID. The
-score is the accuracy over options; for fine-tuning and DID the mean of the tasks' own metrics.
+`fine-tuning` is theirs too. Only if named: `weights`, those of the causal model (fine-tuning and DID), and
+`adapters`, hyper-matrices found on half of the tasks, then IST of the other half through them. The score is
+the accuracy over options; for fine-tuning and DID the mean of the tasks' own metrics.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 
 from benchmarks.machine import keep
 from iptkit import (
+    adapter_studies,
     deep_methods,
     experiments,
     ptuning,
@@ -102,6 +104,27 @@ def weights(study: experiments.Study, factor: float, every: int = 1) -> Cells:
     return cells
 
 
+def adapters(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+    """The adapter variant: half of the tasks find hyper-matrices, the other half is tuned through them."""
+    chosen, seed, dim, cells = study.scale.adapters, study.seeds[0], study.scale.main_dim, []
+    engine = adapter_studies.engine_of(study)
+    runs = [train.Run(task, seed) for task in study.seen_tasks(seed)[::every][::2]]
+    found = {}
+    for lr in rates_around(chosen.msf.lr, factor):
+        found[lr] = adapter_studies.drawn(study, dim)
+        fit = train.fit(engine, found[lr], runs, replace(chosen.msf, lr=lr, evaluations=1), label="adapters")
+        cells += cells_of("adapters (MSF)", runs, (lr,), fit)
+    others = study.fresh_tasks(seed)[: len(study.seen)][::every][1::2]
+    rates, config = rates_around(chosen.ist.lr, factor), replace(chosen.ist, evaluations=1)
+    tuned = [train.Run(task, seed, "train_new", lr) for lr in rates for task in others]
+    hyper = {"learned": found[chosen.msf.lr], "random": adapter_studies.drawn(study, dim)}
+    for name, decoder in hyper.items():
+        method = adapter_studies.METHODS[name]
+        _, fit = subspace.tune(engine, decoder, tuned, config, label=method)
+        cells += cells_of(method, tuned, rates, fit)
+    return cells
+
+
 def fine_tuning(study: experiments.Study, factor: float) -> Cells:
     """Full fine-tuning of the encoder: mean dev score, by each task's metric; the Trainer keeps no loss."""
     cells = []
@@ -119,9 +142,10 @@ METHODS = {
     "encoders": encoders,
     "fine-tuning": fine_tuning,
     "weights": weights,
+    "adapters": adapters,
 }
-USUAL = tuple(name for name in METHODS if name != "weights")
-TAKE_SOME = ("prompt", "ist", "weights")  # know `every`
+USUAL = tuple(name for name in METHODS if name not in ("weights", "adapters"))
+TAKE_SOME = ("prompt", "ist", "weights", "adapters")  # know `every`
 
 
 def measure(study: experiments.Study, factor: float, only: Sequence[str] = USUAL, every: int = 1) -> Cells:

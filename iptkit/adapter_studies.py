@@ -39,7 +39,7 @@ def subspace(study: Study, intrinsic_dim: int) -> tuple[HyperAdapters, store.Ste
     chosen, first = _config(study), study.seeds[0]
 
     def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        engine, source = _engine(study), _drawn(study, intrinsic_dim)
+        engine, source = engine_of(study), drawn(study, intrinsic_dim)
         runs = [Run(task, task.seed) for task in study.seen_tasks(first)]
         label = f"MSF of adapters, d_I = {intrinsic_dim}"
         result = train.fit(engine, source, runs, chosen.msf, checkpoint, label)
@@ -52,7 +52,7 @@ def subspace(study: Study, intrinsic_dim: int) -> tuple[HyperAdapters, store.Ste
 
     key = study.key("adapters", chosen.rank, chosen.up, chosen.msf, intrinsic_dim, seeds=(first,))
     step = store.step(f"adapters-{intrinsic_dim}", key, make)
-    source = _drawn(study, intrinsic_dim)
+    source = drawn(study, intrinsic_dim)
     source.load_state_dict({name: step.tensors[name] for name in source.state_dict()})
     return source, step
 
@@ -72,8 +72,8 @@ def codes(study: Study, intrinsic_dim: int, decoder: str = "learned") -> store.S
     def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         unseen = study.unseen_tasks(first)
         is_learned = decoder == "learned"
-        hyper = subspace(study, intrinsic_dim)[0] if is_learned else _drawn(study, intrinsic_dim)
-        engine, source = _engine(study), IntrinsicPrompt(hyper, len(unseen)).to(study.backbone.device)
+        hyper = subspace(study, intrinsic_dim)[0] if is_learned else drawn(study, intrinsic_dim)
+        engine, source = engine_of(study), IntrinsicPrompt(hyper, len(unseen)).to(study.backbone.device)
         runs = [Run(task, task.seed, "train_new") for task in unseen]
         label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
         result = train.fit(engine, source, runs, chosen.ist, checkpoint, label)
@@ -101,12 +101,13 @@ def _config(study: Study) -> AdapterConfig:
     return study.scale.adapters
 
 
-def _engine(study: Study) -> Engine:
+def engine_of(study: Study) -> Engine:
+    """Text, then the words that are asked with; no vectors."""
     study.engine.contexts.forget()  # the memory is needed
     return Engine(study.backbone, (layouts.PROMPT, layouts.TEXT, prompts.WORDS))
 
 
-def _drawn(study: Study, intrinsic_dim: int) -> HyperAdapters:
+def drawn(study: Study, intrinsic_dim: int) -> HyperAdapters:
     """Hyper-matrices before any training."""
     chosen, backbone = _config(study), study.backbone
     sizes = len(find_places(backbone.model)), backbone.width, chosen.rank

@@ -106,7 +106,8 @@ def study(
     ] = "subspace",
     suite: Annotated[str | None, typer.Option(help="Other tasks than the scale's: core36, ipt120.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="Of the suite: random; ipt120 also random20 ... cls, non_cls, leaky.")
+        str | None,
+        typer.Option(help="Of the suite: random; ipt120 also random20 ... cls, non_cls, leaky, no_siblings."),
     ] = None,
     dims: Annotated[str | None, typer.Option(help="Intrinsic dimensions, for example 5,10,50.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many, counted from 0.")] = None,

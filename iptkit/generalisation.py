@@ -2,7 +2,8 @@
 
 The studies are those of `iptkit study --suite ipt120 --split SPLIT --only-unseen` (without the last for the
 random split). What they say to claims A9 (the kind of the seen tasks) and A10 (their number) is a paired
-difference in test scores of IST; a ratio to prompt tuning (E_rel) stands beside it.
+difference in test scores of IST; a ratio to prompt tuning (E_rel) stands beside it. What leakage is worth is
+such a difference too: the same unseen tasks, with and without their siblings among the seen ones.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ SUITE, METHOD = "ipt120", "IST"
 ONE_DRAW = "one draw of seen tasks, one MSF each"
 ALIKE = ("backbone", "prompt_length", "test_examples", "prompt", "msf", "ist", "subspace")  # of a scale
 BY_NUMBER = ("random20", "random40", "random60", "random80", "random")  # splits with the same unseen tasks
+LEAK = ("leaky", "no_siblings")  # splits with the same unseen tasks, with their siblings seen and without
 KINDS = {"cls": True, "non_cls": False}  # split -> are its seen tasks classifications?
 
 
@@ -28,7 +30,7 @@ def stored() -> dict[str, Rows]:
     Raises: ValueError if two of them were not made with the same sizes (see ALIKE) and number type.
     """
     found, sizes = {}, {}
-    for split in dict.fromkeys((*KINDS, *BY_NUMBER)):
+    for split in dict.fromkeys((*KINDS, *BY_NUMBER, *LEAK)):
         name = SUITE if split == "random" else f"{SUITE}-{split}"
         if (paths.data_dir() / "results" / f"{name}.jsonl").is_file():
             found[split], about = results.stored(name)
@@ -84,6 +86,23 @@ def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
         of_kind = [r for r in rows if (r["category"] == "cls") == is_cls]
         gaps[name] = results.difference(of_kind, (name, dim), (other, dim))
     return gaps
+
+
+def leakage(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
+    """What seen siblings give to an unseen task: IST in the subspace with them, minus without.
+
+    Args:
+      studies: rows of the splits of LEAK.
+    Returns: "siblings seen", and "none": unseen tasks without a seen sibling, to which only the number of
+      seen tasks differs. Each a paired difference in score with its 95 % interval over tasks.
+    """
+    rows = side_by_side({name: studies[name] for name in LEAK}, dim)
+    group = {card.id: card.group for card in tasks.list_cards(SUITE)}
+    seen = {group[task] for task in tasks.split(LEAK[0], SUITE).seen}
+    parts = {"siblings seen": [], "none": []}
+    for row in rows:
+        parts["siblings seen" if group[row["task"]] in seen else "none"].append(row)
+    return {name: results.difference(mine, (LEAK[0], dim), (LEAK[1], dim)) for name, mine in parts.items()}
 
 
 def shared(studies: Mapping[str, Rows], dim: int = 5) -> set[str]:

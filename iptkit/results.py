@@ -95,11 +95,16 @@ def summary(
     rows: Sequence[dict[str, Any]],
     methods: Sequence[tuple[str, int]],
     splits: Sequence[str] = ("seen", "unseen"),
+    reference: str = "prompt tuning",
 ) -> list[dict[str, Any]]:
     """One line per (method, d_I, split) that was measured, beside prompt tuning on the same tasks.
 
     Prompt tuning's score of a task is the mean over all its samples, also for a method that was measured on
     the first only, so that the reference is the same for all.
+
+    Args:
+      methods: (method, d_I); 0 for a method without d_I.
+      reference: the method in its place; with "fine-tuning" E_rel is the paper's E_rel^FT.
 
     Returns: lines with "score", "E_rel" (floor 0) and "E_rel above chance", each (mean over tasks,
       low, high) of `evaluate.interval`; E_rel is None where no task has a usable reference, and
@@ -112,7 +117,7 @@ def summary(
             mine = evaluate.by_task([r for r in rows if (r["method"], r["d_I"], r["split"]) == wanted])
             if mine:
                 names = {"method": method, "d_I": dim, "split": split, "tasks": len(mine)}
-                lines.append(names | _compared(mine, rows, split))
+                lines.append(names | _compared(mine, rows, split, reference))
     return lines
 
 
@@ -248,9 +253,14 @@ def _side(method: str, is_seen: bool) -> dict[str, str]:
     return {"split": split, "setting": f"{method}, {split} tasks"}
 
 
-def _compared(mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
-    """Scores by task beside prompt tuning on the same split."""
-    full = evaluate.by_task([r for r in rows if (r["method"], r["split"]) == ("prompt tuning", split)])
+def _compared(
+    mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], split: str, method: str
+) -> dict[str, Any]:
+    """Scores by task beside those of `method` on the same split."""
+    full = evaluate.by_task([r for r in rows if (r["method"], r["split"]) == (method, split)])
+    missing = sorted(set(mine) - set(full))
+    if missing:
+        raise ValueError(f"there are no rows of {method!r} on {', '.join(missing)}; give another reference")
     reference = {task: sum(values) / len(values) for task, values in full.items()}
     chance = {r["task"]: r["chance"] for r in rows}
     line: dict[str, Any] = {"score": evaluate.interval(list(mine.values()))}

@@ -3,8 +3,9 @@
 The shapes are those of Qin et al. 2021: random (here 100 seen, 20 unseen), classification seen and the rest
 unseen, and the other way round; and for their study of the number of seen tasks, parts of the random split's
 seen side. Of that split each category gets at least half of its share unseen. All draws keep leakage groups
-on one side, but for "leaky", which shows what it is worth when siblings cross. What was drawn lies in
-data/splits/, so that it stays the same when a Python draws otherwise; a test compares the two.
+on one side, but for "leaky", which shows what it is worth when siblings cross, beside "no_siblings": the same
+unseen tasks, their siblings left out of the seen ones. What was drawn lies in data/splits/, so that it stays
+the same when a Python draws otherwise; a test compares the two.
 """
 
 import random
@@ -25,8 +26,9 @@ def draw(cards: Sequence[Card], seed: int = 0) -> dict[str, dict]:
     Args:
       cards: all tasks, at least 101 of them, and at least 36 of classification and of the rest.
       seed: of all draws.
-    Returns: by name ("random", "random20" ... "random80", "cls", "non_cls", "leaky") ids of the sides, each
-      in the order of `cards`: seen, unseen, and where tasks are on neither side left_out; is_leaky.
+    Returns: by name ("random", "random20" ... "random80", "cls", "non_cls", "leaky", "no_siblings") ids of
+      the sides, each in the order of `cards`: seen, unseen, and where tasks are on neither side left_out;
+      is_leaky.
     Raises: ValueError if no draw of whole groups has the sizes wanted.
 
     >>> from iptkit import tasks
@@ -46,6 +48,7 @@ def draw(cards: Sequence[Card], seed: int = 0) -> dict[str, dict]:
     leaky = set(random.Random(f"leaky/{seed}").sample([card.id for card in cards], NUM_UNSEEN))
     seen = {card.id for card in cards} - leaky
     drawn["leaky"] = {**_sides(cards, seen, leaky), "is_leaky": True}
+    drawn["no_siblings"] = _sides(cards, _without_siblings(cards, leaky), leaky)
     return drawn
 
 
@@ -86,8 +89,9 @@ def _has_shares(cards: Sequence[Card]) -> Callable[[set[str]], bool]:
     return is_good
 
 
-def _without_siblings(cards: Sequence[Card], seen: set[str]) -> set[str]:
-    groups = {card.group for card in cards if card.id in seen}
+def _without_siblings(cards: Sequence[Card], side: set[str]) -> set[str]:
+    """All tasks that are neither in `side` nor related to one of it."""
+    groups = {card.group for card in cards if card.id in side}
     return {card.id for card in cards if card.group not in groups}
 
 

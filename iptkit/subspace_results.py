@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from iptkit import claims, codes, evaluate, files, provenance, results, scales, store, subspace
+from iptkit.adapter_studies import METHODS as ADAPTERS
+from iptkit.adapter_studies import SHARED
 from iptkit.transfer import FROM_WORDS, STAGE_TWO
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PAPER_DIM = 5
 PAPER = {"seen": 0.87, "unseen": 0.65}  # E_rel of IST at that d_I (arXiv 2110.07867, first version)
 MARGIN = 0.1  # of E_rel: "about as much as the paper" is at most so much below
+FASTFOOD = results.DECODERS["fastfood"]
 HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
 SIDES = ("seen", "unseen")
 Gap = tuple[float, float, float]  # mean, low, high
@@ -91,7 +94,7 @@ def _keep_artefacts(study: Study, path: Path, finished_only: bool) -> None:
 
 
 def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
-    """What rows say to A1, A3, A4, A7 (of d_I = 5 only), A8 and A12 (where stage two was measured).
+    """What rows say to A1, A3, A4, A7 (of d_I = 5 only) and A8; to A12 to A14 where what they need is there.
 
     Seeds: those that all methods which a claim is judged by were measured with.
 
@@ -104,7 +107,7 @@ def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
     for name, (judge, methods, sides) in JUDGES.items():
         if name == "A7" and dim != PAPER_DIM:
             continue
-        if name == "A12" and not measured.of(STAGE_TWO, sides):
+        if name in WHERE_THERE and not all(measured.of(method, sides) for method in methods):
             continue
         here, verdict = judge(measured)
         used = {method: measured.of(method, sides) for method in methods}
@@ -166,6 +169,23 @@ def _second_stage(measured: Measured) -> tuple[str, str]:
     return here, of_both([claims.of_difference(gap), claims.of_difference(less)])
 
 
+def _adapters(measured: Measured) -> tuple[str, str]:
+    """A13: as many numbers do more in a subspace of adapters than in one of prompts."""
+    gap = measured.gap(ADAPTERS["learned"], "IST", "unseen")
+    tuned = measured.gap(ADAPTERS["learned"], SHARED, "unseen")
+    here = (
+        f"unseen: IST of adapters − of prompts {digits(gap)}, − the shared adapters untuned {digits(tuned)}"
+    )
+    return here, claims.of_difference(gap)
+
+
+def _random_subspaces(measured: Measured) -> tuple[str, str]:
+    """A14: the found subspace beats random ones of the prompt and of all weights."""
+    gaps = {name: measured.gap("IST", name, "unseen") for name in (FASTFOOD, "DID")}
+    here = ", ".join(f"− {name} {digits(gap)}" for name, gap in gaps.items())
+    return f"unseen: IST {here}", of_both([claims.of_difference(gap) for gap in gaps.values()])
+
+
 JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], tuple[str, ...]]] = {
     "A1": (_one_subspace, ("IST", "random decoder"), ("unseen",)),
     "A3": (_rebuilt, ("MSF", "mean code"), ("seen",)),
@@ -173,7 +193,10 @@ JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], 
     "A7": (_kept, ("IST", "prompt tuning"), SIDES),
     "A8": (_not_reached, ("prompt tuning", "IST"), SIDES),
     "A12": (_second_stage, (STAGE_TWO, FROM_WORDS), ("unseen",)),
+    "A13": (_adapters, (ADAPTERS["learned"], "IST", SHARED), ("unseen",)),
+    "A14": (_random_subspaces, ("IST", FASTFOOD, "DID"), ("unseen",)),
 }  # claim -> its judge, what it is judged by, on which side
+WHERE_THERE = ("A12", "A13", "A14")  # other studies say nothing to them
 
 
 # ---- parts ---------------------------------------------------------------------------------------

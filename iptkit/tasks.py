@@ -117,9 +117,9 @@ def split(name: str = "random", suite: str = "core36") -> Split:
 
     Args:
       name: "random"; of ipt120 also "random20" to "random80" (fewer seen tasks, the same unseen ones), "cls"
-        and "non_cls" (which seen tasks there are), and "leaky" (leakage groups cross, to show the effect);
-        of crossfit "random" and the paper's own, which leak: "paper_random" (and 20 to 80), "paper_cls" and
-        "paper_non_cls".
+        and "non_cls" (which seen tasks there are), "leaky" (leakage groups cross, to show the effect) and
+        "no_siblings" (the same unseen tasks, nothing crosses); of crossfit "random" and the paper's own,
+        which leak: "paper_random" (and 20 to 80), "paper_cls" and "paper_non_cls".
     Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, no
       leakage group on both sides unless the split is marked as leaky.
 

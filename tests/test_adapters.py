@@ -259,7 +259,7 @@ def test_a_study_with_adapters(monkeypatch):
     assert len(results.summary(rows, [(m, 2) for m in methods])) == 3
     hyper, step = adapter_studies.subspace(of, 2)
     assert step.was_cached and adapter_studies.codes(of, 2, "random").was_cached
-    untrained = adapter_studies._drawn(of, 2)
+    untrained = adapter_studies.drawn(of, 2)
     assert not torch.equal(hyper.A, untrained.A)
     u = adapter_studies.codes(of, 2).tensors["u"]
     assert u.shape == (len(of.unseen), 2) and (u != 0).any()

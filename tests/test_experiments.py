@@ -273,6 +273,14 @@ def test_summary_of_known_values():
     assert line["E_rel above chance"][0] == pytest.approx(above) and line["E_rel above chance tasks"] == 2
 
 
+def test_summary_beside_another_method():
+    rows = rows_of("fine-tuning", 0, {"a": [0.5]}) + rows_of("IST", 5, {"a": [0.4]})
+    (line,) = summary(rows, [("IST", 5)], reference="fine-tuning")
+    assert line["E_rel"][0] == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="no rows of 'prompt tuning' on a; give another reference"):
+        summary(rows, [("IST", 5)])
+
+
 def test_summary_keeps_the_splits_apart_and_leaves_out_what_was_not_measured():
     rows = rows_of("prompt tuning", 0, {"a": [0.4]}) + rows_of("prompt tuning", 0, {"b": [0.8]}, "unseen")
     rows += (
@@ -396,7 +404,7 @@ def test_the_readmes_claims_are_those_that_the_lessons_left():
     assert by_scale["lesson"] == [name for name in claims.known() if name[0] == "B"]
     assert by_scale["full"][:5] == ["A1", "A3", "A4", "A7", "A8"]
     assert by_scale["ipt120-long"] == ["A1", "A3", "A4", "A7", "A8"]
-    assert by_scale["ipt120"] == ["A1", "A3", "A4", "A7", "A8", "A9", "A10", "A12"]
+    assert by_scale["ipt120"] == ["A1", "A3", "A4", "A7", "A8", "A9", "A10", "A12", "A13", "A14"]
     assert claims.as_markdown(rows) in README
 
 

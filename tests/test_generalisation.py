@@ -79,6 +79,20 @@ def test_verdict_on_the_number_of_seen_tasks(last, verdict):
     assert g.verdicts(studies) == []
 
 
+def test_what_siblings_are_worth(monkeypatch):
+    sides = g.tasks.split("leaky", "ipt120")
+    group = {card.id: card.group for card in g.tasks.list_cards("ipt120")}
+    related = {t for t in sides.unseen if group[t] in {group[s] for s in sides.seen}}
+    monkeypatch.setattr(f"{__name__}.TASKS", dict.fromkeys(sides.unseen, "qa"))
+    studies = {
+        "leaky": rows_of(lambda task: 0.6 if task in related else 0.4),
+        "no_siblings": rows_of(lambda task: 0.3 if task in related else 0.4),
+    }
+    gaps = g.leakage(studies)
+    assert 5 < len(related) < 15
+    assert gaps["siblings seen"][0] == pytest.approx(0.3) and gaps["none"][0] == pytest.approx(0.0)
+
+
 def test_e_rel_of_a_kind():
     rows = rows_of(lambda task: 0.4 if task.startswith("cls") else 0.2)
     assert [g.kept(rows, is_cls=kind)[0] for kind in (True, False, None)] == pytest.approx([0.5, 0.25, 0.375])

@@ -9,7 +9,7 @@ from iptkit import paths, splits, tasks
 
 CARDS = {card.id: card for card in tasks.list_cards("ipt120")}
 STORED = json.loads((paths.data_dir() / "splits" / "ipt120.json").read_text(encoding="utf-8"))
-NAMES = ("random", "random20", "random40", "random60", "random80", "cls", "non_cls", "leaky")
+NAMES = ("random", "random20", "random40", "random60", "random80", "cls", "non_cls", "leaky", "no_siblings")
 
 
 def groups_of(ids):
@@ -56,6 +56,13 @@ def test_one_kind_is_seen_and_siblings_of_the_other_kind_are_left_out():
         assert all(CARDS[i].group in groups_of(sides.seen) for i in sides.left_out)
         assert all((CARDS[i].category == "cls") != is_cls for i in sides.left_out)
     assert sum(CARDS[i].category == "cls" for i in tasks.split("cls", "ipt120").unseen) == 8
+
+
+def test_leaky_stands_beside_the_same_unseen_tasks_without_siblings():
+    leaky, clean = (tasks.split(name, "ipt120") for name in ("leaky", "no_siblings"))
+    assert clean.unseen == leaky.unseen and set(clean.seen) < set(leaky.seen)
+    assert all(CARDS[task].group in groups_of(leaky.unseen) for task in clean.left_out)
+    assert set(clean.left_out) == set(leaky.seen) - set(clean.seen) != set()
 
 
 def test_groups_that_do_not_fit_are_refused():

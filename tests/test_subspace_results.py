@@ -89,6 +89,34 @@ def runs_of(words, second):
     ]  # fmt: skip
 
 
+BEYOND = {  # what A13 and A14 are judged by, beside SCORES
+    sr.ADAPTERS["learned"]: (5, 0.0, 0.70),
+    sr.SHARED: (5, 0.0, 0.60),
+    sr.FASTFOOD: (5, 0.0, 0.30),
+    "DID": (5, 0.0, 0.20),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "verdict"),
+    [
+        ("A13", {}, "holds"),
+        ("A13", {sr.ADAPTERS["learned"]: (5, 0.0, 0.40)}, "does not hold here"),
+        ("A13", {sr.ADAPTERS["learned"]: (5, 0.0, 0.56)}, "not testable at this scale"),
+        ("A14", {}, "holds"),
+        ("A14", {"DID": (5, 0.0, 0.56)}, "holds in part"),
+        ("A14", {"DID": (5, 0.0, 0.70), sr.FASTFOOD: (5, 0.0, 0.70)}, "does not hold here"),
+    ],
+)
+def test_other_subspaces_are_judged_where_they_were_measured(name, changes, verdict):
+    assert verdict_of(name, {**BEYOND, **changes}) == verdict
+    found = {v["name"]: v for v in sr.verdicts(rows_of(BEYOND), 5)}
+    assert "of prompts +0.140 [" in found["A13"]["here"] and "untuned +0.100 [" in found["A13"]["here"]
+    assert f"{sr.FASTFOOD} +0.260 [" in found["A14"]["here"] and "DID +0.360 [" in found["A14"]["here"]
+    some = {method: BEYOND[method] for method in BEYOND if method != "DID"}
+    assert "A14" not in {v["name"] for v in sr.verdicts(rows_of(some), 5)}
+
+
 @pytest.mark.parametrize(
     ("words", "second", "verdict"),
     [
@@ -123,7 +151,11 @@ def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
     found += generalisation.verdicts(generalisation.stored()) if name == "ipt120" else []
     expected = {v["name"]: v for v in found}
     kept = {r["claim"]: r for r in claims.stored() if r["scale"] == scale and r["claim"][0] == "A"}
-    assert kept.keys() == expected.keys() >= sr.JUDGES.keys() - ({"A12"} if name != "ipt120" else set())
+    assert (
+        kept.keys()
+        == expected.keys()
+        >= sr.JUDGES.keys() - (set(sr.WHERE_THERE) if name != "ipt120" else set())
+    )
     for name, row in kept.items():
         mine = expected[name]
         assert (row["here"], row["verdict"]) == (mine["here"], mine["verdict"])
