@@ -34,6 +34,9 @@ from iptkit import (
     subspace,
     train,
 )
+from iptkit import (
+    adapters as adapters_of,
+)
 from iptkit.prompts import SoftPrompt
 
 Cells = list[dict[str, Any]]
@@ -106,7 +109,7 @@ def weights(study: experiments.Study, factor: float, every: int = 1) -> Cells:
 
 def adapters(study: experiments.Study, factor: float, every: int = 1) -> Cells:
     """The adapter variant: half of the tasks find hyper-matrices, the other half is tuned through them."""
-    chosen, seed, dim, cells = study.scale.adapters, study.seeds[0], study.scale.main_dim, []
+    chosen, seed, dim, cells = adapter_studies.config_of(study), study.seeds[0], study.scale.main_dim, []
     engine = adapter_studies.engine_of(study)
     runs = [train.Run(task, seed) for task in study.seen_tasks(seed)[::every][::2]]
     found = {}
@@ -117,8 +120,10 @@ def adapters(study: experiments.Study, factor: float, every: int = 1) -> Cells:
     others = study.fresh_tasks(seed)[: len(study.seen)][::every][1::2]
     rates, config = rates_around(chosen.ist.lr, factor), replace(chosen.ist, evaluations=1)
     tuned = [train.Run(task, seed, "train_new", lr) for lr in rates for task in others]
-    hyper = {"learned": found[chosen.msf.lr], "random": adapter_studies.drawn(study, dim)}
-    for name, decoder in hyper.items():
+    mine, random = found[chosen.msf.lr], adapter_studies.drawn(study, dim)
+    with torch.no_grad():
+        around = adapters_of.RandomAround(mine.decode(mine.z)[0], random)
+    for name, decoder in {"learned": mine, "around": around, "random": random}.items():
         method = adapter_studies.METHODS[name]
         _, fit = subspace.tune(engine, decoder, tuned, config, label=method)
         cells += cells_of(method, tuned, rates, fit)

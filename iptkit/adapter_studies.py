@@ -1,8 +1,10 @@
 """The adapter variant of Intrinsic Prompt Tuning as steps of a `Study`: see adapters.py.
 
     seen tasks -> subspace(d_I): hyper-matrices and the z that all seen tasks share
-    unseen tasks -> codes(d_I): z alone trains, through them or through hyper-matrices as they were drawn
+    unseen tasks -> codes(d_I): z alone trains, through them or through random hyper-matrices
 
+Random ones are used twice: as they were drawn, with no good start, and around the shared adapters, so that
+only the directions are random (as in IST's random decoder, which starts from the mean of the seen prompts).
 Text and words stand in the row as beside fine-tuning; every token passes the adapters, so rows run whole.
 """
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from iptkit import evaluate, layouts, prompts, results, store, train
-from iptkit.adapters import HyperAdapters, find_places
+from iptkit.adapters import HyperAdapters, RandomAround, find_places
 from iptkit.engine import Engine
 from iptkit.prompts import FixedPrompt
 from iptkit.sizes import AdapterConfig
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
     from iptkit.experiments import Study
 
 SHARED = "shared adapters"  # the z of the seen tasks, nothing tuned
-METHODS = {"learned": "IST, adapters", "random": "random adapters"}  # what IST decodes with -> its method
+METHODS = {  # what IST decodes with -> its method
+    "learned": "IST, adapters",
+    "around": "random around shared",
+    "random": "random adapters",
+}
 
 
 def subspace(study: Study, intrinsic_dim: int) -> tuple[HyperAdapters, store.Step]:
@@ -36,7 +42,7 @@ def subspace(study: Study, intrinsic_dim: int) -> tuple[HyperAdapters, store.Ste
 
     Returns: them, and their step with values["rows"] of SHARED on unseen tasks.
     """
-    chosen, first = _config(study), study.seeds[0]
+    chosen, first = config_of(study), study.seeds[0]
 
     def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         engine, source = engine_of(study), drawn(study, intrinsic_dim)
@@ -61,18 +67,18 @@ def codes(study: Study, intrinsic_dim: int, decoder: str = "learned") -> store.S
     """IST of unseen tasks in a subspace of adapters, with the data of IST, first seed.
 
     Args:
-      decoder: "learned" (`subspace`) or "random" (hyper-matrices as they were drawn).
+      decoder: "learned" (`subspace`), "around" (random directions around the shared adapters) or "random"
+        (hyper-matrices as they were drawn).
     Returns: a step with tensors["u"] [T, d_I] and values["rows"].
     Raises: ValueError for another decoder.
     """
     if decoder not in METHODS:
         raise ValueError(f"decoder {decoder!r} is unknown; choose one of {', '.join(METHODS)}")
-    chosen, first, method = _config(study), study.seeds[0], METHODS[decoder]
+    chosen, first, method = config_of(study), study.seeds[0], METHODS[decoder]
 
     def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         unseen = study.unseen_tasks(first)
-        is_learned = decoder == "learned"
-        hyper = subspace(study, intrinsic_dim)[0] if is_learned else drawn(study, intrinsic_dim)
+        hyper = decoder_of(study, intrinsic_dim, decoder)
         engine, source = engine_of(study), IntrinsicPrompt(hyper, len(unseen)).to(study.backbone.device)
         runs = [Run(task, task.seed, "train_new") for task in unseen]
         label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
@@ -80,23 +86,40 @@ def codes(study: Study, intrinsic_dim: int, decoder: str = "learned") -> store.S
         rows = _scored(study, engine, source, method, intrinsic_dim)
         return {"u": source.u.detach(), "losses": result.losses.float()}, {"rows": rows}
 
-    msf = chosen.msf if decoder == "learned" else None
+    msf = None if decoder == "random" else chosen.msf
     key = study.key(
         "adapter codes", decoder, chosen.rank, chosen.up, msf, chosen.ist, intrinsic_dim, seeds=(first,)
     )
     return store.step(f"adapter-codes-{decoder}-{intrinsic_dim}", key, make)
 
 
+def decoder_of(study: Study, intrinsic_dim: int, decoder: str) -> HyperAdapters | RandomAround:
+    """What IST decodes with: see `codes`."""
+    random = drawn(study, intrinsic_dim)
+    if decoder == "random":
+        return random
+    found = subspace(study, intrinsic_dim)[0]
+    if decoder == "learned":
+        return found
+    with torch.no_grad():
+        return RandomAround(found.decode(found.z)[0], random)
+
+
 def steps(study: Study, intrinsic_dim: int) -> list[Callable[[], store.Step]]:
-    """What makes each step: the subspace, then codes through it and through random hyper-matrices."""
+    """What makes each step: the subspace, then codes through it and through random ones."""
     found = [lambda: subspace(study, intrinsic_dim)[1]]
     return [*found, *(partial(codes, study, intrinsic_dim, decoder) for decoder in METHODS)]
 
 
-def _config(study: Study) -> AdapterConfig:
+def config_of(study: Study) -> AdapterConfig:
+    """Its scale's sizes of adapters.
+
+    Raises: ValueError if it has none.
+    """
     if study.scale.adapters is None:
         raise ValueError(
-            f"scale {study.scale.name!r} has no adapters; give it sizes: adapters=AdapterConfig()"
+            f"scale {study.scale.name!r} has no adapters; give it sizes: "
+            "adapters=AdapterConfig(msf=FitConfig(...), ist=FitConfig(...))"
         )
     return study.scale.adapters
 
@@ -109,7 +132,7 @@ def engine_of(study: Study) -> Engine:
 
 def drawn(study: Study, intrinsic_dim: int) -> HyperAdapters:
     """Hyper-matrices before any training."""
-    chosen, backbone = _config(study), study.backbone
+    chosen, backbone = config_of(study), study.backbone
     sizes = len(find_places(backbone.model)), backbone.width, chosen.rank
     draws = torch.Generator().manual_seed(study.seed)
     return HyperAdapters(intrinsic_dim, *sizes, draws, chosen.up).to(backbone.device)

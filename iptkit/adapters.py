@@ -1,15 +1,18 @@
 """Adapters in a frozen causal model, and a subspace of them: the other variant of Intrinsic Prompt Tuning.
 
-An adapter (Houlsby et al. 2019, arXiv 1902.00751, section 2.1) stands behind each attention and each
-feed-forward block, before what goes around the block is added:
+An adapter stands behind each attention and each feed-forward block, before what goes around the block is
+added (Houlsby et al. 2019, arXiv 1902.00751, section 2.1):
 
-    h + swish(h D) U          h [S, d], D [d, r] down, U [r, d] up, no biases
+    h + swish(h D) U          h [S, d], D [d, r] down, U [r, d] up
 
-Qin et al. 2021 (arXiv 2110.07867; this part is known from their released code) make the weights of all
-adapters from d_I numbers by hyper-matrices: D = z^T A_l, U = z^T B_l. Finding the subspace trains all A_l,
-B_l and one z that the seen tasks share, without an auto-encoder; tuning in it trains z alone. While there is
-one z, training moves every A_l by z times something: a change of rank one, about which the other directions
-learn little.
+Without biases and with swish as in the released code of Qin et al. 2021 (arXiv 2110.07867), from which this
+variant is known. There the weights of all adapters are made from d_I numbers by hyper-matrices: D = z^T A_l,
+U = z^T B_l. Finding the subspace trains all A_l, B_l and one z that the seen tasks share, without an
+auto-encoder; tuning in it trains z alone. With one z the gradient of every A_l is z times something, so
+training shapes the subspace along z and hardly elsewhere.
+
+What differs from that code: z starts with length 1 and A_l, B_l as wide as a linear layer's (B_l less), in
+place of N(0, 0.02^2) for all; one rate for z and matrices; tasks are balanced in every batch.
 """
 
 from __future__ import annotations
@@ -53,10 +56,12 @@ def standing_behind(places: Sequence[nn.Module], weights: Tensor) -> Iterator[No
     if weights.shape[1] != len(places):
         raise ValueError(f"adapters for {weights.shape[1]} places were given; the model has {len(places)}")
 
+    each = weights.unbind(1)  # once: a gradient of its own per place would be as large as all
+
     def behind(place: int) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             h, *others = output if isinstance(output, tuple) else (output,)
-            down, up = weights[:, place].to(h.dtype).unbind(1)
+            down, up = each[place].to(h.dtype).unbind(1)
             changed = torch.baddbmm(h, nn.functional.silu(h @ down), up.transpose(1, 2))
             return (changed, *others) if isinstance(output, tuple) else changed
 
@@ -79,7 +84,7 @@ class HyperAdapters(nn.Module):
       intrinsic_dim: d_I >= 1.
       places, width, rank: N, d, r; each >= 1.
       generator: draws the start: z of length 1; D is then N(0, 1/d), U N(0, up^2/d).
-      up: how small U is at the start, > 0; at 0 nothing would move in the untrained directions.
+      up: how small U is at the start beside D, > 0; at 0 untrained matrices could not change anything.
       codes: how many z there are: 1 for all tasks (the released code), or one per task.
     """
 
@@ -118,7 +123,7 @@ class HyperAdapters(nn.Module):
         return as_prompt(self.decode(self.z[used]).index_select(0, where))
 
     def codes(self) -> Tensor:
-        """[T, d_I] codes of the tasks; of one shared z two points around it, as far apart as it is long."""
+        """[T, d_I] codes of the tasks; of one shared z two points around it, of spread |z| / sqrt(d_I)."""
         z = self.z.detach()
         if len(z) > 1:
             return z
@@ -128,3 +133,25 @@ class HyperAdapters(nn.Module):
     def penalty(self) -> None:
         """There is nothing beside the tasks' loss."""
         return None
+
+
+class RandomAround(nn.Module):
+    """Given adapters and random directions from there, to decode with as with HyperAdapters.
+
+    Args:
+      start: [N, 2, d, r], the adapters at `drawn`'s own z.
+      drawn: untrained hyper-matrices with one z.
+    """
+
+    def __init__(self, start: Tensor, drawn: HyperAdapters):
+        super().__init__()
+        self.register_buffer("start", start.detach().clone())
+        self.drawn = drawn.requires_grad_(False)
+
+    def codes(self) -> Tensor:
+        """[2, d_I]: see HyperAdapters.codes."""
+        return self.drawn.codes()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z [B, d_I] -> adapters [B, N, 2, d, r]."""
+        return self.start + self.drawn.decode(z - self.drawn.z)

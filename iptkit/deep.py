@@ -186,7 +186,7 @@ def memory_at(sites: Sequence[Site], prompt: Prompt) -> DeepMemory | None:
     Raises: ValueError if their numbers differ, or for adapters, which have other places.
     """
     if prompt.adapters is not None:
-        raise ValueError("adapters stand in causal models only; give this one vectors or deep prompts")
+        raise ValueError("only Engine with a causal model knows adapters; give vectors or deep prompts")
     if prompt.keys_values is None:
         return None
     count = prompt.keys_values.shape[1]

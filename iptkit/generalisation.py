@@ -92,7 +92,7 @@ def leakage(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
     """What seen siblings give to an unseen task: IST in the subspace with them, minus without.
 
     Args:
-      studies: rows of the splits of LEAK.
+      studies: with the rows of both splits of LEAK.
     Returns: "siblings seen", and "none": unseen tasks without a seen sibling, to which only the number of
       seen tasks differs. Each a paired difference in score with its 95 % interval over tasks.
     """

@@ -193,13 +193,13 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         found_by = f"adapters-{dim}"
         add(found_by, lambda dim: adapter_studies.subspace(study, dim)[1], msf, dim)
         for decoder in adapter_studies.METHODS:
-            read = [found_by] if decoder == "learned" else []
+            read = [] if decoder == "random" else [found_by]
             name = f"adapter-codes-{decoder}-{dim}"
             add(name, adapter_studies.codes, ist, study, dim, decoder, needs=read)
-    for method in scale.weights:
-        for task in study.unseen_tasks(first):
-            cost = costs.weights(task, scale.prompt) + costs.score([task]) if costs else 0.0
-            add(f"{method.lower()}-{task.id}", transfer.tuned_weights, cost, study, method, task.id)
+    for method, task_id, examples in transfer.weights_trained(study):
+        task, name = study.task(task_id, first), transfer.weights_name(method, task_id, examples)
+        cost = costs.weights(task, scale.prompt) + costs.score([task]) if costs else 0.0
+        add(name, transfer.tuned_weights, cost, study, method, task_id, examples)
     return found
 
 

@@ -89,7 +89,7 @@ def as_prompt(numbers: Tensor) -> Prompt:
 
 def check_numbers(numbers: Tensor, name: str) -> None:
     """Raise ValueError unless `numbers` are prompts in one of the shapes of `as_prompt`."""
-    if numbers.dim() not in SHAPES:
+    if numbers.dim() not in SHAPES or (numbers.dim() == 5 and numbers.shape[2] != 2):
         raise ValueError(
             f"{name} has shape {tuple(numbers.shape)}; give [runs, prompt_length, width], e.g. "
             f"{name}.expand(runs, -1, -1), a deep prompt's [runs, sites, 2, heads, prompt_length, "

@@ -104,7 +104,7 @@ def summary(
 
     Args:
       methods: (method, d_I); 0 for a method without d_I.
-      reference: the method in its place; with "fine-tuning" E_rel is the paper's E_rel^FT.
+      reference: a method without d_I in its place; with "fine-tuning" E_rel is the paper's E_rel^FT.
 
     Returns: lines with "score", "E_rel" (floor 0) and "E_rel above chance", each (mean over tasks,
       low, high) of `evaluate.interval`; E_rel is None where no task has a usable reference, and
@@ -257,10 +257,11 @@ def _compared(
     mine: dict[str, list[float]], rows: Sequence[dict[str, Any]], split: str, method: str
 ) -> dict[str, Any]:
     """Scores by task beside those of `method` on the same split."""
-    full = evaluate.by_task([r for r in rows if (r["method"], r["split"]) == (method, split)])
+    full = evaluate.by_task([r for r in rows if (r["method"], r["d_I"], r["split"]) == (method, 0, split)])
     missing = sorted(set(mine) - set(full))
     if missing:
-        raise ValueError(f"there are no rows of {method!r} on {', '.join(missing)}; give another reference")
+        told = f"there are no rows of {method!r} without d_I on {', '.join(missing)}"
+        raise ValueError(f"{told}; give another reference")
     reference = {task: sum(values) / len(values) for task, values in full.items()}
     chance = {r["task"]: r["chance"] for r in rows}
     line: dict[str, Any] = {"score": evaluate.interval(list(mine.values()))}

@@ -45,7 +45,8 @@ class Scale:
       unseen_controls: run them on unseen tasks only, where they are judged.
       nearest: also unseen tasks under the prompt of a seen one.
       stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
-      fewer_examples: unseen tasks also by IST and prompt tuning from so many examples, each; (): not.
+      fewer_examples: unseen tasks also by IST and prompt tuning (with `weights` also fine-tuning) from so
+        many examples, each; (): not.
       weights: unseen tasks also by the model's own weights, "fine-tuning", "DID" (transfer.tuned_weights).
       adapters: unseen tasks also by IST in a subspace of adapters, at main_dim (adapter_studies); None: not.
       only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
@@ -134,7 +135,10 @@ def of_suite(suite: str | None) -> str:
 
 
 def _stored() -> dict[str, dict[str, Any]]:
-    """The scales of data/scales.json; one may be `like` another but for some fields or parts of them."""
+    """The scales of data/scales.json; one may be `like` another but for some fields or parts of them.
+
+    Parts of parts (a fit of `adapters` or `encoders`) are taken whole.
+    """
     known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
     return {name: _whole(name, known) for name in known}
 

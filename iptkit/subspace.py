@@ -265,7 +265,7 @@ def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Ge
 
 
 def check_bank(bank: Tensor) -> None:
-    """Raise ValueError unless `bank` is [T, n, d], or deep prompts [T, S, 2, h, n, k], and finite."""
+    """Raise ValueError unless `bank` is [T, n, d], deep prompts [T, S, 2, h, n, k] or adapters; finite."""
     if bank.dim() not in SHAPES or len(bank) < 2:
         told = f"the prompt bank has shape {tuple(bank.shape)}"
         raise ValueError(f"{told}; give [tasks, prompt_length, width] with at least 2 tasks")

@@ -1,8 +1,8 @@
 """What a study's subspace and prompts give to unseen tasks beyond IST with all few-shot examples.
 
-A seen task's prompt; stage two; both methods from fewer examples; the model's own weights. Each is a step of
-a `Study`, called as `study.nearest_prompt()`, `study.stage_two(d_I)`, `study.fewer_examples(d_I)` and
-`tuned_weights(study, method, task)`.
+A seen task's prompt; stage two; IST, prompt tuning and fine-tuning from fewer examples; the model's own
+weights. Each is a step of a `Study`, called as `study.nearest_prompt()`, `study.stage_two(d_I)`,
+`study.fewer_examples(d_I)` and `tuned_weights(study, method, task)`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from iptkit import adapter_studies, references, results, store, subspace, train
 from iptkit.prompts import FixedPrompt, SoftPrompt
+from iptkit.tasks import Task
 from iptkit.train import Run, fit
 
 if TYPE_CHECKING:
     from iptkit.experiments import Study
 
-FEWER = {"IST": "IST, fewer examples", "prompt tuning": "prompt tuning, fewer examples"}
+FEWER = {name: f"{name}, fewer examples" for name in ("IST", "prompt tuning", "fine-tuning")}
 NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt tuning, same runs"
 
 
@@ -97,17 +98,13 @@ def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
     not vary k for IST.
 
     Returns: a step whose values["rows"] have "examples" (k), "n_train" and "n_dev" (what there was) each, of
-      the first seed and the methods FEWER.
+      the first seed and two of the methods FEWER; `tuned_weights` makes the third.
     """
     scale, first = study.scale, study.seeds[0]
 
     def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         unseen, counts = study.unseen_tasks(first), scale.fewer_examples
-        cut = [
-            replace(t, train=t.train_new[:k], train_new=t.train_new[:k], dev=t.dev[:k])
-            for k in counts
-            for t in unseen
-        ]  # `train` too: the longest answer in it limits what is generated
+        cut = [_only(k, task) for k in counts for task in unseen]
         runs = [Run(task, first, "train_new") for task in cut]
         decoder = study.decoder(intrinsic_dim, "learned")
         parts = {"IST": subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)}
@@ -132,7 +129,13 @@ def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
     return store.step(f"fewer-examples-{intrinsic_dim}", key, make)
 
 
-def tuned_weights(study: Study, method: str, task_id: str) -> store.Step:
+def _only(count: int, task: Task) -> Task:
+    """A task whose first `count` examples of train_new and of dev are all there is to learn from."""
+    train = task.train_new[:count]
+    return replace(task, train=train, train_new=train, dev=task.dev[:count])  # `train` limits answers' length
+
+
+def tuned_weights(study: Study, method: str, task_id: str, examples: int = 0) -> store.Step:
     """An unseen task learned by the model's own weights, in float32, on the examples and steps of its prompt.
 
     The weights after the last step are scored: transformers' Trainer keeps no best on dev here.
@@ -141,7 +144,8 @@ def tuned_weights(study: Study, method: str, task_id: str) -> store.Step:
       method: "fine-tuning" (all weights) or "DID" (all weights along main_dim random directions); see
         references.fine_tune. For causal models only.
       task_id: one of study.unseen.
-    Returns: a step whose values["rows"] has one row, of the first seed.
+      examples: only so many, those of `fewer_examples`; 0: those of the task's prompt.
+    Returns: a step whose values["rows"] has one row, of the first seed, as of `fewer_examples` if those.
     """
     scale, first = study.scale, study.seeds[0]
     rate = scale.did_lr if method == "DID" else scale.fine_tuning_lr
@@ -151,20 +155,36 @@ def tuned_weights(study: Study, method: str, task_id: str) -> store.Step:
         study.engine.contexts.forget()  # the memory is needed
         task, how = study.task(task_id, first), scale.prompt
         sizes = (how.steps, how.rows_per_run, rate, first, scale.test_examples)
-        found = references.fine_tune(study.backbone, task, method, *sizes, intrinsic_dim=dim)
-        made = results.rows_of(study, [(False, task)], [found.score], method, dim)
-        rows = [row | {"dtype": "float32"} for row in made]
+        cut = _only(examples, task) if examples else task
+        found = references.fine_tune(study.backbone, cut, method, *sizes, intrinsic_dim=dim)
+        made = results.rows_of(study, [(False, task)], [found.score], name, dim)
+        of = {"examples": examples, "n_train": len(cut.train), "n_dev": 0} if examples else {}
+        rows = [row | {"dtype": "float32"} | of for row in made]
         return {}, {"rows": rows, "numbers": found.numbers}
 
-    key = study.key(method, scale.prompt, rate, dim, task_id, seeds=(first,))
-    return store.step(f"{method.lower()}-{task_id}", key, make)
+    name = FEWER[method] if examples else method
+    key = study.key(name, scale.prompt, rate, dim, task_id, *([examples] if examples else []), seeds=(first,))
+    return store.step(weights_name(method, task_id, examples), key, make)
+
+
+def weights_name(method: str, task_id: str, examples: int = 0) -> str:
+    """Of a step of `tuned_weights`."""
+    return "-".join([method.lower(), *([str(examples)] if examples else []), task_id])
+
+
+def weights_trained(study: Study) -> list[tuple[str, str, int]]:
+    """(method, task, examples) of all steps of `tuned_weights`; of fewer examples for fine-tuning only."""
+    scale = study.scale
+    found = [(method, task, 0) for method in scale.weights for task in study.unseen]
+    counts = scale.fewer_examples if "fine-tuning" in scale.weights else ()
+    return found + [("fine-tuning", task, k) for k in counts for task in study.unseen]
 
 
 def beyond_prompts(study: Study) -> list[Callable[[], store.Step]]:
-    """What makes each step without prompts that the scale asks for: its own weights, adapters."""
+    """What makes each step without prompts that the scale asks for: the model's own weights, adapters."""
     scale = study.scale
     found = adapter_studies.steps(study, scale.main_dim) if scale.adapters else []
-    return [*found, *(partial(tuned_weights, study, m, t) for m in scale.weights for t in study.unseen)]
+    return [*found, *(partial(tuned_weights, study, *of) for of in weights_trained(study))]
 
 
 def _key(study: Study, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:

@@ -9,6 +9,7 @@ import torch
 from stock import MIXED_EXAMPLES, backbone, rows_of
 from torch import nn
 
+from benchmarks import learning_rates
 from iptkit import adapter_studies, adapters, backbones, evaluate, jobs, results, scales, store, tasks, train
 from iptkit.adapters import HyperAdapters
 from iptkit.engine import Engine
@@ -104,9 +105,13 @@ def test_answers_are_generated_through_them():
     engine, task = Engine(of, LAYOUT), tasks.load_suite("tiny")[0]
     rows = [engine.target_row(e) for e in (*task.test[:3], *MIXED_EXAMPLES[:1])]
     weights = drawn(len(rows), std=1.0)
-    together = engine.greedy(Prompt(adapters=weights), rows, [5] * len(rows))
-    alone = [engine.greedy(Prompt(adapters=weights[i : i + 1]), [row], [5])[0] for i, row in enumerate(rows)]
+    limits = [5, 1, 4, 2]  # rows drop out in between
+    together = engine.greedy(Prompt(adapters=weights), rows, limits)
+    one_by_one = zip(weights, rows, limits, strict=True)
+    alone = [engine.greedy(Prompt(adapters=w[None]), [row], [most])[0] for w, row, most in one_by_one]
     assert together == alone
+    empty = FixedPrompt(of.embedding[None, :0])(torch.zeros(len(rows), dtype=int))
+    assert together[0] and together != engine.greedy(empty, rows, limits)
     model = backbones.load("tiny-causal", dtype="float64").model
     for i, (name, layer) in enumerate((n, y) for y in model.model.layers for n in ("self_attn", "mlp")):
         down, up = weights[0, i]
@@ -115,7 +120,25 @@ def test_answers_are_generated_through_them():
     for _ in range(5):
         ids.append(int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
     said = of.tokenizer.decode(ids[-5:], skip_special_tokens=True).strip()
-    assert said.startswith(together[0])
+    assert said.split("\n")[0].strip().startswith(together[0])
+
+
+@pytest.mark.parametrize("layout", ["text-prompt-answer", LAYOUT])
+@pytest.mark.parametrize("dtype", ["float64", "mixed"])
+def test_they_reach_the_whole_text_in_every_layout(layout, dtype):
+    of, examples = backbone("tiny-causal", dtype), MIXED_EXAMPLES
+    engine, weights = Engine(of, layout), drawn(len(examples))
+    engine.keep_contexts([examples])  # texts read without adapters must not be taken
+    rows = rows_of(engine)
+    found, _ = engine.log_likelihoods(Prompt(adapters=weights), rows)
+    words = [] if layout != LAYOUT else of.tokenizer("Answer:", add_special_tokens=False).input_ids
+    near = 1e-9 if dtype == "float64" else 0.5
+    for mine, w, row in zip(found, weights, rows, strict=True):
+        assert torch.allclose(
+            mine[: len(row.answers)].double(), plain("tiny-causal", w, row, words), atol=near
+        )
+    with pytest.raises(ValueError, match="rows from Engine.share have no prompt"):
+        engine.log_likelihoods(Prompt(adapters=weights[:1]), [replace(rows[0], shared=1)])
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -138,8 +161,10 @@ def test_wrong_uses_are_named():
     with pytest.raises(ValueError, match="adapters beside vectors"):
         Prompt(torch.zeros(1, 2, 8), adapters=drawn(1))
     seq2seq = Engine(backbone("tiny-seq2seq", "float32"))
-    with pytest.raises(ValueError, match="adapters stand in causal models only"):
+    with pytest.raises(ValueError, match="only Engine with a causal model knows adapters"):
         seq2seq.log_likelihoods(Prompt(adapters=drawn(4)), rows_of(seq2seq))
+    with pytest.raises(ValueError, match=r"init has shape \[2, 4, 3, 8, 2\]|\(2, 4, 3, 8, 2\)"):
+        SoftPrompt(torch.zeros(2, 4, 3, 8, 2))
     for wrong in ({"rank": 0}, {"up": 0.0}, {"codes": 0}):
         with pytest.raises(ValueError, match="HyperAdapters needs"):
             HyperAdapters(
@@ -235,20 +260,28 @@ def small(**changes):
 def test_a_study_with_adapters(monkeypatch):
     of, before = small(), backbones.fingerprint(backbone("tiny-causal", "float32").model)
     every = of.jobs(jobs.Costs(of))
-    added = ["adapters-2", "adapter-codes-learned-2", "adapter-codes-random-2"]
-    assert [job.name for job in every[-3:]] == added and all(job.flops > 0 for job in every[-3:])
-    assert [job.needs for job in every[-3:]] == [(), ("adapters-2",), ()]
-    read, known = [], train.fit
+    added = ["adapters-2", *(f"adapter-codes-{name}-2" for name in ("learned", "around", "random"))]
+    assert [job.name for job in every[-4:]] == added and all(job.flops > 0 for job in every[-4:])
+    assert [job.needs for job in every[-4:]] == [(), ("adapters-2",), ("adapters-2",), ()]
+    read, through, known = [], [], train.fit
 
     def fit(engine, source, runs, *rest):
         read.append([(run.task.id, run.data) for run in runs])
+        through.append(getattr(source, "autoencoder", None))
         return known(engine, source, runs, *rest)
 
     monkeypatch.setattr(train, "fit", fit)
-    for job in every[-3:]:
+    for job in every[-4:]:
         job.make()
     seen, unseen = ([(t, data) for t in ids] for ids, data in ((of.seen, "train"), (of.unseen, "train_new")))
-    assert read == [seen, unseen, unseen]
+    assert read == [seen, unseen, unseen, unseen]
+    found, untrained = adapter_studies.subspace(of, 2)[0], adapter_studies.drawn(of, 2)
+    _, learned, around, random = through
+    assert torch.equal(learned.A, found.A) and torch.equal(random.A, untrained.A)
+    assert torch.allclose(around.decode(untrained.z), found.decode(found.z), atol=1e-6)
+    step = torch.tensor([[0.5, -0.25]])
+    moved = around.decode(untrained.z + step) - around.decode(untrained.z)
+    assert torch.allclose(moved, untrained.decode(step), atol=1e-6) and moved.abs().max() > 0
     rows = of.table()
     methods = (adapter_studies.SHARED, *adapter_studies.METHODS.values())
     found = [r for r in rows if r["method"] in methods]
@@ -256,15 +289,28 @@ def test_a_study_with_adapters(monkeypatch):
         (m, 2, "unseen"): len(of.unseen) for m in methods
     }
     assert backbones.fingerprint(of.backbone.model) == before
-    assert len(results.summary(rows, [(m, 2) for m in methods])) == 3
+    assert len(results.summary(rows, [(m, 2) for m in methods])) == 4
     hyper, step = adapter_studies.subspace(of, 2)
     assert step.was_cached and adapter_studies.codes(of, 2, "random").was_cached
-    untrained = adapter_studies.drawn(of, 2)
     assert not torch.equal(hyper.A, untrained.A)
+    other = small()
+    other.scale = replace(of.scale, adapters=replace(of.scale.adapters, up=0.2))
+    assert not adapter_studies.codes(other, 2, "random").was_cached, "other sizes, another step"
     u = adapter_studies.codes(of, 2).tensors["u"]
     assert u.shape == (len(of.unseen), 2) and (u != 0).any()
-    with pytest.raises(ValueError, match="decoder 'pca' is unknown; choose one of learned, random"):
+    with pytest.raises(ValueError, match="decoder 'pca' is unknown; choose one of learned, around, random"):
         adapter_studies.codes(of, 2, "pca")
+
+
+def test_rates_of_adapters_are_compared_on_dev():
+    cells = learning_rates.measure(small(), 3.0, ("adapters",))
+    names = [(c["method"], round(c["lr"], 4), c["tasks"]) for c in cells]
+    rates, half = (0.0033, 0.01, 0.03), len(small().seen) // 2
+    methods = ("adapters (MSF)", "IST, adapters", "random around shared", "random adapters")
+    assert names == [(m, lr, half) for m in methods for lr in rates]
+    assert all(c["dev_loss"] > 0 for c in cells)
+    with pytest.raises(ValueError, match="scale 'smoke' has no adapters"):
+        learning_rates.measure(Study(scales.load("smoke")), 3.0, ("adapters",))
 
 
 def test_a_scale_with_adapters():

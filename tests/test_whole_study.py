@@ -23,6 +23,7 @@ from iptkit import (
     pipeline,
     prompts,
     provenance,
+    references,
     results,
     scales,
     store,
@@ -248,6 +249,28 @@ def test_the_models_own_weights_on_unseen_tasks():
     other = Study(replace(scale, weights=("DID",), backbone="tiny-seq2seq"))
     with pytest.raises(ValueError, match="are for causal models, tiny-seq2seq is seq2seq; leave them out"):
         other.jobs()
+
+
+def test_fine_tuning_from_fewer_examples(monkeypatch):
+    scale = scales.load("smoke", seeds=(0,), dims=(2,), main_dim=2, test_examples=4, controls=())
+    of = Study(replace(scale, weights=("fine-tuning", "DID"), fewer_examples=(1, 3)))
+    of.backbone = backbone("tiny-causal", "float32")
+    names = [job.name for job in of.jobs(jobs.Costs(of))][-4:]
+    assert names == [f"fine-tuning-{k}-{task}" for k in (1, 3) for task in of.unseen]
+    read, known = [], references.fine_tune
+
+    def fine_tune(backbone, task, *rest, **named):
+        read.append((task.id, task.train))
+        return known(backbone, task, *rest, **named)
+
+    monkeypatch.setattr(references, "fine_tune", fine_tune)
+    for job in of.jobs()[-4:]:
+        job.make()
+    whole = {task.id: task for task in of.unseen_tasks(0)}
+    assert read == [(task, whole[task].train_new[:k]) for k in (1, 3) for task in of.unseen]
+    rows = [r for r in of.table() if r["method"] == transfer.FEWER["fine-tuning"]]
+    found = [(r["task"], r["examples"], r["n_train"], r["d_I"], r["split"]) for r in rows]
+    assert found == [(task, k, k, 0, "unseen") for k in (1, 3) for task in of.unseen]
 
 
 def test_only_unseen_tunes_unseen_tasks_only(tmp_path, monkeypatch):
