@@ -32,7 +32,11 @@ README_METHODS = {  # (method, has a d_I) -> what the README calls it
     ("mean code", 1): "mean code, nothing tuned",
     ("random decoder", 1): "IST through a random decoder",
     ("IST", 1): "**IST, five numbers per task**",
+    ("DID", 1): "all weights along as many random directions (DID)",
+    ("shared adapters", 1): "the seen tasks' shared adapters, nothing tuned",
+    ("IST, adapters", 1): "IST through adapters",
     ("prompt tuning", 0): "prompt tuning",
+    ("fine-tuning", 0): "fine-tuning, all weights",
 }
 
 
@@ -124,13 +128,14 @@ def summary(
 def as_text(lines: Sequence[dict[str, Any]]) -> str:
     """The lines of `summary` as a table to print."""
     nothing = (float("nan"),) * 3
+    width = max([15, *(len(line["method"]) + 1 for line in lines)])
     table = [
-        "method          d_I  tasks   score  95 % interval     ratio  E_rel  95 % interval (tasks)",
+        f"{'method':{width}s} d_I  tasks   score  95 % interval     ratio  E_rel  95 % interval (tasks)",
     ]
     for line in lines:
         (mean, low, high), (rel, least, most) = line["score"], line["E_rel"] or nothing
         table.append(
-            f"{line['method']:15s}{line['d_I'] or '':>4}  {line['split']:7s}{mean:6.3f}  "
+            f"{line['method']:{width}s}{line['d_I'] or '':>4}  {line['split']:7s}{mean:6.3f}  "
             f"{f'[{low:.3f}, {high:.3f}]':17s}{line['ratio of means']:6.2f}  {rel:5.2f}  "
             f"{f'[{least:.2f}, {most:.2f}]':14s}({line['E_rel tasks']})"
         )
@@ -152,6 +157,8 @@ def as_markdown(rows: Sequence[dict[str, Any]], dim: int = 5) -> str:
     ]
     for (method, _), title in README_METHODS.items():
         both = [lines.get((method, split)) for split in ("seen", "unseen")]  # None: not measured
+        if not any(both):
+            continue
         scores = ["{:.3f} [{:.2f}, {:.2f}]".format(*line["score"]) if line else "" for line in both]
         kept = ["{:.2f}".format(line["E_rel"][0]) if line and line["E_rel"] else "" for line in both]
         table.append(f"| {' | '.join([title, *scores, *kept])} |")
