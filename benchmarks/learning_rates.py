@@ -34,9 +34,7 @@ from iptkit import (
     subspace,
     train,
 )
-from iptkit import (
-    adapters as adapters_of,
-)
+from iptkit.adapters import RandomAround
 from iptkit.prompts import SoftPrompt
 
 Cells = list[dict[str, Any]]
@@ -121,9 +119,8 @@ def adapters(study: experiments.Study, factor: float, every: int = 1) -> Cells:
     rates, config = rates_around(chosen.ist.lr, factor), replace(chosen.ist, evaluations=1)
     tuned = [train.Run(task, seed, "train_new", lr) for lr in rates for task in others]
     mine, random = found[chosen.msf.lr], adapter_studies.drawn(study, dim)
-    with torch.no_grad():
-        around = adapters_of.RandomAround(mine.decode(mine.z)[0], random)
-    for name, decoder in {"learned": mine, "around": around, "random": random}.items():
+    decoders = {"learned": mine, "around": RandomAround(mine, random), "random": random}
+    for name, decoder in decoders.items():
         method = adapter_studies.METHODS[name]
         _, fit = subspace.tune(engine, decoder, tuned, config, label=method)
         cells += cells_of(method, tuned, rates, fit)

@@ -99,10 +99,7 @@ def decoder_of(study: Study, intrinsic_dim: int, decoder: str) -> HyperAdapters 
     if decoder == "random":
         return random
     found = subspace(study, intrinsic_dim)[0]
-    if decoder == "learned":
-        return found
-    with torch.no_grad():
-        return RandomAround(found.decode(found.z)[0], random)
+    return found if decoder == "learned" else RandomAround(found, random)
 
 
 def steps(study: Study, intrinsic_dim: int) -> list[Callable[[], store.Step]]:

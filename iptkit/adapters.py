@@ -85,7 +85,6 @@ class HyperAdapters(nn.Module):
       places, width, rank: N, d, r; each >= 1.
       generator: draws the start: z of length 1; D is then N(0, 1/d), U N(0, up^2/d).
       up: how small U is at the start beside D, > 0; at 0 untrained matrices could not change anything.
-      codes: how many z there are: 1 for all tasks (the released code), or one per task.
     """
 
     per_run = False
@@ -99,34 +98,30 @@ class HyperAdapters(nn.Module):
         rank: int,
         generator: torch.Generator,
         up: float = 0.1,
-        codes: int = 1,
     ):
         super().__init__()
-        if min(intrinsic_dim, places, width, rank, codes) < 1 or not up > 0:
-            given = f"{intrinsic_dim}, {places}, {width}, {rank}, {codes} and up={up}"
+        if min(intrinsic_dim, places, width, rank) < 1 or not up > 0:
+            given = f"{intrinsic_dim}, {places}, {width}, {rank} and up={up}"
             raise ValueError(
-                f"HyperAdapters needs intrinsic_dim, places, width, rank, codes >= 1 and up > 0, got {given}"
+                f"HyperAdapters needs intrinsic_dim, places, width, rank >= 1 and up > 0, got {given}"
             )
         drawn = torch.randn(intrinsic_dim, places, 2, width, rank, generator=generator) * width**-0.5
         drawn[:, :, 1] *= up
         z = torch.randn(1, intrinsic_dim, generator=generator)
         self.A = nn.Parameter(drawn)  # all A_l and B_l
-        self.z = nn.Parameter((z / z.norm()).repeat(codes, 1))
+        self.z = nn.Parameter(z / z.norm())  # [1, d_I]
 
     def decode(self, z: Tensor) -> Tensor:
         """z [B, d_I] -> adapters [B, N, 2, d, r]."""
         return (z @ self.A.flatten(1)).view(-1, *self.A.shape[1:])
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] -> one set of adapters per row."""
-        used, where = (runs if len(self.z) > 1 else torch.zeros_like(runs)).unique(return_inverse=True)
-        return as_prompt(self.decode(self.z[used]).index_select(0, where))
+        """runs: [B] -> the same adapters for each row."""
+        return as_prompt(self.decode(self.z).index_select(0, torch.zeros_like(runs)))
 
     def codes(self) -> Tensor:
-        """[T, d_I] codes of the tasks; of one shared z two points around it, of spread |z| / sqrt(d_I)."""
+        """[2, d_I] two points around the shared z, of spread |z| / sqrt(d_I) in each direction."""
         z = self.z.detach()
-        if len(z) > 1:
-            return z
         step = z.norm() * (2 * z.shape[1]) ** -0.5
         return torch.cat([z + step, z - step])
 
@@ -136,16 +131,16 @@ class HyperAdapters(nn.Module):
 
 
 class RandomAround(nn.Module):
-    """Given adapters and random directions from there, to decode with as with HyperAdapters.
+    """The adapters that hyper-matrices make of their z, and random directions from there, to decode with.
 
     Args:
-      start: [N, 2, d, r], the adapters at `drawn`'s own z.
-      drawn: untrained hyper-matrices with one z.
+      found: trained hyper-matrices.
+      drawn: untrained ones; at their own z stand the adapters of `found`.
     """
 
-    def __init__(self, start: Tensor, drawn: HyperAdapters):
+    def __init__(self, found: HyperAdapters, drawn: HyperAdapters):
         super().__init__()
-        self.register_buffer("start", start.detach().clone())
+        self.register_buffer("start", found.decode(found.z).detach())
         self.drawn = drawn.requires_grad_(False)
 
     def codes(self) -> Tensor:

@@ -107,8 +107,7 @@ class Engine:
         logits = model(input_ids=ids, use_cache=False).logits[0, -4:-1].double().log_softmax(-1)
         expected = torch.cat([logits.gather(1, some[-3:, None]).sum()[None], logits[0, 4 : 4 + len(others)]])
         found = self.log_likelihoods(Prompt(table[prompt][None]), [row])[0][0].double()
-        is_wide = table.dtype in (torch.float32, torch.float64)
-        near = CLOSE if is_wide else 5 * CLOSE  # single tokens in bfloat16
+        near = CLOSE if table.dtype in (torch.float32, torch.float64) else 5 * CLOSE  # one token, bfloat16
         apart = (found - expected).abs() / expected[0].abs()
         if apart[0] > CLOSE or apart.max() > near:
             raise ValueError(
@@ -268,7 +267,7 @@ class Engine:
     def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
         """One forward; a deep prompt and adapters go the way of transformers' own layers."""
         if prompt.adapters is not None:
-            with adapters.standing_behind(adapters.find_places(self.backbone.model), prompt.adapters):
+            with adapters.standing_behind(self._places, prompt.adapters):
                 return self._stock.hidden(*given)
         if prompt.keys_values is None:
             return self.forward.hidden(*given)
@@ -277,6 +276,10 @@ class Engine:
     @functools.cached_property
     def _stock(self) -> StockForward:
         return StockForward(self.backbone)
+
+    @functools.cached_property
+    def _places(self) -> list[torch.nn.Module]:
+        return adapters.find_places(self.backbone.model)
 
     def _embed(self, prompt: Prompt, packed: Packed) -> Tensor:
         """[B, S, d] embeddings of the new tokens, the prompts' vectors in their places."""
@@ -292,7 +295,6 @@ class Engine:
         longest = max(len(r.text) + max(len(a) for a in r.answers) for r in rows) + words + more
         if longest > self.backbone.max_positions:
             raise ValueError(
-                f"prompt ({prompt.length}) + text + answer take {longest} positions, "
-                f"{self.backbone.name} has "
-                f"{self.backbone.max_positions}; shorten the texts or the prompt"
+                f"prompt ({prompt.length}) + text + answer take {longest} positions, {self.backbone.name} "
+                f"has {self.backbone.max_positions}; shorten the texts or the prompt"
             )
