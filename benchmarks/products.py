@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -35,12 +36,18 @@ def _backward_flops(
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
+def _packed_flops(x: Sequence[int], *more: Any, **_: Any) -> int:
+    weight = more[1] if more[3] == "add" else more[0]  # [out, in]; the one that adds has the sum before it
+    return 2 * math.prod(x) * weight[0]
+
+
 aten = torch.ops.aten
-ATTENTION = {  # torch counts these on a GPU only
+MORE = {  # torch counts attentions on a GPU only, and not the packed products of iptkit.frozen
     aten._scaled_dot_product_flash_attention_for_cpu: _flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
+    torch.ops.mkldnn._linear_pointwise: _packed_flops,
 }
-COUNTED = {*flop_registry, *ATTENTION}
+COUNTED = {*flop_registry, *MORE}
 REPEATS = 3  # the fastest of so many
 
 
@@ -52,7 +59,7 @@ class _OneModule(nullcontext):
 
 def flops_of(work: Callable[[], Any]) -> int:
     """FLOPs of matrix products and attentions, padding included."""
-    counter = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    counter = FlopCounterMode(display=False, custom_mapping=MORE)
     counter.mod_tracker = _OneModule()
     with counter:
         work()
@@ -91,6 +98,8 @@ class Products(TorchDispatchMode):
 
     def _told(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
+            return value
+        if value.is_mkldnn:  # a packed weight
             return value
         value = value.detach()
         is_weight = value.untyped_storage().data_ptr() in self.weights

@@ -43,6 +43,7 @@ class Going:
 def greedy(
     backbone: Backbone,
     hidden: Callable[..., Tensor],
+    logits: Callable[[Tensor], Tensor],
     ends: Collection[int],
     going: Going,
     limits: Sequence[int],
@@ -51,13 +52,14 @@ def greedy(
 
     Args:
       hidden: one forward, (prompt, embeds [B, 1, d], places, memory, at [B]) -> states [B, d].
+      logits: states [B, d] -> logits [B, V].
       limits: most tokens of each row, >= 1.
     Returns: token ids of each answer.
     """
     answers: list[list[int]] = [[] for _ in limits]
     active, unfinished = list(range(len(limits))), set(range(len(limits)))
     while True:
-        tokens = backbone.model.get_output_embeddings()(going.state).argmax(-1)
+        tokens = logits(going.state).argmax(-1)
         for row, token in zip(active, tokens.tolist(), strict=True):
             if row in unfinished:
                 answers[row].append(token)

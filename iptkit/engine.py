@@ -203,13 +203,11 @@ class Engine:
         lefts, packed = self._pack(prompt, rows)
         memory, places = self._left(packed, lefts)
         states = self._hidden(prompt, self._embed(prompt, packed), places, memory, packed.head_index)
-        logits = self.backbone.model.get_output_embeddings()(states)  # [M, V]: answer positions only
+        logits = self.forward.logits(states)  # [M, V]: answer positions only
         if logits.dtype in (torch.bfloat16, torch.float16):
             logits = logits.float()
         chosen = log_probability(logits, packed.target_head, packed.target_token)
-        out = torch.full(
-            (len(rows) * packed.num_answers,), -torch.inf, dtype=chosen.dtype, device=chosen.device
-        )
+        out = chosen.new_full((len(rows) * packed.num_answers,), -torch.inf)
         present = packed.answer_tokens.flatten() > 0
         sums = torch.zeros_like(out).index_add(0, packed.target_slot, chosen)
         return torch.where(present, sums, out).view(len(rows), -1), packed.answer_tokens
@@ -239,7 +237,9 @@ class Engine:
         last = packed.head_index - index * size
         seen = torch.cat([places.visible[:, 0, : filled - size], places.real], 1)
         going = Going(prompt, memory, filled, state, seen, places.positions[index, last])
-        answers = decoding.greedy(self.backbone, self._hidden, self._ends, going, list(max_tokens))
+        answers = decoding.greedy(
+            self.backbone, self._hidden, self.forward.logits, self._ends, going, list(max_tokens)
+        )
         texts = (self.backbone.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers)
         return [text.strip().split("\n")[0].strip() for text in texts]
 

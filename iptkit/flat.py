@@ -21,6 +21,7 @@ from torch.nn.functional import silu
 
 from iptkit.backbones import MixedLinear
 from iptkit.elementwise import norm, norm_backward, rotate_
+from iptkit.frozen import Frozen, frozen, packs
 
 STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whatever else is in the batch
 
@@ -48,11 +49,11 @@ class Layout:
 @dataclass(frozen=True)
 class _Layer:
     norm_in: Tensor  # [d]
-    qkv: Tensor  # [(H + 2h) k, d]
-    out: Tensor  # [d, H k]
+    qkv: Frozen  # [(H + 2h) k, d]
+    out: Frozen  # [d, H k]
     norm_mid: Tensor  # [d]
-    gate_up: Tensor  # [2 m, d]
-    down: Tensor  # [d, m]
+    gate_up: Frozen  # [2 m, d]
+    down: Frozen  # [d, m]
 
 
 class FlatLlama:
@@ -69,8 +70,9 @@ class FlatLlama:
         self.base, self.eps = model.base_model, config.rms_norm_eps
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.layers = [_merge(layer) for layer in self.base.layers]
-        self.dtype = self.layers[0].qkv.dtype
+        self.is_packed = packs(p for p in model.parameters() if p.dim() == 2)
+        self.layers = [_merge(layer, self.is_packed) for layer in self.base.layers]
+        self.dtype = self.layers[0].qkv.weight.dtype
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
@@ -85,6 +87,7 @@ class FlatLlama:
             for name, linear in part.named_children()
             if name.endswith("_proj")
         ]
+        linears.append(model.lm_head)
         return (
             not (config.attention_bias or config.mlp_bias)
             and config.hidden_act == "silu"
@@ -194,15 +197,15 @@ class FlatLlama:
         cos, sin = self.base.rotary_emb(x, layout.positions[None])
         return cos[0][:, None], sin[0][:, None]
 
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        return (x.to(self.dtype) @ weight.t()).to(x.dtype)
+    def _product(self, x: Tensor, weight: Frozen) -> Tensor:
+        return weight.times(x.to(self.dtype)).to(x.dtype)
 
-    def _back(self, grad: Tensor, weight: Tensor) -> Tensor:
-        return (grad.to(self.dtype) @ weight).to(grad.dtype)
+    def _back(self, grad: Tensor, weight: Frozen) -> Tensor:
+        return weight.back(grad.to(self.dtype)).to(grad.dtype)
 
-    def _add_product(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    def _add_product(self, x: Tensor, y: Tensor, weight: Frozen) -> Tensor:
         """x + y weight^T, in one product where the dtypes agree."""
-        return torch.addmm(x, y, weight.t()) if x.dtype == self.dtype else x + self._product(y, weight)
+        return weight.plus(x, y) if x.dtype == self.dtype else x + self._product(y, weight)
 
     def _padded(self, flat: Tensor, layout: Layout) -> Tensor:
         """[T, c] -> [B * S, c], zeros where no token stands."""
@@ -253,15 +256,15 @@ class _Forward(torch.autograd.Function):
         return grad, None, None, None
 
 
-def _merge(layer: nn.Module) -> _Layer:
+def _merge(layer: nn.Module, is_packed: bool) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return _Layer(
         norm_in=layer.input_layernorm.weight,
-        qkv=join(attention.q_proj, attention.k_proj, attention.v_proj),
-        out=attention.o_proj.weight,
+        qkv=frozen(join(attention.q_proj, attention.k_proj, attention.v_proj), is_packed),
+        out=frozen(attention.o_proj.weight, is_packed),
         norm_mid=layer.post_attention_layernorm.weight,
-        gate_up=join(mlp.gate_proj, mlp.up_proj),
-        down=mlp.down_proj.weight,
+        gate_up=frozen(join(mlp.gate_proj, mlp.up_proj), is_packed),
+        down=frozen(mlp.down_proj.weight, is_packed),
     )
 
 

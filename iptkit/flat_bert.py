@@ -17,14 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
+from iptkit.backbones import MixedLinear
 from iptkit.flat import join
+from iptkit.frozen import Frozen, frozen, linear, packs
 from iptkit.injection import DeepMemory
 from iptkit.layouts import SLOT
 from iptkit.packing import to_device
 
-PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)
+PLAIN = (nn.Linear, MixedLinear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)
 NAMED = ("BertModel", "BertEmbeddings", "BertEncoder", "BertLayer", "BertAttention", "BertSelfAttention")
 NAMED += ("BertSelfOutput", "BertIntermediate", "BertOutput", "GELUActivation")
 
@@ -119,13 +121,23 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class _Dense:
+    weight: Frozen  # [out, in]
+    bias: Tensor  # [out]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
 class _Layer:
-    weight: Tensor  # [3 d, d] of query, key and value
-    bias: Tensor  # [3 d]
-    out: nn.Linear
+    qkv: _Dense  # [3 d, d] of query, key and value
+    q: _Dense  # parts of it
+    kv: _Dense
+    out: _Dense
     norm_mid: nn.LayerNorm
-    up: nn.Linear
-    down: nn.Linear
+    up: _Dense
+    down: _Dense
     norm_out: nn.LayerNorm
 
 
@@ -141,7 +153,8 @@ class FlatBert:
         base = model.base_model
         self.embeddings, layers = base.embeddings, base.encoder.layer
         self.attentions: list[nn.Module] = [layer.attention.self for layer in layers]
-        self.layers = [_layer(layer) for layer in layers]
+        is_packed = packs(p for p in base.encoder.parameters() if p.dim() == 2)
+        self.layers = [_layer(layer, is_packed) for layer in layers]
         self.width = self.attentions[0].attention_head_size
 
     @staticmethod
@@ -207,14 +220,14 @@ class FlatBert:
         Args:
           last: flat places of those tokens and their slots, or None for all.
         """
-        size, slots = x.shape[1], rows.slots
+        slots = rows.slots
         if last is None:
-            query, keys, values = self._heads(slots.spread(linear(x, layer.weight, layer.bias)))
+            query, keys, values = self._heads(slots.spread(layer.qkv(x)))
         else:
-            keys, values = self._heads(slots.spread(linear(x, layer.weight[size:], layer.bias[size:])))
+            keys, values = self._heads(slots.spread(layer.kv(x)))
             at, slots = last
             x = x.index_select(0, at)
-            (query,) = self._heads(slots.spread(linear(x, layer.weight[:size], layer.bias[:size])))
+            (query,) = self._heads(slots.spread(layer.q(x)))
         if beside is not None:
             keys, values = (torch.cat([p.to(t), t], 2) for p, t in zip(beside, (keys, values), strict=True))
         mixed = scaled_dot_product_attention(query, keys, values, mask)  # [B, H, S, k]
@@ -222,7 +235,7 @@ class FlatBert:
 
     def _heads(self, rows: Tensor) -> tuple[Tensor, ...]:
         """[B, S, c d] -> c times [B, H, S, k]."""
-        size = len(self.layers[0].bias) // 3
+        size = len(self.layers[0].q.bias)
         return rows.unflatten(2, (-1, size // self.width, self.width)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
@@ -230,14 +243,13 @@ def _norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
     return layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
 
 
-def _layer(layer: nn.Module) -> _Layer:
+def _layer(layer: nn.Module, is_packed: bool) -> _Layer:
     three = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
-    return _Layer(
-        weight=join(*three),
-        bias=join(*three, name="bias"),
-        out=layer.attention.output.dense,
-        norm_mid=layer.attention.output.LayerNorm,
-        up=layer.intermediate.dense,
-        down=layer.output.dense,
-        norm_out=layer.output.LayerNorm,
-    )
+    weight, bias = join(*three), join(*three, name="bias")
+    size = len(bias) // 3
+    parts = [(weight, bias), (weight[:size], bias[:size]), (weight[size:], bias[size:])]
+    dense = (layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
+    parts += [(part.weight, part.bias) for part in dense]
+    qkv, q, kv, out, up, down = (_Dense(frozen(weight, is_packed), bias) for weight, bias in parts)
+    norms = (layer.attention.output.LayerNorm, layer.output.LayerNorm)
+    return _Layer(qkv, q, kv, out, norms[0], up, down, norms[1])

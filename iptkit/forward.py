@@ -19,6 +19,7 @@ from torch import Tensor
 from iptkit import injection
 from iptkit.backbones import Backbone
 from iptkit.flat import FlatLlama, Layout
+from iptkit.frozen import frozen, linear
 from iptkit.packing import to_device
 
 Text = tuple[int, ...]
@@ -78,13 +79,18 @@ class StockForward:
         with torch.no_grad():
             self.hidden(embeds, places, memory, torch.zeros(1, dtype=torch.long, device=embeds.device))
 
+    def logits(self, states: Tensor) -> Tensor:
+        """[M, V] of last hidden states [M, d]."""
+        return self.backbone.model.get_output_embeddings()(states)
+
 
 class FlatForward:
     """The Llama layers of flat.py: real tokens only."""
 
     def __init__(self, backbone: Backbone):
-        self.base = backbone.model.base_model
+        self.base, head = backbone.model.base_model, backbone.model.lm_head
         self.llama = FlatLlama(backbone.model)
+        self.head, self.bias = frozen(head.weight, self.llama.is_packed), head.bias
 
     def hidden(self, embeds: Tensor, places: Places, memory: Tensor, at: Tensor) -> Tensor:
         """Last hidden states [M, d] at the flat positions `at` [M] of [B, S]."""
@@ -97,6 +103,10 @@ class FlatForward:
     def read(self, embeds: Tensor, places: Places, memory: Tensor) -> None:
         """Fill `memory` with the new tokens' keys and values."""
         self.llama.read(*self._flat(embeds, places), memory)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[M, V] of last hidden states [M, d]."""
+        return linear(states, self.head, self.bias)
 
     @staticmethod
     def _flat(embeds: Tensor, places: Places) -> tuple[Tensor, Layout]:

@@ -1,0 +1,131 @@
+"""Packed products with frozen weights against plain ones, and when they are packed."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from stock import backbone
+from test_flat import ragged
+
+from iptkit import frozen as module
+from iptkit.flat import FlatLlama
+from iptkit.flat_bert import FlatBert
+from iptkit.forward import FlatForward, StockForward
+from iptkit.frozen import frozen, linear, packs
+
+HAS_PACKED = packs([torch.zeros(1, 1)])
+needs_packed = pytest.mark.skipif(not HAS_PACKED, reason="no packed products on this machine")
+
+
+def drawn(dtype=torch.float32, size=(24, 16), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    weight, x, grad, bias = (
+        torch.randn(shape, generator=generator).to(dtype)
+        for shape in (size, (5, size[1]), (5, size[0]), size[:1])
+    )
+    return weight, x, grad, bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_products_are_those_of_torch_in_float64(dtype):
+    weight, x, grad, bias = drawn(dtype)
+    made = frozen(weight, packs([weight]))
+    W, X, G, b = (t.double() for t in (weight, x, grad, bias))
+    atol = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    for found, expected in (
+        (made.times(x), X @ W.T),
+        (made.times(x, bias), X @ W.T + b),
+        (made.back(grad), G @ W),
+        (made.plus(grad, x), G + X @ W.T),
+        (linear(x, made, bias), X @ W.T + b),
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=0.01 * (atol > 0.01), atol=atol)
+    assert linear(x.float(), made).dtype == torch.float32, "the dtype that was given"
+
+
+@pytest.mark.parametrize("is_packed", [False, pytest.param(True, marks=needs_packed)])
+def test_gradients_flow_into_what_is_multiplied(is_packed):
+    weight, x, grad, bias = drawn()
+    x = x.requires_grad_()
+    (found,) = torch.autograd.grad(linear(x, frozen(weight, is_packed), bias), x, grad)
+    torch.testing.assert_close(found.double(), grad.double() @ weight.double(), rtol=0, atol=1e-5)
+
+
+@needs_packed
+def test_a_weight_that_was_written_to_is_packed_again():
+    weight, x, grad, _ = drawn()
+    made = frozen(weight, True)
+    before = made.times(x), made.back(grad)
+    weight.mul_(2)
+    torch.testing.assert_close((made.times(x), made.back(grad)), tuple(2 * t for t in before))
+
+
+@needs_packed
+def test_engines_share_packed_weights_and_the_last_one_takes_them_away():
+    weight = drawn(size=(7, 3))[0]
+    first, count = frozen(weight, True), len(module._KNOWN)
+    assert frozen(weight.detach(), True) is first and frozen(weight, False) is not first
+    del first
+    gc.collect()
+    assert len(module._KNOWN) == count - 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "weights"),
+    [
+        ("float64", [torch.zeros(2, 2, dtype=torch.float64)]),
+        ("one of them", [torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.float16)]),
+        ("device", [torch.zeros(2, 2, device="meta")]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_weights_stay_plain(reason, weights):
+    assert not packs(weights)
+
+
+@needs_packed
+def test_a_machine_too_small_or_of_another_kind_stays_plain(monkeypatch):
+    weights = [torch.zeros(4, 4)]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "SHARE", 1e-12)
+        assert not packs(weights)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.platform, "machine", lambda: "aarch64")
+        assert not packs(weights)
+    assert packs(weights)
+
+
+@needs_packed
+@pytest.mark.parametrize("name", ["tiny-causal", pytest.param("smollm2-135m", marks=pytest.mark.model)])
+def test_a_packed_llama_is_near_to_the_stock_forward_in_float64(name, monkeypatch):
+    drawn = ragged(backbone(name, "float64"))
+
+    def results(dtype, make):
+        model = backbone(name, dtype)
+        embeds, places, memory, at = (
+            t.to(model.embedding.dtype) if isinstance(t, torch.Tensor) and t.is_floating_point() else t
+            for t in drawn
+        )
+        forward, start = make(model), embeds.clone().requires_grad_()
+        logits = forward.logits(forward.hidden(start, places, memory.clone(), at))
+        (gradient,) = torch.autograd.grad(logits.logsumexp(-1).sum(), start)
+        return forward, torch.cat([logits.detach().double().flatten(), gradient.double().flatten()])
+
+    exact = results("float64", StockForward)[1]
+    forward, packed = results("float32", FlatForward)
+    assert forward.llama.is_packed and forward.head.is_packed
+    monkeypatch.setattr(module, "SHARE", 1e-12)
+    forward, plain = results("float32", FlatForward)
+    assert not forward.llama.is_packed
+    errors = [(found - exact).norm() / exact.norm() for found in (packed, plain)]
+    assert errors[0] < 4 * errors[1] < 1e-3, errors  # both are float32 roundings, in another order
+
+
+@needs_packed
+def test_models_are_packed_where_they_fit(monkeypatch):
+    llama, bert = (backbone(name, "float32").model for name in ("tiny-causal", "tiny-encoder"))
+    assert FlatLlama(llama).is_packed and FlatBert(bert).layers[0].qkv.weight.is_packed
+    monkeypatch.setattr(module, "SHARE", 1e-12)
+    assert not FlatLlama(llama).is_packed and not FlatBert(bert).layers[0].qkv.weight.is_packed
