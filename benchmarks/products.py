@@ -42,11 +42,12 @@ def _packed_flops(x: Sequence[int], *more: Any, **_: Any) -> int:
 
 
 aten = torch.ops.aten
-MORE = {  # torch counts attentions on a GPU only, and not the packed products of iptkit.frozen
+MORE = {  # torch counts these on a GPU only, and packed products (iptkit.frozen) nowhere
     aten._scaled_dot_product_flash_attention_for_cpu: _flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
-    torch.ops.mkldnn._linear_pointwise: _packed_flops,
 }
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    MORE[torch.ops.mkldnn._linear_pointwise] = _packed_flops
 COUNTED = {*flop_registry, *MORE}
 REPEATS = 3  # the fastest of so many
 

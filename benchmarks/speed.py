@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.machine import alone, forget_peak, give_back, keep, peak_bytes, timed
 from benchmarks.pairs import ENCODER, MIXED, MODEL, PAIRS, PROMPT_LENGTH, ROWS, Bench, Pair
 from benchmarks.products import Products, flops_of
+from iptkit.frozen import packed_bytes
 
 WHOLE = 100  # steps of a whole training
 SIDES = ("ours", "theirs")
@@ -72,7 +73,7 @@ def account(pair: Pair, side: str, turn: int, rates: Sequence[float]) -> dict[st
 
 
 def memory(name: str, side: str, dtype: str) -> int:
-    """Bytes that a turn of a side takes at most, and that of texts kept for it, beyond what stays afterwards.
+    """Bytes that a turn takes at most beyond what stays, with texts and packed weights that iptkit keeps.
 
     Turns come before it, so that weights that were only mapped are read and optimizers have their state.
     """
@@ -87,7 +88,7 @@ def memory(name: str, side: str, dtype: str) -> int:
     forget_peak()
     before = peak_bytes()
     work.step(work.warm)
-    return peak_bytes() - before + (pair.kept_bytes if side == "ours" else 0)
+    return peak_bytes() - before + (pair.kept_bytes + packed_bytes() if side == "ours" else 0)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -70,7 +70,7 @@ class FlatLlama:
         self.base, self.eps = model.base_model, config.rms_norm_eps
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.is_packed = packs(p for p in model.parameters() if p.dim() == 2)
+        self.is_packed = packs(m.weight for m in model.modules() if isinstance(m, nn.Linear))
         self.layers = [_merge(layer, self.is_packed) for layer in self.base.layers]
         self.dtype = self.layers[0].qkv.weight.dtype
 

@@ -153,7 +153,7 @@ class FlatBert:
         base = model.base_model
         self.embeddings, layers = base.embeddings, base.encoder.layer
         self.attentions: list[nn.Module] = [layer.attention.self for layer in layers]
-        is_packed = packs(p for p in base.encoder.parameters() if p.dim() == 2)
+        is_packed = packs(m.weight for m in base.encoder.modules() if isinstance(m, nn.Linear))
         self.layers = [_layer(layer, is_packed) for layer in layers]
         self.width = self.attentions[0].attention_head_size
 

@@ -1,27 +1,33 @@
 """Products with frozen weights, brought beforehand into the order that the CPU's vector units want.
 
 A product of few tokens spends as long on reordering its weight as on multiplying. A frozen weight can be
-reordered once: oneDNN's packed linear layer, which torch.compile takes for frozen models and torch offers
-under `torch.ops.mkldnn`. The sums are the same. Elsewhere (GPU, float64, other kinds of CPU, a model that is
-large beside the machine's memory) the products are torch's usual ones.
+reordered once: oneDNN's packed linear layer, which torch offers under `torch.ops.mkldnn` (its compiler takes
+it for frozen bfloat16 models). The same sums in another order. Elsewhere (GPU, float64, other kinds of CPU, a
+model that is large beside the memory) the products are torch's usual ones.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
-SHARE = 1 / 8  # of the machine's memory, the most that all packed weights of a model may take
+SHARE = 1 / 8  # of the memory, the most that all packed weights of a model may take
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's
 
 
 class Frozen:
     """A frozen weight W [out, in]. Made by `frozen`.
+
+    W may be written to in place by torch's own operations; whoever writes through `.data`, or puts another
+    tensor in W's place, makes a new engine.
 
     Attributes:
       weight: W itself.
@@ -30,16 +36,23 @@ class Frozen:
 
     def __init__(self, weight: Tensor, is_packed: bool):
         self.weight, self.is_packed = weight, is_packed
-        self._version, self._packed = weight._version, [None, None]
+        self.renew()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sides": [None, None]}  # packed tensors cannot be copied
+
+    def renew(self) -> None:
+        """Forget what was packed; the next product packs again."""
+        self._version, self._sides = _version(self.weight), [None, None]
 
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x W^T + bias, for x [T, in] and bias [out] in W's dtype."""
+        """x W^T + bias, for x [..., in] and bias [out] in W's dtype."""
         if not self.is_packed:
             return nn.functional.linear(x, self.weight, bias)
         return _packed(x, self._side(0), bias)
 
     def back(self, grad: Tensor) -> Tensor:
-        """grad W, for grad [T, out] in W's dtype: the gradient of x."""
+        """grad W, for grad [..., out] in W's dtype: the gradient of x."""
         return _packed(grad, self._side(1), None) if self.is_packed else grad @ self.weight
 
     def plus(self, x: Tensor, y: Tensor) -> Tensor:
@@ -48,54 +61,89 @@ class Frozen:
             return torch.addmm(x, y, self.weight.t())
         return torch.ops.mkldnn._linear_pointwise.binary(y, x, self._side(0), None, "add")
 
+    @property
+    def packed_bytes(self) -> int:
+        """What its packed forms take beside W."""
+        return sum(side.numel() * side.element_size() for side in self._sides if side is not None)
+
     @torch.no_grad()
     def _side(self, side: int) -> Tensor:
         """W or its transpose, packed when first asked for, and again if W was written to since."""
-        if self._version != self.weight._version:
-            self._version, self._packed = self.weight._version, [None, None]
-        if self._packed[side] is None:
+        if self._version != _version(self.weight):
+            self.renew()
+        if self._sides[side] is None:
             plain = self.weight.t() if side else self.weight
-            self._packed[side] = torch.ops.mkldnn._reorder_linear_weight(plain.contiguous())
-        return self._packed[side]
+            self._sides[side] = torch.ops.mkldnn._reorder_linear_weight(plain.contiguous())
+        return self._sides[side]
 
 
-_KNOWN: WeakValueDictionary[Any, Frozen] = WeakValueDictionary()  # a Frozen keeps its memory, so its key
+_KNOWN: WeakValueDictionary[Any, Frozen] = WeakValueDictionary()
 
 
 def frozen(weight: Tensor, is_packed: bool) -> Frozen:
-    """The Frozen of a weight; engines around the same model share them."""
+    """The Frozen of a weight. Engines around the same model share them; each new one has them packed anew."""
     weight = weight.detach()
     key = (weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device, is_packed)
     found = _KNOWN.get(key)
-    if found is None:
+    if found is None or found.weight.data_ptr() != weight.data_ptr():
         found = _KNOWN[key] = Frozen(weight, is_packed)
+    found.renew()
     return found
 
 
+def packed_bytes() -> int:
+    """What all packed weights of this process take."""
+    return sum(one.packed_bytes for one in _KNOWN.values())
+
+
 def packs(weights: Iterable[Tensor]) -> bool:
-    """Can and should these weights, all of a model's, be packed here?"""
-    weights = list(weights)
-    dtypes = {(weight.device.type, weight.dtype) for weight in weights}
-    if not dtypes <= {("cpu", torch.float32), ("cpu", torch.bfloat16)} or not _has_packed_products():
+    """Can and should these weights be packed here, in both directions?"""
+    unique = {weight.data_ptr(): weight for weight in weights}.values()  # a tied weight stands there twice
+    kinds = {(weight.device.type, weight.dtype) for weight in unique}
+    known = {("cpu", torch.float32), ("cpu", torch.bfloat16)}
+    if not kinds <= known or not all(_works(dtype) for _, dtype in kinds):
         return False
-    if ("cpu", torch.bfloat16) in dtypes and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 2 * sum(weight.nbytes for weight in weights) <= SHARE * memory
+    return 2 * sum(weight.nbytes for weight in unique) <= SHARE * _memory()
 
 
 def linear(x: Tensor, weight: Frozen, bias: Tensor | None = None) -> Tensor:
-    """x W^T + bias in W's dtype, handed back in x's; gradients flow into x [..., in] only."""
-    return _Linear.apply(x.to(weight.weight.dtype), weight, bias).to(x.dtype)
+    """x W^T + bias, handed back in x's dtype; gradients flow into x [..., in] only.
+
+    A float32 x is multiplied in bfloat16 by a bfloat16 W ("mixed"); else both have one dtype.
+    """
+    is_mixed = (x.dtype, weight.weight.dtype) == (torch.float32, torch.bfloat16)
+    return _Linear.apply(x.to(weight.weight.dtype) if is_mixed else x, weight, bias).to(x.dtype)
 
 
-def _has_packed_products() -> bool:
-    return (
-        torch.backends.mkldnn.is_available()
-        and platform.machine() in ("x86_64", "AMD64")
-        and hasattr(os, "sysconf")
-        and all(hasattr(torch.ops.mkldnn, n) for n in ("_linear_pointwise", "_reorder_linear_weight"))
-    )
+@functools.cache
+def _works(dtype: torch.dtype) -> bool:
+    """Does a packed product come out right in this dtype?"""
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return False
+    x, weight = torch.ones(2, 16, dtype=dtype), torch.arange(512.0).view(32, 16).to(dtype) / 512
+    try:
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        made = Frozen(weight, True)
+        found = made.times(x), made.plus(torch.ones(2, 32, dtype=dtype), x)
+    except (AttributeError, NotImplementedError, RuntimeError):  # torch was built without them
+        return False
+    expected = x @ weight.t()
+    return all(torch.allclose(a, b, rtol=0.02) for a, b in zip(found, (expected, 1 + expected), strict=True))
+
+
+@functools.cache
+def _memory() -> float:
+    """Bytes of memory that this machine, or the container around this process, has; 0 where nobody tells."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    sizes = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    told = [Path(path).read_text().strip() for path in LIMITS if os.access(path, os.R_OK)]
+    return min(sizes + [float(limit) for limit in told if limit.isdigit()])
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version
 
 
 def _packed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -109,6 +157,16 @@ class _Linear(torch.autograd.Function):
         return weight.times(x, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.weight.back(grad), None, None
+        return _Back.apply(grad, ctx.weight), None, None
+
+
+class _Back(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, weight: Frozen) -> Tensor:
+        ctx.weight = weight
+        return weight.back(grad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Linear.apply(grad, ctx.weight, None), None

@@ -1,4 +1,4 @@
-"""The flat BERT forward against transformers' own, in float64, through the engine that uses it."""
+"""The flat BERT forward against transformers' own, mostly in float64, through the engine that uses it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ROWS = [
 ]
 
 
-def of_kind(model, kind, rows=3):
+def of_kind(model, kind, rows=3, dtype=torch.float64):
     """A prompt with leaves that take gradients, and the sites of its keys and values."""
     drawn = torch.Generator().manual_seed(0)
 
     def random(*shape):
-        return torch.randn(*shape, generator=drawn, dtype=torch.float64).requires_grad_()
+        return torch.randn(*shape, generator=drawn, dtype=dtype).requires_grad_()
 
     sites, width, lengths = [], model.width, None
     head, embeds, pairs = random(rows, 2, width + 1), None, None
@@ -62,6 +62,19 @@ def test_equals_the_stock_forward(name, kind):
     for a, b in zip(found, expected, strict=True):
         assert b.abs().max() > 0
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["probe", "shallow", "deep"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+@pytest.mark.parametrize("name", MODELS, ids=str)
+def test_equals_the_stock_forward_of_other_number_types(name, dtype, kind):
+    model = backbone(name, dtype)
+    prompt, leaves, sites = of_kind(model, kind, dtype=torch.float32)
+    flat, plain = HeadEngine(model, sites), stock(HeadEngine(model, sites))
+    assert flat.flat is not None
+    found, expected = (scores_and_gradients(engine, prompt, leaves) for engine in (flat, plain))
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() < {"float32": 1e-5, "mixed": 0.02}[dtype] * b.norm()
 
 
 def test_segments_and_every_place_are_as_in_the_stock_forward():

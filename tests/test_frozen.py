@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import weakref
 
 import pytest
 import torch
 from stock import backbone
 from test_flat import ragged
 
+from benchmarks import products
+from iptkit import backbones
 from iptkit import frozen as module
 from iptkit.flat import FlatLlama
 from iptkit.flat_bert import FlatBert
 from iptkit.forward import FlatForward, StockForward
-from iptkit.frozen import frozen, linear, packs
+from iptkit.frozen import frozen, linear, packed_bytes, packs
 
 HAS_PACKED = packs([torch.zeros(1, 1)])
 needs_packed = pytest.mark.skipif(not HAS_PACKED, reason="no packed products on this machine")
@@ -42,7 +46,8 @@ def test_products_are_those_of_torch_in_float64(dtype):
         (linear(x, made, bias), X @ W.T + b),
     ):
         torch.testing.assert_close(found.double(), expected, rtol=0.01 * (atol > 0.01), atol=atol)
-    assert linear(x.float(), made).dtype == torch.float32, "the dtype that was given"
+    if dtype == torch.bfloat16:
+        assert linear(x.float(), made).dtype == torch.float32, "the dtype that was given"
 
 
 @pytest.mark.parametrize("is_packed", [False, pytest.param(True, marks=needs_packed)])
@@ -63,13 +68,70 @@ def test_a_weight_that_was_written_to_is_packed_again():
 
 
 @needs_packed
+def test_a_new_engine_sees_what_was_written_unseen():
+    weight, x, _, _ = drawn()
+    made = frozen(weight, True)
+    before = made.times(x)
+    weight.data.mul_(2)  # as PEFT merges an adapter; torch does not count it
+    assert torch.equal(made.times(x), before)
+    torch.testing.assert_close(frozen(weight, True).times(x), 2 * before)
+
+
+@needs_packed
+def test_a_weight_inside_a_merged_one_that_was_written_to_is_packed_again():
+    model = backbones.load("tiny-causal").model  # one of its own
+    flat, attention = FlatLlama(model), model.model.layers[0].self_attn
+    x = torch.ones(1, model.config.hidden_size)
+    before = flat.layers[0].qkv.times(x)
+    with torch.no_grad():
+        attention.k_proj.weight.mul_(2)
+    expected = torch.cat([p(x) for p in (attention.q_proj, attention.k_proj, attention.v_proj)], -1)
+    found = flat.layers[0].qkv.times(x)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, before)
+
+
+@needs_packed
 def test_engines_share_packed_weights_and_the_last_one_takes_them_away():
     weight = drawn(size=(7, 3))[0]
-    first, count = frozen(weight, True), len(module._KNOWN)
+    first = frozen(weight, True)
     assert frozen(weight.detach(), True) is first and frozen(weight, False) is not first
+    assert first.packed_bytes == 0
+    first.times(torch.ones(2, 3))
+    assert 0 < first.packed_bytes <= packed_bytes()
+    there = weakref.ref(first)
     del first
     gc.collect()
-    assert len(module._KNOWN) == count - 1
+    assert there() is None
+
+
+@needs_packed
+def test_a_copy_packs_for_itself():
+    weight, x, _, _ = drawn()
+    made = frozen(weight, True)
+    expected = made.times(x)
+    assert torch.equal(copy.deepcopy(made).times(x), expected)
+
+
+@pytest.mark.parametrize("is_packed", [False, pytest.param(True, marks=needs_packed)])
+def test_their_flops_are_counted(is_packed):
+    weight, x, grad, bias = drawn()
+    made = frozen(weight, is_packed)
+    for work in (
+        lambda: made.times(x),
+        lambda: made.times(x, bias),
+        lambda: made.back(grad),
+        lambda: made.plus(grad, x),
+    ):
+        assert products.flops_of(work) == 2 * x.numel() * len(weight)
+
+
+def test_second_gradients_and_wrong_dtypes():
+    weight, x, _, bias = drawn(torch.float64)
+    made = frozen(weight, False)
+    assert torch.autograd.gradgradcheck(lambda x: linear(x, made, bias).pow(2), x.requires_grad_())
+    with pytest.raises(RuntimeError, match="dtype"):
+        linear(x.float(), made)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +148,24 @@ def test_other_weights_stay_plain(reason, weights):
 
 
 @needs_packed
-def test_a_machine_too_small_or_of_another_kind_stays_plain(monkeypatch):
-    weights = [torch.zeros(4, 4)]
+def test_a_machine_too_small_or_of_another_kind_stays_plain(monkeypatch, tmp_path):
+    weights = [torch.zeros(8, 8)]
     with monkeypatch.context() as patch:
         patch.setattr(module, "SHARE", 1e-12)
         assert not packs(weights)
     with monkeypatch.context() as patch:
         patch.setattr(module.platform, "machine", lambda: "aarch64")
+        module._works.cache_clear()
         assert not packs(weights)
-    assert packs(weights)
+    module._works.cache_clear()
+    limit = tmp_path / "memory.max"
+    for told, is_enough in (("max", True), ("1000", False), (str(1 << 30), True)):
+        limit.write_text(told + "\n")
+        monkeypatch.setattr(module, "LIMITS", (str(limit), str(tmp_path / "no file")))
+        module._memory.cache_clear()
+        assert packs(weights * 5) == is_enough, told
+    assert not packs([*weights, torch.zeros(1 << 12, 1 << 12)]), "tied ones count once, others each"
+    module._memory.cache_clear()
 
 
 @needs_packed
