@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -200,3 +203,13 @@ def test_models_are_packed_where_they_fit(monkeypatch):
     assert FlatLlama(llama).is_packed and FlatBert(bert).layers[0].qkv.weight.is_packed
     monkeypatch.setattr(module, "SHARE", 1e-12)
     assert not FlatLlama(llama).is_packed and not FlatBert(bert).layers[0].qkv.weight.is_packed
+
+
+@pytest.mark.parametrize("own", [None, "77"])
+def test_few_shapes_of_products_are_remembered_unless_the_user_says_how_many(own):
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+    given = {name: value for name, value in os.environ.items() if name not in names}
+    given |= {name: own for name in names if own}
+    show = f"import iptkit, os; print(*(os.environ[name] for name in {names}))"
+    made = subprocess.run([sys.executable, "-c", show], env=given, capture_output=True, text=True, check=True)
+    assert made.stdout.split() == [own or "128"] * 2
