@@ -141,24 +141,43 @@ def _hadamard(size: int) -> Tensor:
 
 # ---- all weights of a model ----------------------------------------------------------------------
 class _Shifted(nn.Module):
-    """A weight as theta_0 + M v, v shared by all weights; for torch.nn.utils.parametrize."""
+    """A weight as theta_0 + M v, v shared by all weights; for torch.nn.utils.parametrize.
 
-    def __init__(self, v: nn.Parameter, size: int, generator: torch.Generator, is_dense: bool):
+    `project` makes M v: a Fastfood, or M^T [d_I, D] itself.
+    """
+
+    def __init__(self, v: nn.Parameter, project: Fastfood | Tensor):
         super().__init__()
         self._v: Callable[[], nn.Parameter] = lambda: v  # not a parameter of its own
-        self.project = Fastfood(len(v), size, generator)
-        if is_dense:  # M^T, row by row, and what it was made of goes
-            rows = torch.stack([self.project(one) for one in torch.eye(len(v), dtype=v.dtype)])
-            del self.project
-            self.register_buffer("rows", rows)
+        if isinstance(project, Tensor):
+            self.register_buffer("rows", project)
+        else:
+            self.project = project
 
     def forward(self, weight: Tensor) -> Tensor:
         moved = self._v() @ self.rows if hasattr(self, "rows") else self.project(self._v())
         return weight + moved.view(weight.shape).to(weight)
 
 
+@functools.lru_cache(maxsize=1)
+def directions(
+    sizes: tuple[int, ...], intrinsic_dim: int, seed: int, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """The Fastfood matrices of `shift_all_weights` written out, M^T [d_I, D] for each D of sizes.
+
+    For a model of 135 million numbers d_I = 5 takes 40 seconds and 2.7 GB, so those made last are kept for
+    the next task; `directions.cache_clear()` gives the memory back.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.eye(intrinsic_dim, dtype=dtype)
+    return tuple(
+        torch.stack([project(one) for one in basis])
+        for project in (Fastfood(intrinsic_dim, size, generator) for size in sizes)
+    )
+
+
 def shift_all_weights(
-    model: nn.Module, intrinsic_dim: int, generator: torch.Generator, is_dense: bool = False
+    model: nn.Module, intrinsic_dim: int, seed: int, is_dense: bool = False
 ) -> nn.Parameter:
     """Move all weights of a model inside a random subspace of d_I dimensions: theta = theta_0 + M v.
 
@@ -166,8 +185,9 @@ def shift_all_weights(
     tensor, no scale per layer. Weights that the model ties stay tied. theta_0 is frozen.
 
     Args:
-      is_dense: write M out, which takes d_I times the memory of the model in float32 and is faster for a
-        small d_I; the numbers are the same.
+      seed: draws the matrices.
+      is_dense: write M out (see `directions`), which takes d_I times the memory of the model in float32 and
+        is faster for a small d_I; the numbers are the same.
     Returns: v [d_I], zeros, registered with the model as `intrinsic`; it is all that trains.
     """
     from torch.nn.utils import parametrize
@@ -176,12 +196,16 @@ def shift_all_weights(
     first = next(model.parameters())
     dtype = torch.promote_types(first.dtype, torch.float32)  # v is finer than bfloat16 weights
     v = nn.Parameter(torch.zeros(intrinsic_dim, dtype=dtype, device=first.device))
-    shifts: dict[int, _Shifted] = {}
     places = [(m, name, p) for m in model.modules() for name, p in m.named_parameters(recurse=False)]
+    weights = list({id(p): p for _, _, p in places}.values())
+    sizes, generator = tuple(p.numel() for p in weights), torch.Generator().manual_seed(seed)
+    made = (
+        directions(sizes, intrinsic_dim, seed, dtype)
+        if is_dense
+        else [Fastfood(intrinsic_dim, size, generator) for size in sizes]
+    )
+    shifts = {id(p): _Shifted(v, m).to(p.device) for p, m in zip(weights, made, strict=True)}
     for module, name, parameter in places:
-        if id(parameter) not in shifts:
-            shift = _Shifted(v, parameter.numel(), generator, is_dense)
-            shifts[id(parameter)] = shift.to(parameter.device)
         parametrize.register_parametrization(module, name, shifts[id(parameter)])
     model.register_parameter("intrinsic", v)
     return v

@@ -76,9 +76,9 @@ def fine_tune(
             torch.manual_seed(seed)  # LoRA's first matrix is random
             model = _with_peft(model, config)
     elif method == "DID":
-        is_dense = intrinsic_dim <= DENSE
-        draws = torch.Generator().manual_seed(seed)
-        baselines.shift_all_weights(model, intrinsic_dim, draws, is_dense)
+        baselines.shift_all_weights(model, intrinsic_dim, seed, is_dense=intrinsic_dim <= DENSE)
+    if method == "fine-tuning":
+        baselines.directions.cache_clear()  # the memory is needed
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     begun = time.time()
     _train(model, [_record(copy, e, words) for e in task.train], steps, batch, lr, seed)
