@@ -50,6 +50,19 @@ def of_difference(difference: Sequence[float], margin: float = 0.0) -> str:
     return VERDICTS[0] if low > -margin else VERDICTS[2] if high < -margin else VERDICTS[3]
 
 
+def of_both(each: Sequence[str]) -> str:
+    """One verdict of several parts: holds where all do, in part where one does, fails where one fails.
+
+    Example:
+      >>> of_both(["holds", "does not hold here"]), of_both(["does not hold here", VERDICTS[3]])
+      ('holds in part', 'does not hold here')
+    """
+    holds, in_part, fails, is_open = VERDICTS
+    if len(set(each)) == 1:
+        return each[0]
+    return in_part if holds in each else fails if fails in each else is_open
+
+
 def record(name: str, scale: str, here: str, verdict: str, num_tasks: int, num_seeds: int) -> dict[str, Any]:
     """Write what was measured on a claim into the results folder, in place of an older row of the scale.
 
@@ -65,7 +78,7 @@ def record(name: str, scale: str, here: str, verdict: str, num_tasks: int, num_s
     if verdict not in VERDICTS:
         raise ValueError(f"the verdict on {name} is {verdict!r}; choose one of {', '.join(VERDICTS)}")
     row = {"claim": name, "scale": scale, "here": here, "verdict": verdict}
-    row |= {"tasks": num_tasks, "seeds": num_seeds, "made_with": dict(stamp.rows())}
+    row |= {"tasks": num_tasks, "seeds": num_seeds, "judged_with": dict(stamp.rows())}
     files.write_json(_folder(paths.results_dir(), scale) / f"{name}.json", row)
     return row
 

@@ -146,7 +146,7 @@ def study(
 def _numbers(given: str | None) -> tuple[int, ...]:
     """Numbers between commas."""
     parts = (given or "").split(",")
-    if given and not all(part.strip().isdecimal() for part in parts):
+    if given is not None and not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f"--dims is {given!r}; give whole numbers with commas between them, such as 5,10,50")
     return tuple(int(part) for part in parts if part.strip())
 

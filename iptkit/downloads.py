@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from iptkit import paths, progress
+from iptkit import files, paths, progress
 
 POLL_SECONDS = 0.2
 
@@ -80,7 +80,8 @@ def fetch(name: str) -> Path:
     pin = package(name)
     target = paths.downloads_dir() / pin.filename
     if not target.is_file():
-        with tempfile.TemporaryDirectory(dir=paths.downloads_dir(), prefix=f".{pin.name}-") as folder:
+        inside = {"dir": paths.downloads_dir(), "prefix": f".{pin.name}-"}
+        with files.room_for(target), tempfile.TemporaryDirectory(**inside) as folder:
             archive = _download(pin, Path(folder))
             _check_hash(archive, pin)
             os.replace(archive, target)
@@ -150,8 +151,8 @@ def _run_watched(command: list[str], pin: Package, folder: Path) -> tuple[int, s
 
 def _size(folder: Path) -> int:
     total = 0
-    for place, _, files in os.walk(folder):
-        for file in files:
+    for place, _, names in os.walk(folder):
+        for file in names:
             try:
                 total += os.path.getsize(os.path.join(place, file))
             except OSError:  # pip removes its temporary files while they are counted

@@ -14,11 +14,11 @@ from torch import nn
 
 from iptkit import progress
 from iptkit.engine import Engine, Row
+from iptkit.intervals import interval as interval
 from iptkit.prompts import prompt_length
 from iptkit.tasks import Example, Task
 
 MAX_ANSWER_TOKENS = 64
-FEW_TASKS, MANY_TASKS = 4, 30  # see `interval`
 
 
 @torch.no_grad()
@@ -220,47 +220,6 @@ def relative(score: float, reference: float, floor: float = 0.0, least: float = 
       would say nothing.
     """
     return None if reference - floor < least else (score - floor) / (reference - floor)
-
-
-def interval(
-    values: Sequence[Sequence[float]], draws: int = 2000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean and interval of values[task][seed].
-
-    From MANY_TASKS on: tasks with their seeds are drawn with replacement (bootstrap), so the interval speaks
-    of other tasks of the kind. With fewer that is too narrow (by a sixth at 10 tasks), so from FEW_TASKS on
-    Student's t over the tasks' means takes its place. Below, nothing can be said of other tasks: Student's t
-    over the seeds of these.
-
-    Returns: (mean, low, high); low and high are nan where few tasks have one seed each.
-    Raises: ValueError if there is no value.
-    Example:
-      >>> interval([[1.0, 1.0], [1.0, 1.0]])
-      (1.0, 1.0, 1.0)
-    """
-    tasks = [np.asarray(v, dtype=float) for v in values if len(v)]
-    if not tasks:
-        raise ValueError("interval got no values; every task was left out (see `relative`)")
-    means = np.array([t.mean() for t in tasks])
-    mean, rng = float(means.mean()), np.random.default_rng(seed)
-    if FEW_TASKS <= len(tasks) < MANY_TASKS:
-        return _student(mean, means.std(ddof=1) / np.sqrt(len(means)), len(means) - 1, level)
-    if len(tasks) < FEW_TASKS:
-        repeated = [t for t in tasks if len(t) > 1]
-        error = np.sqrt(sum(t.var(ddof=1) / len(t) for t in repeated)) / len(tasks)
-        freedom = sum(len(t) - 1 for t in tasks) if len(repeated) == len(tasks) else 0
-        return _student(mean, error, freedom, level)
-    drawn = rng.choice(means, size=(draws, len(means))).mean(-1)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return mean, float(low), float(high)
-
-
-def _student(mean: float, error: float, freedom: int, level: float) -> tuple[float, float, float]:
-    """Student's interval of a mean with its standard error; nan where nothing was repeated."""
-    from scipy.stats import t as student
-
-    half = student.ppf((1 + level) / 2, freedom) * error if freedom else np.nan
-    return mean, float(mean - half), float(mean + half)
 
 
 def by_task(rows: Sequence[dict[str, Any]], value: str = "score") -> dict[str, list[float]]:

@@ -2,9 +2,8 @@
 
     tasks -> prompts (prompt tuning, the bank) -> subspace(d_I) (MSF) -> codes(d_I) (IST) -> table()
 
-Settings as in Qin et al. 2021, section 4: MSF on seen and unseen tasks (a task's own prompt through
-the auto-encoder, nothing tuned), IST on seen tasks with new data, IST on unseen tasks. The table has
-one row per measured score; `summary` and `difference` read it.
+Settings as in Qin et al. 2021, section 4: MSF on seen and unseen tasks (a task's own prompt through the
+auto-encoder, nothing tuned), IST on seen tasks with new data, IST on unseen tasks. A row is one score.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from iptkit import baselines, jobs, lesson_studies, prompts, results, store, sub
 from iptkit.inputs import Inputs
 from iptkit.prompts import FixedPrompt, SoftPrompt
 from iptkit.provenance import write
-from iptkit.results import as_markdown, as_text, difference, stored, summary
+from iptkit.results import difference, stored, summary
+from iptkit.tables import as_markdown, as_text
 from iptkit.train import Run, fit
 
 __all__ = ["Study", "as_markdown", "as_text", "difference", "stored", "summary", "write"]

@@ -26,12 +26,18 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises: DiskFullError where there is no room for the file.
     """
+    with room_for(path), _beside(path) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Name `path` where what writes it inside finds no room. Raises: DiskFullError then."""
     try:
-        with _beside(path) as temporary:
-            yield temporary
+        yield
     except Exception as error:  # safetensors has an error of its own, with the system's in its text
-        number = getattr(error, "errno", None)
-        if number not in NO_SPACE and f"(os error {errno.ENOSPC})" not in str(error):
+        told = [f"(os error {number})" in str(error) for number in NO_SPACE]
+        if getattr(error, "errno", None) not in NO_SPACE and not any(told):
             raise
         raise DiskFullError(
             f"no space left for {path.name} in {path.parent}. What is finished is kept and nothing is half "
@@ -78,13 +84,38 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a file made by `write_tensors`.
 
     Returns: its tensors by name, and what was said about them.
+    Raises: ValueError naming a file that is cut short or no safetensors.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, json.loads(
-            (file.metadata() or {}).get("about", "{}")
-        )  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {k: file.get_tensor(k) for k in file.keys()}, about  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); move it away or delete it and run the same command again"
+        ) from error
+
+
+def writable_folder(folder: Path, option: str) -> Path:
+    """The folder's absolute path; it is made if it is not there.
+
+    Args:
+      option: of the command line, that names it.
+    Raises: ValueError if nothing can be written there.
+    """
+    folder = Path(folder).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"cannot write to the folder {folder} ({reason}); choose another one with {option}"
+        ) from error
+    return folder
 
 
 def _umask() -> int:

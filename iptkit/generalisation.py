@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from iptkit import claims, paths, results, tasks
-from iptkit.subspace_results import digits, of_both
+from iptkit.subspace_results import digits
 
 Rows = Sequence[dict[str, Any]]
 Gap = tuple[float, float, float]  # mean, low, high
@@ -79,7 +79,7 @@ def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
     Returns: "cls" (on unseen classifications) and "non_cls" (on unseen other tasks): the paired difference in
       score of IST with its 95 % interval over tasks.
     """
-    rows = side_by_side({name: studies[name] for name in KINDS}, dim)
+    rows = side_by_side(_only(studies, KINDS), dim)
     gaps = {}
     for name, is_cls in KINDS.items():
         (other,) = set(KINDS) - {name}
@@ -96,7 +96,7 @@ def leakage(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
     Returns: "siblings seen", and "none": unseen tasks without a seen sibling, to which only the number of
       seen tasks differs. Each a paired difference in score with its 95 % interval over tasks.
     """
-    rows = side_by_side({name: studies[name] for name in LEAK}, dim)
+    rows = side_by_side(_only(studies, LEAK), dim)
     group = {card.id: card.group for card in tasks.list_cards(SUITE)}
     seen = {group[task] for task in tasks.split(LEAK[0], SUITE).seen}
     parts = {"siblings seen": [], "none": []}
@@ -133,22 +133,56 @@ def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
     """
     found = []
     if set(KINDS) <= set(studies):
-        gaps = kinds(studies, dim)
-        here = (
-            f"IST in the subspace of its own kind − of the other: unseen classifications "
-            f"{digits(gaps['cls'])}, unseen other tasks {digits(gaps['non_cls'])}; {ONE_DRAW}"
-        )
-        verdict = of_both([claims.of_difference(gap) for gap in gaps.values()])
-        rows = side_by_side({name: studies[name] for name in KINDS}, dim)
-        found.append({"name": "A9", "here": here, "verdict": verdict, **_counts(rows)})
+        found.append({"name": "A9", **_of_classifications(studies, dim)})
     least, most = (BY_NUMBER[i] for i in (0, -1))
     if {least, most} <= set(studies):
-        rows = side_by_side({name: studies[name] for name in (least, most)}, dim)
+        rows = side_by_side(_only(studies, (least, most)), dim)
         gap = results.difference(rows, (most, dim), (least, dim))
         counts = [len(tasks.split(name, SUITE).seen) for name in (most, least)]
         here = f"unseen: IST with {counts[0]} seen tasks − with {counts[1]} {digits(gap)}; {ONE_DRAW}"
         found.append({"name": "A10", "here": here, "verdict": claims.of_difference(gap), **_counts(rows)})
     return found
+
+
+def above(studies: Mapping[str, Rows], split: str, is_cls: bool, other: str, dim: int = 5) -> Gap:
+    """IST in the subspace of a split of KINDS minus another method, on tasks that neither split has seen.
+
+    Args:
+      split: "cls" or "non_cls", whose seen tasks the subspace was found on.
+      is_cls: on unseen classifications (True) or other tasks.
+      other: a method that the study has, such as "zero-shot" or "mean code".
+    """
+    common = shared(_only(studies, KINDS), dim)
+    rows = [r for r in studies[split] if r["task"] in common and (r["category"] == "cls") == is_cls]
+    has_dim = any(r["method"] == other and r["d_I"] == dim for r in rows)
+    return results.difference(rows, (METHOD, dim), (other, dim if has_dim else 0), "unseen")
+
+
+def _of_classifications(studies: Mapping[str, Rows], dim: int) -> dict[str, Any]:
+    """A9: the subspace of classifications serves others (IST above zero-shot), and fails on the rest."""
+    serves, elsewhere = (above(studies, "cls", is_cls, "zero-shot", dim) for is_cls in (True, False))
+    opposite = [-elsewhere[i] for i in (0, 2, 1)]
+    rows = side_by_side(_only(studies, KINDS), dim)
+    tasks_of = {row["task"]: row["category"] == "cls" for row in rows}
+    count = sum(tasks_of.values())
+    here = (
+        f"35 classifications seen: IST − zero-shot on unseen classifications ({count}) {digits(serves)}, on "
+        f"other tasks ({len(tasks_of) - count}) {digits(elsewhere)}, where a subspace of other tasks does "
+        f"better by {digits(kinds(studies, dim)['non_cls'])}; {ONE_DRAW}"
+    )
+    verdict = claims.of_both([claims.of_difference(serves), claims.of_difference(opposite)])
+    return {"here": here, "verdict": verdict, **_counts(rows)}
+
+
+def _only(studies: Mapping[str, Rows], splits: Collection[str]) -> dict[str, Rows]:
+    """Those of these splits. Raises: ValueError if one is missing."""
+    missing = [name for name in splits if name not in studies]
+    if missing:
+        told = f"no rows of the {SUITE} splits {', '.join(missing)} among {', '.join(studies) or 'none'}"
+        raise ValueError(
+            f"{told}; `iptkit study --suite {SUITE} --split {missing[0]} --dims 5 --only-unseen` makes them"
+        )
+    return {name: studies[name] for name in splits}
 
 
 def _counts(rows: Rows) -> dict[str, int]:

@@ -21,9 +21,15 @@ class Inputs:
     """The base of experiments.Study, which tells of its arguments."""
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0, models: Inputs | None = None):
-        if models and models.scale.deep != scale.deep:
-            raise ValueError("models is a study with other prompts (deep or at the input); leave it out")
         self.scale, self.device, self.seed, self._models = scale, device, seed, models
+        if models and models.same_model() != self.same_model():
+            raise ValueError(
+                f"models is a study with the model {models.same_model()}, this one has {self.same_model()} "
+                "(backbone, number type, device, deep prompts and their length); leave it out"
+            )
+        self.layout_engines: dict[Any, Engine] = {}  # for other layouts than the study's
+        self._tasks: dict[int, list[tasks.Task]] = {}
+        self._digests: dict[int, str] = {}
         sides = tasks.sides(scale.suite, scale.seen, scale.unseen, scale.split)
         self.seen, self.unseen = sides.seen, sides.unseen
         self.ids = (*self.seen, *self.unseen)
@@ -58,9 +64,13 @@ class Inputs:
         of_suite = tuple(card.id for card in tasks.list_cards(self.scale.suite))
         return type(self)(replace(self.scale, seen=of_suite), self.device, self.seed, self)
 
-    @functools.cache  # noqa: B019 - a study lives as long as its notebook
     def tasks(self, seed: int) -> list[tasks.Task]:
         """Seen then unseen tasks with the few-shot sets of `seed`."""
+        if seed not in self._tasks:
+            self._tasks[seed] = self._load_tasks(seed)
+        return self._tasks[seed]
+
+    def _load_tasks(self, seed: int) -> list[tasks.Task]:
         if self.whole is not self:
             by_id = {task.id: task for task in self.whole.tasks(seed)}
             return [by_id[name] for name in self.ids]
@@ -117,15 +127,23 @@ class Inputs:
 
     def model_key(self) -> list[str]:
         """What determines the model's numbers."""
-        name = self.scale.backbone
+        name, device = self.scale.backbone, backbones.resolve_device(self.device).type
         return [
             backbones.identity(name, lambda: self.backbone),
             backbones.resolve_dtype(name, self.device, self.scale.dtype),
+            *([] if device == "cpu" else [device]),
         ]
 
-    @functools.cache  # noqa: B019 - as above
+    def same_model(self) -> tuple[Any, ...]:
+        """What two studies must agree on to share a model and its engine."""
+        scale, device = self.scale, str(backbones.resolve_device(self.device))
+        length = scale.prompt_length if scale.deep else 0
+        return scale.backbone, scale.dtype, device, scale.deep, length
+
     def _digest(self, seed: int) -> str:
-        return digest_of(self.tasks(seed))
+        if seed not in self._digests:
+            self._digests[seed] = digest_of(self.tasks(seed))
+        return self._digests[seed]
 
     def groups(self) -> list[tuple[int, ...]]:
         """Seeds that are trained together: as many as make MOST_RUNS runs, but at least one."""

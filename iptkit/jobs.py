@@ -128,6 +128,7 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
       costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
     """
     scale, first = study.scale, study.seeds[0]
+    _check_sides(study)
     for seed in study.seeds:
         study.fresh_tasks(seed)  # a task with too few new examples is told before anything trains
 
@@ -201,6 +202,20 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         cost = costs.weights(task, scale.prompt) + costs.score([task]) if costs else 0.0
         add(name, transfer.tuned_weights, cost, study, method, task_id, examples)
     return found
+
+
+def _check_sides(study: Study) -> None:
+    """Raise ValueError for a study with too few tasks for what its scale asks for."""
+    scale = study.scale
+    asked = ("nearest", "unseen_controls", "stage_two_runs", "fewer_examples", "adapters", "only_unseen")
+    wanted = [] if study.unseen else [name for name in asked if getattr(scale, name)]
+    if wanted:
+        told = f"scale {scale.name!r} asks for {', '.join(wanted)} on unseen tasks, and there are none"
+        raise ValueError(f"{told}; give `unseen`, another split, or leave these out")
+    if len(study.seen) < 2:
+        raise ValueError(
+            f"there are {len(study.seen)} seen tasks; an auto-encoder needs the prompts of 2 or more"
+        )
 
 
 def seconds_left(

@@ -184,7 +184,7 @@ def _check_texts(value: object, name: str, least: int, limit: int) -> list[str]:
         for place, text in enumerate(value)
         for problem in _check_text(text, f"{name}[{place}]", limit)
     ]
-    if not problems and len(set(value)) < len(value):
+    if not problems and len({text.strip() for text in value}) < len(value):
         problems.append(f"{name} names an entry twice; keep it once")
     return problems
 

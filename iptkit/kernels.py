@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from iptkit import files
 from iptkit.lessons import Lesson
 
 START_TIMEOUT = 180  # seconds for a kernel to start; a busy machine takes long
@@ -37,19 +38,20 @@ def run(
             on_cell(counts["begun"], counts["all"])
 
     try:
-        papermill.execute_notebook(
-            lesson.path,
-            target,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            start_timeout=START_TIMEOUT,
-            cwd=lesson.path.parent,
-            execution_timeout=timeout_s,
-            iopub_timeout=IOPUB_TIMEOUT,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            on_cell_start=on_cell_start,
-        )
+        with files.room_for(target):
+            papermill.execute_notebook(
+                lesson.path,
+                target,
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                start_timeout=START_TIMEOUT,
+                cwd=lesson.path.parent,
+                execution_timeout=timeout_s,
+                iopub_timeout=IOPUB_TIMEOUT,
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                on_cell_start=on_cell_start,
+            )
     except papermill.PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}"
     except CellTimeoutError:

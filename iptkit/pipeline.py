@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iptkit import kernels, lessons, paths, report
+from iptkit import files, kernels, lessons, paths, report
 from iptkit.lessons import Lesson
 from iptkit.status import Display, clock
 
@@ -117,6 +117,9 @@ def study(
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
     more = {"cluster": address, "job_cpus": job_cpus, "finished_only": finished_only}
     given = {name: value for name, value in {**more, **changes}.items() if value}
+    empty = [name for name, value in {**more, **changes}.items() if value == ""]
+    if empty:
+        raise ValueError(f"{', '.join(empty)}: an empty text (an unset variable?); name it or leave it out")
     if given and part != "subspace":
         raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
     with _variables(IPTKIT_SCALE=scale):  # one of the user's would win over the name
@@ -126,6 +129,9 @@ def study(
         raise ValueError("job_cpus (--job-cpus) is for jobs on a cluster; give --cluster too")
     if finished_only and address:
         raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
+    if out.suffix != ".jsonl" or out.is_dir():
+        raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
+    files.writable_folder(out.parent, "--out")  # asked now, not after hours
     if not overwrite:
         provenance.check_target(measured, out, part)
     if address:
@@ -177,16 +183,7 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
     out = Path(out).expanduser().absolute()
     if any(lesson.path.parent.resolve() == out.resolve() for lesson in course):
         raise ValueError(f"--out {out} is the folder of the notebooks themselves; name another one")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ValueError(
-            f"cannot write to the folder {out} ({reason}); choose another one with --out"
-        ) from error
-    return out
+    return files.writable_folder(out, "--out")
 
 
 @contextmanager

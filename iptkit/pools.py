@@ -67,16 +67,18 @@ def load(cards: Sequence[Card]) -> list[fewshot.Pool]:
 def build(cards: Sequence[Card]) -> None:
     """Read the archives and write the pools of these tasks, each whole or not at all."""
     downloads.fetch_all(dict.fromkeys(name for card in cards for name in card.packages))
-    with progress.track("build tasks", total=len(cards), unit="task") as bar:
-        for card, rows, notes in _with_rows(cards):
-            test = getattr(_source(card.origin), "test_rows", lambda task_id: None)(card.id)
-            test = None if test is None else examples(card, test)
-            _write(fewshot.make_pool(examples(card, rows), card, test), card, notes, cache_file(card))
-            bar.update(1, note=card.id)
-    for origin in {card.origin for card in cards}:
-        for value in vars(_source(origin)).values():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()
+    try:
+        with progress.track("build tasks", total=len(cards), unit="task") as bar:
+            for card, rows, notes in _with_rows(cards):
+                test = getattr(_source(card.origin), "test_rows", lambda task_id: None)(card.id)
+                test = None if test is None else examples(card, test)
+                _write(fewshot.make_pool(examples(card, rows), card, test), card, notes, cache_file(card))
+                bar.update(1, note=card.id)
+    finally:  # what the sources have parsed; after an error, too, so that a corrected recipe is read anew
+        for origin in {card.origin for card in cards}:
+            for value in vars(_source(origin)).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
 
 
 def cache_file(card: Card) -> Path:
@@ -170,8 +172,11 @@ def _write(pool: fewshot.Pool, card: Card, notes: dict[str, str], file: Path) ->
 
 
 def _read(file: Path) -> fewshot.Pool:
-    with pq.ParquetFile(file) as stored:  # pq.read_table would first import pandas
-        table = stored.read()
+    try:
+        with pq.ParquetFile(file) as stored:  # pq.read_table would first import pandas
+            table = stored.read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file} is damaged ({error}); delete it, and it is built anew") from error
     shots = json.loads(table.schema.metadata[b"iptkit"])["shots"]
     splits, inputs, targets, options = (table.column(name).to_pylist() for name in SCHEMA.names)
     rows = [Example(*row) for row in zip(inputs, map(tuple, targets), map(tuple, options), strict=True)]

@@ -44,11 +44,11 @@ def keep(
       left: jobs whose rows are missing.
     Returns: the number of rows.
     """
-    store.write_results(path, rows)
     about = {"command": command(study, part), **of(study, steps)}
     if left:
         about["not finished"] = list(left)
-    files.write_json(path.with_suffix(".about.json"), about)
+    files.write_json(path.with_suffix(".about.json"), about)  # first: rows without it are nobody's
+    store.write_results(path, rows)
     return len(rows)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,10 +128,11 @@ def best_words(study: Study, group: str) -> store.Step:
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-@functools.cache
 def _engine(study: Study, layout: tuple[int | str, ...]) -> Engine:
     """One for all encoders and seeds, so that a text is read once."""
-    return Engine(study.backbone, layout)
+    if layout not in study.layout_engines:
+        study.layout_engines[layout] = Engine(study.backbone, layout)
+    return study.layout_engines[layout]
 
 
 def _layout(study: Study, group: str) -> tuple[int | str, ...]:

@@ -188,6 +188,7 @@ def _train(
         fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
         return {k: torch.tensor([r[k] + [v] * (size - len(r[k])) for r in rows]) for k, v in fill.items()}
 
+    device = next(model.parameters()).device
     with tempfile.TemporaryDirectory() as folder, backbones.quiet_transformers(), torch.random.fork_rng():
         arguments = TrainingArguments(
             folder,
@@ -202,9 +203,15 @@ def _train(
             save_strategy="no",
             logging_strategy="no",
             max_grad_norm=1.0,
-            use_cpu=next(model.parameters()).device.type == "cpu",
+            use_cpu=device.type == "cpu",
             dataloader_pin_memory=False,
         )
+        if device.type == "cuda" and (arguments.n_gpu > 1 or arguments.device != device):
+            raise ValueError(
+                f"transformers' Trainer takes {arguments.n_gpu} GPUs from {arguments.device} on; the model "
+                f"is on {device}: show this process that GPU only (CUDA_VISIBLE_DEVICES={device.index or 0}) "
+                "and give the device cuda"
+            )
         trainer = Trainer(model=model, args=arguments, train_dataset=records, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.train()

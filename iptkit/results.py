@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from iptkit import evaluate, files, paths, store
-from iptkit.tasks import Task
+from iptkit.tasks import Task, list_cards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,18 +25,6 @@ DECODERS = {  # what IST decodes with -> its method
     "random": "random decoder",
     "pca": "PCA of the prompts",
     "fastfood": "Fastfood over the prompt",
-}
-README_METHODS = {  # (method, has a d_I) -> what the README calls it
-    ("zero-shot", 0): "zero-shot",
-    ("mean prompt", 0): "mean of the seen tasks' prompts",
-    ("mean code", 1): "mean code, nothing tuned",
-    ("random decoder", 1): "IST through a random decoder",
-    ("IST", 1): "**IST, five numbers per task**",
-    ("DID", 1): "all weights along as many random directions (DID)",
-    ("shared adapters", 1): "the seen tasks' shared adapters, nothing tuned",
-    ("IST, adapters", 1): "IST through adapters",
-    ("prompt tuning", 0): "prompt tuning",
-    ("fine-tuning", 0): "fine-tuning, all weights",
 }
 
 
@@ -125,56 +113,19 @@ def summary(
     return lines
 
 
-def as_text(lines: Sequence[dict[str, Any]]) -> str:
-    """The lines of `summary` as a table to print."""
-    nothing = (float("nan"),) * 3
-    width = max([15, *(len(line["method"]) + 1 for line in lines)])
-    table = [
-        f"{'method':{width}s} d_I  tasks   score  95 % interval     ratio  E_rel  95 % interval (tasks)",
-    ]
-    for line in lines:
-        (mean, low, high), (rel, least, most) = line["score"], line["E_rel"] or nothing
-        table.append(
-            f"{line['method']:{width}s}{line['d_I'] or '':>4}  {line['split']:7s}{mean:6.3f}  "
-            f"{f'[{low:.3f}, {high:.3f}]':17s}{line['ratio of means']:6.2f}  {rel:5.2f}  "
-            f"{f'[{least:.2f}, {most:.2f}]':14s}({line['E_rel tasks']})"
-        )
-    return "\n".join(table)
-
-
-def as_markdown(rows: Sequence[dict[str, Any]], dim: int = 5) -> str:
-    """The README's table of a study and, under it, its paired differences (95 % intervals over tasks).
-
-    Args:
-      dim: the d_I of IST and its controls.
-    """
-    methods = [(method, d and dim) for method, d in README_METHODS]
-    lines = {(line["method"], line["split"]): line for line in summary(rows, methods)}
-    seen, unseen = (len({r["task"] for r in rows if r["split"] == s}) for s in ("seen", "unseen"))
-    table = [
-        f"| mean test score | seen tasks ({seen}) | unseen tasks ({unseen}) | E_rel seen | E_rel unseen |",
-        "|---|---|---|---|---|",
-    ]
-    for (method, _), title in README_METHODS.items():
-        both = [lines.get((method, split)) for split in ("seen", "unseen")]  # None: not measured
-        if not any(both):
-            continue
-        scores = ["{:.3f} [{:.2f}, {:.2f}]".format(*line["score"]) if line else "" for line in both]
-        kept = ["{:.2f}".format(line["E_rel"][0]) if line and line["E_rel"] else "" for line in both]
-        table.append(f"| {' | '.join([title, *scores, *kept])} |")
-    return "\n".join([*table, "", _differences(rows, dim)])
-
-
 def difference(
     rows: Sequence[dict[str, Any]], first: tuple[str, int], second: tuple[str, int], split: str | None = None
 ) -> tuple[float, float, float]:
     """Mean over tasks of score(first) - score(second) with its interval, paired by task and seed.
 
-    A seed that `second` was not measured with is paired with its mean over the task's seeds.
+    Where the two were not measured with the same seeds of a task, that task's difference is the one of their
+    means over the seeds that each has. So the difference of swapped arguments is the negative one, and where
+    both have the same tasks it is the difference of what `summary` shows.
 
     Args:
       first, second: (method, d_I).  split: "seen", "unseen" or None for both.
-    Raises: ValueError if either was not measured, or `second` not on all tasks of `first`.
+    Raises: ValueError if either was not measured, or `second` not on all tasks of `first`, or if there are
+      rows of several numbers of examples.
     """
     a, b = (_by_seed(rows, which, split) for which in (first, second))
     missing = sorted(set(a) - set(b))
@@ -184,20 +135,47 @@ def difference(
             f"{second if a else first} was measured on {of} (split: {split or 'both'}); "
             "name a split on which both were"
         )
-    pairs = []
-    for task in a:
-        fallback = sum(b[task].values()) / len(b[task])
-        pairs.append([value - b[task].get(seed, fallback) for seed, value in a[task].items()])
-    return evaluate.interval(pairs)
+    return _interval({task: _paired(a[task], b[task]) for task in a}, rows)
+
+
+def _paired(first: dict[int, float], second: dict[int, float]) -> list[float]:
+    """Differences of one task; of other seeds than the first's the mean, so that no sample counts twice."""
+    if set(first) == set(second):
+        return [value - second[seed] for seed, value in first.items()]
+    more, less = (first, second) if len(first) >= len(second) else (second, first)
+    sign, other = (1 if more is first else -1), sum(less.values()) / len(less)
+    return [sign * (value - other) for value in more.values()]
+
+
+def _interval(of_task: dict[str, list[float]], rows: Sequence[dict[str, Any]]) -> tuple[float, float, float]:
+    """`evaluate.interval`, over the groups of tasks where the rows name them."""
+    group = {row["task"]: row["group"] for row in rows if "group" in row}
+    return evaluate.interval(
+        list(of_task.values()), groups=[group.get(task, task) for task in of_task] if group else None
+    )
 
 
 def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows that come with the project (data/results/NAME.jsonl), and where they come from.
 
+    Returns: the rows, each with its task's leakage group (`with_groups`), and their provenance.
     Raises: FileNotFoundError with the way to make them.
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
-    return store.read_results(path), json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
+    rows = store.read_results(path)
+    about = json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
+    suite = about.get("scale", {}).get("suite")
+    return with_groups(rows, suite) if suite else rows, about
+
+
+def with_groups(rows: Sequence[dict[str, Any]], suite: str) -> list[dict[str, Any]]:
+    """The rows with each task's leakage "group" in the suite.
+
+    With it `summary` and `difference` give intervals over groups of tasks (see evaluate.interval): tasks made
+    of the same texts or facts are not independent.
+    """
+    group = {card.id: card.group for card in list_cards(suite)}
+    return [row | {"group": group.get(row["task"], row["task"])} for row in rows]
 
 
 def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
@@ -212,22 +190,6 @@ def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
         raise FileNotFoundError(f"no prompts at {path}; `iptkit study` writes them beside its rows")
     tensors, about = files.read_tensors(path)
     return tensors["P"], about
-
-
-def _differences(rows: Sequence[dict[str, Any]], dim: int) -> str:
-    """One sentence on what beats what."""
-
-    def told(first: tuple[str, int], second: tuple[str, int], split: str | None = None) -> str:
-        return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference(rows, first, second, split))
-
-    ist, parts = ("IST", dim), []
-    parts.append(f"prompt tuning − zero-shot, all tasks {told(('prompt tuning', 0), ('zero-shot', 0))}")
-    for method in ("mean code", "random decoder"):
-        measured = {row["split"] for row in rows if (row["method"], row["d_I"]) == (method, dim)}
-        sides = [split for split in ("seen", "unseen") if split in measured]
-        gaps = [f"{split} {told(ist, (method, dim), split)}" for split in sides]
-        parts.append(f"IST − {method}, {', '.join(gaps)}")
-    return f"Paired differences: {'; '.join(parts)}."
 
 
 def _row(
@@ -271,13 +233,13 @@ def _compared(
         raise ValueError(f"{told}; give another reference")
     reference = {task: sum(values) / len(values) for task, values in full.items()}
     chance = {r["task"]: r["chance"] for r in rows}
-    line: dict[str, Any] = {"score": evaluate.interval(list(mine.values()))}
+    line: dict[str, Any] = {"score": _interval(mine, rows)}
     whole = sum(reference[t] for t in mine) / len(mine)
     line["ratio of means"] = line["score"][0] / whole if whole else float("nan")
     for name, floor in (("E_rel", dict.fromkeys(mine, 0.0)), ("E_rel above chance", chance)):
-        ratios = [[evaluate.relative(s, reference[t], floor[t]) for s in v] for t, v in mine.items()]
-        kept = [r for r in ratios if None not in r]
-        line[name] = evaluate.interval(kept) if kept else None
+        ratios = {t: [evaluate.relative(s, reference[t], floor[t]) for s in v] for t, v in mine.items()}
+        kept = {task: r for task, r in ratios.items() if None not in r}
+        line[name] = _interval(kept, rows) if kept else None
         line[f"{name} tasks"] = len(kept)
     return line
 
@@ -287,7 +249,9 @@ def _by_seed(
 ) -> dict[str, dict[int, float]]:
     """Task -> seed -> score of one (method, d_I), mean over its runs."""
     found: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        if (row["method"], row["d_I"]) == which and split in (None, row["split"]):
-            found.setdefault(row["task"], {}).setdefault(row["seed"], []).append(row["score"])
+    mine = [r for r in rows if (r["method"], r["d_I"]) == which and split in (None, r["split"])]
+    if len(counts := {row.get("examples", 0) for row in mine}) > 1:
+        raise ValueError(f"rows of {which} from {sorted(counts)} examples; choose those of one number")
+    for row in mine:
+        found.setdefault(row["task"], {}).setdefault(row["seed"], []).append(row["score"])
     return {t: {s: sum(v) / len(v) for s, v in of_task.items()} for t, of_task in found.items()}

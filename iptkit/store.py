@@ -79,7 +79,8 @@ def step(
     Args:
       name: of the step's folder, before the hash.
       config: all that determines the step (see `digest`).
-      make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values).
+      make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values). Files
+        whose names end like it are removed when these are stored.
       root: step cache (default: paths.steps_dir()).
     Raises: NotFinishedError inside `only_finished`.
     """
@@ -98,7 +99,8 @@ def step(
         about = {"values": values, "seconds": seconds, "config": json.loads(files.canonical(config))}
         about["made_with"] = dict(stamp.rows())
         files.write_tensors(done, tensors, about)
-        checkpoint.unlink(missing_ok=True)
+        for left in folder.glob("*checkpoint.safetensors"):
+            left.unlink(missing_ok=True)
         HITS[name] = False
     tensors, about = files.read_tensors(done)  # a fresh step too: it looks exactly as it will the next time
     HITS.setdefault(name, True)

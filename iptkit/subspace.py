@@ -255,7 +255,7 @@ def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Ge
     prompts. The decoder's rows are rescaled so that codes of unit size move the prompt as far as the
     trained prompts lie from their mean.
     """
-    autoencoder = AutoEncoder(bank, config, generator)
+    autoencoder = AutoEncoder(bank, config, generator).to(bank.device)
     with torch.no_grad():
         spread = autoencoder.decoder(autoencoder.codes()).std(0).square().mean().sqrt()
         autoencoder.decoder.outer.weight /= spread
@@ -268,7 +268,8 @@ def check_bank(bank: Tensor) -> None:
     """Raise ValueError unless `bank` is [T, n, d], deep prompts [T, S, 2, h, n, k] or adapters; finite."""
     if bank.dim() not in SHAPES or len(bank) < 2:
         told = f"the prompt bank has shape {tuple(bank.shape)}"
-        raise ValueError(f"{told}; give [tasks, prompt_length, width] with at least 2 tasks")
+        given = "[tasks, prompt_length, width] (more dimensions: deep prompts, adapters)"
+        raise ValueError(f"{told}; give {given} with at least 2 tasks")
     missing = (~torch.isfinite(bank)).flatten(1).any(1).nonzero().flatten().tolist()
     if missing:
         told = f"the prompts of tasks {missing} are missing (not finite)"

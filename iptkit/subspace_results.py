@@ -53,6 +53,11 @@ class Measured:
         (line,) = results.summary(self.rows, [(method, self.dim)], [side])
         return line["E_rel"] or (float("nan"),) * 3
 
+    def side(self, side: str, counted: str = "tasks") -> str:
+        """ "unseen (20)": the side and how many of its tasks are counted, see `results.summary`."""
+        (line,) = results.summary(self.rows, [("IST", self.dim)], [side])
+        return f"{side} ({line[counted]})"
+
 
 def write(study: Study, path: Path, finished_only: bool = False) -> int:
     """Measure what is missing of a study; write rows (`provenance.write`), codes (`codes.keep`), artefacts.
@@ -73,7 +78,7 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
         _keep_artefacts(study, path, finished_only)
     is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
     if not finished_only and is_own:
-        for verdict in verdicts(study.table(), study.scale.main_dim):
+        for verdict in verdicts(results.with_groups(study.table(), study.scale.suite), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
     return count
 
@@ -100,7 +105,8 @@ def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
     Seeds: those that all methods which a claim is judged by were measured with.
 
     Args:
-      rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning.
+      rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning; with their
+        groups (`results.with_groups`) the intervals are over these.
       dim: the d_I that its controls were run at.
     Returns: for each its claim ("name"), "here", "verdict", "num_tasks" and "num_seeds".
     """
@@ -123,13 +129,17 @@ def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
 
 # ---- one claim each: (what was measured, verdict) ------------------------------------------------------
 def _one_subspace(measured: Measured) -> tuple[str, str]:
-    """A1: on unseen tasks the found subspace beats a random one, and reaches prompt tuning."""
+    """A1: on unseen tasks the found subspace beats a random one, and reaches prompt tuning (E_rel 0.9).
+
+    The paper's own E_rel (0.65 at this d_I) is no 0.9 either, so that half can only lessen a "holds".
+    """
     better = measured.gap("IST", "random decoder", "unseen")
     kept = measured.relative("IST", "unseen")
     verdict, below = claims.of_difference(better), [value - 1 for value in kept]
     if verdict == HOLDS and claims.of_difference(below, MARGIN) != HOLDS:
         verdict = IN_PART  # something is shared, but not all that the tasks need
-    return f"unseen: IST − random decoder {digits(better)}, E_rel of IST {_share(kept)}", verdict
+    here = f"IST − random decoder {digits(better)}, E_rel of IST {_share(kept)} (0.9 is asked for)"
+    return f"{measured.side('unseen')}: {here}", verdict
 
 
 def _rebuilt(measured: Measured) -> tuple[str, str]:
@@ -137,29 +147,31 @@ def _rebuilt(measured: Measured) -> tuple[str, str]:
     gap = measured.gap("MSF", "mean code", "seen")
     kept = {side: measured.relative("MSF", side) for side in SIDES}
     told = ", ".join(f"{side} {_share(of)}" for side, of in kept.items())
-    return f"seen: MSF − mean code {digits(gap)}; E_rel of MSF {told}", claims.of_difference(gap)
+    here = f"{measured.side('seen')}: MSF − mean code {digits(gap)}; E_rel of MSF {told}"
+    return here, claims.of_difference(gap)
 
 
 def _tuned(measured: Measured) -> tuple[str, str]:
     """A4: tuning d_I numbers helps beyond the mean code, on both sides."""
     gaps = [measured.gap("IST", "mean code", side) for side in SIDES]
-    here = ", ".join(f"{side} {digits(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
-    return f"IST − mean code: {here}", of_both([claims.of_difference(gap) for gap in gaps])
+    here = ", ".join(f"{measured.side(side)} {digits(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
+    return f"IST − mean code: {here}", claims.of_both([claims.of_difference(gap) for gap in gaps])
 
 
 def _kept(measured: Measured) -> tuple[str, str]:
     """A7: E_rel of IST is at most MARGIN below the paper's, on both sides."""
     kept = {side: measured.relative("IST", side) for side in SIDES}
     below = [tuple(value - PAPER[side] for value in kept[side]) for side in SIDES]
-    here = ", ".join(f"{side} {_share(of)}" for side, of in kept.items())
-    return f"E_rel at d_I = {measured.dim}: {here}", of_both([claims.of_difference(b, MARGIN) for b in below])
+    here = ", ".join(f"{measured.side(side, 'E_rel tasks')} {_share(of)}" for side, of in kept.items())
+    verdict = claims.of_both([claims.of_difference(b, MARGIN) for b in below])
+    return f"E_rel at d_I = {measured.dim}: {here}", verdict
 
 
 def _not_reached(measured: Measured) -> tuple[str, str]:
     """A8: prompt tuning stays above IST, on both sides."""
     gaps = [measured.gap("prompt tuning", "IST", side) for side in SIDES]
-    here = ", ".join(f"{side} {digits(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
-    return f"prompt tuning − IST: {here}", of_both([claims.of_difference(gap) for gap in gaps])
+    here = ", ".join(f"{measured.side(side)} {digits(gap)}" for side, gap in zip(SIDES, gaps, strict=True))
+    return f"prompt tuning − IST: {here}", claims.of_both([claims.of_difference(gap) for gap in gaps])
 
 
 def _second_stage(measured: Measured) -> tuple[str, str]:
@@ -167,7 +179,7 @@ def _second_stage(measured: Measured) -> tuple[str, str]:
     gap = measured.gap(STAGE_TWO, FROM_WORDS, "unseen")
     less = steadier(measured.rows, FROM_WORDS, STAGE_TWO)
     here = f"unseen: stage two − prompt tuning from words {digits(gap)}, spread over runs {digits(less, -1)}"
-    return here, of_both([claims.of_difference(gap), claims.of_difference(less)])
+    return here, claims.of_both([claims.of_difference(gap), claims.of_difference(less)])
 
 
 def _adapters(measured: Measured) -> tuple[str, str]:
@@ -177,14 +189,15 @@ def _adapters(measured: Measured) -> tuple[str, str]:
     here = (
         f"unseen: IST of adapters − of prompts {digits(gap)}, − the shared adapters untuned {digits(tuned)}"
     )
-    return f"{here}; {UNLIKE}", of_both([claims.of_difference(gap), claims.of_difference(tuned)])
+    return f"{here}; {UNLIKE}", claims.of_both([claims.of_difference(gap), claims.of_difference(tuned)])
 
 
 def _random_subspaces(measured: Measured) -> tuple[str, str]:
     """A14: the found subspace beats random ones of the prompt and of all weights."""
     gaps = {name: measured.gap("IST", name, "unseen") for name in (FASTFOOD, "DID")}
     here = ", ".join(f"− {name} {digits(gap)}" for name, gap in gaps.items())
-    return f"unseen: IST {here}; {UNLIKE}", of_both([claims.of_difference(gap) for gap in gaps.values()])
+    told = f"{measured.side('unseen')}: IST {here}; {UNLIKE}"
+    return told, claims.of_both([claims.of_difference(gap) for gap in gaps.values()])
 
 
 JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], tuple[str, ...]]] = {
@@ -201,13 +214,6 @@ WHERE_THERE = ("A12", "A13", "A14")  # other studies say nothing to them
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-def of_both(each: Sequence[str]) -> str:
-    """One verdict of two halves: holds where both do, in part where only one does, fails where one fails."""
-    if len(set(each)) == 1:
-        return each[0]
-    return IN_PART if HOLDS in each else FAILS if FAILS in each else OPEN
-
-
 def spreads(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:
     """Task -> standard deviation of a method's score over its runs on the first few-shot sample.
 
@@ -228,7 +234,8 @@ def spreads(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:
 def steadier(rows: Sequence[dict[str, Any]], first: str, second: str) -> Gap:
     """How much larger the spread over runs (see `spreads`) is in the first method, paired by task."""
     wide, narrow = spreads(rows, first), spreads(rows, second)
-    return evaluate.interval([[wide[task] - narrow[task]] for task in wide])
+    group = {row["task"]: row.get("group", row["task"]) for row in rows}
+    return evaluate.interval([[wide[task] - narrow[task]] for task in wide], groups=[group[t] for t in wide])
 
 
 def digits(gap: Gap, sign: int = 1) -> str:

@@ -121,8 +121,6 @@ def fewer_examples(study: Study, intrinsic_dim: int) -> store.Step:
             sizes = [(len(t.train_new), min(len(t.dev), fits[method].dev_examples)) for t in cut]
             for i, (row, (n_train, n_dev)) in enumerate(zip(made, sizes, strict=True)):
                 rows.append(row | {"examples": counts[i // len(unseen)], "n_train": n_train, "n_dev": n_dev})
-        for place in places.values():
-            place.unlink(missing_ok=True)
         return {}, {"rows": rows}
 
     key = _key(study, "fewer examples", intrinsic_dim, scale.fewer_examples)

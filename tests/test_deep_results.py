@@ -57,7 +57,8 @@ def test_every_claim_gets_a_verdict_from_the_last_data(rows):
     assert [v["name"] for v in found] == [f"B{i}" for i in range(3, 11)]
     assert {v["verdict"] for v in found} == {"holds"} and {v["num_seeds"] for v in found} == {3}
     assert found[0]["here"] == (
-        "fine-tuning − prompt tuning: tags +0.220 [+0.220, +0.220], classes +0.070 [+0.070, +0.070]"
+        "fine-tuning − prompt tuning: tags +0.220 [+0.220, +0.220] (2), classes +0.070 [+0.070, +0.070] (1); "
+        "trained on all examples"
     )
     assert found[0]["num_tasks"] == 3 and dr.share(rows, dr.SHALLOW) == pytest.approx(0.0001)
 
@@ -78,6 +79,7 @@ def test_differences_are_paired_by_task_and_seed():
         ("B3", {"score": 0.1}, {"method": dr.SHALLOW, "category": "cls"}, "holds in part"),
         ("B3", {"score": 0.9}, {"method": dr.SHALLOW, "category": "cls"}, "holds in part"),
         ("B3", {"score": 0.42}, {"method": dr.TUNED}, "does not hold here"),
+        ("B3", {"score": 0.45}, {"method": dr.TUNED, "category": "tag"}, "holds in part"),
         ("B4", {"share": 0.05}, {"method": dr.DEEP}, "does not hold here"),
         ("B4", {"score": 0.6}, {"method": dr.SHALLOW}, "holds in part"),
         ("B5", {"score": 0.4}, {"form": "mlp"}, "holds in part"),
@@ -93,6 +95,7 @@ def test_differences_are_paired_by_task_and_seed():
         ("B9", {"score": 0.4}, {"method": dr.TUNED}, "holds"),
         ("B9", {"score": 0.7}, {"method": dr.TUNED}, "does not hold here"),
         ("B10", {"score": 0.4}, {"order": "last"}, "does not hold here"),
+        ("B10", {"score": 0.4}, {"order": "last", "task": "a"}, "holds in part"),
     ],
 )
 def test_a_claim_that_fails_is_told(rows, name, change, wanted, verdict):

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from stock import backbone
@@ -219,3 +220,33 @@ def test_interval_without_values():
 def test_by_task_keeps_the_order_and_leaves_out_missing_values():
     rows = [{"task": t, "score": s} for t, s in (("b", 1.0), ("a", 2.0), ("b", None), ("b", 3.0))]
     assert by_task(rows) == {"b": [1.0, 3.0], "a": [2.0]}
+
+
+def test_tasks_of_a_group_count_as_one():
+    """Siblings with the same score say no more than one of them, and the mean stays that over tasks."""
+    alone = [[0.1], [0.4], [0.5], [0.9], [0.7]]
+    twice, labels = [v for v in alone for _ in "ab"], [name for name in "vwxyz" for _ in "ab"]
+    assert evaluate.interval(twice, groups=labels) == pytest.approx(evaluate.interval(alone))
+    assert evaluate.interval(alone, groups=list("vwxyz")) == evaluate.interval(alone)
+    narrow, wide = evaluate.interval(twice), evaluate.interval(twice, groups=labels)
+    assert wide[0] == pytest.approx(narrow[0]) and wide[2] - wide[1] > 1.2 * (narrow[2] - narrow[1])
+    uneven = [[1.0], [1.0], [1.0], [0.0], [0.0], [0.0]]
+    assert evaluate.interval(uneven, groups=list("aaabcd"))[0] == 0.5, "over tasks, not over groups"
+
+
+def test_many_groups_are_drawn_together():
+    scores = [[float(x)] for x in np.random.default_rng(0).normal(size=40)]
+    twice, labels = [v for v in scores for _ in "ab"], [i for i in range(40) for _ in "ab"]
+    alone, together = evaluate.interval(scores), evaluate.interval(twice, groups=labels)
+    assert together == pytest.approx(alone, abs=0.03)
+    as_if = evaluate.interval(twice)
+    assert (together[2] - together[1]) / (as_if[2] - as_if[1]) == pytest.approx(2**0.5, rel=0.1)
+
+
+def test_few_groups_say_little_of_others():
+    """Six tasks of two groups: one degree of freedom; of one group: over the seeds of these tasks alone."""
+    values = [[0.1 * i, 0.1 * i + 0.02] for i in range(6)]
+    mean, low, high = evaluate.interval(values, groups=list("aaabbb"))
+    assert mean == pytest.approx(0.26) and high - low > 3
+    _, low, high = evaluate.interval(values, groups=list("aaaaaa"))
+    assert 0 < high - low < 0.05

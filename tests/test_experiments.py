@@ -1,5 +1,7 @@
+import gc
 import re
 import shutil
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -21,6 +23,7 @@ from iptkit import (
     scales,
     store,
     subspace,
+    tables,
     tasks,
     train,
 )
@@ -302,6 +305,11 @@ def test_difference_is_paired():
     rows += rows_of("mean code", 5, {"a": [0.5], "b": [0.5]})  # one seed: it stands for all
     mean, low, high = difference(rows, ("IST", 5), ("mean code", 5))
     assert mean == pytest.approx(0.0) and low < -0.05 and high > 0.05
+    swapped = difference(rows, ("mean code", 5), ("IST", 5))
+    assert swapped == pytest.approx((-mean, -high, -low)), "the same rule in both directions"
+    of_two = [r | {"examples": k} for k, r in zip((4, 16), rows, strict=False)]
+    with pytest.raises(ValueError, match=r"rows of \('IST', 5\) from \[4, 16\] examples"):
+        difference(of_two, ("IST", 5), ("mean code", 5))
     rows += rows_of("IST", 5, {"c": [1.0, 1.0]}, "unseen") + rows_of("mean code", 5, {"c": [0.0]}, "unseen")
     assert difference(rows, ("IST", 5), ("mean code", 5), "unseen") == (1.0, 1.0, 1.0)
     assert difference(rows, ("IST", 5), ("mean code", 5))[0] == pytest.approx(1 / 3)
@@ -331,8 +339,48 @@ def test_a_study_takes_tasks_of_ones_own(steps):
         experiments.Study(scales.load("smoke", suite=suite, seen=(), unseen=()))
 
 
+def test_a_model_is_shared_by_studies_of_the_same_model_only(steps):
+    first = Study(scales.load("smoke"))
+    assert Study(scales.load("smoke", seeds=(1,)), models=first).backbone is first.backbone
+    for change in ({"deep": True}, {"backbone": "tiny-gpt2"}, {"dtype": "float64"}):
+        with pytest.raises(ValueError, match="models is a study with the model .*leave it out"):
+            Study(scales.load("smoke", **change), models=first)
+
+
+def test_a_study_is_freed(steps):
+    study = Study(scales.load("smoke"))
+    study.tasks(0), study.key("x")
+    gone = weakref.ref(study)
+    del study
+    gc.collect()
+    assert gone() is None
+
+
+def test_too_few_tasks_are_told_before_anything_trains(steps):
+    ids = tuple(card.id for card in tasks.list_cards("tiny"))
+    with pytest.raises(ValueError, match="there are 1 seen tasks; .* 2 or more"):
+        Study(scales.load("smoke", seen=ids[:1], unseen=ids[1:])).jobs()
+    with pytest.raises(ValueError, match="asks for nearest, stage_two_runs on unseen tasks, .* none"):
+        Study(scales.load("smoke", seen=ids, unseen=(), nearest=True, stage_two_runs=2)).jobs()
+
+
 # ---- figures in the README -----------------------------------------------------------------------
 README = (paths.data_dir().parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_stored_rows_know_their_groups_and_intervals_are_over_these():
+    rows, _ = experiments.stored("ipt120")
+    group = {card.id: card.group for card in tasks.list_cards("ipt120")}
+    assert all(row["group"] == group[row["task"]] for row in rows) and len(set(group.values())) == 77
+    bare = [{k: v for k, v in row.items() if k != "group"} for row in rows]
+    assert results.with_groups(bare, "ipt120") == rows
+    assert results.with_groups([{"task": "mine"}], "ipt120") == [{"task": "mine", "group": "mine"}]
+    wanted = ("IST", 5), ("prompt tuning", 0), "unseen"
+    (mean, *ends), (as_if, *other) = difference(rows, *wanted), difference(bare, *wanted)
+    assert mean == as_if and ends != other
+    (line,), (plain,) = summary(rows, [wanted[0]], ["unseen"]), summary(bare, [wanted[0]], ["unseen"])
+    for name in ("score", "E_rel"):
+        assert line[name][0] == plain[name][0] and line[name][1:] != plain[name][1:]
 
 
 def test_the_readmes_table_is_that_of_the_stored_results():
@@ -414,11 +462,11 @@ def notebooks(*numbers):
 
 
 def test_markdown_of_a_study_without_e_rel():
-    scores = {name: {"a": [0.0], "b": [0.01]} for name, _ in results.README_METHODS}
+    scores = {name: {"a": [0.0], "b": [0.01]} for name, _ in tables.README_METHODS}
     rows = [
         row
         for split in ("seen", "unseen")
-        for name, has_dim in results.README_METHODS
+        for name, has_dim in tables.README_METHODS
         for row in rows_of(name, 2 * has_dim, scores[name], split)
     ]
     text = experiments.as_markdown(rows, dim=2)

@@ -31,7 +31,12 @@ FULL = "No space left on device"
 OF_RUST = safetensors.SafetensorError(f"Error while serializing: I/O error: {FULL} (os error 28)")
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, FULL), OSError(errno.EDQUOT, "quota"), OF_RUST])
+QUOTA = safetensors.SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, FULL), OSError(errno.EDQUOT, "quota"), OF_RUST, QUOTA]
+)
 def test_a_full_disk_is_told_with_the_way_out(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("before")
@@ -86,3 +91,19 @@ def test_tensors_of_every_kind_come_back_as_they_were(tmp_path):
         assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
     files.write_tensors(tmp_path / "b.safetensors", {"x": torch.ones(1)})
     assert files.read_tensors(tmp_path / "b.safetensors")[1] == {}
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, {"x": torch.ones(100)})
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged .*delete it"):
+        files.read_tensors(path)
+
+
+def test_a_folder_is_tried_before_it_is_needed(tmp_path):
+    assert files.writable_folder(tmp_path / "new", "--out") == tmp_path / "new"
+    assert (tmp_path / "new").is_dir() and not os.listdir(tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot write to the folder .*file.*--out"):
+        files.writable_folder(tmp_path / "file", "--out")

@@ -47,6 +47,10 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
         ({"input": "q", "target": ""}, "target is empty"),
         ({"input": "q", "targets": ["a", "a"]}, "targets names an entry twice; keep it once"),
         (
+            {"input": "q", "target": "no", "options": ["yes", "yes ", "no"]},
+            "options names an entry twice; keep it once",
+        ),
+        (
             {"input": "q", "target": "c", "options": ["a", "b"]},
             "target 'c' is not one of the options ['a', 'b']",
         ),

@@ -1,3 +1,4 @@
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -101,6 +102,27 @@ def test_a_killed_make_leaves_no_step_but_its_checkpoint(tmp_path):
 
     assert not store.step("bank", 1, resumed, tmp_path).was_cached
     assert seen == [{"step": 5}] and not (folder / "checkpoint.safetensors").exists()
+
+
+def test_all_checkpoints_stay_until_the_step_is_stored(tmp_path, monkeypatch):
+    """A step of two trainings keeps both checkpoints through a full disk at its end."""
+    names = ("checkpoint.safetensors", "IST-checkpoint.safetensors")
+
+    def make(checkpoint):
+        for name in names:
+            checkpoint.with_name(name).write_text("trained")
+        return {}, {}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
+        patch.setattr("safetensors.torch.save_file", full)
+        store.step("two", 1, make, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert all((folder / name).exists() for name in names)
+    store.step("two", 1, make, tmp_path)
+    assert not any((folder / name).exists() for name in names)
 
 
 def test_a_half_written_step_is_never_seen(tmp_path, monkeypatch):

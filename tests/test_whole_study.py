@@ -18,6 +18,7 @@ from iptkit import (
     claims,
     codes,
     evaluate,
+    files,
     inputs,
     jobs,
     pipeline,
@@ -29,6 +30,7 @@ from iptkit import (
     store,
     subspace,
     subspace_results,
+    tables,
     tasks,
     train,
     transfer,
@@ -297,7 +299,7 @@ def test_controls_on_unseen_tasks_only():
     table = study.table()
     sides = {name: {r["split"] for r in table if r["method"] == name} for name in results.DECODERS.values()}
     assert sides.pop("IST") == {"seen", "unseen"} and set(map(tuple, sides.values())) == {("unseen",)}
-    text = results.as_markdown(table, dim=2)
+    text = tables.as_markdown(table, dim=2)
     (control,) = [line for line in text.splitlines() if "random decoder |" in line]
     _, _, seen, unseen, kept, _, _ = control.split("|")
     assert not seen.strip() and not kept.strip() and "[" in unseen
@@ -469,9 +471,26 @@ def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
     assert out.read_bytes() == first
     pipeline.study("smoke", out, "cpu", overwrite=True, **other)
     assert out.read_bytes() != first
+    for wrong in (tmp_path / "rows.txt", tmp_path / "rows", tmp_path):
+        with pytest.raises(ValueError, match=r"--out .* is no file name that ends in .jsonl"):
+            pipeline.study("smoke", wrong, "cpu", **wanted)
+    with pytest.raises(ValueError, match="cannot write to the folder .*rows.jsonl .*--out"):
+        pipeline.study("smoke", out / "more.jsonl", "cpu", **wanted)
+    for name, told in (("address", "cluster"), ("suite", "suite")):
+        with pytest.raises(ValueError, match=rf"{told}: an empty text"):
+            pipeline.study("smoke", out, "cpu", **(wanted | {name: ""}))
+    with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
+        patch.setattr(store, "write_results", full)
+        pipeline.study("smoke", tmp_path / "other.jsonl", "cpu", **wanted)
+    pipeline.study("smoke", tmp_path / "other.jsonl", "cpu", **wanted)
+    assert (tmp_path / "other.jsonl").read_bytes() == first, "the same command goes on after a full disk"
     out.with_suffix(".about.json").unlink()
     with pytest.raises(ValueError, match="rows.about.json is not there"):
         pipeline.study("smoke", out, "cpu", **other)
+
+
+def full(*_):
+    raise files.DiskFullError("no space left for x")
 
 
 # ---- the command ---------------------------------------------------------------------------------
