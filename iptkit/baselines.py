@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,21 +160,32 @@ class _Shifted(nn.Module):
         return weight + moved.view(weight.shape).to(weight)
 
 
-@functools.lru_cache(maxsize=1)
+_MADE: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}  # of `directions`: those made last
+
+
 def directions(
     sizes: tuple[int, ...], intrinsic_dim: int, seed: int, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
     """The Fastfood matrices of `shift_all_weights` written out, M^T [d_I, D] for each D of sizes.
 
     For a model of 135 million numbers d_I = 5 takes 40 seconds and 2.7 GB, so those made last are kept for
-    the next task; `directions.cache_clear()` gives the memory back.
+    the next task, until others are made or `forget_directions`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    basis = torch.eye(intrinsic_dim, dtype=dtype)
-    return tuple(
-        torch.stack([project(one) for one in basis])
-        for project in (Fastfood(intrinsic_dim, size, generator) for size in sizes)
-    )
+    key = sizes, intrinsic_dim, seed, dtype
+    if key not in _MADE:
+        forget_directions()
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.eye(intrinsic_dim, dtype=dtype)
+        _MADE[key] = tuple(
+            torch.stack([project(one) for one in basis])
+            for project in (Fastfood(intrinsic_dim, size, generator) for size in sizes)
+        )
+    return _MADE[key]
+
+
+def forget_directions() -> None:
+    """Give the memory of `directions` back."""
+    _MADE.clear()
 
 
 def shift_all_weights(

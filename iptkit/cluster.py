@@ -175,6 +175,10 @@ def _make(order: Order, name: str, *needs: Done | str) -> Done:
     study = _study(order)
     _await(study, [need if isinstance(need, str) else need.name for need in needs], f"the node {node}")
     (job,) = [job for job in study.jobs() if job.name == name]
+    if not name.startswith("did-"):
+        from iptkit import baselines
+
+        baselines.forget_directions()  # of an earlier job of this worker
     begun = time.monotonic()
     job.make()
     return Done(name, time.monotonic() - begun, node)

@@ -265,4 +265,4 @@ def _sizes(study: Study) -> list[Any]:
 def _key(study: Study, read: Sequence[Task], *parts: Any) -> list[Any]:
     config = study.scale.encoders
     model = backbones.identity(config.backbone, lambda: encoder(config.backbone, study.device))
-    return [model, digest_of(read), config.test_examples, study.seed, *parts]
+    return [model, *study.device_key(), digest_of(read), config.test_examples, study.seed, *parts]

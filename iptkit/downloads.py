@@ -123,6 +123,8 @@ def _download(pin: Package, folder: Path) -> Path:
     archive = saved / pin.filename
     if code == 0 and archive.is_file():
         return archive
+    if any(f"[Errno {number}]" in log for number in files.NO_SPACE):
+        raise OSError(files.NO_SPACE[0], "no space left for pip")
     reason = "this Python has no pip" if "No module named pip" in log else _last_lines(log)
     raise FileNotFoundError(
         f"could not download {pin.name}=={pin.version} ({pin.bytes / 1e6:.1f} MB): {reason}\n"

@@ -36,8 +36,9 @@ def room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # safetensors has an error of its own, with the system's in its text
-        told = [f"(os error {number})" in str(error) for number in NO_SPACE]
-        if getattr(error, "errno", None) not in NO_SPACE and not any(told):
+        of_rust = type(error).__name__ == "SafetensorError"  # not a traceback of it, as papermill's error has
+        told = of_rust and any(f"(os error {number})" in str(error) for number in NO_SPACE)
+        if getattr(error, "errno", None) not in NO_SPACE and not told:
             raise
         raise DiskFullError(
             f"no space left for {path.name} in {path.parent}. What is finished is kept and nothing is half "

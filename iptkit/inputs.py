@@ -127,12 +127,17 @@ class Inputs:
 
     def model_key(self) -> list[str]:
         """What determines the model's numbers."""
-        name, device = self.scale.backbone, backbones.resolve_device(self.device).type
+        name = self.scale.backbone
         return [
             backbones.identity(name, lambda: self.backbone),
             backbones.resolve_dtype(name, self.device, self.scale.dtype),
-            *([] if device == "cpu" else [device]),
+            *self.device_key(),
         ]
+
+    def device_key(self) -> list[str]:
+        """Kind of device, where it is no CPU: its sums end in other bits, and rows name it."""
+        kind = backbones.resolve_device(self.device).type
+        return [] if kind == "cpu" else [kind]
 
     def same_model(self) -> tuple[Any, ...]:
         """What two studies must agree on to share a model and its engine."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from iptkit import adapter_studies, prompts, store, transfer
+from iptkit import adapter_studies, backbones, prompts, references, store, transfer
 from iptkit.examples import Example
 from iptkit.tasks import Task
 from iptkit.train import FitConfig
@@ -185,6 +185,8 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
         kind = f"{scale.backbone} is {study.backbone.kind}"
         told = f"weights {scale.weights} and adapters are for causal models, {kind}"
         raise ValueError(f"{told}; leave them out (weights=(), adapters=None)")
+    if scale.weights:
+        references.check_gpu(backbones.resolve_device(study.device))  # before hours of other jobs
     if scale.adapters:
         unseen, dim = study.unseen_tasks(first), scale.main_dim
         msf = ist = costs.score(unseen) if costs else 0.0

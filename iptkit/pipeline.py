@@ -131,7 +131,7 @@ def study(
         raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
     if out.suffix != ".jsonl" or out.is_dir():
         raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
-    files.writable_folder(out.parent, "--out")  # asked now, not after hours
+    out = files.writable_folder(out.parent, "--out") / out.name  # asked now, not after hours
     if not overwrite:
         provenance.check_target(measured, out, part)
     if address:

@@ -176,6 +176,8 @@ def _read(file: Path) -> fewshot.Pool:
         with pq.ParquetFile(file) as stored:  # pq.read_table would first import pandas
             table = stored.read()
     except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None):  # the system's, not the file's
+            raise
         raise ValueError(f"{file} is damaged ({error}); delete it, and it is built anew") from error
     shots = json.loads(table.schema.metadata[b"iptkit"])["shots"]
     splits, inputs, targets, options = (table.column(name).to_pylist() for name in SCHEMA.names)

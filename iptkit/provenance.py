@@ -47,8 +47,9 @@ def keep(
     about = {"command": command(study, part), **of(study, steps)}
     if left:
         about["not finished"] = list(left)
-    files.write_json(path.with_suffix(".about.json"), about)  # first: rows without it are nobody's
-    store.write_results(path, rows)
+    with files.atomic(path) as draft:  # both are there, or neither: rows without the other are nobody's
+        draft.write_text(store.as_lines(rows), encoding="utf-8")
+        files.write_json(path.with_suffix(".about.json"), about)
     return len(rows)
 
 

@@ -77,8 +77,8 @@ def fine_tune(
             model = _with_peft(model, config)
     elif method == "DID":
         baselines.shift_all_weights(model, intrinsic_dim, seed, is_dense=intrinsic_dim <= DENSE)
-    if method == "fine-tuning":
-        baselines.directions.cache_clear()  # the memory is needed
+    if method != "DID":
+        baselines.forget_directions()
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     begun = time.time()
     _train(model, [_record(copy, e, words) for e in task.train], steps, batch, lr, seed)
@@ -178,6 +178,15 @@ def _record(backbone: backbones.Backbone, example: Example, words: list[int]) ->
     }
 
 
+def check_gpu(device: torch.device) -> None:
+    """Raise ValueError for a GPU that transformers' Trainer would not take: it takes the first it sees."""
+    if device.type == "cuda" and device.index not in (None, 0):
+        raise ValueError(
+            f"the device is {device}, and transformers' Trainer (fine-tuning, LoRA, DID) takes the first GPU "
+            "that it sees: show this process that GPU only (CUDA_VISIBLE_DEVICES) and give the device cuda"
+        )
+
+
 def _train(
     model: Any, records: list[dict[str, list[int]]], steps: int, batch: int, lr: float, seed: int
 ) -> None:
@@ -206,12 +215,9 @@ def _train(
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=False,
         )
-        if device.type == "cuda" and (arguments.n_gpu > 1 or arguments.device != device):
-            raise ValueError(
-                f"transformers' Trainer takes {arguments.n_gpu} GPUs from {arguments.device} on; the model "
-                f"is on {device}: show this process that GPU only (CUDA_VISIBLE_DEVICES={device.index or 0}) "
-                "and give the device cuda"
-            )
+        if device.type == "cuda":
+            check_gpu(device)
+            arguments._n_gpu = 1  # else Trainer spreads each batch over all GPUs that it sees
         trainer = Trainer(model=model, args=arguments, train_dataset=records, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -139,10 +139,12 @@ def difference(
 
 
 def _paired(first: dict[int, float], second: dict[int, float]) -> list[float]:
-    """Differences of one task; of other seeds than the first's the mean, so that no sample counts twice."""
+    """Differences of one task: by seed where both have the same, else of means (spread: of the longer)."""
     if set(first) == set(second):
         return [value - second[seed] for seed, value in first.items()]
-    more, less = (first, second) if len(first) >= len(second) else (second, first)
+    if len(first) == len(second):
+        return [(sum(first.values()) - sum(second.values())) / len(first)]
+    more, less = (first, second) if len(first) > len(second) else (second, first)
     sign, other = (1 if more is first else -1), sum(less.values()) / len(less)
     return [sign * (value - other) for value in more.values()]
 

@@ -135,9 +135,12 @@ def forget(root: Path | None = None) -> None:
 def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write result rows as JSON lines, atomically."""
     with files.atomic(path) as temporary:
-        temporary.write_text(
-            "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8"
-        )
+        temporary.write_text(as_lines(rows), encoding="utf-8")
+
+
+def as_lines(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as JSON lines."""
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

@@ -54,9 +54,11 @@ class Measured:
         return line["E_rel"] or (float("nan"),) * 3
 
     def side(self, side: str, counted: str = "tasks") -> str:
-        """ "unseen (20)": the side and how many of its tasks are counted, see `results.summary`."""
+        """ "unseen (20 in 14 groups)": the side, and how many of its tasks `results.summary` counts."""
         (line,) = results.summary(self.rows, [("IST", self.dim)], [side])
-        return f"{side} ({line[counted]})"
+        groups = {r["group"] for r in self.of("IST", (side,)) if "group" in r}
+        many = f" in {len(groups)} groups" if groups and counted == "tasks" else ""
+        return f"{side} ({line[counted]}{many})"
 
 
 def write(study: Study, path: Path, finished_only: bool = False) -> int:
@@ -102,7 +104,8 @@ def _keep_artefacts(study: Study, path: Path, finished_only: bool) -> None:
 def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
     """What rows say to A1, A3, A4, A7 (of d_I = 5 only) and A8; to A12 to A14 where what they need is there.
 
-    Seeds: those that all methods which a claim is judged by were measured with.
+    Seeds: the fewest that a method which a claim is judged by was measured with; one with more enters with
+    its mean (see `results.difference`).
 
     Args:
       rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning; with their
@@ -164,7 +167,8 @@ def _kept(measured: Measured) -> tuple[str, str]:
     below = [tuple(value - PAPER[side] for value in kept[side]) for side in SIDES]
     here = ", ".join(f"{measured.side(side, 'E_rel tasks')} {_share(of)}" for side, of in kept.items())
     verdict = claims.of_both([claims.of_difference(b, MARGIN) for b in below])
-    return f"E_rel at d_I = {measured.dim}: {here}", verdict
+    asked = " and ".join(f"{PAPER[side] - MARGIN:.2f}" for side in SIDES)
+    return f"E_rel at d_I = {measured.dim}: {here} ({asked} are asked for)", verdict
 
 
 def _not_reached(measured: Measured) -> tuple[str, str]:
@@ -240,10 +244,10 @@ def steadier(rows: Sequence[dict[str, Any]], first: str, second: str) -> Gap:
 
 def digits(gap: Gap, sign: int = 1) -> str:
     """A difference (-1: its negative) and its interval, in digits."""
-    mean, *ends = (round(sign * value, 3) + 0.0 for value in gap)  # + 0.0: no -0.000
+    mean, *ends = (sign * value + 0.0 for value in gap)  # + 0.0: no -0.000 for 0
     low, high = ends[::sign]
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _share(gap: Gap) -> str:
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*gap)
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*gap)

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from toy_archives import write_sdist
 
-from iptkit import archives, downloads
+from iptkit import archives, downloads, files
 
 NAME = "iptkit-test-data"
 
@@ -130,6 +130,13 @@ def test_a_failed_download_says_why_and_what_to_do(cache, index, monkeypatch, lo
     with pytest.raises(FileNotFoundError, match="Way out: run .*pip download") as error:
         downloads.fetch(NAME)
     assert told in str(error.value)
+
+
+def test_a_disk_that_pip_found_full_is_told_as_that(cache, index, monkeypatch):
+    log = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    monkeypatch.setattr(downloads, "_run_watched", lambda *_: (1, log))
+    with pytest.raises(files.DiskFullError, match="no space left for .* IPTKIT_CACHE"):
+        downloads.fetch(NAME)
 
 
 def test_run_watched_returns_code_and_log(cache, index, tmp_path):

@@ -307,6 +307,11 @@ def test_difference_is_paired():
     assert mean == pytest.approx(0.0) and low < -0.05 and high > 0.05
     swapped = difference(rows, ("mean code", 5), ("IST", 5))
     assert swapped == pytest.approx((-mean, -high, -low)), "the same rule in both directions"
+    once = rows_of("A", 5, {"a": [0.1, 0.5]}) + [
+        r | {"seed": r["seed"] + 1} for r in rows_of("B", 5, {"a": [0.2, 0.2]})
+    ]
+    there, back = (difference(once, *pair) for pair in ((("A", 5), ("B", 5)), (("B", 5), ("A", 5))))
+    assert there[0] == pytest.approx(0.1) and back[0] == pytest.approx(-0.1), "other seeds: of the means"
     of_two = [r | {"examples": k} for k, r in zip((4, 16), rows, strict=False)]
     with pytest.raises(ValueError, match=r"rows of \('IST', 5\) from \[4, 16\] examples"):
         difference(of_two, ("IST", 5), ("mean code", 5))

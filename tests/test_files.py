@@ -46,6 +46,12 @@ def test_a_full_disk_is_told_with_the_way_out(tmp_path, error):
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_an_error_that_only_speaks_of_a_full_disk_stays_what_it_is(tmp_path):
+    """A notebook's traceback names the file itself."""
+    with pytest.raises(RuntimeError, match="os error 28"), files.room_for(tmp_path / "a.ipynb"):
+        raise RuntimeError("Traceback: SafetensorError: I/O error (os error 28)")
+
+
 def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
     with pytest.raises(PermissionError), files.atomic(tmp_path / "a.txt"):
         raise PermissionError(errno.EACCES, "no")

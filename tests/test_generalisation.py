@@ -58,9 +58,9 @@ def test_a_kind_is_compared_on_its_own_tasks():
     [
         ((0.6, 0.1), "holds"),
         ((0.6, 0.3), "holds in part"),
-        ((0.1, 0.1), "holds in part"),
+        ((0.1, 0.1), "does not hold here"),
         ((0.2, 0.6), "does not hold here"),
-        ((0.2, 0.2), "not testable at this scale"),
+        ((0.2, 0.2), "holds in part"),
     ],
 )
 def test_verdict_on_kinds(cls, verdict):

@@ -45,8 +45,8 @@ def test_verdicts_say_what_was_measured():
     assert [v["name"] for v in sr.verdicts([r | {"d_I": r["d_I"] and 7} for r in rows_of()], 7)] == [
         "A1", "A3", "A4", "A8",
     ], "the paper's figures of A7 are for d_I = 5"  # fmt: skip
-    assert found["A7"]["here"].startswith("E_rel at d_I = 5: seen (12) 0.90 [")
-    assert "unseen (4) 0.70 [" in found["A7"]["here"]
+    assert found["A7"]["here"].startswith("E_rel at d_I = 5: seen (12) 0.900 [")
+    assert "unseen (4) 0.700 [" in found["A7"]["here"]
     assert found["A8"]["here"].startswith("prompt tuning − IST: seen (12) +0.080 [")
 
 

@@ -479,11 +479,15 @@ def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
     for name, told in (("address", "cluster"), ("suite", "suite")):
         with pytest.raises(ValueError, match=rf"{told}: an empty text"):
             pipeline.study("smoke", out, "cpu", **(wanted | {name: ""}))
-    with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
-        patch.setattr(store, "write_results", full)
-        pipeline.study("smoke", tmp_path / "other.jsonl", "cpu", **wanted)
-    pipeline.study("smoke", tmp_path / "other.jsonl", "cpu", **wanted)
-    assert (tmp_path / "other.jsonl").read_bytes() == first, "the same command goes on after a full disk"
+    another, about = tmp_path / "other.jsonl", tmp_path / "other.about.json"
+    for size, name in (({}, "as_lines"), ({"overwrite": True, "dims": (3,)}, "as_lines")):
+        before = [file.read_bytes() if file.exists() else b"" for file in (another, about)]
+        with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
+            patch.setattr(store, name, full)
+            pipeline.study("smoke", another, "cpu", **(wanted | size))
+        assert [file.read_bytes() if file.exists() else b"" for file in (another, about)] == before
+        pipeline.study("smoke", another, "cpu", **wanted)
+        assert another.read_bytes() == first, "the same command goes on after a full disk"
     out.with_suffix(".about.json").unlink()
     with pytest.raises(ValueError, match="rows.about.json is not there"):
         pipeline.study("smoke", out, "cpu", **other)
