@@ -65,6 +65,8 @@ class Costs:
         self.tokenizer, self.head = backbone.tokenizer, backbone.embedding.numel()
         linear = [p for p in backbone.model.base_model.parameters() if p.dim() == 2]
         self.layers = sum(p.numel() for p in linear) - self.head
+        is_mixed = backbone.dtype == "mixed" and backbone.device.type == "cpu"
+        self.slower = backbones.bf16_gain() if is_mixed else 1.0  # float32, see `weights`
         self.lengths: dict[tuple[str, int], tuple[float, float, float]] = {}
 
     def fit(self, on: Sequence[Task], config: FitConfig, runs: int = 1, is_whole: bool = False) -> float:
@@ -86,11 +88,11 @@ class Costs:
         return total
 
     def weights(self, task: Task, config: FitConfig) -> float:
-        """Of fine-tuning all weights: 6 a weight and token."""
+        """Of fine-tuning all weights: 6 a weight and token, times what float32, which it takes, is slower."""
         text, answer, _ = self._lengths(task)
         words = len(self.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids)
         tokens = config.steps * config.rows_per_run * (text + words + answer)
-        return 6 * (self.layers + self.head) * tokens
+        return 6 * (self.layers + self.head) * tokens * self.slower
 
     def score(self, on: Sequence[Task], prompts: int = 1) -> float:
         """Of scoring the test examples of each task under so many prompts."""

@@ -236,6 +236,8 @@ def test_the_models_own_weights_on_unseen_tasks():
     config = train.FitConfig(steps=5, rows_per_run=2)
     tokens = 10 * (text + words + answer)
     assert costs.weights(task, config) == pytest.approx(6 * (costs.layers + costs.head) * tokens)
+    whole, costs.slower = costs.weights(task, config), 2.0
+    assert costs.weights(task, config) == 2 * whole, "float32 where the rest is mixed"
     before = backbones.fingerprint(of.backbone.model)
     rows = of.table()
     assert backbones.fingerprint(of.backbone.model) == before
