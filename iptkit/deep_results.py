@@ -197,7 +197,8 @@ def _methods(rows: Rows, first: str, second: str, category: str = "") -> tuple[f
 
 def _data(rows: Rows) -> str:
     """What the rows of `main` were trained on, in words."""
-    return {"full": "trained on all examples"}.get(main(rows)[-1]["data"], main(rows)[-1]["data"])
+    data = {row["data"] for row in main(rows)}
+    return "trained on all examples" if data == {"full"} else ", ".join(data)
 
 
 def _split(rows: Rows, column: str, first: Any, second: Any) -> tuple[float, float, float, int]:

