@@ -71,10 +71,10 @@ def p_tuning(study: experiments.Study, factor: float) -> Cells:
     chosen, cells = study.scale.ptuning, []
     config = replace(chosen.fit, evaluations=1)
     for encoder in ptuning.ENCODERS:
-        for group in ptuning_studies.GROUPS:
-            rates = rates_around(ptuning_studies.rate_of(study, encoder, group), factor)
-            made = ptuning_studies.train(study, encoder, group, chosen.seeds[:1], rates, config)
-            cells += cells_of(f"{encoder}, {group}", made.runs, rates, made.fit)
+        for kind in ptuning_studies.KINDS:
+            rates = rates_around(ptuning_studies.rate_of(study, encoder, kind), factor)
+            made = ptuning_studies.train(study, encoder, kind, chosen.seeds[:1], rates, config)
+            cells += cells_of(f"{encoder}, {kind}", made.runs, rates, made.fit)
     return cells
 
 

@@ -52,7 +52,7 @@ class Agreement:
     """How often the nearest other task has the same label.
 
     Attributes:
-      share: (mean, low, high) of `evaluate.interval` over the tasks that could agree.
+      share: (mean, low, high) of `evaluate.interval` over the tasks that could agree, by leakage groups.
       by_chance: mean share where the labels are shuffled between tasks.
       p: how often a shuffle does as well, at least 1 / (SHUFFLES + 1).
       tasks: that could agree: their label is there twice.
@@ -137,7 +137,7 @@ def plane(codes: Codes) -> tuple[np.ndarray, float]:
 
 
 def told_apart(codes: Codes) -> tuple[float, float, float]:
-    """How often the nearest code from another sample is that of the same task: mean, low, high.
+    """How often the nearest code from another sample is that of the same task: mean, low, high (by groups).
 
     By chance it is 1 / T; samples of a small task may share examples. Raises: ValueError for a single sample.
     """
@@ -149,14 +149,14 @@ def told_apart(codes: Codes) -> tuple[float, float, float]:
             found = np.linalg.norm(mine[:, None] - codes.u[r][None], axis=-1).argmin(1)
             for task, other in enumerate(found):
                 hits[task].append(float(other == task))
-    return evaluate.interval(hits)
+    return evaluate.interval(hits, groups=codes.labels["group"])
 
 
 def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
     """Does the nearest other task have the same label ("category", "group" or "side")?
 
     For "category" and "side" a task's relatives (its leakage group) are no neighbours: they would tell of
-    themselves. The interval takes tasks as independent, which neighbours are not quite.
+    themselves. The interval is over leakage groups, which as neighbours are not quite independent either.
 
     Raises: ValueError for another label, or if no label is there twice.
     """
@@ -174,7 +174,9 @@ def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
     shuffled = [_hits(rng.permutation(values), neighbour).mean() for _ in range(SHUFFLES)]
     as_good = sum(share >= hits.mean() - 1e-12 for share in shuffled)
     p = (as_good + 1) / (SHUFFLES + 1)
-    return Agreement(evaluate.interval([[hit] for hit in hits]), float(np.mean(shuffled)), p, len(hits))
+    mine = groups[_shared(values)].tolist()
+    share = evaluate.interval([[hit] for hit in hits], groups=mine)
+    return Agreement(share, float(np.mean(shuffled)), p, len(hits))
 
 
 def walk(
@@ -214,6 +216,10 @@ def labelled(codes: Codes, label: str) -> dict[str, list[int]]:
 
 def _hits(values: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
     """1.0 or 0.0 for each task whose label another one has."""
+    return (values[neighbour] == values)[_shared(values)].astype(float)
+
+
+def _shared(values: np.ndarray) -> np.ndarray:
+    """Which of the labels are there more than once."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    can_agree = counts[where] > 1
-    return (values[neighbour] == values)[can_agree].astype(float)
+    return counts[where] > 1

@@ -227,6 +227,7 @@ class Room:
         return {
             "task": task.id,
             "category": task.category,
+            "group": task.group,
             "seed": task.seed,
             "data": data,
             "method": method,

@@ -35,15 +35,15 @@ def difference(first: Rows, second: Rows) -> tuple[float, float, float, int]:
 
     Rows that share task and seed (several depths, say) are averaged first.
 
-    Returns: mean, low and high of the 95 % interval (`evaluate.interval`), and the number of tasks; nan where
-      there is nothing to compare, and then no verdict either.
+    Returns: mean, low and high of the 95 % interval (`evaluate.over_tasks`), and the number of tasks; nan
+      where there is nothing to compare, and then no verdict either.
     """
     a, b = _by_run(first), _by_run(second)
     pairs: dict[str, list[float]] = {}
     for task, seed in a:
         if (task, seed) in b:
             pairs.setdefault(task, []).append(a[task, seed] - b[task, seed])
-    return (*(evaluate.interval(list(pairs.values())) if pairs else (NAN,) * 3), len(pairs))
+    return (*(evaluate.over_tasks(pairs, first) if pairs else (NAN,) * 3), len(pairs))
 
 
 def told(gap: Sequence[float], length: int = 3) -> str:

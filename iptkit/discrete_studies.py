@@ -25,8 +25,8 @@ Made = tuple[dict[str, Tensor], dict[str, Any]]
 def wordings_of(study: Study) -> store.Step:
     """Every task asked in every wording, nothing trained.
 
-    Returns: a step whose values["rows"] hold task, wording (0, 1, ...), words (its template), accuracy,
-      calibrated (the same after contextual calibration) and chance.
+    Returns: a step whose values["rows"] hold task, group, wording (0, 1, ...), words (its template),
+      accuracy, calibrated (the same after contextual calibration) and chance.
     """
     config = study.scale.discrete
     read = _load(study, config.tasks, study.seeds[0])
@@ -37,7 +37,7 @@ def wordings_of(study: Study) -> store.Step:
         for task, card in read:
             found = accuracies(engine, known[task.id], card, task.test)
             for i, (wording, scored) in enumerate(zip(known[task.id], found, strict=True)):
-                about = {"task": task.id, "wording": i, "words": wording.template.words}
+                about = {**_of(task), "wording": i, "words": wording.template.words}
                 rows.append(about | scored | {"chance": 1 / len(task.labels)})
         return {}, {"rows": rows}
 
@@ -47,8 +47,8 @@ def wordings_of(study: Study) -> store.Step:
 def in_context(study: Study) -> store.Step:
     """Every task in its first wording without and with solved examples before the question, all seeds.
 
-    Returns: a step whose values["rows"] hold task, shots, seed, accuracy and calibrated. Without examples
-      nothing depends on the seed, so there is one row.
+    Returns: a step whose values["rows"] hold task, group, shots, seed, accuracy and calibrated. Without
+      examples nothing depends on the seed, so there is one row.
     """
     config = study.scale.discrete
     read = {seed: _load(study, config.tasks, seed) for seed in study.seeds}
@@ -61,7 +61,7 @@ def in_context(study: Study) -> store.Step:
                 solved = [(wordings.slots_of(card, e), e.targets[0]) for e in task.train[: config.shots]]
                 for shots in [[], solved] if seed == study.seeds[0] else [solved]:
                     (scored,) = accuracies(engine, [known[task.id]], card, task.test, shots)
-                    rows.append({"task": task.id, "shots": len(shots), "seed": seed} | scored)
+                    rows.append({**_of(task), "shots": len(shots), "seed": seed} | scored)
         return {}, {"rows": rows}
 
     every = [entry for entries in read.values() for entry in entries]
@@ -72,8 +72,8 @@ def token_search(study: Study) -> store.Step:
     """Prompt words found by gradient for every search task and seed, beside those they started from.
 
     Returns: a step with tensors["tokens"] [R, n], tensors["losses"] [steps, R]; values["rows"] hold task,
-      seed, start (score of the words it began with), found (score of those it ended with), words (as text)
-      and swaps.
+      group, seed, start (score of the words it began with), found (score of those it ended with), words (as
+      text) and swaps.
     """
     config, n = study.scale.discrete, study.scale.prompt_length
     read = [entry for seed in study.seeds for entry in _load(study, config.search_tasks, seed)]
@@ -87,7 +87,7 @@ def token_search(study: Study) -> store.Step:
         scores = evaluate.evaluate(study.engine, both, [run.task for run in runs] * 2, label="test of search")
         rows = [
             {
-                "task": run.task.id,
+                **_of(run.task),
                 "seed": run.seed,
                 "start": scores[i],
                 "found": scores[len(runs) + i],
@@ -104,8 +104,8 @@ def token_search(study: Study) -> store.Step:
 def facts(study: Study) -> store.Step:
     """Facts of every relation in every template, ranked among all objects of its test examples.
 
-    Returns: a step whose values["rows"] hold task, words (the template), P@1, P@10, objects (how many) and
-      facts (how many).
+    Returns: a step whose values["rows"] hold task, group, words (the template), P@1, P@10, objects (how many)
+      and facts (how many).
     """
     config = study.scale.discrete
     read = _load(study, config.relations, study.seeds[0])
@@ -119,7 +119,7 @@ def facts(study: Study) -> store.Step:
             for template in known[task.id]:
                 found = discrete.recall(engine, template, asked, objects)
                 about = {
-                    "task": task.id,
+                    **_of(task),
                     "words": template.words,
                     "objects": len(objects),
                     "facts": len(asked),
@@ -140,6 +140,10 @@ def accuracy_of(study: Study, wording: Wording, task_id: str) -> float:
 def _load(study: Study, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]]:
     """Tasks by id with the few-shot sets of `seed`, each with its card."""
     return tasks.with_cards(study.scale.suite, ids, seed, study.scale.discrete.test_examples)
+
+
+def _of(task: Task) -> dict[str, str]:
+    return {"task": task.id, "group": task.group}
 
 
 def accuracies(

@@ -15,6 +15,7 @@ from torch import nn
 from iptkit import progress
 from iptkit.engine import Engine, Row
 from iptkit.intervals import interval as interval
+from iptkit.intervals import over_tasks as over_tasks
 from iptkit.prompts import prompt_length
 from iptkit.tasks import Example, Task
 

@@ -79,7 +79,7 @@ def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
     Args:
       studies: rows of the splits "cls" and "non_cls".
     Returns: "cls" (on unseen classifications) and "non_cls" (on unseen other tasks): the paired difference in
-      score of IST with its 95 % interval over tasks.
+      score of IST with its 95 % interval over leakage groups.
     """
     rows = side_by_side(_only(studies, KINDS), dim)
     gaps = {}
@@ -96,7 +96,7 @@ def leakage(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
     Args:
       studies: with the rows of both splits of LEAK.
     Returns: "siblings seen", and "none": unseen tasks without a seen sibling, to which only the number of
-      seen tasks differs. Each a paired difference in score with its 95 % interval over tasks.
+      seen tasks differs. Each a paired difference in score with its 95 % interval over groups.
     """
     rows = side_by_side(_only(studies, LEAK), dim)
     group = {card.id: card.group for card in tasks.list_cards(SUITE)}

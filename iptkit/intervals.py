@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,14 @@ def interval(
 
     From MANY_TASKS on: tasks with their seeds are drawn with replacement (bootstrap), so the interval speaks
     of other tasks of the kind. With fewer that is too narrow (by a sixth at 10 tasks), so from FEW_TASKS on
-    Student's t over the tasks' means takes its place. Below, nothing can be said of other tasks: Student's t
-    over the seeds of these.
+    Student's t over the tasks' means takes its place. Below, or where all are of one group, nothing can be
+    said of other tasks: Student's t over the seeds of these.
 
     Args:
       values: of each task, one per seed.
       groups: a label for each task; tasks of one label (a leakage group) are not independent, so they are
-        drawn together, and below MANY_TASKS groups Student's t has the error of clusters and as many degrees
-        of freedom as groups, less one. The mean stays that over tasks.
+        drawn together, and from two groups up to MANY_TASKS Student's t has the error of clusters and as many
+        degrees of freedom as groups, less one. The mean stays that over tasks.
 
     Returns: (mean, low, high); low and high are nan where few tasks have one seed each.
     Raises: ValueError if there is no value.
@@ -55,6 +55,25 @@ def interval(
     drawn = rng.choice(means, size=(draws, len(means))).mean(-1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
+
+
+def over_tasks(
+    values: Mapping[str, Sequence[float]], rows: Sequence[Mapping[str, Any]]
+) -> tuple[float, float, float]:
+    """`interval` of values by task (see evaluate.by_task), over the leakage groups that the rows name.
+
+    Args:
+      values: task id -> its values, one per seed.
+      rows: those that the values come from; where none has a "group", each task is one of its own.
+    Raises: ValueError if some tasks have a group and others do not.
+    """
+    group = {row["task"]: row["group"] for row in rows if "group" in row}
+    without = sorted(values.keys() - group.keys())
+    if group and without:
+        raise ValueError(
+            f"rows of {without[0]} name no leakage group, others do; put `group` of the task's card on all"
+        )
+    return interval(list(values.values()), groups=[group.get(task, task) for task in values])
 
 
 def _of_clusters(

@@ -26,7 +26,7 @@ def start_and_rate(study: Study) -> store.Step:
 
     The starts are words and, as in the paper, N(0, 0.02^2).
 
-    Returns: a step whose values["rows"] hold start, lr, seed, task, score and dev_loss.
+    Returns: a step whose values["rows"] hold start, lr, seed, task, its group, score and dev_loss.
     """
     scale, base = study.scale, study.scale.prompt.lr
     rates = (base / 5, base, base * 5)
@@ -41,6 +41,7 @@ def start_and_rate(study: Study) -> store.Step:
         scores = study.score(source, [run.task for run in runs], "test of starts and rates")
         rows = [
             {"start": start, "lr": lr, "seed": s, "task": i, "score": score, "dev_loss": loss}
+            | {"group": study.task(i, s).group}
             for (start, lr, s, i), score, loss in zip(cells, scores, dev, strict=True)
         ]
         return {}, {"rows": rows}

@@ -1,7 +1,8 @@
 """Rows of measured scores, and what is read from them: summaries and paired differences.
 
-A row is one score: task, category, split ("seen" or "unseen"), setting, method, d_I (0 where a
-method has none), seed, metric, score, chance, n_test, backbone, scale, dtype and device.
+A row is one score: task, category, (leakage) group, split ("seen" or "unseen"), setting, method, d_I (0
+where a method has none), seed, metric, score, chance, n_test, backbone, scale, dtype and device. Tasks of a
+group are made of the same texts or facts and not independent, so intervals are over groups.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from iptkit import evaluate, files, paths, store
-from iptkit.tasks import Task, list_cards
+from iptkit.tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +100,7 @@ def summary(
       reference: a method without d_I in its place; with "fine-tuning" E_rel is the paper's E_rel^FT.
 
     Returns: lines with "score", "E_rel" (floor 0) and "E_rel above chance", each (mean over tasks,
-      low, high) of `evaluate.interval`; E_rel is None where no task has a usable reference, and
+      low, high) of `evaluate.over_tasks`; E_rel is None where no task has a usable reference, and
       "E_rel tasks" counts those that have one. "ratio of means" is a plain number.
     """
     lines = []
@@ -135,7 +136,7 @@ def difference(
             f"{second if a else first} was measured on {of} (split: {split or 'both'}); "
             "name a split on which both were"
         )
-    return _interval({task: _paired(a[task], b[task]) for task in a}, rows)
+    return evaluate.over_tasks({task: _paired(a[task], b[task]) for task in a}, rows)
 
 
 def _paired(first: dict[int, float], second: dict[int, float]) -> list[float]:
@@ -149,35 +150,16 @@ def _paired(first: dict[int, float], second: dict[int, float]) -> list[float]:
     return [sign * (value - other) for value in more.values()]
 
 
-def _interval(of_task: dict[str, list[float]], rows: Sequence[dict[str, Any]]) -> tuple[float, float, float]:
-    """`evaluate.interval`, over the groups of tasks where the rows name them."""
-    group = {row["task"]: row["group"] for row in rows if "group" in row}
-    return evaluate.interval(
-        list(of_task.values()), groups=[group.get(task, task) for task in of_task] if group else None
-    )
-
-
 def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows that come with the project (data/results/NAME.jsonl), and where they come from.
 
-    Returns: the rows, each with its task's leakage group (`with_groups`), and their provenance.
+    Returns: the rows, and their provenance.
     Raises: FileNotFoundError with the way to make them.
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
     rows = store.read_results(path)
     about = json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
-    suite = about.get("scale", {}).get("suite")
-    return with_groups(rows, suite) if suite else rows, about
-
-
-def with_groups(rows: Sequence[dict[str, Any]], suite: str) -> list[dict[str, Any]]:
-    """The rows with each task's leakage "group" in the suite.
-
-    With it `summary` and `difference` give intervals over groups of tasks (see evaluate.interval): tasks made
-    of the same texts or facts are not independent.
-    """
-    group = {card.id: card.group for card in list_cards(suite)}
-    return [row | {"group": group.get(row["task"], row["task"])} for row in rows]
+    return rows, about
 
 
 def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
@@ -200,6 +182,7 @@ def _row(
     return {
         "task": task.id,
         "category": task.category,
+        "group": task.group,
         **_side(method, is_seen),
         "method": method,
         "d_I": intrinsic_dim,
@@ -235,13 +218,13 @@ def _compared(
         raise ValueError(f"{told}; give another reference")
     reference = {task: sum(values) / len(values) for task, values in full.items()}
     chance = {r["task"]: r["chance"] for r in rows}
-    line: dict[str, Any] = {"score": _interval(mine, rows)}
+    line: dict[str, Any] = {"score": evaluate.over_tasks(mine, rows)}
     whole = sum(reference[t] for t in mine) / len(mine)
     line["ratio of means"] = line["score"][0] / whole if whole else float("nan")
     for name, floor in (("E_rel", dict.fromkeys(mine, 0.0)), ("E_rel above chance", chance)):
         ratios = {t: [evaluate.relative(s, reference[t], floor[t]) for s in v] for t, v in mine.items()}
         kept = {task: r for task, r in ratios.items() if None not in r}
-        line[name] = _interval(kept, rows) if kept else None
+        line[name] = evaluate.over_tasks(kept, rows) if kept else None
         line[f"{name} tasks"] = len(kept)
     return line
 

@@ -23,7 +23,7 @@ from typing import Any
 from iptkit import files, paths, stamp
 from iptkit.files import digest
 
-STEP_FORMAT = 1  # raise when the meaning of stored steps changes
+STEP_FORMAT = 2  # raise when the meaning of stored steps changes (2: rows name their task's leakage group)
 _ONLY_FINISHED = contextvars.ContextVar("only_finished", default=False)
 HITS: dict[str, bool] = {}  # step name -> was it in the cache (read by stamp)
 

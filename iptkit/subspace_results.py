@@ -80,7 +80,7 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
         _keep_artefacts(study, path, finished_only)
     is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
     if not finished_only and is_own:
-        for verdict in verdicts(results.with_groups(study.table(), study.scale.suite), study.scale.main_dim):
+        for verdict in verdicts(study.table(), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
     return count
 
@@ -108,8 +108,7 @@ def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:
     its mean (see `results.difference`).
 
     Args:
-      rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning; with their
-        groups (`results.with_groups`) the intervals are over these.
+      rows: of a study with the methods IST, MSF, mean code, random decoder and prompt tuning.
       dim: the d_I that its controls were run at.
     Returns: for each its claim ("name"), "here", "verdict", "num_tasks" and "num_seeds".
     """
@@ -238,8 +237,7 @@ def spreads(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:
 def steadier(rows: Sequence[dict[str, Any]], first: str, second: str) -> Gap:
     """How much larger the spread over runs (see `spreads`) is in the first method, paired by task."""
     wide, narrow = spreads(rows, first), spreads(rows, second)
-    group = {row["task"]: row.get("group", row["task"]) for row in rows}
-    return evaluate.interval([[wide[task] - narrow[task]] for task in wide], groups=[group[t] for t in wide])
+    return evaluate.over_tasks({task: [wide[task] - narrow[task]] for task in wide}, rows)
 
 
 def digits(gap: Gap, sign: int = 1) -> str:

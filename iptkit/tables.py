@@ -39,7 +39,7 @@ def as_text(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def as_markdown(rows: Sequence[dict[str, Any]], dim: int = 5) -> str:
-    """The README's table of a study and, under it, its paired differences (95 % intervals over tasks).
+    """The README's table of a study and, under it, its paired differences (95 % intervals, see `summary`).
 
     Args:
       dim: the d_I of IST and its controls.

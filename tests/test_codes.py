@@ -5,7 +5,7 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import codes, scales, store, subspace
+from iptkit import codes, evaluate, scales, store, subspace
 from iptkit.experiments import Study
 
 
@@ -31,6 +31,12 @@ def test_agreement_counts_tasks_that_can_agree():
     assert result.tasks == 4 and result.share[0] == 1.0 and 0 < result.by_chance < 0.5
     against = codes.agreement(made(CORNERS, "ababa"), "category")
     assert against.share[0] == pytest.approx(0.2) and against.p > 0.5, "t4 beside t2 alone"
+    kin = codes.agreement(made([*CORNERS, [20, 1]], "aabbcc", "uvwxyy"), "category")
+    assert kin.share == (pytest.approx(4 / 6), *kin.share[1:]) and kin.tasks == 6, (
+        "relatives are no neighbours"
+    )
+    hits = [[1.0], [1.0], [1.0], [1.0], [0.0], [0.0]]
+    assert kin.share == evaluate.interval(hits, groups="uvwxyy") != evaluate.interval(hits)
     with pytest.raises(ValueError, match="no two tasks share a group"):
         codes.agreement(made(CORNERS, "aabbc"), "group")
     with pytest.raises(ValueError, match="no label 'kind', only category, group"):

@@ -3,7 +3,7 @@
 import pytest
 
 from iptkit import deep_results as dr
-from iptkit import paths, store
+from iptkit import evaluate, paths, store
 
 
 def row(part, task, seed, score, category="tag", **more):
@@ -68,6 +68,12 @@ def test_differences_are_paired_by_task_and_seed():
     second = [row("compared", "a", s, 0.1 * s - 0.05) for s in range(3)]
     mean, low, high, count = dr.difference(first, second)
     assert (mean, low, high) == pytest.approx((0.05, 0.05, 0.05)) and count == 1
+    of = [
+        row("compared", t, 0, x, group=g)
+        for t, x, g in zip("abcd", (0.1, 0.3, 0.5, 0.2), "xxyz", strict=True)
+    ]
+    gap = dr.difference(of, [r | {"score": 0.0} for r in of])
+    assert gap[:3] == evaluate.interval([[0.1], [0.3], [0.5], [0.2]], groups="xxyz") and gap[3] == 4
     assert dr.told((0.12345, -0.5, 0.5)) == "+0.123 [-0.500, +0.500]"
 
 

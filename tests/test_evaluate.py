@@ -243,6 +243,19 @@ def test_many_groups_are_drawn_together():
     assert (together[2] - together[1]) / (as_if[2] - as_if[1]) == pytest.approx(2**0.5, rel=0.1)
 
 
+def test_over_tasks_takes_the_groups_from_the_rows():
+    scores = {"b": [0.1, 0.2], "a": [0.5, 0.4], "d": [0.9, 0.7], "c": [0.6, 0.6], "e": [0.3, 0.1]}
+    rows = [{"task": t, "group": g, "score": 0.0} for t, g in zip("abcde" * 2, "xxyyz" * 2, strict=True)]
+    values = list(scores.values())
+    assert evaluate.over_tasks(scores, rows) == evaluate.interval(values, groups=list("xxyyz"))
+    assert evaluate.over_tasks(scores, [{"task": t} for t in "abcde"]) == evaluate.interval(values)
+    some = [row if row["task"] != "d" else {"task": "d"} for row in rows]
+    with pytest.raises(
+        ValueError, match="rows of d name no leakage group, others do; put `group` of the task"
+    ):
+        evaluate.over_tasks(scores, some)
+
+
 def test_few_groups_say_little_of_others():
     """Six tasks of two groups: one degree of freedom; of one group: over the seeds of these tasks alone."""
     values = [[0.1 * i, 0.1 * i + 0.02] for i in range(6)]

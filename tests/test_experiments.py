@@ -13,13 +13,13 @@ from benchmarks import learning_rates
 from iptkit import (
     backbones,
     claims,
+    deep_results,
     evaluate,
     experiments,
     fewshot,
     paths,
     prompts,
     provenance,
-    results,
     scales,
     store,
     subspace,
@@ -68,6 +68,7 @@ def test_smoke_gives_every_row_and_the_second_run_is_cached(steps):
     for row in rows:
         task = next(t for t in study.tasks(0) if t.id == row["task"])
         assert row["metric"] == task.metric and row["category"] == task.category and 0 <= row["score"] <= 1
+        assert row["group"] == task.group
         assert (row["split"] == "seen") == (row["task"] in study.seen)
         assert (row["backbone"], row["scale"], row["dtype"]) == ("tiny-causal", "smoke", "float32")
         assert row["n_test"] == 16 and row["chance"] == task.chance
@@ -374,12 +375,14 @@ README = (paths.data_dir().parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_stored_rows_know_their_groups_and_intervals_are_over_these():
+    suites = ("core36", "encoder9", "ipt120")
+    group = {card.id: card.group for suite in suites for card in tasks.list_cards(suite)}
+    for path in (paths.data_dir() / "results").glob("*.about.json"):
+        stored, _ = experiments.stored(path.name.removesuffix(".about.json"))
+        assert stored and all(row["group"] == group[row["task"]] for row in stored), path
     rows, _ = experiments.stored("ipt120")
-    group = {card.id: card.group for card in tasks.list_cards("ipt120")}
-    assert all(row["group"] == group[row["task"]] for row in rows) and len(set(group.values())) == 77
+    assert len({row["group"] for row in rows}) == 77
     bare = [{k: v for k, v in row.items() if k != "group"} for row in rows]
-    assert results.with_groups(bare, "ipt120") == rows
-    assert results.with_groups([{"task": "mine"}], "ipt120") == [{"task": "mine", "group": "mine"}]
     wanted = ("IST", 5), ("prompt tuning", 0), "unseen"
     (mean, *ends), (as_if, *other) = difference(rows, *wanted), difference(bare, *wanted)
     assert mean == as_if and ends != other
@@ -446,6 +449,25 @@ def test_the_readmes_figures_of_the_other_rungs_are_in_the_notebooks_outputs():
     assert len(figures) >= 5
     for figure in figures:
         assert figure in shown, f"{figure} is in the README, but no lesson printed it"
+
+
+def test_the_readmes_figures_of_the_nine_tasks_are_those_of_the_stored_rows():
+    (told,) = (part for part in README.split("\n\n") if part.startswith("**Nine tasks on an encoder**"))
+    rows, of = deep_results.part(experiments.stored("encoder9")[0], "compared"), []
+    deep, shallow, tuned = deep_results.DEEP, deep_results.SHALLOW, deep_results.TUNED
+    for data, first, second, category in (
+        ("full", deep, shallow, ("tag", "cls")),
+        ("full", deep, tuned, ("tag",)),
+        ("full", tuned, deep, ("cls",)),
+        ("few-shot", tuned, deep, ("cls",)),
+        ("few-shot", tuned, deep, ("tag",)),
+        ("few-shot", deep, shallow, ("tag",)),
+        ("few-shot", deep, shallow, ("cls",)),
+    ):
+        mine = [row for row in rows if row["data"] == data and row["category"] in category]
+        sides = ([row for row in mine if row["method"] == name] for name in (first, second))
+        of.append(deep_results.told(deep_results.difference(*sides)))
+    assert re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", " ".join(told.split())) == of
 
 
 def test_the_readmes_claims_are_those_that_the_lessons_left():

@@ -16,6 +16,7 @@ from iptkit import (
     ptuning_studies,
     scales,
     store,
+    tasks,
     wordings,
 )
 from iptkit.experiments import Study
@@ -34,6 +35,11 @@ def study():
     return Study(scales.load("smoke", seeds=(0, 1)))
 
 
+def name_their_group(rows):
+    group = {card.id: card.group for suite in ("tiny", "tiny3") for card in tasks.list_cards(suite)}
+    return bool(rows) and all(row["group"] == group[row["task"]] for row in rows)
+
+
 # ---- 01 ------------------------------------------------------------------------------------------
 def test_every_task_is_asked_in_every_wording(study):
     rows = discrete_studies.wordings_of(study).values["rows"]
@@ -42,6 +48,7 @@ def test_every_task_is_asked_in_every_wording(study):
     first = next(row for row in rows if row["task"] == "tiny-mood" and row["wording"] == 0)
     again = discrete_studies.accuracy_of(study, wordings.of_task("tiny-mood")[0], "tiny-mood")
     assert first["accuracy"] == again and first["chance"] == 0.5
+    assert name_their_group(rows) and first["group"] == "mood"
 
 
 def test_without_examples_there_is_one_row_and_with_them_one_per_seed(study):
@@ -49,12 +56,14 @@ def test_without_examples_there_is_one_row_and_with_them_one_per_seed(study):
     counts = Counter((row["task"], row["shots"]) for row in rows)
     shots = study.scale.discrete.shots
     assert counts == {(name, k): c for name in study.scale.discrete.tasks for k, c in ((0, 1), (shots, 2))}
+    assert name_their_group(rows)
 
 
 def test_a_search_is_scored_beside_its_start(study):
     step = discrete_studies.token_search(study)
     assert [(row["task"], row["seed"]) for row in step.values["rows"]] == [("tiny-mood", 0), ("tiny-mood", 1)]
     assert len({row["start"] for row in step.values["rows"]}) == 1, "the start knows no seed"
+    assert name_their_group(step.values["rows"])
     config = study.scale.discrete.search
     assert step.tensors["tokens"].shape == (2, 4) and step.tensors["losses"].shape == (config.steps, 2)
 
@@ -63,6 +72,15 @@ def test_facts_are_asked_in_every_template(study):
     rows = discrete_studies.facts(study).values["rows"]
     assert len(rows) == len(wordings.of_relation("tiny-plural"))
     assert all(0 <= row["P@1"] <= row["P@10"] <= 1 and row["facts"] == 12 for row in rows)
+    assert name_their_group(rows)
+
+
+# ---- 02 ------------------------------------------------------------------------------------------
+def test_both_starts_are_trained_at_every_rate(study):
+    rows, scale = study.start_and_rate().values["rows"], study.scale
+    assert len(rows) == 2 * 3 * len(study.seeds) * len(scale.grid) and name_their_group(rows)
+    assert {row["start"] for row in rows} == {"words", "N(0, 0.02²)"}
+    assert sorted({row["lr"] for row in rows}) == pytest.approx([scale.prompt.lr * x for x in (0.2, 1, 5)])
 
 
 # ---- 03 ------------------------------------------------------------------------------------------
@@ -73,12 +91,13 @@ def test_every_encoder_meets_the_best_words_on_every_task_and_seed(study):
     expected = {(name, seed, method): 1 for name in tasks for seed in config.seeds for method in methods}
     assert Counter((row["task"], row["seed"], row["method"]) for row in rows) == expected
     assert {row["numbers"] for row in rows if row["method"] == "none"} == {4 * 32}
+    assert name_their_group(rows) and {row["kind"] for row in rows} == set(ptuning_studies.KINDS)
 
 
 def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
     asked = []
 
-    def scored(engine, known, task, card, group, part):
+    def scored(engine, known, task, card, kind, part):
         if part == "dev":
             assert len(task.dev) == study.scale.ptuning.fit.dev_examples and len(known) == 3
             return [0.1, 0.9, 0.5] if task.seed == 0 else [0.1, 0.2, 0.5]
@@ -120,6 +139,7 @@ def test_every_method_is_run_on_its_tasks(study):
         assert numbers["P-Tuning v2", name] == count + 2 * 2 * 2 * 32
     assert numbers["MPT-2", "tiny-parts"] == numbers["P-Tuning v2", "tiny-parts"]
     assert all(0 <= row["share"] < 1 and row["data"] == "few-shot" for row in rows)
+    assert name_their_group(rows)
 
 
 def test_the_second_stage_of_mpt2_goes_on_from_the_shared_prompt_with_other_examples(study, monkeypatch):
