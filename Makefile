@@ -36,7 +36,7 @@ test: $(STAMP) $(BIN)/ray
 	$(BIN)/ruff check .
 	$(BIN)/iptkit fetch
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps/tests" $(BIN)/python -m pytest -q; \
+	IPTKIT_STEPS="$$steps/tests" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile; \
 	IPTKIT_STEPS="$$steps/smoke" $(BIN)/iptkit run --scale smoke --out runs/smoke; \
 	IPTKIT_STEPS="$$steps/smoke" IPTKIT_SCALE=smoke $(BIN)/python -m pytest -q --nbval-lax notebooks; \
 	IPTKIT_STEPS="$$steps/05" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks/05_*.ipynb
