@@ -5,13 +5,16 @@ Thin wrappers of the same functions that the notebooks use; nothing heavy is imp
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
 
 import iptkit
 from iptkit.files import DiskFullError
+
+if TYPE_CHECKING:
+    from iptkit.tasks import Task
 
 
 class CleanErrors(TyperGroup):
@@ -70,7 +73,8 @@ def main(
 @app.command()
 def run(
     scale: Annotated[
-        str, typer.Option(envvar="IPTKIT_SCALE", help="smoke (seconds), lesson (minutes) or full (hours).")
+        str,
+        typer.Option(envvar="IPTKIT_SCALE", help="smoke (minutes), lesson (half an hour) or full (hours)."),
     ] = "lesson",
     only: Annotated[str | None, typer.Option(help="Numbers of notebooks, for example 05,06.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/SCALE.")] = None,
@@ -192,7 +196,6 @@ def show_task(
     from iptkit import tasks
 
     task = tasks.load_task(task_id, suite=suite)
-    sizes = ", ".join(f"{name} {len(getattr(task, name))}" for name in ("train", "train_new", "dev", "test"))
     about = next(card.about for card in tasks.list_cards(suite) if card.id == task.id)
     facts = {
         "title": task.title,
@@ -202,12 +205,16 @@ def show_task(
         "leakage group": task.group,
         "source": task.source,
         "licence": task.licence,
-        "examples": sizes,
+        "examples": _sizes(task),
     }
     typer.echo("\n".join([task.id, *(f"  {name:<14}{value}" for name, value in facts.items())]))
     for example in task.train[:examples]:
         typer.echo("\n" + "\n".join(f"  | {line}" for line in example.input.splitlines()))
         typer.echo(f"  -> {' / '.join(example.targets)}")
+
+
+def _sizes(task: "Task") -> str:
+    return ", ".join(f"{name} {len(getattr(task, name))}" for name in ("train", "train_new", "dev", "test"))
 
 
 @tasks_app.command("check")
@@ -228,3 +235,4 @@ def check_tasks(
     for task in tasks.load_suite(path):  # sampled as well: a task may have too few examples
         kind = f"{task.category}, scored by {task.metric}"
         typer.echo(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
+        typer.echo(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about 100 a label")

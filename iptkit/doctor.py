@@ -85,7 +85,8 @@ def _times(speed: float) -> tuple[list, list]:
     where = entry.get("made_with", {}).get("processor", "another machine")
     text = f"{clock(seconds)} where it was measured ({where})"
     if entry.get("teraflops"):
-        text = f"about {clock(seconds * entry['teraflops'] / speed)} here after downloads; {text}"
+        here = clock(seconds * entry["teraflops"] / speed)
+        text = f"about {here} here after downloads (less if other programs run just now); {text}"
     return [("course", text)], []
 
 

@@ -1,16 +1,19 @@
 """The user's own tasks: JSON lines, checked as a whole before anything is used.
 
 One object a line: {"input": "...", "targets": ["..."]} or {"input": "...", "target": "..."}, and for tasks
-with choices {"options": ["...", "..."]}. Blank lines are allowed. Files are only read.
+with choices {"options": ["...", "..."]}. Blank lines are allowed; other fields are not used, but one that
+looks like a misspelt name is a problem. Files are only read.
 """
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 
 from iptkit.examples import Card, Example, card_from
 from iptkit.fewshot import text_key
 
 MAX_INPUT, MAX_TARGET, NUM_SHOWN = 2000, 400, 20
+FIELDS = ("input", "target", "targets", "options")
 BOM = b"\xef\xbb\xbf"  # some editors begin UTF-8 files with it
 
 
@@ -81,6 +84,10 @@ def _read(path: Path, max_input: int, max_target: int) -> tuple[list[Example], l
         raise FileNotFoundError(f"there is no file {path}; give the path of a .jsonl file with one task")
     text = path.read_bytes()
     offset = len(BOM) if text.startswith(BOM) else 0
+    if _is_array(text[offset:]):
+        return [], [
+            f"{path}:1: the file is a JSON array; write its objects one a line, no brackets, no commas"
+        ]
     examples: dict[int, Example] = {}
     problems: list[tuple[int, str]] = []
     for number, raw in enumerate(text[offset:].split(b"\n"), start=1):
@@ -95,6 +102,15 @@ def _read(path: Path, max_input: int, max_target: int) -> tuple[list[Example], l
         problems.append((1, "the file is empty; write one JSON object a line, with input and targets"))
     problems += _compare_lines(examples)
     return list(examples.values()), [f"{path}:{number}: {problem}" for number, problem in sorted(problems)]
+
+
+def _is_array(text: bytes) -> bool:
+    if not text.lstrip().startswith(b"["):
+        return False
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
 
 
 def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
@@ -129,14 +145,18 @@ def _parse(raw: bytes, offset: int) -> tuple[dict | None, list[str]]:
     except ValueError as error:
         return None, [f"not valid JSON ({error}); each line needs one whole JSON object"]
     if not isinstance(fields, dict):
-        return None, [f"a JSON {type(fields).__name__} is given, an object in braces is needed"]
+        return None, [f"a JSON {_json_type(fields)} is given, an object in braces is needed"]
     return fields, []
 
 
 def _check_fields(fields: dict, max_input: int, max_target: int) -> list[str]:
-    problems = (
-        _check_text(fields["input"], "input", max_input) if "input" in fields else [_absent("input", fields)]
-    )
+    problems = [
+        f"field {name!r} looks like {like[0]!r}, which it is not; rename it"
+        for name in fields.keys() - set(FIELDS)
+        if (like := get_close_matches(name.lower(), FIELDS, 1, 0.8))
+    ]
+    has_input = "input" in fields
+    problems += _check_text(fields["input"], "input", max_input) if has_input else [_absent("input", fields)]
     if "target" in fields and "targets" in fields:
         problems.append("both target and targets are given; keep targets")
     elif "target" in fields:

@@ -223,6 +223,8 @@ def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite:
         if task_id not in by_id:
             close = get_close_matches(task_id, by_id, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
+            if Path(task_id).is_file():
+                hint = f"; your own file is a suite: --suite {task_id} and the name {Path(task_id).stem};"
             raise ValueError(
                 f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` names its "
                 f"tasks (suites: {', '.join(SUITES)}, your own file or folder)"

@@ -56,6 +56,10 @@ def test_tasks_show(iptkit_command):
         (["tasks", "show", "nothing", "--suite", "tiny"], "nothing"),
         (["tasks", "list", "--suite", "huge"], "huge"),
         (["tasks", "check", "nowhere.jsonl"], "nowhere.jsonl"),
+        (
+            ["tasks", "show", __file__],
+            f"your own file is a suite: --suite {__file__} and the name test_cli;",
+        ),
         (["run", "--scale", "huge"], "huge"),
         (["run", "--scale", "smoke", "--only", "77"], "no notebook"),
     ],
@@ -71,7 +75,8 @@ def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     sums = [f'{{"input": "1 + {i} =", "target": "{1 + i}"}}\n' for i in range(6)]
     good.write_text("".join(sums), encoding="utf-8")
     bad.write_text('{"input": "", "target": "2"}\n{"inputs": "x"}\n', encoding="utf-8")
-    assert iptkit_command("tasks", "check", str(good))[0] == 0
+    code, text = iptkit_command("tasks", "check", str(good))
+    assert code == 0 and "few-shot sets: train 1, train_new 1, dev 1, test 3;" in text
     good.write_text("".join(sums[:2]), encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(good))
     assert code == 2 and "at least 4 are needed" in text

@@ -64,6 +64,11 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
         (b'{"input": "q", "target": "\\ud800"}', "target holds half a character"),
         (b'{"input": "q"', "not valid JSON ("),
         (b'["q", "a"]', "a JSON list is given, an object in braces is needed"),
+        (b'"q"', "a JSON string is given, an object in braces is needed"),
+        (
+            {"input": "q", "target": "a", "Optionz": ["a", "b"]},
+            "field 'Optionz' looks like 'options', which it is not; rename it",
+        ),
         (
             b'{"input": "caf\xe9", "target": "a"}',
             "broken UTF-8 at byte 74 of the file; save the file as UTF-8",
@@ -148,3 +153,10 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
         with pytest.raises(ValueError, match="mine.card.json") as error:
             read_card(file, read_jsonl(file))
         assert problem in str(error.value)
+
+
+def test_an_array_is_one_problem_not_one_a_line(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('[\n  {"input": "q", "target": "a"},\n  {"input": "r", "target": "b"}\n]\n')
+    (problem,) = check_jsonl(file)
+    assert problem.startswith(f"{file}:1: the file is a JSON array; write its objects one a line")
