@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.machine import keep, matmul_peak
 from benchmarks.products import flops_of
-from iptkit import backbones, deep_studies, discrete_studies, pipeline, ptuning_studies, scales
+from iptkit import deep_studies, discrete_studies, pipeline, ptuning_studies, scales
 from iptkit.experiments import Study
 
 PEAK_TOKENS = (512, 1024)  # the best of these
@@ -76,9 +76,9 @@ def main() -> None:
         parser.error(f"--lessons is {given.lessons}; choose from {', '.join(LESSONS)}")
     scale, rows, totals = scales.load(given.scale), [], []
     took = {name[:2]: seconds for name, seconds in pipeline.expected_seconds(given.scale).items()}
-    model = backbones.load(scale.backbone, "cpu", "float32")
+    model = Study(scale).backbone  # in the number type that the lessons take here
     peak = max(matmul_peak(model, tokens, 5) for tokens in PEAK_TOKENS)
-    print(f"matrix products alone: {peak / 1e12:.3f} TFLOP/s\n")
+    print(f"matrix products alone, {model.dtype}: {peak / 1e12:.3f} TFLOP/s\n")
     print(
         "| lesson | step | TFLOP | at that peak, s | notebook, s | share |\n|---|---|---|---|---|---|",
         flush=True,
@@ -99,7 +99,8 @@ def main() -> None:
             print(line(name, "all", total, peak, took.get(name, 0.0)), flush=True)
     whole = [sum(total[part] for total in totals) for part in ("flops", "notebook_seconds")]
     print(line("all", "", whole[0], peak, whole[1]))
-    keep(given.json, {"scale": given.scale, "peak FLOP/s": peak}, rows=rows, lessons=totals)
+    about = {"scale": given.scale, "dtype": model.dtype, "peak FLOP/s": peak}
+    keep(given.json, about, rows=rows, lessons=totals)
 
 
 if __name__ == "__main__":
