@@ -82,12 +82,15 @@ def run(
     cell_timeout: Annotated[
         int, typer.Option(min=1, help="The longest that one cell may take, in seconds.")
     ] = 1800,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="How many notebooks run at a time, each on its share of the cores.")
+    ] = 1,
 ) -> None:
     """Run the notebooks in order and write a report; a stopped run goes on where it was."""
     from iptkit import pipeline
 
     wishes = None if only is None else only.split(",")
-    if pipeline.run(scale, wishes, out, device, cell_timeout).error:
+    if pipeline.run(scale, wishes, out, device, cell_timeout, None, at_once).error:
         raise typer.Exit(1)
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from iptkit import nodes, paths, stamp
+from iptkit import nodes, paths, stamp, store
 from iptkit.nodes import ClusterError, Node, Order, Seen
 
 if TYPE_CHECKING:  # a node is looked at without torch
@@ -180,7 +180,8 @@ def _make(order: Order, name: str, *needs: Done | str) -> Done:
 
         baselines.forget_directions()  # of an earlier job of this worker
     begun = time.monotonic()
-    job.make()
+    with store.beside_others():
+        job.make()
     return Done(name, time.monotonic() - begun, node)
 
 

@@ -26,15 +26,8 @@ from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
 from iptkit.decoding import Going
 from iptkit.deep import Site, memory_at
-from iptkit.forward import (
-    Contexts,
-    Places,
-    StockForward,
-    forward_of,
-    log_probability,
-    room,
-    tokens_that_fit,
-)
+from iptkit.elementwise import log_probability
+from iptkit.forward import Contexts, Places, StockForward, forward_of, room, tokens_that_fit
 from iptkit.layouts import LAYOUTS, SLOT, Layout
 from iptkit.packing import Packed, Row, even_batches, pack, shared_prefixes, to_device
 from iptkit.prompts import Prompt
@@ -86,6 +79,7 @@ class Engine:
         if backbone.kind == "causal":
             self.forward = forward_of(backbone)
             self.contexts = Contexts(backbone, self.forward, context_bytes)
+            self.beginnings = Contexts(backbone, self.forward, context_bytes, is_halved=False)
         self._ids: dict[str, tuple[int, ...]] = {}
         self._ends = {
             backbone.eos,
@@ -144,17 +138,17 @@ class Engine:
     def share(self, rows: Sequence[Row]) -> list[Row]:
         """The same rows, to be scored without a prompt, told what first tokens they share.
 
-        Those are read here, once, and kept in place of other texts. In "mixed", where kept keys are bfloat16,
-        nothing is shared: a score would depend on what else is asked.
+        Those are read here, once, and kept beside other texts, in the dtype of the model's residual stream:
+        halved, as a mixed model keeps its texts, they would make a score depend on what else is asked.
         """
-        if self.backbone.kind != "causal" or self.backbone.dtype == "mixed" or not rows:
+        if self.backbone.kind != "causal" or not rows:
             return list(rows)
         self._check_length(Prompt(self.backbone.embedding[None, :0]), rows)
         lines = [self._line(row.text, 0)[1] for row in rows]
         sizes = shared_prefixes(lines)
         prefixes = sorted({line[:size] for line, size in zip(lines, sizes, strict=True) if size}, key=len)
         chunks = even_batches(range(len(prefixes)), list(map(len, prefixes)), [0] * len(prefixes), 1024)
-        self.contexts.fill([[prefixes[i] for i in chunk] for chunk in chunks])
+        self.beginnings.fill([[prefixes[i] for i in chunk] for chunk in chunks])
         return [replace(row, shared=size) for row, size in zip(rows, sizes, strict=True)]
 
     def _text(self, example: Example) -> tuple[int, ...]:
@@ -200,8 +194,7 @@ class Engine:
             from iptkit import seq2seq
 
             return seq2seq.log_likelihoods(self.backbone, prompt, rows, self.sites)
-        lefts, packed = self._pack(prompt, rows)
-        memory, places = self._left(packed, lefts)
+        packed, memory, places = self._pack(prompt, rows)
         states = self._hidden(prompt, self._embed(prompt, packed), places, memory, packed.head_index)
         logits = self.forward.logits(states)  # [M, V]: answer positions only
         if logits.dtype in (torch.bfloat16, torch.float16):
@@ -227,8 +220,7 @@ class Engine:
             from iptkit import seq2seq
 
             return seq2seq.greedy(self.backbone, prompt, rows, max_tokens, self.sites)
-        lefts, packed = self._pack(prompt, rows)
-        memory, places = self._left(packed, lefts, max(max_tokens))
+        packed, memory, places = self._pack(prompt, rows, max(max_tokens))
         size, index = packed.ids.shape[1], torch.arange(len(rows), device=packed.ids.device)
         filled = memory.shape[4] - max(max_tokens)
         state = self._hidden(
@@ -244,25 +236,24 @@ class Engine:
         return [text.strip().split("\n")[0].strip() for text in texts]
 
     # ---- one forward -----------------------------------------------------------------------------
-    def _pack(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[list[tuple[int, ...]], Packed]:
-        """What stands left of each row's prompt, and the new tokens."""
-        if any(row.shared for row in rows) and (prompt.length or prompt.reaches_text):
+    def _pack(self, prompt: Prompt, rows: Sequence[Row], more: int = 0) -> tuple[Packed, Tensor, Places]:
+        """The new tokens, memory [N, 2, B, h, L + S + more, k] of what stands left of them, their places."""
+        is_shared = any(row.shared for row in rows)
+        if is_shared and (prompt.length or prompt.reaches_text):
             raise ValueError("rows from Engine.share have no prompt before them; make rows anew for a prompt")
         lefts, lines = zip(*(self._split(row, prompt.length) for row in rows), strict=True)
-        return list(lefts), pack(lines, [row.answers for row in rows], self.backbone.device)
-
-    def _left(self, packed: Packed, lefts: Sequence[tuple[int, ...]], more: int = 0) -> tuple[Tensor, Places]:
-        """Memory [N, 2, B, h, L + S + more, k] and the places of the new tokens."""
+        packed = pack(lines, [row.answers for row in rows], self.backbone.device)
         batch, size = packed.ids.shape
         real = packed.segments >= 0
         if not any(lefts):
             places = Places(real, packed.offsets, packed.visible, packed.slots)
-            return room(self.backbone, batch, size + more), places
-        memory, lengths = self.contexts.memory(lefts, size + more)
+            return packed, room(self.backbone, batch, size + more), places
+        kept = self.beginnings if is_shared else self.contexts
+        memory, lengths = kept.memory(lefts, size + more)
         filled = to_device(torch.arange(int(lengths.max())) < lengths[:, None], memory.device)
         visible = torch.cat([filled[:, None].expand(-1, size, -1), packed.visible], -1)
         positions = packed.offsets + to_device(lengths, memory.device)[:, None]
-        return memory, Places(real, positions, visible, packed.slots)
+        return packed, memory, Places(real, positions, visible, packed.slots)
 
     def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
         """One forward; a deep prompt and adapters go the way of transformers' own layers."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from iptkit.frozen import frozen, linear
 from iptkit.packing import to_device
 
 Text = tuple[int, ...]
-ROWS_IN_CACHE = 8  # of logits; a few megabytes
 
 
 @dataclass(frozen=True)
@@ -160,12 +158,23 @@ class Contexts:
     A group (the texts of one run) is always computed by itself, because the last bits of a text's keys
     depend on the batch that it was computed in: so a resumed training sees the same bits as an uninterrupted
     one, and groups of an earlier `fill` can be taken as they are.
+
+    Args:
+      limit_bytes: of all groups that are kept.
+      is_halved: keep the numbers of a "mixed" model in bfloat16; else, and for other models, as they are.
     """
 
     TOKENS_PER_BATCH = 1024
 
-    def __init__(self, backbone: Backbone, forward: FlatForward | StockForward, limit_bytes: int = 2 << 30):
+    def __init__(
+        self,
+        backbone: Backbone,
+        forward: FlatForward | StockForward,
+        limit_bytes: int = 2 << 30,
+        is_halved: bool = True,
+    ):
         self.backbone, self.forward, self.limit_bytes = backbone, forward, limit_bytes
+        self.is_halved = is_halved and backbone.dtype == "mixed"
         self.groups: dict[tuple[Text, ...], dict[Text, Tensor]] = {}  # least recently asked for first
         self.kept: dict[Text, Tensor] = {}  # text -> [N, 2, h, L, k], what `memory` takes from
 
@@ -210,8 +219,8 @@ class Contexts:
 
     @property
     def _like(self) -> Tensor:
-        """One key: bfloat16 for a mixed model, to halve the memory."""
-        dtype = torch.bfloat16 if self.backbone.dtype == "mixed" else self.backbone.embedding.dtype
+        """One key."""
+        dtype = torch.bfloat16 if self.is_halved else self.backbone.embedding.dtype
         return torch.empty(self.backbone.head_width, dtype=dtype, device=self.backbone.device)
 
     @torch.no_grad()
@@ -263,37 +272,3 @@ def _gather(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) ->
     index = to_device((begin[:, None] + offset).where(offset < lengths[:, None], 0).flatten(), memory.device)
     rows = torch.cat(list(found.values()), 3).index_select(3, index).unflatten(3, (len(texts), -1))
     memory.copy_(rows.transpose(2, 3)).masked_fill_(empty[:, None, :, None], 0)
-
-
-class _LogProbability(torch.autograd.Function):
-    """log softmax(logits)[head, token] whose backward pass writes the gradient of the logits once.
-
-    On a CPU it goes over a few rows of logits at a time, which stay in the cache meanwhile.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
-        total = torch.cat([part.logsumexp(-1) for part in _few_rows(logits)])
-        ctx.save_for_backward(logits, total, head, token)
-        return logits[head, token] - total[head]
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        logits, total, head, token = ctx.saved_tensors
-        of_head = torch.zeros_like(total).index_add_(0, head, grad)
-        for part, *of in zip(*map(_few_rows, (logits, total[:, None], of_head[:, None].neg_())), strict=True):
-            part.sub_(of[0]).exp_().mul_(of[1])  # in their own place: they are large
-        return logits.index_put_((head, token), grad, accumulate=True), None, None
-
-
-def _few_rows(tensor: Tensor) -> tuple[Tensor, ...]:
-    return tensor.split(ROWS_IN_CACHE if tensor.device.type == "cpu" else max(1, len(tensor)))
-
-
-def log_probability(logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
-    """log p [A] of token[a] under logits[head[a]]; logits [M, V] in float32 or float64.
-
-    The backward pass writes over the logits, which nothing else may need by then.
-    """
-    return _LogProbability.apply(logits, head, token)

@@ -68,7 +68,7 @@ def beside_prompt_tuning(study: Study) -> store.Step:
         }
         return {}, {"table": [tuned, *(_reference(study, method, lr) for method, lr in rates.items())]}
 
-    key = study.key("beside", scale.beside, scale.prompt, rates, study.seeds)
+    key = study.key("beside", scale.beside, scale.prompt, rates, study.seeds, _is_mixed(study))
     return store.step("beside", key, make)
 
 
@@ -78,6 +78,11 @@ def _start(study: Study, start: str, seed: int) -> Tensor:
         return prompts.from_words(study.backbone, study.scale.prompt_length)
     generator = torch.Generator().manual_seed(seed)
     return prompts.from_normal(study.backbone, study.scale.prompt_length, 0.02, generator)
+
+
+def _is_mixed(study: Study) -> bool:
+    """Do the references train as the prompts do, with products in bfloat16?"""
+    return study.backbone.dtype == "mixed"
 
 
 def _reference(study: Study, method: str, lr: float) -> dict[str, Any]:
@@ -93,6 +98,7 @@ def _reference(study: Study, method: str, lr: float) -> dict[str, Any]:
             lr,
             seed,
             scale.test_examples,
+            is_mixed=_is_mixed(study),
         )
         for seed in study.seeds
     ]

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iptkit import files, kernels, lessons, paths, report
+from iptkit import files, lanes, lessons, paths, report
 from iptkit.lessons import Lesson
 from iptkit.status import Display, clock
 
@@ -43,6 +43,7 @@ def run(
     device: str = "auto",
     timeout_s: int | None = 1800,
     notebooks: Path | None = None,
+    at_once: int = 1,
 ) -> Report:
     """Run the notebooks in order and write the report.
 
@@ -53,11 +54,14 @@ def run(
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
       timeout_s: the longest that one cell may take in seconds; None for no limit.
       notebooks: folder of the notebooks (default: the course's).
+      at_once: >= 1, how many run at a time, each in a process of its own with its share of the cores.
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
     Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
     """
     from iptkit import backbones
 
+    if at_once < 1:
+        raise ValueError(f"at_once is {at_once}; at least 1 notebook runs at a time")
     _check_scale(scale)
     course = lessons.find(notebooks)
     chosen = lessons.select(course, only)
@@ -65,10 +69,12 @@ def run(
     parameters = {"scale": scale, "device": str(backbones.resolve_device(device))}
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
-    with _watched(scale, [lesson.name for lesson in chosen]) as display, _variables(IPTKIT_RESULTS=str(out)):
+    names = [lesson.name for lesson in chosen]
+    with _watched(scale, names, at_once=at_once) as display, _variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
             _timed(display, "downloads", _download)
-        return _run_all(chosen, course, scale, out, parameters, timeout_s, display)
+        finished = lanes.run_each(chosen, out, parameters, timeout_s, display, at_once)
+        return _report_all(finished, course, scale, out, display)
 
 
 def fetch() -> None:
@@ -189,7 +195,7 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
 
 @contextmanager
 def _watched(
-    scale: str, names: Sequence[str], expected: Mapping[str, float] | None = None
+    scale: str, names: Sequence[str], expected: Mapping[str, float] | None = None, at_once: int = 1
 ) -> Iterator[Display]:
     """Show the progress of the pieces `names` that run inside, here and in notebooks.
 
@@ -199,7 +205,7 @@ def _watched(
     expected = expected_seconds(scale) if expected is None else expected
     with tempfile.TemporaryDirectory(prefix="iptkit-") as place:
         status_file = Path(place) / "status.json"
-        display = Display(names, expected, status_file)
+        display = Display(names, expected, status_file, at_once=at_once)
         with _environment(scale, status_file), display:
             yield display
 
@@ -242,31 +248,27 @@ def _download() -> None:
     downloads.fetch_all()
 
 
-def _run_all(
-    chosen: Sequence[Lesson],
+def _report_all(
+    finished: Iterator[tuple[Lesson, float, str]],
     course: Sequence[Lesson],
     scale: str,
     out: Path,
-    parameters: dict,
-    timeout_s: int | None,
     display: Display,
 ) -> Report:
-    seconds, status, error = *report.earlier(out, scale, course), ""
-    for lesson in chosen:
-        display.start(lesson.name, lesson.title)
-        begun = time.time()
-        error = kernels.run(lesson, out / lesson.path.name, parameters, timeout_s, display.cell)
-        seconds[lesson.name], status[lesson.name] = round(time.time() - begun, 1), "failed" if error else "ok"
-        display.finish(seconds[lesson.name], "failed" if error else "done")
+    """Write the report's pages as notebooks end, until all have or one has failed."""
+    seconds, status = report.earlier(out, scale, course)
+    begun, count, error = time.time(), 0, ""
+    for lesson, took, error in finished:
+        seconds[lesson.name], status[lesson.name], count = took, "failed" if error else "ok", count + 1
         report.write(lesson, course, scale, out, seconds, status)
         if error:
             break
-    ran = sum(seconds[lesson.name] for lesson in chosen if lesson.name in seconds)
+    finished.close()  # ends those that still run beside a failed one
     shown = out / "index.html"
     display.say(
         f"{error}\nTo go on, run the same command again: finished steps are kept. Report: {shown}"
         if error
-        else f"{len(chosen)} notebooks in {clock(ran)}; open {shown}"
+        else f"{count} notebooks in {clock(time.time() - begun)}; open {shown}"
     )
     return Report(scale, out, seconds, status, error)
 

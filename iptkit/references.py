@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,8 +49,9 @@ def fine_tune(
     test_examples: int,
     split: str = "test",
     intrinsic_dim: int = 0,
+    is_mixed: bool = False,
 ) -> Reference:
-    """Train a copy of the model itself on a task's few-shot examples, in float32, and score it.
+    """Train a copy of the model itself on a task's few-shot examples and score it, in float32.
 
     Args:
       method: "fine-tuning" (all weights), "LoRA" (Hu et al. 2021; rank 8 on the attention's query
@@ -59,12 +61,15 @@ def fine_tune(
       test_examples: first so many of the set that is scored.
       split: that set, "test" or "dev".
       intrinsic_dim: d_I >= 1 of "DID".
-    Raises: ValueError for an unknown method, or DID without d_I.
+      is_mixed: train with products in bfloat16; weights and their gradients stay float32.
+    Raises: ValueError for an unknown method, or DID without d_I or in bfloat16.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; choose one of {METHODS}")
     if method == "DID" and intrinsic_dim < 1:
         raise ValueError(f"intrinsic_dim is {intrinsic_dim}; DID needs at least 1")
+    if method == "DID" and is_mixed:
+        raise ValueError("DID's directions would be rounded to bfloat16; leave out is_mixed")
     copy = backbones.load(backbone.name, str(backbone.device), "float32")
     words = copy.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids
     model = copy.model.requires_grad_(True)
@@ -81,7 +86,8 @@ def fine_tune(
         baselines.forget_directions()
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     begun = time.time()
-    _train(model, [_record(copy, e, words) for e in task.train], steps, batch, lr, seed)
+    records = [_record(copy, e, words) for e in task.train]
+    _train(model, records, steps, batch, lr, seed, _padded_with_answers, is_mixed)
     seconds = time.time() - begun
     tuned = model.merge_and_unload() if method == "LoRA" else model
     if method == "DID":
@@ -126,7 +132,7 @@ def fine_tune_encoder(
         model = AutoModelForTokenClassification.from_config(config).to(copy.device)
     _take_weights(model, copy.model.base_model)
     begun = time.time()
-    _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed)
+    _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed, _padded)
     seconds = time.time() - begun
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False).eval()
@@ -187,15 +193,31 @@ def check_gpu(device: torch.device) -> None:
         )
 
 
+def _padded(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+    size = max(len(r["input_ids"]) for r in rows)
+    fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+    return {k: torch.tensor([r[k] + [v] * (size - len(r[k])) for r in rows]) for k, v in fill.items()}
+
+
+def _padded_with_answers(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+    """A batch of a causal model that asks for logits only where some row's next token is of its answer."""
+    out = _padded(rows)
+    answers = (out["labels"] != -100).any(0).nonzero()[:, 0]
+    out["labels"] = out["labels"][:, answers]
+    return out | {"logits_to_keep": answers - 1, "shift_labels": out["labels"]}
+
+
 def _train(
-    model: Any, records: list[dict[str, list[int]]], steps: int, batch: int, lr: float, seed: int
+    model: Any,
+    records: list[dict[str, list[int]]],
+    steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    collate: Callable[[list[dict[str, list[int]]]], dict[str, Tensor]],
+    is_mixed: bool = False,
 ) -> None:
     from transformers import PrinterCallback, Trainer, TrainingArguments
-
-    def collate(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
-        size = max(len(r["input_ids"]) for r in rows)
-        fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
-        return {k: torch.tensor([r[k] + [v] * (size - len(r[k])) for r in rows]) for k, v in fill.items()}
 
     device = next(model.parameters()).device
     with tempfile.TemporaryDirectory() as folder, backbones.quiet_transformers(), torch.random.fork_rng():
@@ -214,6 +236,7 @@ def _train(
             max_grad_norm=1.0,
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=False,
+            bf16=is_mixed,
         )
         if device.type == "cuda":
             check_gpu(device)
@@ -221,6 +244,7 @@ def _train(
         trainer = Trainer(model=model, args=arguments, train_dataset=records, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # no autocast any more
 
 
 def compare_with_peft(

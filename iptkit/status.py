@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -54,6 +55,7 @@ def run_left(
     waiting: Sequence[str],
     elapsed: float,
     step: float | None = None,
+    at_once: int = 1,
 ) -> float | None:
     """Estimate the seconds left in the whole run.
 
@@ -61,8 +63,9 @@ def run_left(
       expected: measured seconds of each notebook on the reference machine.
       finished: seconds that each finished notebook took here.
       waiting: names of the running notebook and of those after it.
-      elapsed: seconds that the running notebook has taken so far.
+      elapsed: seconds that the running notebook has taken so far; of several, all together.
       step: seconds left in its current step, if known.
+      at_once: how many run at a time.
     Returns: seconds, or None if a waiting notebook has no expected time.
     """
     if not waiting or any(name not in expected for name in waiting):
@@ -70,8 +73,31 @@ def run_left(
     known = [n for n in finished if n in expected and finished[n] >= CACHED * expected[n]]
     speed = sum(finished[n] for n in known) / sum(expected[n] for n in known) if known else 1.0
     speed = min(max(speed, SPEED_LIMITS[0]), SPEED_LIMITS[1])
+    if at_once > 1:
+        rest = speed * sum(expected[name] for name in waiting) - elapsed
+        return max(rest / at_once, step or 0.0)
     current = max(expected[waiting[0]] * speed - elapsed, step or 0.0, 0.0)
     return current + speed * sum(expected[name] for name in waiting[1:])
+
+
+@dataclass
+class Piece:
+    """A notebook (or another piece of work) that runs: its title, its status file, and since when.
+
+    `part` is what of it runs, since `part_started`.
+    """
+
+    title: str
+    file: Path
+    started: float
+    part: str = ""
+    part_started: float = 0.0
+
+    def state(self) -> dict | None:
+        """What it reported last, unless that is left over from an earlier part."""
+        found = progress.read_status(self.file)
+        is_over = found is not None and found["total"] is not None and found["done"] >= found["total"]
+        return None if is_over and found["time"] < self.part_started else found
 
 
 class Display:
@@ -80,8 +106,9 @@ class Display:
     Args:
       names: the notebooks of this run in order, as in `expected`.
       expected: seconds of each notebook on the reference machine; may be empty.
-      status_file: where the notebooks report.
+      status_file: where the notebooks report; where several run at once, each beside it (see `file_of`).
       stream: where to write (default: stdout).
+      at_once: how many run at a time.
     """
 
     def __init__(
@@ -90,15 +117,16 @@ class Display:
         expected: Mapping[str, float],
         status_file: Path,
         stream: TextIO | None = None,
+        at_once: int = 1,
     ):
-        self._names, self._expected, self._file = list(names), expected, status_file
+        self._names, self.expected, self._file, self._at_once = list(names), expected, status_file, at_once
         self._stream = stream or sys.stdout
         self._is_terminal = self._stream.isatty()
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._repeat, daemon=True)
         self._finished: dict[str, float] = {}
-        self._current, self._title, self._cell, self._last = "", "", "", ""
-        self._started = self._cell_started = self._said = time.time()
+        self._running: dict[str, Piece] = {}
+        self._last, self._said = "", time.time()
 
     def __enter__(self) -> "Display":
         self._thread.start()
@@ -109,30 +137,37 @@ class Display:
         self._thread.join()
         self._erase()
 
+    def file_of(self, name: str) -> Path:
+        """Where a piece reports."""
+        return self._file if self._at_once == 1 else self._file.with_name(f"{name}.json")
+
     def start(self, name: str, title: str) -> None:
         """Say that a notebook (or another piece of work) begins."""
-        self._file.unlink(missing_ok=True)
+        file, now = self.file_of(name), time.time()
+        file.unlink(missing_ok=True)
         with self._lock:
-            self._current, self._title, self._cell = name, title, ""
-            self._started = self._cell_started = self._said = time.time()
+            self._running[name], self._last = Piece(title, file, now, "", now), name
+            self._said = now
         if not self._is_terminal:
             self.say(f"{title} | started")
 
-    def cell(self, number: int, total: int) -> None:
-        """Say that a cell of the running notebook begins."""
-        self.part(f"cell {number}/{total}")
+    def cell(self, number: int, total: int, name: str = "") -> None:
+        """Say that a cell of a running notebook begins (default: of the one that began last)."""
+        self.part(f"cell {number}/{total}", name)
 
-    def part(self, text: str) -> None:
-        """Say which part of the running piece begins."""
+    def part(self, text: str, name: str = "") -> None:
+        """Say which part of a running piece begins."""
         with self._lock:
-            self._cell, self._cell_started = text, time.time()
+            piece = self._running[name or self._last]
+            piece.part, piece.part_started = text, time.time()
 
-    def finish(self, seconds: float, word: str = "done") -> None:
-        """Say that the running piece is finished."""
+    def finish(self, seconds: float, word: str = "done", name: str = "") -> None:
+        """Say that a running piece is finished."""
+        name = name or self._last
         with self._lock:
-            self._finished[self._current] = seconds
-            title, self._title = self._title, ""
-        self.say(f"{title} | {word} in {clock(seconds)}")
+            self._finished[name] = seconds
+            piece = self._running.pop(name)
+        self.say(f"{piece.title} | {word} in {clock(seconds)}")
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
@@ -144,30 +179,30 @@ class Display:
 
     def line(self, now: float) -> str:
         """Return the status line of this moment, empty if nothing runs."""
-        if not self._title:
-            return ""
-        state = progress.read_status(self._file)
-        is_over = state is not None and state["total"] is not None and state["done"] >= state["total"]
-        if is_over and state["time"] < self._cell_started:
-            state = None  # left over from an earlier cell
-        step = step_left(state, now)
-        whole = self._run_left(now, step)
-        parts = [
-            self._title,
-            self._cell,
-            describe(state),
-            "" if step is None else f"{clock(step)} left",
-            f"{clock(now - self._started)} so far" if step is None and whole is None else "",
-            "" if whole is None else f"whole run ~{clock(whole)} left",
-        ]
+        states = {name: piece.state() for name, piece in self._running.items()}
+        steps = {name: step_left(state, now) for name, state in states.items()}
+        whole = self._run_left(now, [step for step in steps.values() if step is not None])
+        parts = []
+        for name, piece in self._running.items():
+            step = steps[name]
+            parts += [piece.title, piece.part, describe(states[name])]
+            parts.append("" if step is None else f"{clock(step)} left")
+            parts.append(f"{clock(now - piece.started)} so far" if step is None and whole is None else "")
+        parts.append("" if whole is None or not self._running else f"whole run ~{clock(whole)} left")
         return " | ".join(part for part in parts if part)
 
-    def _run_left(self, now: float, step: float | None) -> float | None:
-        if self._current in self._names:
-            waiting = self._names[self._names.index(self._current) :]
-            return run_left(self._expected, self._finished, waiting, now - self._started, step)
-        whole = run_left(self._expected, self._finished, self._names, 0.0)  # still before the first notebook
-        return None if whole is None else whole + (step or 0.0)
+    def _run_left(self, now: float, steps: Sequence[float]) -> float | None:
+        longest = max(steps, default=None)
+        mine = [name for name in self._running if name in self._names]
+        if mine and self._at_once > 1:
+            elapsed = sum(now - self._running[name].started for name in mine)
+            waiting = [name for name in self._names if name not in self._finished]
+            return run_left(self.expected, self._finished, waiting, elapsed, longest, self._at_once)
+        if mine:
+            waiting, elapsed = self._names[self._names.index(mine[0]) :], now - self._running[mine[0]].started
+            return run_left(self.expected, self._finished, waiting, elapsed, longest)
+        whole = run_left(self.expected, self._finished, self._names, 0.0)  # still before the first notebook
+        return None if whole is None else whole + (longest or 0.0)
 
     def _repeat(self) -> None:
         while not self._stop.wait(REFRESH_SECONDS[self._is_terminal]):

@@ -20,11 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from iptkit import files, paths, stamp
 from iptkit.files import digest
 
 STEP_FORMAT = 2  # raise when the meaning of stored steps changes (2: rows name their task's leakage group)
+DONE = "step.safetensors"
 _ONLY_FINISHED = contextvars.ContextVar("only_finished", default=False)
+_BESIDE = contextvars.ContextVar("beside", default=False)
 HITS: dict[str, bool] = {}  # step name -> was it in the cache (read by stamp)
 
 
@@ -40,6 +44,16 @@ def only_finished() -> Iterator[None]:
         yield
     finally:
         _ONLY_FINISHED.reset(token)
+
+
+@contextlib.contextmanager
+def beside_others() -> Iterator[None]:
+    """Inside, `step` waits for no other process that makes the same step: that one may be given up."""
+    token = _BESIDE.set(True)
+    try:
+        yield
+    finally:
+        _BESIDE.reset(token)
 
 
 def finished(make: Callable[[], Step]) -> Step | None:
@@ -82,30 +96,38 @@ def step(
       make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values). Files
         whose names end like it are removed when these are stored.
       root: step cache (default: paths.steps_dir()).
+    A step that another process is making is waited for (but see `beside_others`), then taken as it is.
     Raises: NotFinishedError inside `only_finished`.
     """
     folder = (root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, config])}"
-    done = folder / "step.safetensors"
+    done = folder / DONE
     was_cached = done.exists()
     if not was_cached and _ONLY_FINISHED.get():
         raise NotFinishedError(f"the step {name} is not in {folder.parent}")
     if not was_cached:
-        begun = time.time()
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = folder / "checkpoint.safetensors"
-        elapsed = _elapsed(folder)
-        tensors, values = make(checkpoint)
-        seconds = elapsed + time.time() - begun
-        about = {"values": values, "seconds": seconds, "config": json.loads(files.canonical(config))}
-        about["made_with"] = dict(stamp.rows())
-        files.write_tensors(done, tensors, about)
-        for left in folder.glob("*checkpoint.safetensors"):
-            left.unlink(missing_ok=True)
-        HITS[name] = False
+        with (
+            contextlib.nullcontext() if _BESIDE.get() else FileLock(folder / "lock")
+        ):  # goes with its process
+            was_cached = done.exists()  # another process may have made it meanwhile
+            if not was_cached:
+                _make(folder, config, make)
+        HITS[name] = was_cached
     tensors, about = files.read_tensors(done)  # a fresh step too: it looks exactly as it will the next time
     HITS.setdefault(name, True)
     made_with = about.get("made_with", {})
     return Step(name, tensors, about["values"], about["seconds"], was_cached, made_with, folder.name)
+
+
+def _make(folder: Path, config: Any, make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Make a step and store it in its folder."""
+    begun, elapsed = time.time(), _elapsed(folder)
+    tensors, values = make(folder / "checkpoint.safetensors")
+    about = {"values": values, "seconds": elapsed + time.time() - begun}
+    about |= {"config": json.loads(files.canonical(config)), "made_with": dict(stamp.rows())}
+    files.write_tensors(folder / DONE, tensors, about)
+    for left in folder.glob("*checkpoint.safetensors"):
+        left.unlink(missing_ok=True)
 
 
 def joined(name: str, parts: Sequence[Step]) -> Step:

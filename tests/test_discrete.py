@@ -46,12 +46,27 @@ def test_rows_that_begin_alike_are_scored_as_if_each_were_alone(words_only):
     found = discrete.option_scores(words_only, asked)
     sizes = [row.shared for row in words_only.share([words_only.option_row(e) for e in asked])]
     assert min(sizes[:4]) > 10 and sizes[4] == 0
-    assert words_only.contexts.used_bytes > 0
+    assert words_only.beginnings.used_bytes > 0 and words_only.contexts.used_bytes == 0
     rows = [words_only.option_row(e) for e in asked]
     none = words_only.backbone.embedding[:0]
     expected = plain_log_likelihoods(words_only.backbone, LAYOUTS[1], [none] * len(rows), rows)
     for line, stock in zip(found, expected, strict=True):
         torch.testing.assert_close(line, stock.detach())
+
+
+def test_a_mixed_model_shares_beginnings_without_rounding_them():
+    """What stands beside a row changes its score no more than another batch does: bfloat16 keys would."""
+    engine = Engine(backbone("tiny-causal", "mixed"), LAYOUTS[1])
+    asked = [
+        Example(f"I had a sad trip. The {word}", ("one",), ("one", "two"))
+        for word in ("drill", "trip", "animal")
+    ]
+    together = discrete.option_scores(engine, asked)
+    assert {t.dtype for t in engine.beginnings.kept.values()} == {torch.float32}
+    alone = [discrete.option_scores(engine, [example])[0] for example in asked]
+    assert engine.beginnings.kept == {}, "a row alone shares nothing"
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

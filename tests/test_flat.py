@@ -8,9 +8,9 @@ from stock import backbone
 
 from iptkit import references
 from iptkit.allocator import keep_freed_memory
-from iptkit.elementwise import norm, norm_backward, rotate_
+from iptkit.elementwise import ROWS_IN_CACHE, log_probability, norm, norm_backward, rotate_
 from iptkit.flat import FlatLlama
-from iptkit.forward import ROWS_IN_CACHE, FlatForward, Places, StockForward, forward_of, log_probability, room
+from iptkit.forward import FlatForward, Places, StockForward, forward_of, room
 
 
 def ragged(model, left=(3, 0, 5), new=(4, 2, 1), seed=0):

@@ -1,13 +1,16 @@
 import json
 import os
 import re
+import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import pytest
 import toy_notebooks as toy
 
-from iptkit import pipeline
+from iptkit import lanes, pipeline
+from iptkit.lessons import Lesson
 
 FIGURE = """import matplotlib.pyplot as plt
 from iptkit import plots
@@ -101,6 +104,60 @@ def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path,
     assert "not run" in report.index.read_text(encoding="utf-8")
 
 
+MEET = """import pathlib, time
+mine, other = pathlib.Path("{0}"), pathlib.Path("{1}")
+mine.touch()
+while not other.exists():
+    time.sleep(0.05)"""
+
+
+def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, capsys):
+    first(place, toy.code(MEET.format(tmp_path / "a", tmp_path / "b")))
+    toy.write(place / "01_words.ipynb", "# 01. b?", toy.code(MEET.format(tmp_path / "b", tmp_path / "a")))
+    toy.write(place / "02_tuning.ipynb", "# 02. c?", toy.code(f"open('{tmp_path / 'c'}', 'w').close()"))
+    toy.write(place / "90_end.ipynb", "# 90. d?", toy.code(f"print(open('{tmp_path / 'c'}').read())"))
+    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", 60, place, at_once=2)
+    assert report.error == "" and set(report.status.values()) == {"ok"} and len(report.status) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:-1] == ["90 end | started", lines[-2]] and lines[-2].startswith("90 end | done in")
+    assert lines[-1].startswith("4 notebooks in 0:") and Page(report.index).links
+
+
+def test_a_failing_notebook_ends_those_beside_it(place, tmp_path):
+    first(
+        place, toy.code(MEET.format(tmp_path / "a", tmp_path / "b") + "\nraise ValueError('no such prompt')")
+    )
+    toy.write(
+        place / "01_words.ipynb",
+        "# 01. b?",
+        toy.code(MEET.format(tmp_path / "b", tmp_path / "a") + "\ntime.sleep(600)"),
+    )
+    begun = time.time()
+    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
+    assert "ValueError: no such prompt" in report.error and report.status == {"00_start_here": "failed"}
+    assert time.time() - begun < 120
+
+
+def test_a_process_that_dies_is_told(place, tmp_path, monkeypatch):
+    first(place)
+    monkeypatch.setattr(pipeline.lanes.sys, "executable", "/bin/false")
+    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
+    assert report.error == "00_start_here.ipynb: the process that ran it ended with exit status 1"
+
+
+def test_the_longest_chain_of_notebooks_goes_first():
+    course = [Lesson(Path(f"{number}_x.ipynb")) for number in ("00", "01", "02", "05", "06", "90")]
+    seconds = {"00_x": 1, "01_x": 25, "02_x": 10, "05_x": 10, "06_x": 10, "90_x": 1}
+    begun = []
+    done = [lesson.number for lesson, _ in lanes._each(course, seconds, 1, begun.append, lambda: None)]
+    assert done == ["00", "02", "01", "05", "06", "90"]
+    assert [lesson.number for lesson in begun] == done
+    assert lanes.needs(course)["90_x"] == {f"{n}_x" for n in ("00", "01", "02", "05", "06")}
+    assert lanes.needs(course[2:4]) == {"02_x": set(), "05_x": {"02_x"}}, (
+        "what is not asked for is not waited for"
+    )
+
+
 def test_a_second_run_of_one_notebook_keeps_the_others_in_the_report(place, tmp_path):
     first(place)
     toy.write(place / "05_msf.ipynb", "# 05. Is there a subspace?")
@@ -140,6 +197,7 @@ def wrong(place, tmp_path, **wishes):
 def test_wrong_wishes_are_refused_before_anything_runs(place, tmp_path):
     first(place, toy.code("raise SystemExit"))
     assert "huge" in wrong(place, tmp_path, scale="huge")
+    assert "at_once is 0; at least 1 notebook" in wrong(place, tmp_path, at_once=0)
     assert "no notebook '07'; there are: 00_start_here" in wrong(place, tmp_path, only=["07"])
     assert "device 'tpu' is unknown; choose auto, cpu, cuda" in wrong(place, tmp_path, device="tpu")
     assert "deep prompts of scale 'lesson-deep'; `iptkit study` does" in wrong(

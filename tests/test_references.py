@@ -25,11 +25,50 @@ def test_a_reference_trains_a_copy_and_is_seeded(method):
     assert backbones.fingerprint(model.model) == before
 
 
+def test_logits_of_answers_alone_give_the_loss_of_all():
+    model, task = backbones.load("tiny-causal", dtype="float64"), tasks.load_task("tiny-mood", suite="tiny")
+    words = [5, 6]
+    rows = [references._record(model, example, words) for example in task.train[:4]]
+    assert len({len(row["input_ids"]) for row in rows}) > 1, "rows of several lengths"
+    found, gradients = [], []
+    for collate in (references._padded, references._padded_with_answers):
+        weights = model.model.requires_grad_(True)
+        out = weights(**collate(rows))
+        found.append(out.loss.detach())
+        gradients.append(torch.autograd.grad(out.loss, [p for p in weights.parameters()]))
+        size = out.logits.shape[1]
+    assert size < max(len(row["input_ids"]) for row in rows)
+    torch.testing.assert_close(found[0], found[1])
+    for whole, part in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, part, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["LoRA", "fine-tuning"])
+def test_training_in_bfloat16_keeps_weights_and_scores_in_float32(method, monkeypatch):
+    model, task = backbones.load("tiny-causal"), tasks.load_task("tiny-mood", suite="tiny")
+    trained, known = [], references.Engine
+
+    def engine(backbone):  # refuses a model whose forward still rounds to bfloat16
+        trained.append(dict(backbone.model.named_parameters()))
+        return known(backbone)
+
+    monkeypatch.setattr(references, "Engine", engine)
+    for is_mixed in (False, True):
+        found = references.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, is_mixed=is_mixed)
+        assert 0 <= found.score <= 1
+    plainly, mixed = trained
+    assert {p.dtype for p in mixed.values()} == {torch.float32}
+    apart = [float((mixed[name] - p).abs().max()) for name, p in plainly.items()]
+    assert 0 < max(apart) < 0.05, "bfloat16 rounds, and no more than that"
+
+
 def test_an_unknown_reference():
     with pytest.raises(ValueError, match="method 'adapter' is unknown; choose one of"):
         references.fine_tune(None, None, "adapter", 1, 1, 0.1, 0, 1)
     with pytest.raises(ValueError, match="intrinsic_dim is 0; DID needs at least 1"):
         references.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1)
+    with pytest.raises(ValueError, match="directions would be rounded to bfloat16"):
+        references.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1, intrinsic_dim=2, is_mixed=True)
 
 
 def test_prompt_tuning_equals_peft():

@@ -107,6 +107,25 @@ def test_downloads_come_on_top_of_the_whole_run(tmp_path, monkeypatch):
     assert display.line(NOW).endswith("1:30 left | whole run ~3:10 left")
 
 
+def test_two_at_once_share_the_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(status.time, "time", lambda: NOW - 60)
+    expected = {"01": 100, "02": 300, "03": 200}
+    display = status.Display(list(expected), expected, tmp_path / "status.json", io.StringIO(), at_once=2)
+    for name in ("01", "02"):
+        display.start(name, f"notebook {name}")
+    display.cell(3, 9, "01")
+    assert display.file_of("01") != display.file_of("02")
+    display.file_of("02").write_text(json.dumps(state()), encoding="utf-8")
+    assert display.line(NOW) == (
+        "notebook 01 | cell 3/9 | notebook 02 | fit 36 tasks 120/300, loss 1.23 | 1:30 left"
+        " | whole run ~4:00 left"
+    )
+    display.finish(80.0, name="01")  # faster than expected: 0.8
+    assert display.line(NOW) == (
+        "notebook 02 | fit 36 tasks 120/300, loss 1.23 | 1:30 left | whole run ~2:50 left"
+    )
+
+
 class Screen(io.StringIO):
     def __init__(self, is_terminal):
         super().__init__()

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +160,38 @@ def test_seconds_count_the_work_of_killed_processes_but_not_the_night_between(tm
     kill_after(100)
     kill_after(50)
     assert store.step("bank", 1, Maker(), tmp_path).seconds == pytest.approx(150, abs=5)
+
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from iptkit import store
+def make(checkpoint):
+    with open(sys.argv[1] + "/made", "a") as log:
+        log.write("x")
+    time.sleep(float(sys.argv[2]))
+    return {}, {"made": True}
+print(store.step("a", 1, make, Path(sys.argv[1])).was_cached)
+"""
+
+
+def maker(place, seconds):
+    command = [sys.executable, "-c", MAKER, str(place), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_of_two_processes_one_makes_a_step_and_the_other_waits(tmp_path):
+    said = [process.communicate()[0].strip() for process in [maker(tmp_path, 3), maker(tmp_path, 3)]]
+    assert sorted(said) == ["False", "True"] and (tmp_path / "made").read_text() == "x"
+
+
+def test_nobody_waits_for_a_process_that_was_killed(tmp_path):
+    process = maker(tmp_path, 600)
+    while not (tmp_path / "made").exists():
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert not store.step("a", 1, Maker(), tmp_path).was_cached
 
 
 def test_steps_live_in_their_own_folder_and_can_be_forgotten(tmp_path, monkeypatch):
