@@ -93,7 +93,7 @@ def main() -> None:
                 flops = flops_of(lambda work=work, study=study: work(study))
                 rows.append({"lesson": name, "step": step, "flops": flops})
                 print(line(name, step, rows[-1]["flops"], peak), flush=True)
-            study.engine.contexts.forget()  # the study itself lives on in its cached methods
+            study.engine.forget_contexts()  # the study itself lives on in its cached methods
             total = sum(row["flops"] for row in rows if row["lesson"] == name)
             totals.append({"lesson": name, "flops": total, "notebook_seconds": took.get(name, 0.0)})
             print(line(name, "all", total, peak, took.get(name, 0.0)), flush=True)

@@ -123,7 +123,7 @@ def config_of(study: Study) -> AdapterConfig:
 
 def engine_of(study: Study) -> Engine:
     """Text, then the words that are asked with; no vectors."""
-    study.engine.contexts.forget()  # the memory is needed
+    study.engine.forget_contexts()  # the memory is needed
     return Engine(study.backbone, (layouts.PROMPT, layouts.TEXT, prompts.WORDS))
 
 

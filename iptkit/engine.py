@@ -46,7 +46,7 @@ class Engine:
         "prompt-text-answer" (in the encoder).
       tokens_per_batch: about how many new tokens run at once (memory, not results, depends on it); None for
         1,024 on a CPU, on a GPU for as many as a quarter of its memory takes.
-      context_bytes: how much memory cached texts may take.
+      context_bytes: how much memory cached texts may take, and as much beside it what rows `share`.
       sites: the attentions that deep prompts go to (those of their source); () without deep prompts.
     Raises:
       ValueError: unknown layout, pieces with an encoder-decoder model, an encoder without a language-model
@@ -125,6 +125,11 @@ class Engine:
         if self.backbone.kind == "causal" and self._line((), n)[0] != self._line((0,), n)[0]:
             lefts = [[self._line(self._text(e), n)[0] for e in group] for group in groups]
             self.contexts.fill(lefts)
+
+    def forget_contexts(self) -> None:
+        """Give the memory of all kept texts back."""
+        self.contexts.forget()
+        self.beginnings.forget()
 
     def _line(self, text: tuple[int, ...], prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What stands left of the prompt, and the rest before the answer; see Layout.line."""

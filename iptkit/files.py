@@ -13,6 +13,10 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from iptkit import progress
+
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -45,6 +49,38 @@ def room_for(path: Path) -> Iterator[None]:
             "written: free space there, or set IPTKIT_STEPS (finished steps), IPTKIT_CACHE (downloads, "
             "models, tasks) or --out (results) to a folder with room, and run the same command again"
         ) from error
+
+
+@contextlib.contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Inside, no other process that asks for the same folder's lock goes on; it waits, and says so.
+
+    The lock is the system's: a process that is killed leaves none.
+
+    Args:
+      folder: holds the file `lock`.
+      what: is made there, for whoever waits.
+    Raises: ValueError where the folder's file system knows no locks.
+    """
+    lock = FileLock(folder / "lock", fallback_to_soft=False)
+    try:
+        with room_for(folder / "lock"):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                with progress.track(f"waiting for another process that makes {what}"):
+                    lock.acquire()
+    except DiskFullError:
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise ValueError(
+            f"{folder} cannot be locked ({error}), so two processes might make {what} at once; set "
+            "IPTKIT_STEPS and IPTKIT_CACHE to folders on a file system with locks, such as a local disk"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

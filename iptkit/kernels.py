@@ -51,6 +51,7 @@ def run(
                 iopub_timeout=IOPUB_TIMEOUT,
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
                 on_cell_start=on_cell_start,
+                shutdown_kernel="immediate",  # what it found is stored; taking down gigabytes takes seconds
             )
     except papermill.PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}"

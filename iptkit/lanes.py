@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -24,11 +25,13 @@ from iptkit.status import Display
 
 NEEDS = {"02": ("00",), "05": ("02",), "06": ("05",)}  # whose steps a notebook reads
 LAST = "90"  # reads what all others found
+STOPPED = "stopped"
+GRACE = 60.0  # seconds that a stopped process has to end its kernel
 KEY = "iptkit "  # in front of what a child says, as others may print too
 
 
 class Children:
-    """The processes that run notebooks now."""
+    """The processes that run notebooks now. Each ends when this one closes its standard input, or is gone."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen] = set()
@@ -48,7 +51,7 @@ class Children:
         Args:
           variables: its environment, beside what this process has.
           The others as for `kernels.run`.
-        Returns: what went wrong, "" if nothing did.
+        Returns: what went wrong, "" if nothing did, STOPPED if it was stopped.
         """
         wish = {
             "path": str(lesson.path),
@@ -56,33 +59,45 @@ class Children:
             "parameters": parameters,
             "timeout_s": timeout_s,
         }
-        command = [sys.executable, "-m", "iptkit.lanes", json.dumps(wish)]
         with self._lock:
             if self._is_stopped:
-                return f"{lesson.path.name} was not run: another notebook failed"
+                return STOPPED
             child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables}
+                [sys.executable, "-m", "iptkit.lanes", json.dumps(wish)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                env={**os.environ, **variables},
+                start_new_session=True,  # Ctrl-C comes here first, and from here to it, once
             )
             self._running.add(child)
         error = None
-        with child:  # closes its output and waits for its end
-            for line in child.stdout or ():
-                said = json.loads(line.removeprefix(KEY)) if line.startswith(KEY) else {}
-                if "cell" in said:
-                    on_cell(*said["cell"])
-                error = said.get("error", error)
+        for line in child.stdout or ():
+            said = json.loads(line.removeprefix(KEY)) if line.startswith(KEY) else {}
+            if "cell" in said:
+                on_cell(*said["cell"])
+            error = said.get("error", error)
+        child.wait()
         with self._lock:
             self._running.discard(child)
+            for pipe in (child.stdin, child.stdout):
+                pipe.close()
+            if error is None and self._is_stopped:
+                return STOPPED
         if error is None:
             return f"{lesson.path.name}: the process that ran it ended with exit status {child.returncode}"
         return error
 
     def stop(self) -> None:
-        """End what runs, as Ctrl-C would: what a step has done so far is in its checkpoint."""
+        """End what runs as Ctrl-C would (what a step has done is in its checkpoint), after GRACE by force."""
         with self._lock:
             self._is_stopped = True
             for child in self._running:
-                child.send_signal(signal.SIGINT)
+                child.stdin.close()
+                killer = threading.Timer(GRACE, child.kill)
+                killer.daemon = True
+                killer.start()
 
 
 def needs(course: Sequence[Lesson]) -> dict[str, set[str]]:
@@ -111,12 +126,14 @@ def run_each(
       out: folder of the executed notebooks.
       parameters, timeout_s: as for `kernels.run`.
       display: shows them, and knows about how long they take.
-    Yields: each with its seconds and what went wrong, as it ends. Closing the iterator stops the others.
+    Yields: each with its seconds and what went wrong ("", or STOPPED beside a failed one), as it ends.
+      After a failure nothing more begins; closing the iterator stops what still runs.
     """
     children = Children()
-    share = {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
-    }
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(wished) if wished.isdecimal() else cores
+    share = {"OMP_NUM_THREADS": str(max(1, threads // at_once))}
 
     def work(lesson: Lesson) -> tuple[float, str]:
         display.start(lesson.name, lesson.title)
@@ -125,52 +142,61 @@ def run_each(
         variables = {"IPTKIT_STATUS": str(display.file_of(lesson.name)), **share}
         error = kernels.run(*given) if at_once == 1 else children.run(*given, variables)
         seconds = round(time.time() - begun, 1)
-        display.finish(seconds, "failed" if error else "done", lesson.name)
+        word = "stopped" if error == STOPPED else "failed" if error else "done"
+        display.finish(seconds, word, lesson.name)
         return seconds, error
 
     if at_once == 1:
         for lesson in chosen:
-            yield lesson, *work(lesson)
-        return
-    for lesson, result in _each(chosen, display.expected, at_once, work, children.stop):
-        yield lesson, *result
+            seconds, error = work(lesson)
+            yield lesson, seconds, error
+            if error:
+                return
+    else:
+        with closing(_each(chosen, display.expected, at_once, work, children.stop)) as ended:
+            yield from ended
 
 
 def _each(
     chosen: Sequence[Lesson],
-    seconds: Mapping[str, float],
+    expected: Mapping[str, float],
     at_once: int,
-    work: Callable[[Lesson], Any],
+    work: Callable[[Lesson], tuple[float, str]],
     stop: Callable[[], None],
-) -> Iterator[tuple[Lesson, Any]]:
-    """Do `work` for every lesson, so many at a time, in threads; yields each with its result as it ends.
+) -> Iterator[tuple[Lesson, float, str]]:
+    """Do `work` for every lesson, so many at a time, in threads; yields each with what it gave as it ends.
 
     Args:
-      seconds: unknown ones are taken to be equally long.
-      stop: called before waiting for the others, where the caller or Ctrl-C ends it early.
+      expected: seconds of each by name; unknown ones are taken to be equally long.
+      stop: ends what runs; called after a failure, and where the caller or Ctrl-C ends this early.
     """
     waits, by_name = needs(chosen), {lesson.name: lesson for lesson in chosen}
 
     def chain(name: str) -> float:
         """Seconds from its begin to the end of the last that waits for it."""
         after = [other for other, before in waits.items() if name in before]
-        return seconds.get(name, 1.0) + max(map(chain, after), default=0.0)
+        return expected.get(name, 1.0) + max(map(chain, after), default=0.0)
 
     sorter = TopologicalSorter(waits)
     sorter.prepare()
-    ready: list[str] = []
+    ready, has_failed = list(sorter.get_ready()), False
     with ThreadPoolExecutor(at_once) as pool:
-        running: dict[Any, str] = {}
+        running: dict[Future, str] = {}
         try:
-            while sorter.is_active():
-                ready = sorted([*ready, *sorter.get_ready()], key=lambda name: (-chain(name), name))
-                while ready and len(running) < at_once:
+            while running or (ready and not has_failed):
+                ready.sort(key=lambda name: (-chain(name), name))
+                while ready and len(running) < at_once and not has_failed:
                     name = ready.pop(0)
                     running[pool.submit(work, by_name[name])] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
-                    yield by_name[name], future.result()
+                    seconds, error = future.result()
+                    if error and not has_failed:
+                        has_failed = True
+                        stop()
+                    yield by_name[name], seconds, error
                     sorter.done(name)
+                    ready += sorter.get_ready()
         except BaseException:  # the consumer's end among them
             stop()
             raise
@@ -182,6 +208,8 @@ def main(text: str) -> None:
     def say(**what: Any) -> None:
         print(KEY + json.dumps(what), flush=True)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     wish = json.loads(text)
     lesson = Lesson(Path(wish["path"]))
     try:
@@ -195,8 +223,17 @@ def main(text: str) -> None:
     except (OSError, ValueError) as problem:  # a full disk, say
         error = str(problem)
     except KeyboardInterrupt:
-        error = f"{lesson.path.name} was stopped"
+        error = STOPPED
     say(error=error)
+
+
+def _end_with_parent() -> None:
+    """Interrupt this process when nobody holds its standard input any more."""
+    sys.stdin.read()
+    if os.name == "posix":
+        os.kill(os.getpid(), signal.SIGINT)  # reaches a main thread that waits for its kernel
+    else:
+        os._exit(1)  # the kernel sees that its parent is gone
 
 
 if __name__ == "__main__":

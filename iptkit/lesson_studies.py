@@ -59,7 +59,7 @@ def beside_prompt_tuning(study: Study) -> store.Step:
 
     def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         bank = study.bank()
-        study.engine.contexts.forget()  # fine-tuning needs the memory
+        study.engine.forget_contexts()  # fine-tuning needs the memory
         tuned = {
             "method": "prompt tuning",
             "numbers": scale.prompt_length * study.backbone.width,

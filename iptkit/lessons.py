@@ -155,7 +155,8 @@ def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
       run_folder: what `iptkit run` filled: NN_*.ipynb and timings.json.
       into: folder of the committed notebooks; the default also updates data/timings.json and data/results.
     Returns: the notebooks written.
-    Raises: ValueError if the run is incomplete, not at lesson scale, or older than the notebooks' text.
+    Raises: ValueError if the run is incomplete, not at lesson scale, older than the notebooks' text, or of
+      several notebooks at a time.
     """
     import nbformat
 
@@ -167,12 +168,21 @@ def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
     timings = json.loads(timings_file.read_text(encoding="utf-8"))
     if timings["scale"] != "lesson" or set(timings["status"].values()) != {"ok"}:
         raise ValueError(f"{run_folder} is no complete run at scale 'lesson'; run it to its end first")
+    if timings.get("at_once", 1) > 1:
+        raise ValueError(
+            f"the notebooks of {run_folder} ran {timings['at_once']} at a time, so that their times are "
+            "those of a busy machine; run them with --at-once 1"
+        )
     drafts = []
     for lesson in select(find(into), timings["status"]):
-        done = normalise(nbformat.read(Path(run_folder) / lesson.path.name, as_version=4))
+        executed = nbformat.read(Path(run_folder) / lesson.path.name, as_version=4)
+        counts = [c.execution_count for c in executed.cells if c.cell_type == "code" and c.source.strip()]
+        done = normalise(executed)
         source = nbformat.read(lesson.path, as_version=4)
         if [cell.source for cell in done.cells] != [cell.source for cell in source.cells]:
             raise ValueError(f"{lesson.path.name} was changed after {run_folder} was run; run it again")
+        if None in counts:
+            raise ValueError(f"{lesson.path.name} in {run_folder} was not run to its end; run it again")
         drafts.append((lesson.path, nbformat.writes(done) + "\n"))
     for path, text in drafts:
         with files.atomic(path) as draft:

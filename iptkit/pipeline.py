@@ -8,8 +8,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ def run(
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
     Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
     """
-    from iptkit import backbones
+    from iptkit import backbones, downloads
 
     if at_once < 1:
         raise ValueError(f"at_once is {at_once}; at least 1 notebook runs at a time")
@@ -70,11 +70,12 @@ def run(
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
     names = [lesson.name for lesson in chosen]
-    with _watched(scale, names, at_once=at_once) as display, _variables(IPTKIT_RESULTS=str(out)):
+    beside = {"at_once": at_once, "needs": lanes.needs(chosen)}
+    with _watched(scale, names, **beside) as display, _variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
-            _timed(display, "downloads", _download)
+            _timed(display, "downloads", downloads.fetch_all)
         finished = lanes.run_each(chosen, out, parameters, timeout_s, display, at_once)
-        return _report_all(finished, course, scale, out, display)
+        return _report_all(finished, chosen, course, scale, out, display, at_once)
 
 
 def fetch() -> None:
@@ -82,10 +83,10 @@ def fetch() -> None:
 
     Raises: FileNotFoundError if something is neither cached nor downloadable.
     """
-    from iptkit import backbones, tasks
+    from iptkit import backbones, downloads, tasks
 
     with _watched("lesson", []) as display:
-        _timed(display, "downloads", _download)
+        _timed(display, "downloads", downloads.fetch_all)
         _timed(display, "tasks", lambda: [tasks.load_suite(suite) for suite in tasks.COURSE])
         for name in backbones.WHEEL_MODELS:
             _timed(display, f"model {name}", partial(backbones.load, name))
@@ -195,17 +196,18 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
 
 @contextmanager
 def _watched(
-    scale: str, names: Sequence[str], expected: Mapping[str, float] | None = None, at_once: int = 1
+    scale: str, names: Sequence[str], expected: Mapping[str, float] | None = None, **more: Any
 ) -> Iterator[Display]:
     """Show the progress of the pieces `names` that run inside, here and in notebooks.
 
     Args:
       expected: seconds of each piece (default: those of the notebooks at the scale).
+      more: what else Display takes.
     """
     expected = expected_seconds(scale) if expected is None else expected
     with tempfile.TemporaryDirectory(prefix="iptkit-") as place:
         status_file = Path(place) / "status.json"
-        display = Display(names, expected, status_file, at_once=at_once)
+        display = Display(names, expected, status_file, **more)
         with _environment(scale, status_file), display:
             yield display
 
@@ -242,28 +244,23 @@ def _is_ready(scale: str) -> bool:
     return scales.load(scale).suite == "tiny" or not downloads.missing()
 
 
-def _download() -> None:
-    from iptkit import downloads
-
-    downloads.fetch_all()
-
-
 def _report_all(
-    finished: Iterator[tuple[Lesson, float, str]],
+    finished: Generator[tuple[Lesson, float, str]],
+    chosen: Sequence[Lesson],
     course: Sequence[Lesson],
     scale: str,
     out: Path,
     display: Display,
+    at_once: int,
 ) -> Report:
-    """Write the report's pages as notebooks end, until all have or one has failed."""
-    seconds, status = report.earlier(out, scale, course)
+    """Write the report's pages as notebooks end; of those of this run nothing older is told."""
+    seconds, status = report.earlier(out, scale, [lesson for lesson in course if lesson not in chosen])
     begun, count, error = time.time(), 0, ""
-    for lesson, took, error in finished:
-        seconds[lesson.name], status[lesson.name], count = took, "failed" if error else "ok", count + 1
-        report.write(lesson, course, scale, out, seconds, status)
-        if error:
-            break
-    finished.close()  # ends those that still run beside a failed one
+    with closing(finished):
+        for lesson, took, wrong in finished:
+            seconds[lesson.name], count, error = took, count + 1, error or wrong
+            status[lesson.name] = lanes.STOPPED if wrong == lanes.STOPPED else "failed" if wrong else "ok"
+            report.write(lesson, course, scale, out, seconds, status, at_once)
     shown = out / "index.html"
     display.say(
         f"{error}\nTo go on, run the same command again: finished steps are kept. Report: {shown}"

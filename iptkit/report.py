@@ -20,7 +20,13 @@ SUMMARY_TAG = (
 
 
 def write(
-    lesson: Lesson, course: Sequence[Lesson], scale: str, out: Path, seconds: dict, status: dict
+    lesson: Lesson,
+    course: Sequence[Lesson],
+    scale: str,
+    out: Path,
+    seconds: dict,
+    status: dict,
+    at_once: int = 1,
 ) -> None:
     """Write the page of a notebook that has just run, index.html and timings.json.
 
@@ -28,6 +34,7 @@ def write(
       lesson, course: the notebook and all notebooks in order.
       scale, out: the run's scale and folder.
       seconds, status: by notebook name, for those that have run.
+      at_once: how many ran at a time, so what the seconds mean.
     """
     place = course.index(lesson)
     neighbours = [course[i] if 0 <= i < len(course) else None for i in (place - 1, place + 1)]
@@ -35,7 +42,13 @@ def write(
         page(lesson, out / lesson.path.name, *neighbours)
     made_with = [("date", time.strftime("%Y-%m-%d %H:%M")), *stamp.rows()]
     index(out, f"iptkit, scale {scale}", course, seconds, status, made_with)
-    timings = {"scale": scale, "seconds": seconds, "status": status, "made_with": dict(made_with)}
+    timings = {
+        "scale": scale,
+        "at_once": at_once,
+        "seconds": seconds,
+        "status": status,
+        "made_with": dict(made_with),
+    }
     files.write_json(out / "timings.json", timings)
 
 

@@ -8,9 +8,10 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TextIO
 
 from iptkit import progress
@@ -53,19 +54,21 @@ def run_left(
     expected: Mapping[str, float],
     finished: Mapping[str, float],
     waiting: Sequence[str],
-    elapsed: float,
-    step: float | None = None,
+    elapsed: Mapping[str, float],
+    steps: Mapping[str, float] = MappingProxyType({}),
     at_once: int = 1,
+    needs: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> float | None:
-    """Estimate the seconds left in the whole run.
+    """Estimate the seconds left in the whole run: the work shared out, or the longest chain of notebooks.
 
     Args:
       expected: measured seconds of each notebook on the reference machine.
       finished: seconds that each finished notebook took here.
-      waiting: names of the running notebook and of those after it.
-      elapsed: seconds that the running notebook has taken so far; of several, all together.
-      step: seconds left in its current step, if known.
+      waiting: names of the running notebooks and of those after them.
+      elapsed: seconds that each running one has taken so far.
+      steps: seconds left in their current steps, where known.
       at_once: how many run at a time.
+      needs: those that a notebook waits for.
     Returns: seconds, or None if a waiting notebook has no expected time.
     """
     if not waiting or any(name not in expected for name in waiting):
@@ -73,11 +76,12 @@ def run_left(
     known = [n for n in finished if n in expected and finished[n] >= CACHED * expected[n]]
     speed = sum(finished[n] for n in known) / sum(expected[n] for n in known) if known else 1.0
     speed = min(max(speed, SPEED_LIMITS[0]), SPEED_LIMITS[1])
-    if at_once > 1:
-        rest = speed * sum(expected[name] for name in waiting) - elapsed
-        return max(rest / at_once, step or 0.0)
-    current = max(expected[waiting[0]] * speed - elapsed, step or 0.0, 0.0)
-    return current + speed * sum(expected[name] for name in waiting[1:])
+    left = {n: max(speed * expected[n] - elapsed.get(n, 0.0), steps.get(n, 0.0), 0.0) for n in waiting}
+
+    def chain(name: str) -> float:
+        return left[name] + max((chain(n) for n in needs.get(name, ()) if n in left), default=0.0)
+
+    return max(sum(left.values()) / at_once, *map(chain, left))
 
 
 @dataclass
@@ -109,6 +113,7 @@ class Display:
       status_file: where the notebooks report; where several run at once, each beside it (see `file_of`).
       stream: where to write (default: stdout).
       at_once: how many run at a time.
+      needs: those that a notebook waits for, then.
     """
 
     def __init__(
@@ -118,8 +123,10 @@ class Display:
         status_file: Path,
         stream: TextIO | None = None,
         at_once: int = 1,
+        needs: Mapping[str, Collection[str]] = MappingProxyType({}),
     ):
-        self._names, self.expected, self._file, self._at_once = list(names), expected, status_file, at_once
+        self._names, self.expected, self._file = list(names), expected, status_file
+        self._at_once, self._needs = at_once, needs
         self._stream = stream or sys.stdout
         self._is_terminal = self._stream.isatty()
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -139,7 +146,8 @@ class Display:
 
     def file_of(self, name: str) -> Path:
         """Where a piece reports."""
-        return self._file if self._at_once == 1 else self._file.with_name(f"{name}.json")
+        is_alone = self._at_once == 1 or name not in self._names  # downloads, in this process
+        return self._file if is_alone else self._file.with_name(f"{name}.json")
 
     def start(self, name: str, title: str) -> None:
         """Say that a notebook (or another piece of work) begins."""
@@ -180,29 +188,24 @@ class Display:
     def line(self, now: float) -> str:
         """Return the status line of this moment, empty if nothing runs."""
         states = {name: piece.state() for name, piece in self._running.items()}
-        steps = {name: step_left(state, now) for name, state in states.items()}
-        whole = self._run_left(now, [step for step in steps.values() if step is not None])
+        told = {name: step_left(state, now) for name, state in states.items()}
+        steps = {name: step for name, step in told.items() if step is not None}
+        whole = self._run_left(now, steps)
         parts = []
         for name, piece in self._running.items():
-            step = steps[name]
+            step = steps.get(name)
             parts += [piece.title, piece.part, describe(states[name])]
             parts.append("" if step is None else f"{clock(step)} left")
             parts.append(f"{clock(now - piece.started)} so far" if step is None and whole is None else "")
         parts.append("" if whole is None or not self._running else f"whole run ~{clock(whole)} left")
         return " | ".join(part for part in parts if part)
 
-    def _run_left(self, now: float, steps: Sequence[float]) -> float | None:
-        longest = max(steps, default=None)
-        mine = [name for name in self._running if name in self._names]
-        if mine and self._at_once > 1:
-            elapsed = sum(now - self._running[name].started for name in mine)
-            waiting = [name for name in self._names if name not in self._finished]
-            return run_left(self.expected, self._finished, waiting, elapsed, longest, self._at_once)
-        if mine:
-            waiting, elapsed = self._names[self._names.index(mine[0]) :], now - self._running[mine[0]].started
-            return run_left(self.expected, self._finished, waiting, elapsed, longest)
-        whole = run_left(self.expected, self._finished, self._names, 0.0)  # still before the first notebook
-        return None if whole is None else whole + (longest or 0.0)
+    def _run_left(self, now: float, steps: Mapping[str, float]) -> float | None:
+        waiting = [name for name in self._names if name not in self._finished]
+        elapsed = {name: now - piece.started for name, piece in self._running.items()}
+        whole = run_left(self.expected, self._finished, waiting, elapsed, steps, self._at_once, self._needs)
+        before = sum(step for name, step in steps.items() if name not in self._names)  # downloads
+        return None if whole is None else whole + before
 
     def _repeat(self) -> None:
         while not self._stop.wait(REFRESH_SECONDS[self._is_terminal]):

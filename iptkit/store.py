@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from iptkit import files, paths, stamp
 from iptkit.files import digest
 
@@ -97,7 +95,7 @@ def step(
         whose names end like it are removed when these are stored.
       root: step cache (default: paths.steps_dir()).
     A step that another process is making is waited for (but see `beside_others`), then taken as it is.
-    Raises: NotFinishedError inside `only_finished`.
+    Raises: NotFinishedError inside `only_finished`; what `files.alone` raises.
     """
     folder = (root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, config])}"
     done = folder / DONE
@@ -106,9 +104,7 @@ def step(
         raise NotFinishedError(f"the step {name} is not in {folder.parent}")
     if not was_cached:
         folder.mkdir(parents=True, exist_ok=True)
-        with (
-            contextlib.nullcontext() if _BESIDE.get() else FileLock(folder / "lock")
-        ):  # goes with its process
+        with contextlib.nullcontext() if _BESIDE.get() else files.alone(folder, f"the step {name}"):
             was_cached = done.exists()  # another process may have made it meanwhile
             if not was_cached:
                 _make(folder, config, make)

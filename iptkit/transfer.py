@@ -150,7 +150,7 @@ def tuned_weights(study: Study, method: str, task_id: str, examples: int = 0) ->
     dim = scale.main_dim if method == "DID" else 0
 
     def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        study.engine.contexts.forget()  # the memory is needed
+        study.engine.forget_contexts()  # the memory is needed
         task, how = study.task(task_id, first), scale.prompt
         sizes = (how.steps, how.rows_per_run, rate, first, scale.test_examples)
         cut = _only(examples, task) if examples else task

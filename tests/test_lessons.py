@@ -116,7 +116,10 @@ def finished(tmp_path, course):
     """A finished run of the course's first notebook."""
     out = tmp_path / "runs"
     out.mkdir()
-    nbformat.write(executed(course[0].path), out / course[0].path.name)
+    whole = executed(course[0].path)
+    for count, cell in enumerate(cell for cell in whole.cells if cell.cell_type == "code"):
+        cell.execution_count = count + 1
+    nbformat.write(whole, out / course[0].path.name)
     timings = {
         "scale": "lesson",
         "seconds": {"00_start_here": 2.0},
@@ -146,6 +149,23 @@ def test_keep_writes_times_into_data(tmp_path, course, finished, monkeypatch):
     assert kept.keys() == {"smoke", "lesson"} and kept["lesson"]["teraflops"] > 0
     assert kept["lesson"]["seconds"] == {"00_start_here": 2.0, "05_subspace_finding": 9}
     assert kept["lesson"]["made_with"] == {"processor": "x"}
+
+
+def test_keep_refuses_a_notebook_that_was_not_run_to_its_end(tmp_path, course, finished):
+    half = nbformat.read(finished / course[0].path.name, as_version=4)
+    [cell for cell in half.cells if cell.cell_type == "code" and cell.source][-1].execution_count = None
+    nbformat.write(half, finished / course[0].path.name)
+    before = course[0].path.read_bytes()
+    with pytest.raises(ValueError, match="00_start_here.ipynb in .* was not run to its end; run it again"):
+        lessons.keep(finished, tmp_path)
+    assert course[0].path.read_bytes() == before
+
+
+def test_keep_refuses_times_of_several_notebooks_at_a_time(tmp_path, course, finished):
+    timings = json.loads((finished / "timings.json").read_text(encoding="utf-8"))
+    (finished / "timings.json").write_text(json.dumps(timings | {"at_once": 2}), encoding="utf-8")
+    with pytest.raises(ValueError, match="ran 2 at a time, .* run them with --at-once 1"):
+        lessons.keep(finished, tmp_path)
 
 
 def test_keep_refuses_other_scales_failures_and_changed_sources(tmp_path, course, finished):

@@ -1,11 +1,14 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import toy_notebooks as toy
 
@@ -105,51 +108,93 @@ def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path,
 
 
 MEET = """import pathlib, time
-mine, other = pathlib.Path("{0}"), pathlib.Path("{1}")
+mine, other = pathlib.Path({0!r}), pathlib.Path({1!r})
 mine.touch()
 while not other.exists():
     time.sleep(0.05)"""
 
 
+def meeting(tmp_path, mine, other, *more):
+    """A cell that ends when both notebooks are in it."""
+    return toy.code("\n".join([MEET.format(str(tmp_path / mine), str(tmp_path / other)), *more]))
+
+
 def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, capsys):
-    first(place, toy.code(MEET.format(tmp_path / "a", tmp_path / "b")))
-    toy.write(place / "01_words.ipynb", "# 01. b?", toy.code(MEET.format(tmp_path / "b", tmp_path / "a")))
-    toy.write(place / "02_tuning.ipynb", "# 02. c?", toy.code(f"open('{tmp_path / 'c'}', 'w').close()"))
-    toy.write(place / "90_end.ipynb", "# 90. d?", toy.code(f"print(open('{tmp_path / 'c'}').read())"))
-    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", 60, place, at_once=2)
+    first(place, meeting(tmp_path, "a", "b"))
+    toy.write(place / "01_words.ipynb", "# 01. b?", meeting(tmp_path, "b", "a"))
+    made = str(tmp_path / "c")
+    toy.write(place / "02_tuning.ipynb", "# 02. c?", toy.code(f"open({made!r}, 'w').close()"))
+    toy.write(place / "90_end.ipynb", "# 90. d?", toy.code(f"print(open({made!r}).read())"))
+    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", 300, place, at_once=2)
     assert report.error == "" and set(report.status.values()) == {"ok"} and len(report.status) == 4
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3:-1] == ["90 end | started", lines[-2]] and lines[-2].startswith("90 end | done in")
+    assert lines[-3] == "90 end | started" and lines[-2].startswith("90 end | done in")
     assert lines[-1].startswith("4 notebooks in 0:") and Page(report.index).links
+    assert json.loads((report.out / "timings.json").read_text(encoding="utf-8"))["at_once"] == 2
 
 
-def test_a_failing_notebook_ends_those_beside_it(place, tmp_path):
-    first(
-        place, toy.code(MEET.format(tmp_path / "a", tmp_path / "b") + "\nraise ValueError('no such prompt')")
+def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
+    pids, told = (
+        str(tmp_path / "pid"),
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(__import__('os').getpid()))",
     )
-    toy.write(
-        place / "01_words.ipynb",
-        "# 01. b?",
-        toy.code(MEET.format(tmp_path / "b", tmp_path / "a") + "\ntime.sleep(600)"),
-    )
+    first(place, meeting(tmp_path, "a", "b", "raise ValueError('no such prompt')"))
+    toy.write(place / "01_words.ipynb", "# 01. b?", meeting(tmp_path, "b", "a", told, "time.sleep(600)"))
+    toy.write(place / "02_tuning.ipynb", "# 02. c?")
+    (tmp_path / "out").mkdir()
+    earlier = dict.fromkeys(("01_words", "02_tuning"), "ok")
+    timings = {"scale": "smoke", "seconds": dict.fromkeys(earlier, 1.0), "status": earlier}
+    (tmp_path / "out" / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
     begun = time.time()
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
-    assert "ValueError: no such prompt" in report.error and report.status == {"00_start_here": "failed"}
-    assert time.time() - begun < 120
+    assert "ValueError: no such prompt" in report.error and time.time() - begun < 120
+    assert report.status == {"00_start_here": "failed", "01_words": "stopped"}, "nothing older is told"
+    assert "01 words | stopped in" in capsys.readouterr().out
+    until = time.time() + 30
+    while Path(pids).exists() and psutil.pid_exists(int(Path(pids).read_text() or 0)) and time.time() < until:
+        time.sleep(0.1)
+    assert time.time() < until, "its kernel ended too"
+
+
+def test_a_killed_run_leaves_no_notebook_behind(place, tmp_path):
+    told = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(__import__('os').getpid()))"
+    first(place, toy.code(f"{told}\nimport time\ntime.sleep(600)"))
+    code = "import sys; from pathlib import Path; from iptkit import pipeline; " + (
+        "pipeline.run('smoke', None, Path(sys.argv[1]), 'cpu', None, Path(sys.argv[2]), 2)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out"), str(place)])
+    pid, until = tmp_path / "pid", time.time() + 120
+    while not (pid.exists() and pid.read_text()):
+        assert process.poll() is None and time.time() < until
+        time.sleep(0.05)
+    kernel = psutil.Process(int(pid.read_text()))
+    process.kill()
+    process.wait()
+    kernel.wait(60)
 
 
 def test_a_process_that_dies_is_told(place, tmp_path, monkeypatch):
     first(place)
-    monkeypatch.setattr(pipeline.lanes.sys, "executable", "/bin/false")
+    gone = tmp_path / "gone.py"
+    gone.write_text("raise SystemExit(3)", encoding="utf-8")
+    known = subprocess.Popen
+    monkeypatch.setattr(
+        lanes.subprocess, "Popen", lambda words, **how: known([sys.executable, str(gone)], **how)
+    )
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
-    assert report.error == "00_start_here.ipynb: the process that ran it ended with exit status 1"
+    assert report.error == "00_start_here.ipynb: the process that ran it ended with exit status 3"
 
 
 def test_the_longest_chain_of_notebooks_goes_first():
     course = [Lesson(Path(f"{number}_x.ipynb")) for number in ("00", "01", "02", "05", "06", "90")]
     seconds = {"00_x": 1, "01_x": 25, "02_x": 10, "05_x": 10, "06_x": 10, "90_x": 1}
     begun = []
-    done = [lesson.number for lesson, _ in lanes._each(course, seconds, 1, begun.append, lambda: None)]
+
+    def work(lesson):
+        begun.append(lesson)
+        return 1.0, ""
+
+    done = [lesson.number for lesson, _, _ in lanes._each(course, seconds, 1, work, lambda: None)]
     assert done == ["00", "02", "01", "05", "06", "90"]
     assert [lesson.number for lesson in begun] == done
     assert lanes.needs(course)["90_x"] == {f"{n}_x" for n in ("00", "01", "02", "05", "06")}

@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 
@@ -43,17 +44,29 @@ def test_nothing_is_said_where_nothing_is_known(unclear):
 
 def test_whole_run_adds_the_expected_times():
     expected = {"00": 10.0, "02": 100.0, "05": 50.0}
-    assert status.run_left(expected, {}, ["00", "02", "05"], 4.0) == pytest.approx(156)
-    assert status.run_left(expected, {"00": 20.0}, ["02", "05"], 40.0) == pytest.approx(
+    assert status.run_left(expected, {}, ["00", "02", "05"], {"00": 4.0}) == pytest.approx(156)
+    assert status.run_left(expected, {"00": 20.0}, ["02", "05"], {"02": 40.0}) == pytest.approx(
         160 + 100
     )  # half the speed
-    assert status.run_left(expected, {"00": 1.0}, ["02", "05"], 40.0) == pytest.approx(
+    assert status.run_left(expected, {"00": 1.0}, ["02", "05"], {"02": 40.0}) == pytest.approx(
         60 + 50
     )  # 00 was cached
-    assert status.run_left(expected, {}, ["05"], 70.0, step=30.0) == pytest.approx(30)  # late: the step knows
-    assert status.run_left(expected, {}, ["05"], 70.0) == 0
-    assert status.run_left({"05": 50.0}, {}, ["05", "06"], 0.0) is None
-    assert status.run_left({}, {}, [], 0.0) is None
+    assert status.run_left(expected, {}, ["05"], {"05": 70.0}, {"05": 30.0}) == pytest.approx(
+        30
+    )  # late: the step knows
+    assert status.run_left(expected, {}, ["05"], {"05": 70.0}) == 0
+    assert status.run_left({"05": 50.0}, {}, ["05", "06"], {}) is None
+    assert status.run_left({}, {}, [], {}) is None
+
+
+def test_several_at_once_share_the_work_or_wait_for_the_longest_chain():
+    expected, needs = {"00": 10.0, "01": 90.0, "02": 60.0, "05": 40.0}, {"02": {"00"}, "05": {"02"}}
+    left = functools.partial(status.run_left, expected, {}, at_once=2, needs=needs)
+    assert left(list(expected), {}) == pytest.approx(110), "00, 02, 05 one after the other"
+    assert left(["01", "02"], {}) == pytest.approx(90) and left(["05"], {"05": 10.0}) == pytest.approx(30)
+    assert left(["01", "02"], {"01": 500.0}) == pytest.approx(60), "a late one takes nothing off another"
+    assert left(["01", "05"], {}, {"05": 300.0}) == pytest.approx(300)
+    assert left(["00", "01"], {}, at_once=1) == pytest.approx(100)
 
 
 def test_words_for_a_status():
@@ -122,7 +135,7 @@ def test_two_at_once_share_the_line(tmp_path, monkeypatch):
     )
     display.finish(80.0, name="01")  # faster than expected: 0.8
     assert display.line(NOW) == (
-        "notebook 02 | fit 36 tasks 120/300, loss 1.23 | 1:30 left | whole run ~2:50 left"
+        "notebook 02 | fit 36 tasks 120/300, loss 1.23 | 1:30 left | whole run ~3:00 left"
     )
 
 

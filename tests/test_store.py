@@ -185,9 +185,19 @@ def test_of_two_processes_one_makes_a_step_and_the_other_waits(tmp_path):
     assert sorted(said) == ["False", "True"] and (tmp_path / "made").read_text() == "x"
 
 
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(files.FileLock, "acquire", refuse)
+    with pytest.raises(ValueError, match=r"a-\w+ cannot be locked .*No locks available.*set IPTKIT_STEPS"):
+        store.step("a", 1, Maker(), tmp_path)
+
+
 def test_nobody_waits_for_a_process_that_was_killed(tmp_path):
     process = maker(tmp_path, 600)
     while not (tmp_path / "made").exists():
+        assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.communicate()
