@@ -1,7 +1,8 @@
 # Each target makes the environment that it needs in .venv, then runs plain commands that work without make too.
 # PYTHON chooses the interpreter: make course PYTHON=python3.12
 
-# AT_ONCE: notebooks of the course at a time; two on two cores are a fifth faster and take twice the memory (12 GB)
+# AT_ONCE: notebooks at a time in course and check-course (one core each there); two on two cores are a fifth faster
+# and take twice the memory, 12 GB
 
 PYTHON ?= python3
 AT_ONCE ?= 1
@@ -46,7 +47,7 @@ test: $(STAMP) $(BIN)/ray
 
 check-course: $(STAMP)
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" IPTKIT_SCALE=lesson $(BIN)/python -m pytest -q --nbval-lax notebooks
+	IPTKIT_STEPS="$$steps" IPTKIT_SCALE=lesson $(if $(filter 1,$(AT_ONCE)),,OMP_NUM_THREADS=1) $(BIN)/python -m pytest -q $(if $(filter 1,$(AT_ONCE)),,-n $(AT_ONCE) --dist loadfile) --nbval-lax notebooks
 
 regen: $(STAMP)
 	@rm -rf runs/regen; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
