@@ -41,7 +41,7 @@ def write(
     if (out / lesson.path.name).is_file():
         page(lesson, out / lesson.path.name, *neighbours)
     made_with = [("date", time.strftime("%Y-%m-%d %H:%M")), *stamp.rows()]
-    index(out, f"iptkit, scale {scale}", course, seconds, status, made_with)
+    index(out, f"iptkit, scale {scale}", course, seconds, status, made_with, at_once)
     timings = {
         "scale": scale,
         "at_once": at_once,
@@ -108,6 +108,7 @@ def index(
     seconds: Mapping[str, float],
     status: Mapping[str, str],
     stamp: Sequence[tuple[str, str]],
+    at_once: int = 1,
 ) -> Path:
     """Write index.html of a run.
 
@@ -117,19 +118,21 @@ def index(
       lessons: all notebooks of the course.
       seconds, status: by notebook name, for those that have run.
       stamp: name and value of what the run was made with.
+      at_once: how many ran at a time, which the sum of their times is told with.
     Returns: path of the page.
     """
     lines = [
         _row(out, lesson, seconds.get(lesson.name), status.get(lesson.name, "not run")) for lesson in lessons
     ]
     total = sum(seconds.values())
+    together = "together" if at_once == 1 else f"together, {at_once} at a time"
     parts = [
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{_style()}</style></head><body><main><h1>{escape(title)}</h1>",
         "<table><thead><tr><th>notebook</th><th>question</th><th>time</th><th>status</th></tr></thead><tbody>",
         *lines,
-        f'<tr><th>together</th><th></th><td class="number">{clock(total)}</td><th></th></tr></tbody></table>',
+        f'<tr><th>{together}</th><th></th><td class="number">{clock(total)}</td><th></th></tr></tbody></table>',
         *(_result(out, lesson) for lesson in lessons if lesson.name in status),
         "<section><h2>Made with</h2><table><tbody>",
         *(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in stamp),

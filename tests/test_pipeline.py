@@ -129,7 +129,7 @@ def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, c
     assert report.error == "" and set(report.status.values()) == {"ok"} and len(report.status) == 4
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "90 end | started" and lines[-2].startswith("90 end | done in")
-    assert lines[-1].startswith("4 notebooks in 0:") and Page(report.index).links
+    assert lines[-1].startswith("4 notebooks in 0:") and "together, 2 at a time" in Page(report.index).html
     assert json.loads((report.out / "timings.json").read_text(encoding="utf-8"))["at_once"] == 2
 
 
