@@ -125,14 +125,14 @@ def index(
         _row(out, lesson, seconds.get(lesson.name), status.get(lesson.name, "not run")) for lesson in lessons
     ]
     total = sum(seconds.values())
-    together = "together" if at_once == 1 else f"together, {at_once} at a time"
+    word = "together" if at_once == 1 else f"together, {at_once} at a time"
     parts = [
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{_style()}</style></head><body><main><h1>{escape(title)}</h1>",
         "<table><thead><tr><th>notebook</th><th>question</th><th>time</th><th>status</th></tr></thead><tbody>",
         *lines,
-        f'<tr><th>{together}</th><th></th><td class="number">{clock(total)}</td><th></th></tr></tbody></table>',
+        f'<tr><th>{word}</th><th></th><td class="number">{clock(total)}</td><th></th></tr></tbody></table>',
         *(_result(out, lesson) for lesson in lessons if lesson.name in status),
         "<section><h2>Made with</h2><table><tbody>",
         *(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in stamp),
