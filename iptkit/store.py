@@ -35,23 +35,22 @@ class NotFinishedError(LookupError):
 
 
 @contextlib.contextmanager
-def only_finished() -> Iterator[None]:
+def _inside(mark: contextvars.ContextVar[bool]) -> Iterator[None]:
+    token = mark.set(True)
+    try:
+        yield
+    finally:
+        mark.reset(token)
+
+
+def only_finished() -> contextlib.AbstractContextManager[None]:
     """Inside, `step` makes nothing: what is not in the step cache is a NotFinishedError."""
-    token = _ONLY_FINISHED.set(True)
-    try:
-        yield
-    finally:
-        _ONLY_FINISHED.reset(token)
+    return _inside(_ONLY_FINISHED)
 
 
-@contextlib.contextmanager
-def beside_others() -> Iterator[None]:
+def beside_others() -> contextlib.AbstractContextManager[None]:
     """Inside, `step` waits for no other process that makes the same step: that one may be given up."""
-    token = _BESIDE.set(True)
-    try:
-        yield
-    finally:
-        _BESIDE.reset(token)
+    return _inside(_BESIDE)
 
 
 def finished(make: Callable[[], Step]) -> Step | None:
