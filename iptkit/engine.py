@@ -24,10 +24,11 @@ from torch import Tensor
 from iptkit import adapters, decoding
 from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
+from iptkit.contexts import Contexts
 from iptkit.decoding import Going
 from iptkit.deep import Site, memory_at
 from iptkit.elementwise import log_probability
-from iptkit.forward import Contexts, Places, StockForward, forward_of, room, tokens_that_fit
+from iptkit.forward import Places, StockForward, forward_of, tokens_that_fit
 from iptkit.layouts import LAYOUTS, SLOT, Layout
 from iptkit.packing import Packed, Row, even_batches, pack, shared_prefixes, to_device
 from iptkit.prompts import Prompt
@@ -241,24 +242,27 @@ class Engine:
         return [text.strip().split("\n")[0].strip() for text in texts]
 
     # ---- one forward -----------------------------------------------------------------------------
-    def _pack(self, prompt: Prompt, rows: Sequence[Row], more: int = 0) -> tuple[Packed, Tensor, Places]:
-        """The new tokens, memory [N, 2, B, h, L + S + more, k] of what stands left of them, their places."""
+    def _pack(
+        self, prompt: Prompt, rows: Sequence[Row], more: int = 0
+    ) -> tuple[Packed, Tensor | list[Tensor], Places]:
+        """New tokens; memory [N, 2, B, h, L + S + more, k] of what is left of them, or such parts; places."""
         is_shared = any(row.shared for row in rows)
         if is_shared and (prompt.length or prompt.reaches_text):
             raise ValueError("rows from Engine.share have no prompt before them; make rows anew for a prompt")
         lefts, lines = zip(*(self._split(row, prompt.length) for row in rows), strict=True)
         packed = pack(lines, [row.answers for row in rows], self.backbone.device)
-        batch, size = packed.ids.shape
-        real = packed.segments >= 0
-        if not any(lefts):
-            places = Places(real, packed.offsets, packed.visible, packed.slots)
-            return packed, room(self.backbone, batch, size + more), places
+        size, real = packed.ids.shape[1], packed.segments >= 0
         kept = self.beginnings if is_shared else self.contexts
-        memory, lengths = kept.memory(lefts, size + more)
-        filled = to_device(torch.arange(int(lengths.max())) < lengths[:, None], memory.device)
+        if more or prompt.reaches_text or not self.forward.wants_parts:
+            memory = kept.memory(lefts, size + more)
+        else:
+            memory = kept.parts(lefts, real.sum(1).tolist())
+        if not any(lefts):
+            return packed, memory, Places(real, packed.offsets, packed.visible, packed.slots)
+        lengths = to_device([len(left) for left in lefts], real.device)[:, None]
+        filled = torch.arange(max(map(len, lefts)), device=real.device) < lengths
         visible = torch.cat([filled[:, None].expand(-1, size, -1), packed.visible], -1)
-        positions = packed.offsets + to_device(lengths, memory.device)[:, None]
-        return packed, memory, Places(real, positions, visible, packed.slots)
+        return packed, memory, Places(real, packed.offsets + lengths, visible, packed.slots)
 
     def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
         """One forward; a deep prompt and adapters go the way of transformers' own layers."""

@@ -1,9 +1,10 @@
 """A frozen Llama over flat tokens: no padding in its matrix products, gradients for its input only.
 
 The tokens of all rows lie in one list, so rows of different length waste nothing; they meet their row again
-only inside attention. Nothing is kept for gradients of weights, residual sums happen inside the matrix
-products, and every element-wise chain is as short as it can be written. Exact: the same sums as the stock
-forward of transformers (tests compare them in float64).
+only inside attention (attention.py). Nothing is kept for gradients of weights, residual sums happen inside
+the matrix products, and every element-wise chain is as short as it can be written. Behind
+its attention the last layer is computed only where it is read. Exact: the same sums as the stock forward of
+transformers (tests compare them in float64).
 
 One layer, x [T, d]:
 
@@ -12,6 +13,7 @@ One layer, x [T, d]:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from iptkit.attention import Heads, Part
 from iptkit.backbones import MixedLinear
 from iptkit.elementwise import norm, norm_backward, rotate_
 from iptkit.frozen import Frozen, frozen, packs
@@ -28,22 +31,20 @@ STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whateve
 
 @dataclass(frozen=True)
 class Layout:
-    """Where T flat tokens stand in B rows of up to S new tokens.
+    """Where T flat tokens stand.
 
     Attributes:
-      slots: [T] flat slot b * S + s of each token; None when every slot is taken in order (T = B * S).
       positions: [T] position ids.
-      blind: [B, 1, S, L + S] True where a token must not look, over memory and new tokens.
+      parts: the rows that meet in attention; together all T tokens, in order.
     """
 
-    slots: Tensor | None
     positions: Tensor
-    blind: Tensor
+    parts: tuple[Part, ...]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """B, S."""
-        return self.blind.shape[0], self.blind.shape[2]
+    def versions(self) -> list[int]:
+        """Change when a part's memory is written to."""
+        return [part.memory._version for part in self.parts]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class FlatLlama:
     def __init__(self, model: nn.Module):
         config = model.config
         self.base, self.eps = model.base_model, config.rms_norm_eps
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.heads = Heads(heads, kv_heads, getattr(config, "head_dim", None) or config.hidden_size // heads)
         self.is_packed = packs(m.weight for m in model.modules() if isinstance(m, nn.Linear))
         self.layers = [_merge(layer, self.is_packed) for layer in self.base.layers]
         self.dtype = self.layers[0].qkv.weight.dtype
@@ -97,60 +98,56 @@ class FlatLlama:
             and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
         )
 
-    def __call__(self, x: Tensor, layout: Layout, memory: Tensor) -> Tensor:
-        """Hidden states [T, d] before the last norm.
+    def __call__(self, x: Tensor, layout: Layout, at: Tensor) -> Tensor:
+        """Hidden states [M, d] of the tokens `at` before the last norm.
 
         Args:
           x: [T, d] input embeddings; gradients flow into them.
-          memory: [N, 2, B, h, L + S, k] keys and values of the memory in the first L places; those of the new
-            tokens are filled in here, so do not use the tensor again before the backward pass.
+          layout: keys and values of the new tokens are filled into its parts' memories, so do not use those
+            again before the backward pass.
+          at: [M] of the T tokens; behind its attention the last layer is computed for these only.
         """
-        return _Forward.apply(x, self, layout, memory)
+        return _Forward.apply(x, self, layout, at)
 
-    def read(self, x: Tensor, layout: Layout, memory: Tensor) -> None:
-        """Fill `memory` with the new tokens' keys and values; the rest of the last layer is not computed."""
+    def read(self, x: Tensor, layout: Layout) -> None:
+        """Fill the memories with the new tokens' keys and values; the rest of the last layer is left."""
         with torch.no_grad():
-            turn = self._turn(x, layout)
-            for i, layer in enumerate(self.layers):
-                if i + 1 == len(self.layers):
-                    self._remember(self._qkv(layer, x, turn)[0], layout, memory[i])
-                else:
-                    x, _ = self._forward(layer, x, turn, layout, memory[i])
+            turn, last = self._turn(x, layout), len(self.layers) - 1
+            for i in range(last):
+                x, _ = self._forward(i, x, turn, layout)
+            qkv, _ = self._qkv(self.layers[last], x, turn)
+            for part in layout.parts:
+                self.heads.remember(qkv[part.tokens], part, last)
 
     # ---- one layer ---------------------------------------------------------------------------------
     def _forward(
-        self, layer: _Layer, x: Tensor, turn: tuple[Tensor, Tensor], layout: Layout, memory: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns the layer's output and what its backward pass needs."""
+        self, i: int, x: Tensor, turn: tuple[Tensor, Tensor], layout: Layout, at: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Returns the output of layer i, of all tokens or those `at`, and what its backward pass needs."""
+        layer = self.layers[i]
         qkv, rate_in = self._qkv(layer, x, turn)
-        query = self._remember(qkv, layout, memory)
-        keys, values = memory
-        scores = query @ keys.transpose(-1, -2)  # [B, h, g S, L + S]
-        batch, new = layout.shape
-        scores.view(batch, self.kv_heads, -1, new, scores.shape[-1]).masked_fill_(
-            layout.blind[:, :, None], torch.finfo(scores.dtype).min
-        )
-        weights = scores.softmax(-1)
-        mixed = self._to_flat((weights @ values).view(batch, -1, new, self.width), layout)
-        middle = self._add_product(x, mixed, layer.out)
+        taken, seen = zip(*(self.heads.attend(qkv[p.tokens], p, i) for p in layout.parts), strict=True)
+        mixed = _joined(taken)
+        go_on = (x, mixed) if at is None else (x.index_select(0, at), mixed.index_select(0, at))
+        middle = self._add_product(*go_on, layer.out)
         normed, rate_mid = norm(middle, layer.norm_mid, self.eps)
         gate_up = self._product(normed, layer.gate_up)
         gate, up = gate_up.chunk(2, -1)
         output = self._add_product(middle, silu(gate).mul_(up), layer.down)
-        return output, (x, rate_in, query, weights, middle, rate_mid, gate_up)
+        return output, (x, rate_in, seen, middle, rate_mid, gate_up)
 
     def _backward(
         self,
-        layer: _Layer,
+        i: int,
         grad: Tensor,
-        kept: tuple[Tensor, ...],
+        kept: tuple[Any, ...],
         turn: tuple[Tensor, Tensor],
         layout: Layout,
-        memory: Tensor,
+        at: Tensor | None = None,
     ) -> Tensor:
-        """Turns the gradient of the layer's output into that of its input, in place."""
-        x, rate_in, query, weights, middle, rate_mid, gate_up = kept
-        batch, new = layout.shape
+        """Turns the gradient of the output of layer i into that of its input, in place where it can."""
+        layer = self.layers[i]
+        x, rate_in, seen, middle, rate_mid, gate_up = kept
         gate, up = gate_up.chunk(2, -1)
         inner = self._back(grad, layer.down)
         both = torch.empty_like(gate_up)
@@ -158,16 +155,12 @@ class FlatLlama:
         torch.ops.aten.silu_backward.grad_input(inner.mul_(up), gate, grad_input=both[:, : gate.shape[1]])
         norm_backward(grad, self._back(both, layer.gate_up), middle, rate_mid, layer.norm_mid)
 
-        keys, values = memory
-        outer = self._grouped(self._padded(self._back(grad, layer.out), layout), layout)
-        d_weights = outer @ values.transpose(-1, -2)
-        d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-        d_query = (d_scores @ keys).mul_(self.width**-0.5).view(batch, -1, new, self.width)
-        left = keys.shape[2] - new
-        d_key = d_scores[..., left:].transpose(-1, -2) @ query
-        d_value = weights[..., left:].transpose(-1, -2) @ outer
-        d_qkv = self._to_flat(torch.cat([d_query, d_key, d_value], 1), layout)
-        rotate_(d_qkv, self._rotated, turn[0], -turn[1].roll(self.width // 2, -1))
+        outer = self._back(grad, layer.out)
+        if at is not None:  # the other tokens' are zero
+            grad, outer = (t.new_zeros(len(x), t.shape[1]).index_add_(0, at, t) for t in (grad, outer))
+        parts = zip(layout.parts, seen, strict=True)
+        d_qkv = _joined([self.heads.back(outer[p.tokens], of, p, i) for p, of in parts])
+        rotate_(d_qkv, self._rotated, turn[0], -turn[1].roll(self.heads.width // 2, -1))
         norm_backward(grad, self._back(d_qkv, layer.qkv), x, rate_in, layer.norm_in)
         return grad
 
@@ -178,19 +171,10 @@ class FlatLlama:
         rotate_(qkv, self._rotated, *turn)
         return qkv, rate
 
-    def _remember(self, qkv: Tensor, layout: Layout, memory: Tensor) -> Tensor:
-        """Write keys and values into memory [2, B, h, L + S, k]; returns scaled queries [B, h, g S, k]."""
-        batch, new = layout.shape
-        rows = self._padded(qkv, layout).view(batch, new, -1, self.width).transpose(1, 2)
-        query, key, value = rows.split([self.heads, self.kv_heads, self.kv_heads], 1)
-        memory[0, :, :, -new:].copy_(key)
-        memory[1, :, :, -new:].copy_(value)
-        return (query * self.width**-0.5).reshape(batch, self.kv_heads, -1, self.width)
-
     # ---- small parts -------------------------------------------------------------------------------
     @property
     def _rotated(self) -> int:
-        return self.heads + self.kv_heads
+        return self.heads.count + self.heads.kv_count
 
     def _turn(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """cos and sin [T, 1, k] of the positions (rotary position embedding)."""
@@ -207,37 +191,19 @@ class FlatLlama:
         """x + y weight^T, in one product where the dtypes agree."""
         return weight.plus(x, y) if x.dtype == self.dtype else x + self._product(y, weight)
 
-    def _padded(self, flat: Tensor, layout: Layout) -> Tensor:
-        """[T, c] -> [B * S, c], zeros where no token stands."""
-        if layout.slots is None:
-            return flat
-        batch, new = layout.shape
-        return flat.new_zeros(batch * new, flat.shape[1]).index_copy_(0, layout.slots, flat)
-
-    def _grouped(self, padded: Tensor, layout: Layout) -> Tensor:
-        """[B * S, H k] -> [B, h, g S, k]: the g query heads that share a key head stand below each other."""
-        batch, new = layout.shape
-        rows = padded.view(batch, new, -1, self.width).transpose(1, 2)
-        return rows.reshape(batch, self.kv_heads, -1, self.width)
-
-    def _to_flat(self, rows: Tensor, layout: Layout) -> Tensor:
-        """[B, heads, S, k] -> [T, heads k]."""
-        padded = rows.transpose(1, 2).reshape(-1, rows.shape[1] * self.width)
-        return padded if layout.slots is None else padded.index_select(0, layout.slots)
-
 
 class _Forward(torch.autograd.Function):
     """All layers as one step of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, llama: FlatLlama, layout: Layout, memory: Tensor) -> Tensor:
-        ctx.llama, ctx.layout, ctx.memory, ctx.kept = llama, layout, memory, []
-        ctx.turn, keep = llama._turn(x, layout), ctx.needs_input_grad[0]
-        for layer, part in zip(llama.layers, memory, strict=True):
-            x, kept = llama._forward(layer, x, ctx.turn, layout, part)
+    def forward(ctx: Any, x: Tensor, llama: FlatLlama, layout: Layout, at: Tensor) -> Tensor:
+        ctx.llama, ctx.layout, ctx.at, ctx.kept = llama, layout, at, []
+        ctx.turn, keep, last = llama._turn(x, layout), ctx.needs_input_grad[0], len(llama.layers) - 1
+        for i in range(last + 1):
+            x, kept = llama._forward(i, x, ctx.turn, layout, at if i == last else None)
             if keep:
                 ctx.kept.append(kept)
-        ctx.version = memory._version
+        ctx.versions = layout.versions
         return x
 
     @staticmethod
@@ -248,12 +214,17 @@ class _Forward(torch.autograd.Function):
                 "a second backward pass through the same forward, but what it needs was freed; run the "
                 "forward again"
             )
-        if ctx.memory._version != ctx.version:
+        if ctx.layout.versions != ctx.versions:
             raise RuntimeError("the memory was written to after this forward; give each forward its own")
-        grad = grad.clone()
-        for layer, part in zip(reversed(ctx.llama.layers), reversed(ctx.memory.unbind(0)), strict=True):
-            grad = ctx.llama._backward(layer, grad, ctx.kept.pop(), ctx.turn, ctx.layout, part)
+        grad, last = grad.clone(), len(ctx.llama.layers) - 1
+        for i in reversed(range(last + 1)):
+            at = ctx.at if i == last else None
+            grad = ctx.llama._backward(i, grad, ctx.kept.pop(), ctx.turn, ctx.layout, at)
         return grad, None, None, None
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _merge(layer: nn.Module, is_packed: bool) -> _Layer:

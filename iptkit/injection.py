@@ -3,6 +3,8 @@
 Constant ones are the cached keys and values of a text (`LeftMemory`), trained ones are deep prompts
 (`DeepMemory`; P-Tuning v2, Liu et al. 2022, arXiv 2110.07602). One attention function, registered with
 transformers' AttentionInterface, serves both. Llamas take the faster way of flat.py for texts.
+
+transformers is imported where a model is at hand: its models take longer to import than torch itself.
 """
 
 from __future__ import annotations
@@ -17,11 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.cache_utils import Cache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 NAME = "iptkit"
 Observer = Callable[[nn.Module, Tensor, Tensor], Any]
@@ -112,6 +109,7 @@ def prepare(model: nn.Module) -> nn.Module:
       ValueError: the architecture bypasses transformers' attention interface, so a memory would be ignored
         silently.
     """
+    _register()
     if model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)
     if model.config._attn_implementation != NAME:
@@ -148,6 +146,8 @@ def attend(
     if isinstance(memory, DeepMemory) and module in memory.at:
         return _beside_prompt(memory, module, query, key, value, attention_mask, scaling, dropout, kwargs)
     if not isinstance(memory, LeftMemory):
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
@@ -188,6 +188,8 @@ def _beside_prompt(
     others: dict[str, Any],
 ) -> tuple[Tensor, None]:
     """transformers' own attention over [prompt | keys]; every token may look at the prompt."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     prompt = memory.at[module]
     beams, rest = divmod(len(query), len(prompt[0]))
     if rest:
@@ -218,6 +220,8 @@ def recomputed_layers(model: nn.Module) -> Iterator[None]:
     Raises:
       ValueError: a model without layers that can be recomputed, or a cache in a forward pass with gradients.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no layers that can be recomputed in the backward pass")
@@ -237,6 +241,8 @@ def recomputed_layers(model: nn.Module) -> Iterator[None]:
 
 
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    from transformers.cache_utils import Cache
+
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     if any(isinstance(value, Cache) for value in (*args, *kwargs.values())):
@@ -250,11 +256,16 @@ def _as_in_forward(memory: LeftMemory | DeepMemory | None) -> tuple[Any, Any]:
     return contextlib.nullcontext(), left_memory(memory)
 
 
-def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """SDPA's mask, always materialised where padding needs one (a mask function of our name, or padding is
-    lost silently)."""
-    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+@functools.cache
+def _register() -> None:
+    """Make `attend` known to transformers, and SDPA's masks for it, always materialised where padding needs
+    one (without a mask function of our name padding would be lost silently)."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
+    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
+        whole = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        return sdpa_mask(*args, **{**kwargs, **whole})
 
-AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, _mask)
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, mask)

@@ -1,4 +1,4 @@
-"""Several notebooks at a time, each in a process of its own with its share of the cores.
+"""Several notebooks at a time, each in another process with its share of the cores.
 
 A notebook waits for those whose steps it would otherwise make itself (`NEEDS`), which saves time only: where
 two ask for the same step, store.step lets the second wait for the first. The longest chain goes first.
@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from iptkit import kernels
@@ -31,10 +32,12 @@ KEY = "iptkit "  # in front of what a child says, as others may print too
 
 
 class Children:
-    """The processes that run notebooks now. Each ends when this one closes its standard input, or is gone."""
+    """Processes that run notebooks, each one after the other. Each ends when this one closes its standard
+    input, or is gone."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen] = set()
+        self._idle: list[subprocess.Popen] = []
         self._lock, self._is_stopped = threading.Lock(), False
 
     def run(
@@ -46,7 +49,7 @@ class Children:
         on_cell: Callable[[int, int], None],
         variables: Mapping[str, str],
     ) -> str:
-        """`kernels.run` in a process of its own.
+        """`kernels.run` in another process, one that has nothing to do or a new one.
 
         Args:
           variables: its environment, beside what this process has.
@@ -58,36 +61,32 @@ class Children:
             "target": str(target),
             "parameters": parameters,
             "timeout_s": timeout_s,
+            "variables": {**variables},
         }
         with self._lock:
             if self._is_stopped:
                 return STOPPED
-            child = subprocess.Popen(
-                [sys.executable, "-m", "iptkit.lanes", json.dumps(wish)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                env={**os.environ, **variables},
-                start_new_session=True,  # Ctrl-C comes here first, and from here to it, once
-            )
+            child = self._idle.pop() if self._idle else self._started(variables)
             self._running.add(child)
+            with suppress(OSError):  # it is gone, which is told below
+                print(json.dumps(wish), file=child.stdin, flush=True)
         error = None
         for line in child.stdout or ():
             said = json.loads(line.removeprefix(KEY)) if line.startswith(KEY) else {}
             if "cell" in said:
                 on_cell(*said["cell"])
-            error = said.get("error", error)
-        child.wait()
+            if "error" in said:
+                error = said["error"]
+                break
         with self._lock:
             self._running.discard(child)
-            for pipe in (child.stdin, child.stdout):
-                pipe.close()
-            if error is None and self._is_stopped:
-                return STOPPED
-        if error is None:
+            if error is not None and not self._is_stopped:
+                self._idle.append(child)
+                return error
+        self._end(child)
+        if error is None and not self._is_stopped:
             return f"{lesson.path.name}: the process that ran it ended with exit status {child.returncode}"
-        return error
+        return STOPPED if error is None else error
 
     def stop(self) -> None:
         """End what runs as Ctrl-C would (what a step has done is in its checkpoint), after GRACE by force."""
@@ -98,6 +97,32 @@ class Children:
                 killer = threading.Timer(GRACE, child.kill)
                 killer.daemon = True
                 killer.start()
+
+    def close(self) -> None:
+        """End those that have nothing to do."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            self._end(child)
+
+    @staticmethod
+    def _started(variables: Mapping[str, str]) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "iptkit.lanes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **variables},
+            start_new_session=True,  # Ctrl-C comes here first, and from here to it, once
+        )
+
+    @staticmethod
+    def _end(child: subprocess.Popen) -> None:
+        with suppress(OSError):
+            child.stdin.close()
+        child.wait()
+        child.stdout.close()
 
 
 def needs(course: Sequence[Lesson]) -> dict[str, set[str]]:
@@ -153,7 +178,10 @@ def run_each(
             if error:
                 return
     else:
-        with closing(_each(chosen, display.expected, at_once, work, children.stop)) as ended:
+        with (
+            closing(children),
+            closing(_each(chosen, display.expected, at_once, work, children.stop)) as ended,
+        ):
             yield from ended
 
 
@@ -202,39 +230,57 @@ def _each(
             raise
 
 
-def main(text: str) -> None:
-    """Run one notebook and say on standard output which cell begins, and what went wrong in the end."""
+def main() -> None:
+    """Run the notebooks that standard input asks for, a line each, until it is closed.
 
-    def say(**what: Any) -> None:
-        print(KEY + json.dumps(what), flush=True)
-
+    Says on standard output which cell begins, and in the end of each what went wrong.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    wish = json.loads(text)
-    lesson = Lesson(Path(wish["path"]))
+    wishes: SimpleQueue[str | None] = SimpleQueue()
+    is_busy, is_alone = threading.Event(), threading.Event()
+    threading.Thread(target=_listen, args=(wishes, is_busy, is_alone), daemon=True).start()
+    with suppress(KeyboardInterrupt):
+        while text := wishes.get():
+            is_busy.set()
+            if is_alone.is_set():
+                return
+            error = _run(json.loads(text))
+            is_busy.clear()
+            _say(error=error)
+
+
+def _run(wish: dict[str, Any]) -> str:
+    os.environ.update(wish["variables"])
     try:
-        error = kernels.run(
-            lesson,
+        return kernels.run(
+            Lesson(Path(wish["path"])),
             Path(wish["target"]),
             wish["parameters"],
             wish["timeout_s"],
-            lambda number, total: say(cell=[number, total]),
+            lambda number, total: _say(cell=[number, total]),
         )
     except (OSError, ValueError) as problem:  # a full disk, say
-        error = str(problem)
+        return str(problem)
     except KeyboardInterrupt:
-        error = STOPPED
-    say(error=error)
+        return STOPPED
 
 
-def _end_with_parent() -> None:
-    """Interrupt this process when nobody holds its standard input any more."""
-    sys.stdin.read()
-    if os.name == "posix":
-        os.kill(os.getpid(), signal.SIGINT)  # reaches a main thread that waits for its kernel
-    else:
-        os._exit(1)  # the kernel sees that its parent is gone
+def _say(**what: Any) -> None:
+    print(KEY + json.dumps(what), flush=True)
+
+
+def _listen(wishes: SimpleQueue, is_busy: threading.Event, is_alone: threading.Event) -> None:
+    """Hand on what is asked for; interrupt this process when nobody holds its standard input any more."""
+    for line in sys.stdin:
+        wishes.put(line)
+    is_alone.set()
+    wishes.put(None)
+    if is_busy.is_set():
+        if os.name == "posix":
+            os.kill(os.getpid(), signal.SIGINT)  # reaches a main thread that waits for its kernel
+        else:
+            os._exit(1)  # the kernel sees that its parent is gone
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

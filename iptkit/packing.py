@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from iptkit.layouts import SLOT, Ids
 
+PART_COST = 1500  # places of attention that take as long as a further part (SmolLM2, AMD, one thread)
 MANY = 4096  # tokens of a batch from which on a further one costs next to nothing
 
 
@@ -116,6 +118,37 @@ def similar_batches(sizes: Sequence[int], tokens_per_batch: int) -> list[list[in
             longest = sizes[i]
         batches[-1].append(i)
     return batches
+
+
+def similar_rows(left: Sequence[int], new: Sequence[int], least: int = PART_COST) -> list[slice]:
+    """Cut a batch's rows, in their order, into parts that waste little when each is padded by itself.
+
+    Args:
+      left, new: tokens of each row that are looked back at (>= 0), and that run (>= 1).
+      least: >= 0, a cut has to spare more places of attention than this (new times all tokens of a padded
+        row).
+    Returns: slices that cover all rows in order.
+    """
+    todo, cuts = [slice(0, len(new))], []
+    while todo:
+        part = todo.pop()
+        begin = _sizes(left[part], new[part])
+        end = _sizes(left[part][::-1], new[part][::-1])[::-1]
+        spared, last = max(
+            ((begin[-1] - begin[i] - end[i + 1], i) for i in range(len(end) - 1)), default=(0, 0)
+        )
+        if spared > least:
+            middle = part.start + last + 1
+            todo += [slice(part.start, middle), slice(middle, part.stop)]
+        else:
+            cuts.append(part)
+    return sorted(cuts, key=lambda part: part.start)
+
+
+def _sizes(left: Sequence[int], new: Sequence[int]) -> list[int]:
+    """Places of attention of the first 1, 2 ... rows, padded."""
+    lefts, news = accumulate(left, max), accumulate(new, max)
+    return [rows * n * (m + n) for rows, (m, n) in enumerate(zip(lefts, news, strict=True), 1)]
 
 
 def to_device(values: Any, device: torch.device) -> Tensor:

@@ -18,9 +18,10 @@ from stock import (
     stock_attention,
 )
 
-from iptkit import backbones, forward, prompts
+from iptkit import backbones, contexts, forward, packing, prompts
+from iptkit.contexts import Contexts, _copy, _gather
 from iptkit.engine import Engine, Row
-from iptkit.forward import Contexts, forward_of
+from iptkit.forward import forward_of
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -178,16 +179,16 @@ def test_a_prompt_first_engine_keeps_no_contexts(tiny):
 def test_contexts_stay_within_their_limit(tiny):
     texts = [tuple(range(5, 5 + size)) for size in (4, 6, 8, 1)]
     one_token = tiny.num_layers * 2 * tiny.num_kv_heads * tiny.head_width * 8
-    contexts = Contexts(tiny, forward_of(tiny), limit_bytes=11 * one_token)
-    contexts.fill([texts[1::-1], texts[2:3]])
-    assert sorted(map(len, contexts.kept)) == [4, 6] and contexts.used_bytes == 10 * one_token
-    memory, lengths = contexts.memory(texts[:3], 3)
-    assert lengths.tolist() == [4, 6, 8] and memory.shape == (2, 2, 3, 2, 11, tiny.head_width)
-    assert sorted(map(len, contexts.kept)) == [4, 6]
-    contexts.fill([texts[3:]])
-    assert list(map(len, contexts.kept)) == [1] and contexts.used_bytes == 11 * one_token, "both groups fit"
-    contexts.fill([texts[2:3], texts[3:]])
-    assert list(map(len, contexts.kept)) == [8, 1] and contexts.used_bytes == 9 * one_token, "the oldest went"
+    kept = Contexts(tiny, forward_of(tiny), limit_bytes=11 * one_token)
+    kept.fill([texts[1::-1], texts[2:3]])
+    assert sorted(map(len, kept.kept)) == [4, 6] and kept.used_bytes == 10 * one_token
+    memory = kept.memory(texts[:3], 3)
+    assert memory.shape == (2, 2, 3, 2, 11, tiny.head_width)
+    assert sorted(map(len, kept.kept)) == [4, 6]
+    kept.fill([texts[3:]])
+    assert list(map(len, kept.kept)) == [1] and kept.used_bytes == 11 * one_token, "both groups fit"
+    kept.fill([texts[2:3], texts[3:]])
+    assert list(map(len, kept.kept)) == [8, 1] and kept.used_bytes == 9 * one_token, "the oldest went"
 
 
 def test_a_gpus_way_to_lay_out_texts_is_that_of_a_cpu(tiny):
@@ -195,11 +196,57 @@ def test_a_gpus_way_to_lay_out_texts_is_that_of_a_cpu(tiny):
     drawn = torch.Generator().manual_seed(0)
     found = {t: torch.randn(2, 2, 3, len(t), 4, generator=drawn) for t in dict.fromkeys(texts) if t}
     ways = []
-    for put in (forward._copy, forward._gather):
+    for put in (_copy, _gather):
         memory = torch.full((2, 2, 5, 3, 3, 4), torch.nan)
         put(memory, texts, found)
         ways.append(memory)
     assert torch.equal(*ways) and ways[0].isfinite().all() and ways[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, ("Say:", 2, "{text}", 1)], ids=str)
+def test_rows_cut_into_parts_give_the_same_numbers(tiny, monkeypatch, layout):
+    engine = Engine(tiny, layout)
+    rows = rows_of(engine, MIXED_EXAMPLES)
+    vectors = random_prompts(tiny, len(rows), 3)
+    seen, cut = [], functools.partial(packing.similar_rows, least=0)
+    monkeypatch.setattr(contexts, "similar_rows", lambda *args: seen.append(cut(*args)) or seen[-1])
+    results = []
+    for wants_parts in (True, False):
+        engine.forward.wants_parts = wants_parts
+        start = vectors.clone().requires_grad_()
+        scores, _ = engine.log_likelihoods(Prompt(start), rows)
+        (gradient,) = torch.autograd.grad(scores[:, 0].sum(), start)
+        results.append((scores.detach(), gradient))
+    assert len(seen[-1]) > 1, "the texts' cuts, then the rows'; else nothing was cut"
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_rows_that_share_beginnings_are_cut_into_parts_too(tiny, monkeypatch):
+    engine, none = Engine(tiny), Prompt(tiny.embedding[None, :0])
+    questions = [Example(f"One, two, three, four and {word}?", ("b",)) for word in ("five", "six", "more")]
+    rows = rows_of(engine, [*questions, Example("Or?", ("b",))])
+    alone = [engine.log_likelihoods(none, [row])[0][0, 0] for row in rows]
+    shared = engine.share(rows)
+    assert {bool(row.shared) for row in shared} == {True, False}
+    cuts = []
+    cut = functools.partial(packing.similar_rows, least=0)
+    monkeypatch.setattr(contexts, "similar_rows", lambda *args: cuts.append(cut(*args)) or cuts[-1])
+    together, _ = engine.log_likelihoods(none.rows(torch.zeros(len(rows), dtype=torch.long)), shared)
+    assert len(cuts[-1]) > 1
+    torch.testing.assert_close(together[:, 0], torch.stack(alone), rtol=1e-12, atol=1e-12)
+
+
+def test_an_empty_text_is_read_beside_a_long_one(tiny):
+    engine = Engine(tiny)
+    examples = [Example("", ("a",)), Example("A long text of many words, again and again. " * 5, ("b",))]
+    engine.keep_contexts([examples, examples[:1]])
+    rows = rows_of(engine, examples)
+    assert set(engine.contexts.kept) == {rows[1].text} and len(rows[1].text) > 40
+    vectors = random_prompts(tiny, 2, 3)
+    scores, _ = engine.log_likelihoods(Prompt(vectors), rows)
+    alone = [engine.log_likelihoods(Prompt(vectors[i : i + 1]), [rows[i]])[0][0, 0] for i in range(2)]
+    torch.testing.assert_close(scores[:, 0], torch.stack(alone), rtol=1e-12, atol=1e-12)
 
 
 def test_a_gpus_batches_are_sized_from_its_memory(tiny, monkeypatch):

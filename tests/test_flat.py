@@ -106,6 +106,51 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
 
 
+def test_parts_of_a_batch_give_what_the_whole_gives():
+    model = backbone("tiny-causal", "float64")
+    left, new = (0, 1, 6, 7, 2), (2, 2, 4, 3, 1)
+    embeds, places, memory, at = ragged(model, left, new)
+    forward, results = FlatForward(model), []
+    for rows in ([slice(0, 5)], [slice(0, 2), slice(2, 4), slice(4, 5)]):
+        parts = [
+            torch.cat([memory[:, :, r, :, : max(left[r])], memory[:, :, r, :, -max(new[r]) :]], -2)
+            for r in rows
+        ]
+        start = embeds.clone().requires_grad_()
+        states = forward.hidden(start, places, parts, at)
+        (gradient,) = torch.autograd.grad(states.sin().sum(), start)
+        keys = [
+            parts[i][:, :, b - r.start, :, max(left[r]) :][..., : new[b], :].flatten()
+            for i, r in enumerate(rows)
+            for b in range(5)[r]
+        ]
+        results.append((states.detach(), gradient, torch.cat(keys)))
+    for whole, cut in zip(*results, strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12)
+    alone = forward.hidden(embeds, places, memory, at)
+    torch.testing.assert_close(results[0][0], alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("new", [(4, 2, 1), (3, 3, 3)], ids=["padded", "full"])
+def test_the_last_layer_is_computed_where_it_is_read(new, monkeypatch):
+    model = backbone("tiny-causal", "float64")
+    embeds, places, memory, at = ragged(model, new=new)
+    forward, seen = FlatForward(model), []
+    down = forward.llama.layers[-1].down
+    plus = down.plus
+    monkeypatch.setattr(down, "plus", lambda x, y: seen.append(len(y)) or plus(x, y))
+    some = torch.tensor([5, 0, 2, 0])  # in any order, one of them twice
+    results = []
+    for read, picked in ((at, some), (at[some], slice(None))):
+        start = embeds.clone().requires_grad_()
+        states = forward.hidden(start, places, memory.clone(), read)[picked]
+        (gradient,) = torch.autograd.grad(states.sin().sum(), start)
+        results.append((states.detach(), gradient))
+    for whole, few in zip(*results, strict=True):
+        torch.testing.assert_close(few, whole, rtol=1e-12, atol=1e-12)
+    assert seen == [len(at), 4]
+
+
 def test_merging_weights_changes_no_value():
     from iptkit import backbones
 

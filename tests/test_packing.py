@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import pack, shared_prefixes, similar_batches
+from iptkit.packing import pack, shared_prefixes, similar_batches, similar_rows
 
 ANSWERS = [((21, 22, 23), (24,)), ((25, 26),)]
 CPU = torch.device("cpu")
@@ -125,3 +125,23 @@ def test_the_most_useful_prefixes_are_shared():
     for stranger in ((0, 1, 2, 3, -5, 7), (0, 1, 2, 3, 999, 7)):
         lines = [stranger, *long]
         assert tokens_read(lines, shared_prefixes(lines)) == 35 + 10 + 6
+
+
+def test_similar_rows_are_cut_where_padding_would_cost_more_than_a_part():
+    drawn = random.Random(0)
+    left = sorted(drawn.randrange(4, 90) for _ in range(60))
+    new = [drawn.choice([4, 5, 6]) for _ in range(50)] + [20] * 10
+
+    def places(part: slice) -> int:
+        rows, longest = part.stop - part.start, max(new[part])
+        return rows * longest * (max(left[part]) + longest)
+
+    whole, least = places(slice(0, 60)), 500
+    parts = similar_rows(left, new, least)
+    assert [i for part in parts for i in range(60)[part]] == list(range(60)) and len(parts) > 2
+    assert sum(map(places, parts)) < whole - least * (len(parts) - 1)
+    for part in parts:
+        cuts = [(slice(part.start, i), slice(i, part.stop)) for i in range(part.start + 1, part.stop)]
+        assert all(places(a) + places(b) >= places(part) - least for a, b in cuts), "no cut is left that pays"
+    assert similar_rows(left, new, whole) == [slice(0, 60)]
+    assert similar_rows([7] * 5, [3] * 5, 0) == [slice(0, 5)] and similar_rows([0], [2], 0) == [slice(0, 1)]

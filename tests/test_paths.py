@@ -73,6 +73,15 @@ def test_importing_the_package_and_the_command_line_does_not_import_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_what_the_course_imports_does_not_import_transformers():
+    program = (
+        "import sys\n"
+        "from iptkit import claims, encoders, engine, experiments, generalisation, subspace_results, train\n"
+        "assert 'torch' in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_unknown_submodules_are_attribute_errors():
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = iptkit.nonsense

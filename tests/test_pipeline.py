@@ -120,17 +120,21 @@ def meeting(tmp_path, mine, other, *more):
 
 
 def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, capsys):
-    first(place, meeting(tmp_path, "a", "b"))
-    toy.write(place / "01_words.ipynb", "# 01. b?", meeting(tmp_path, "b", "a"))
-    made = str(tmp_path / "c")
-    toy.write(place / "02_tuning.ipynb", "# 02. c?", toy.code(f"open({made!r}, 'w').close()"))
-    toy.write(place / "90_end.ipynb", "# 90. d?", toy.code(f"print(open({made!r}).read())"))
+    made, parents = str(tmp_path / "c"), tmp_path / "parents"
+    told = toy.code(f"import os\nprint(os.getppid(), file=open({str(parents)!r}, 'a'))")
+    first(place, told, meeting(tmp_path, "a", "b"))
+    toy.write(place / "01_words.ipynb", "# 01. b?", told, meeting(tmp_path, "b", "a"))
+    toy.write(place / "02_tuning.ipynb", "# 02. c?", told, toy.code(f"open({made!r}, 'w').close()"))
+    toy.write(place / "90_end.ipynb", "# 90. d?", told, toy.code(f"print(open({made!r}).read())"))
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", 300, place, at_once=2)
     assert report.error == "" and set(report.status.values()) == {"ok"} and len(report.status) == 4
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "90 end | started" and lines[-2].startswith("90 end | done in")
     assert lines[-1].startswith("4 notebooks in 0:") and "together, 2 at a time" in Page(report.index).html
     assert json.loads((report.out / "timings.json").read_text(encoding="utf-8"))["at_once"] == 2
+    pids = list(map(int, parents.read_text().split()))
+    assert len(pids) == 4 and len(set(pids)) == 2, "two processes run the four"
+    assert not any(map(psutil.pid_exists, pids)), "and end with the run"
 
 
 def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):

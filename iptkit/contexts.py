@@ -1,0 +1,162 @@
+"""Keys and values of texts, read once and kept: what stands left of prompts in many rows and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from iptkit.backbones import Backbone
+from iptkit.forward import FlatForward, Places, StockForward, room
+from iptkit.packing import similar_rows, to_device
+
+Text = tuple[int, ...]
+
+
+class Contexts:
+    """Keys and values of texts: groups given to `fill` are kept up to `limit_bytes`, others computed anew.
+
+    A group (the texts of one run) is always computed by itself, because the last bits of a text's keys
+    depend on the batch that it was computed in: so a resumed training sees the same bits as an uninterrupted
+    one, and groups of an earlier `fill` can be taken as they are.
+
+    Args:
+      limit_bytes: of all groups that are kept.
+      is_halved: keep the numbers of a "mixed" model in bfloat16; else, and for other models, as they are.
+    """
+
+    TOKENS_PER_BATCH = 1024
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        forward: FlatForward | StockForward,
+        limit_bytes: int = 2 << 30,
+        is_halved: bool = True,
+    ):
+        self.backbone, self.forward, self.limit_bytes = backbone, forward, limit_bytes
+        self.is_halved = is_halved and backbone.dtype == "mixed"
+        self.groups: dict[tuple[Text, ...], dict[Text, Tensor]] = {}  # least recently asked for first
+        self.kept: dict[Text, Tensor] = {}  # text -> [N, 2, h, L, k], what `memory` and `parts` take from
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all groups that are kept."""
+        return sum(t.nbytes for group in self.groups.values() for t in group.values())
+
+    def forget(self) -> None:
+        """Give all memory back."""
+        self.groups, self.kept = {}, {}
+
+    def fill(self, groups: Sequence[Sequence[Text]]) -> None:
+        """Use these groups from now on, in this order as far as they fit; older ones give way."""
+        self.kept = {}
+        per_token = self._like.nbytes * self.backbone.num_layers * 2 * self.backbone.num_kv_heads
+        wanted, total = [], 0
+        for group in dict.fromkeys(
+            tuple(sorted({t for t in g if t}, key=lambda t: (len(t), t))) for g in groups
+        ):
+            total += per_token * sum(map(len, group))
+            if total > self.limit_bytes:
+                break
+            wanted.append(group)
+        needed = per_token * sum(len(t) for group in wanted if group not in self.groups for t in group)
+        asked = set(wanted)
+        for old in [group for group in self.groups if group not in asked]:
+            if self.used_bytes + needed > self.limit_bytes:
+                del self.groups[old]
+        for group in wanted:
+            self.groups[group] = self.groups.pop(group, None) or self._read(group)
+            self.kept |= self.groups[group]
+
+    def memory(self, texts: Sequence[Text], more: int) -> Tensor:
+        """Memory [N, 2, B, h, L + more, k] of the texts, padded on their right to L."""
+        return self._laid_out(texts, more, self._found(texts))
+
+    def parts(self, texts: Sequence[Text], new: Sequence[int]) -> list[Tensor]:
+        """The same for each part of similar rows, in order, for a forward that `wants_parts`.
+
+        Args:
+          texts: one per row.  new: tokens of each row that run.
+        Returns: [N, 2, b, h, L + S, k] of b rows each, L and S the most of that part.
+        """
+        found, cuts = self._found(texts), self._cuts([len(text) for text in texts], new)
+        return [self._laid_out(texts[cut], max(new[cut]), found) for cut in cuts]
+
+    def _cuts(self, left: Sequence[int], new: Sequence[int]) -> list[slice]:
+        return similar_rows(left, new) if self.forward.wants_parts else [slice(0, len(new))]
+
+    def _found(self, texts: Sequence[Text]) -> dict[Text, Tensor]:
+        found = {t: self.kept[t] for t in texts if t in self.kept}
+        return found | self._read(
+            sorted({t for t in texts if t and t not in found}, key=lambda t: (len(t), t))
+        )
+
+    def _laid_out(self, texts: Sequence[Text], more: int, found: dict[Text, Tensor]) -> Tensor:
+        size = max(map(len, texts))
+        joined = room(self.backbone, len(texts), size + more, clear=not size)
+        if size:
+            joined[:, :, :, :, size:] = 0
+            _put(joined[:, :, :, :, :size], texts, found)
+        return joined
+
+    @property
+    def _like(self) -> Tensor:
+        """One key."""
+        dtype = torch.bfloat16 if self.is_halved else self.backbone.embedding.dtype
+        return torch.empty(self.backbone.head_width, dtype=dtype, device=self.backbone.device)
+
+    @torch.no_grad()
+    def _read(self, texts: Sequence[Text]) -> dict[Text, Tensor]:
+        out: dict[Text, Tensor] = {}
+        start, dtype = 0, self._like.dtype
+        while start < len(texts):
+            stop, total = start + 1, len(texts[start])
+            while stop < len(texts) and total + len(texts[stop]) <= self.TOKENS_PER_BATCH:
+                total += len(texts[stop])
+                stop += 1
+            batch, size = texts[start:stop], len(texts[stop - 1])  # sorted: the last is the longest
+            real = torch.tensor([[True] * len(t) + [False] * (size - len(t)) for t in batch])
+            slots = None if real.all() else to_device(real.flatten().nonzero()[:, 0], self.backbone.device)
+            ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in batch], dtype=torch.long)
+            real, ids = (to_device(t, self.backbone.device) for t in (real, ids))
+            order = torch.arange(size, device=ids.device)
+            causal = (order[:, None] >= order).expand(len(batch), -1, -1)
+            places = Places(real, order.expand(len(batch), -1), causal, slots)
+            sizes = [len(t) for t in batch]
+            cuts = self._cuts([0] * len(batch), sizes)
+            memory = [room(self.backbone, len(sizes[cut]), max(sizes[cut])) for cut in cuts]
+            self.forward.read(self.backbone.embedding[ids], places, memory if len(memory) > 1 else memory[0])
+            for cut, of_part in zip(cuts, memory, strict=True):
+                of_part = of_part.to(dtype)
+                for row, text in enumerate(batch[cut]):
+                    out[text] = of_part[:, :, row, :, : len(text)].contiguous()
+            start = stop
+        return out
+
+
+def _put(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
+    """Put the keys and values of texts into memory [N, 2, B, h, L, k], zeros behind them."""
+    (_copy if memory.device.type == "cpu" else _gather)(memory, texts, found)
+
+
+def _copy(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
+    """Row by row."""
+    for row, text in enumerate(texts):
+        if text:  # a row may have nothing to its left
+            memory[:, :, row, :, : len(text)] = found[text]
+        memory[:, :, row, :, len(text) :] = 0  # never looked at, but NaN times 0 would be NaN
+
+
+def _gather(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
+    """In a few large operations, which is what a GPU likes."""
+    known = {text: place for place, text in enumerate(found)}
+    starts = torch.tensor([0, *map(len, found)]).cumsum(0)
+    lengths = torch.tensor([len(text) for text in texts])
+    begin = torch.tensor([int(starts[known[text]]) if text else 0 for text in texts])
+    offset = torch.arange(memory.shape[4])
+    empty = to_device(offset >= lengths[:, None], memory.device)  # [B, L]
+    index = to_device((begin[:, None] + offset).where(offset < lengths[:, None], 0).flatten(), memory.device)
+    rows = torch.cat(list(found.values()), 3).index_select(3, index).unflatten(3, (len(texts), -1))
+    memory.copy_(rows.transpose(2, 3)).masked_fill_(empty[:, None, :, None], 0)
