@@ -1,11 +1,10 @@
 # Each target makes the environment that it needs in .venv, then runs plain commands that work without make too.
 # PYTHON chooses the interpreter: make course PYTHON=python3.12
 
-# AT_ONCE: notebooks at a time in course and check-course (one core each there); two on two cores are a fifth faster
-# and take twice the memory, 12 GB
+# AT_ONCE: notebooks at a time in course (default: two where cores and memory are there, else one) and in
+# check-course (one core each there, default one); two take twice the memory, 13 GB
 
 PYTHON ?= python3
-AT_ONCE ?= 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -34,7 +33,7 @@ $(BIN)/ray: $(STAMP)
 	@touch $@
 
 course: $(STAMP)
-	$(BIN)/iptkit run --scale lesson --out runs/lesson --at-once $(AT_ONCE)
+	$(BIN)/iptkit run --scale lesson --out runs/lesson$(if $(AT_ONCE), --at-once $(AT_ONCE))
 
 test: $(STAMP) $(BIN)/ray
 	$(BIN)/ruff check .
@@ -47,11 +46,11 @@ test: $(STAMP) $(BIN)/ray
 
 check-course: $(STAMP)
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" IPTKIT_SCALE=lesson $(if $(filter 1,$(AT_ONCE)),,OMP_NUM_THREADS=1) $(BIN)/python -m pytest -q $(if $(filter 1,$(AT_ONCE)),,-n $(AT_ONCE) --dist loadfile) --nbval-lax notebooks
+	IPTKIT_STEPS="$$steps" IPTKIT_SCALE=lesson $(if $(filter-out 1,$(AT_ONCE)),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -q $(if $(filter-out 1,$(AT_ONCE)),-n $(AT_ONCE) --dist loadfile) --nbval-lax notebooks
 
 regen: $(STAMP)
 	@rm -rf runs/regen; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" $(BIN)/iptkit run --scale lesson --device cpu --out runs/regen $(if $(ONLY),--only $(ONLY)); \
+	IPTKIT_STEPS="$$steps" $(BIN)/iptkit run --scale lesson --device cpu --out runs/regen --at-once 1 $(if $(ONLY),--only $(ONLY)); \
 	$(BIN)/python -m iptkit.lessons runs/regen
 
 study: $(STAMP)

@@ -1,16 +1,19 @@
-"""Keep freed memory in the process: a training step frees and asks for the same gigabyte again and again.
+"""Memory of the machine, and of this process.
 
-glibc hands every large block back to the kernel at once, which then has to clear each page anew. Two
-cores lose much of a training step to that.
+A training step frees and asks for the same gigabyte again and again. glibc hands every large block back to
+the kernel at once, which then has to clear each page anew. Two cores lose much of a training step to that.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's
 
 
 @functools.cache
@@ -23,3 +26,13 @@ def keep_freed_memory() -> bool:
         return False
     is_kept = any(mallopt(M_MMAP_THRESHOLD, size) for size in (1 << 30, 32 << 20))
     return all([is_kept, mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1), mallopt(M_TOP_PAD, 1 << 26)])
+
+
+@functools.cache
+def machine_memory() -> float:
+    """Bytes of memory that this machine, or the container around this process, has; 0 where nobody tells."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    sizes = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    told = [Path(path).read_text().strip() for path in LIMITS if os.access(path, os.R_OK)]
+    return min(sizes + [float(limit) for limit in told if limit.isdigit()])

@@ -83,8 +83,13 @@ def run(
         int, typer.Option(min=1, help="The longest that one cell may take, in seconds.")
     ] = 1800,
     at_once: Annotated[
-        int, typer.Option(min=1, help="How many notebooks run at a time, each on its share of the cores.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many notebooks run at a time, each on its share of the cores; default: 2 on a CPU "
+            "with enough memory, else 1.",
+        ),
+    ] = None,
 ) -> None:
     """Run the notebooks in order and write a report; a stopped run goes on where it was."""
     from iptkit import pipeline

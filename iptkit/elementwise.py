@@ -1,13 +1,16 @@
-"""Norm, rotation and log-softmax with their gradients, in as few passes over memory as can be."""
+"""Norm, rotation, SwiGLU and log-softmax with their gradients, in as few passes over memory as can be."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 ROWS_IN_CACHE = 8  # of logits; a few megabytes
+TOKENS_IN_CACHE = 128  # of an MLP's middle; a megabyte or two
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -36,6 +39,26 @@ def rotate_(flat: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
     first.copy_(first_new)
 
 
+def swiglu(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
+    """silu(gate) * up [T, m] of gate_up [T, 2 m], computed in `dtype`, handed back in gate_up's own
+    (Shazeer 2020, arXiv 2002.05202, equation 6, without biases)."""
+    out = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+    for both, part in _few(TOKENS_IN_CACHE, gate_up, out):
+        gate, up = both.to(dtype).chunk(2, -1)
+        part.copy_(silu(gate).mul_(up))
+    return out
+
+
+def swiglu_backward(grad: Tensor, gate_up: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gradient of gate_up [T, 2 m] from that of `swiglu`, grad [T, m]."""
+    out, width = torch.empty_like(gate_up), grad.shape[1]
+    for inner, both, part in _few(TOKENS_IN_CACHE, grad, gate_up, out):
+        inner, (gate, up) = inner.to(dtype), both.to(dtype).chunk(2, -1)
+        part[:, width:].copy_(silu(gate).mul_(inner))
+        part[:, :width].copy_(torch.ops.aten.silu_backward(inner * up, gate))
+    return out
+
+
 class _LogProbability(torch.autograd.Function):
     """log softmax(logits)[head, token] whose backward pass writes the gradient of the logits once.
 
@@ -44,7 +67,7 @@ class _LogProbability(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
-        total = torch.cat([part.logsumexp(-1) for part in _few_rows(logits)])
+        total = torch.cat([part.logsumexp(-1) for (part,) in _few(ROWS_IN_CACHE, logits)])
         ctx.save_for_backward(logits, total, head, token)
         return logits[head, token] - total[head]
 
@@ -53,13 +76,16 @@ class _LogProbability(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, total, head, token = ctx.saved_tensors
         of_head = torch.zeros_like(total).index_add_(0, head, grad)
-        for part, *of in zip(*map(_few_rows, (logits, total[:, None], of_head[:, None].neg_())), strict=True):
-            part.sub_(of[0]).exp_().mul_(of[1])  # in their own place: they are large
+        for part, of, weight in _few(ROWS_IN_CACHE, logits, total[:, None], of_head[:, None].neg_()):
+            part.sub_(of).exp_().mul_(weight)  # in their own place: they are large
         return logits.index_put_((head, token), grad, accumulate=True), None, None
 
 
-def _few_rows(tensor: Tensor) -> tuple[Tensor, ...]:
-    return tensor.split(ROWS_IN_CACHE if tensor.device.type == "cpu" else max(1, len(tensor)))
+def _few(count: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of each tensor, `count` at a time on a CPU, where they stay in the cache; else all."""
+    if tensors[0].device.type != "cpu":
+        count = max(1, len(tensors[0]))
+    return zip(*(tensor.split(count) for tensor in tensors), strict=True)
 
 
 def log_probability(logits: Tensor, head: Tensor, token: Tensor) -> Tensor:

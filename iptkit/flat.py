@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from iptkit.attention import Heads, Part
 from iptkit.backbones import MixedLinear
-from iptkit.elementwise import norm, norm_backward, rotate_
+from iptkit.elementwise import norm, norm_backward, rotate_, swiglu, swiglu_backward
 from iptkit.frozen import Frozen, frozen, packs
 
 STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whatever else is in the batch
@@ -131,9 +130,8 @@ class FlatLlama:
         go_on = (x, mixed) if at is None else (x.index_select(0, at), mixed.index_select(0, at))
         middle = self._add_product(*go_on, layer.out)
         normed, rate_mid = norm(middle, layer.norm_mid, self.eps)
-        gate_up = self._product(normed, layer.gate_up)
-        gate, up = gate_up.chunk(2, -1)
-        output = self._add_product(middle, silu(gate).mul_(up), layer.down)
+        gate_up = layer.gate_up.times(normed.to(self.dtype))
+        output = self._add_product(middle, swiglu(gate_up, x.dtype), layer.down)
         return output, (x, rate_in, seen, middle, rate_mid, gate_up)
 
     def _backward(
@@ -148,26 +146,22 @@ class FlatLlama:
         """Turns the gradient of the output of layer i into that of its input, in place where it can."""
         layer = self.layers[i]
         x, rate_in, seen, middle, rate_mid, gate_up = kept
-        gate, up = gate_up.chunk(2, -1)
-        inner = self._back(grad, layer.down)
-        both = torch.empty_like(gate_up)
-        torch.mul(inner, silu(gate), out=both[:, gate.shape[1] :])
-        torch.ops.aten.silu_backward.grad_input(inner.mul_(up), gate, grad_input=both[:, : gate.shape[1]])
-        norm_backward(grad, self._back(both, layer.gate_up), middle, rate_mid, layer.norm_mid)
+        inner = swiglu_backward(layer.down.back(grad.to(self.dtype)), gate_up, x.dtype)
+        norm_backward(grad, self._back(inner, layer.gate_up, x.dtype), middle, rate_mid, layer.norm_mid)
 
-        outer = self._back(grad, layer.out)
+        outer = self._back(grad, layer.out, x.dtype)
         if at is not None:  # the other tokens' are zero
             grad, outer = (t.new_zeros(len(x), t.shape[1]).index_add_(0, at, t) for t in (grad, outer))
         parts = zip(layout.parts, seen, strict=True)
         d_qkv = _joined([self.heads.back(outer[p.tokens], of, p, i) for p, of in parts])
         rotate_(d_qkv, self._rotated, turn[0], -turn[1].roll(self.heads.width // 2, -1))
-        norm_backward(grad, self._back(d_qkv, layer.qkv), x, rate_in, layer.norm_in)
+        norm_backward(grad, self._back(d_qkv, layer.qkv, x.dtype), x, rate_in, layer.norm_in)
         return grad
 
     def _qkv(self, layer: _Layer, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Rotated queries and keys, and values [T, (H + 2h) k]."""
         normed, rate = norm(x, layer.norm_in, self.eps)
-        qkv = self._product(normed, layer.qkv)
+        qkv = layer.qkv.times(normed.to(self.dtype)).to(x.dtype)
         rotate_(qkv, self._rotated, *turn)
         return qkv, rate
 
@@ -181,15 +175,12 @@ class FlatLlama:
         cos, sin = self.base.rotary_emb(x, layout.positions[None])
         return cos[0][:, None], sin[0][:, None]
 
-    def _product(self, x: Tensor, weight: Frozen) -> Tensor:
-        return weight.times(x.to(self.dtype)).to(x.dtype)
-
-    def _back(self, grad: Tensor, weight: Frozen) -> Tensor:
-        return weight.back(grad.to(self.dtype)).to(grad.dtype)
+    def _back(self, grad: Tensor, weight: Frozen, dtype: torch.dtype) -> Tensor:
+        return weight.back(grad.to(self.dtype)).to(dtype)
 
     def _add_product(self, x: Tensor, y: Tensor, weight: Frozen) -> Tensor:
         """x + y weight^T, in one product where the dtypes agree."""
-        return weight.plus(x, y) if x.dtype == self.dtype else x + self._product(y, weight)
+        return weight.plus(x, y) if x.dtype == self.dtype else x + weight.times(y.to(self.dtype))
 
 
 class _Forward(torch.autograd.Function):

@@ -9,18 +9,17 @@ model that is large beside the memory) the products are torch's usual ones.
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
+from iptkit.allocator import machine_memory
+
 SHARE = 1 / 8  # of the memory, the most that all packed weights of a model may take
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's
 
 
 class Frozen:
@@ -103,7 +102,7 @@ def packs(weights: Iterable[Tensor]) -> bool:
     known = {("cpu", torch.float32), ("cpu", torch.bfloat16)}
     if not kinds <= known or not all(_works(dtype) for _, dtype in kinds):
         return False
-    return 2 * sum(weight.nbytes for weight in unique) <= SHARE * _memory()
+    return 2 * sum(weight.nbytes for weight in unique) <= SHARE * machine_memory()
 
 
 def linear(x: Tensor, weight: Frozen, bias: Tensor | None = None) -> Tensor:
@@ -130,16 +129,6 @@ def _works(dtype: torch.dtype) -> bool:
         return False
     expected = x @ weight.t()
     return all(torch.allclose(a, b, rtol=0.02) for a, b in zip(found, (expected, 1 + expected), strict=True))
-
-
-@functools.cache
-def _memory() -> float:
-    """Bytes of memory that this machine, or the container around this process, has; 0 where nobody tells."""
-    if not hasattr(os, "sysconf"):
-        return 0
-    sizes = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
-    told = [Path(path).read_text().strip() for path in LIMITS if os.access(path, os.R_OK)]
-    return min(sizes + [float(limit) for limit in told if limit.isdigit()])
 
 
 def _version(weight: Tensor) -> int:

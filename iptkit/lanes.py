@@ -21,12 +21,16 @@ from queue import SimpleQueue
 from typing import Any
 
 from iptkit import kernels
+from iptkit.allocator import machine_memory
 from iptkit.lessons import Lesson
-from iptkit.status import Display
+from iptkit.status import Display, run_left
 
 NEEDS = {"02": ("00",), "05": ("02",), "06": ("05",)}  # whose steps a notebook reads
 LAST = "90"  # reads what all others found
 STOPPED = "stopped"
+SLOWER = 1.5  # times as long a notebook takes beside another one, with half of the cores
+SHARE = 2 / 3  # of the machine's memory, the most that two notebooks may take unasked
+OTHERS = 4 * 2**30  # bytes that a notebook's process takes beside the texts that it keeps
 GRACE = 60.0  # seconds that a stopped process has to end its kernel
 KEY = "iptkit "  # in front of what a child says, as others may print too
 
@@ -125,6 +129,30 @@ class Children:
         child.stdout.close()
 
 
+def fitting(course: Sequence[Lesson], expected: Mapping[str, float], context_gib: float, device: str) -> int:
+    """How many notebooks run at a time where nobody says: two where that ends sooner and fits, else one.
+
+    More would not end sooner: half of the course is one chain (`NEEDS`). Two on one GPU were never tried.
+
+    Args:
+      course: the notebooks to run.
+      expected: seconds of each by name; unknown ones are taken to be equally long.
+      context_gib: what a process keeps of texts at the scale (Scale.context_gib).
+      device: "cpu", "cuda" ...
+    """
+    taken = 2 * (OTHERS + context_gib * 2**30)
+    if device != "cpu" or _cores() < 2 or taken > SHARE * machine_memory():
+        return 1
+    names = [lesson.name for lesson in course]
+    seconds = {name: expected.get(name, 1.0) for name in names}
+    beside = run_left(seconds, {}, names, {}, at_once=2, needs=needs(course))
+    return 2 if SLOWER * beside < sum(seconds.values()) else 1
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def needs(course: Sequence[Lesson]) -> dict[str, set[str]]:
     """Names of the lessons that each of these waits for."""
     by_number = {lesson.number: lesson.name for lesson in course}
@@ -155,9 +183,8 @@ def run_each(
       After a failure nothing more begins; closing the iterator stops what still runs.
     """
     children = Children()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wished = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(wished) if wished.isdecimal() else cores
+    threads = int(wished) if wished.isdecimal() else _cores()
     share = {"OMP_NUM_THREADS": str(max(1, threads // at_once))}
 
     def work(lesson: Lesson) -> tuple[float, str]:

@@ -43,7 +43,7 @@ def run(
     device: str = "auto",
     timeout_s: int | None = 1800,
     notebooks: Path | None = None,
-    at_once: int = 1,
+    at_once: int | None = None,
 ) -> Report:
     """Run the notebooks in order and write the report.
 
@@ -54,15 +54,16 @@ def run(
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
       timeout_s: the longest that one cell may take in seconds; None for no limit.
       notebooks: folder of the notebooks (default: the course's).
-      at_once: >= 1, how many run at a time, each in a process of its own with its share of the cores.
+      at_once: >= 1, how many run at a time, each in another process with its share of the cores; None for
+        as many as fit (lanes.fitting).
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
     Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
     """
     from iptkit import backbones, downloads
 
-    if at_once < 1:
+    if at_once is not None and at_once < 1:
         raise ValueError(f"at_once is {at_once}; at least 1 notebook runs at a time")
-    _check_scale(scale)
+    context_gib = _check_scale(scale)
     course = lessons.find(notebooks)
     chosen = lessons.select(course, only)
     out = _out_folder(out or Path("runs") / scale, course)
@@ -70,8 +71,12 @@ def run(
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
     names = [lesson.name for lesson in chosen]
+    expected = expected_seconds(scale)
+    at_once = at_once or lanes.fitting(chosen, expected, context_gib, parameters["device"])
+    if at_once > 1:
+        expected = {name: lanes.SLOWER * seconds for name, seconds in expected.items()}
     beside = {"at_once": at_once, "needs": lanes.needs(chosen)}
-    with _watched(scale, names, **beside) as display, _variables(IPTKIT_RESULTS=str(out)):
+    with _watched(scale, names, expected, **beside) as display, _variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
             _timed(display, "downloads", downloads.fetch_all)
         finished = lanes.run_each(chosen, out, parameters, timeout_s, display, at_once)
@@ -179,12 +184,15 @@ def expected_seconds(scale: str) -> dict[str, float]:
         return {}
 
 
-def _check_scale(scale: str) -> None:
+def _check_scale(scale: str) -> float:
+    """Raise ValueError for a scale without notebooks; returns how many GiB of texts a notebook keeps."""
     from iptkit import scales
 
     with _variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
-        if scales.load(scale).deep:
+        loaded = scales.load(scale)
+        if loaded.deep:
             raise ValueError(f"no notebook trains the deep prompts of scale {scale!r}; `iptkit study` does")
+    return loaded.context_gib
 
 
 def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:

@@ -98,10 +98,10 @@ def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "run", run)
     words = ["run", "--scale", "smoke", "--only", "05,06", "--out", str(tmp_path), "--device", "cpu"]
     assert iptkit_command(*words) == (0, "")
-    assert seen == [("smoke", ["05", "06"], tmp_path, "cpu", 1800, None, 1)]
+    assert seen == [("smoke", ["05", "06"], tmp_path, "cpu", 1800, None, None)]
     assert iptkit_command(*words)[0] == 1
     monkeypatch.setenv("IPTKIT_SCALE", "paper")
-    assert iptkit_command("run")[0] == 1 and seen[-1] == ("paper", None, None, "auto", 1800, None, 1)
+    assert iptkit_command("run")[0] == 1 and seen[-1] == ("paper", None, None, "auto", 1800, None, None)
 
 
 @pytest.mark.parametrize(

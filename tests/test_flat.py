@@ -8,7 +8,16 @@ from stock import backbone
 
 from iptkit import references
 from iptkit.allocator import keep_freed_memory
-from iptkit.elementwise import ROWS_IN_CACHE, log_probability, norm, norm_backward, rotate_
+from iptkit.elementwise import (
+    ROWS_IN_CACHE,
+    TOKENS_IN_CACHE,
+    log_probability,
+    norm,
+    norm_backward,
+    rotate_,
+    swiglu,
+    swiglu_backward,
+)
 from iptkit.flat import FlatLlama
 from iptkit.forward import FlatForward, Places, StockForward, forward_of, room
 
@@ -225,6 +234,21 @@ def test_norm_and_its_gradient():
     total = torch.ones_like(x)
     norm_backward(total, grad.clone(), x.detach(), rate, weight)
     torch.testing.assert_close(total, gradient + 1, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_swiglu_and_its_gradient(dtype):
+    """In bfloat16 all is computed in float32 and rounded once."""
+    torch.manual_seed(0)
+    gate_up = torch.randn(2 * TOKENS_IN_CACHE + 3, 10).to(dtype)
+    grad, inner = torch.randn(len(gate_up), 5).to(dtype), torch.promote_types(dtype, torch.float32)
+    wide = gate_up.to(inner).clone().requires_grad_()
+    expected = torch.nn.functional.silu(wide[:, :5]) * wide[:, 5:]
+    (gradient,) = torch.autograd.grad(expected, wide, grad.to(inner))
+    close = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 0, "atol": 0}
+    expected = expected.detach()
+    torch.testing.assert_close(swiglu(gate_up, inner), expected.to(dtype), **close)
+    torch.testing.assert_close(swiglu_backward(grad, gate_up, inner), gradient.to(dtype), **close)
 
 
 def test_turning_back_undoes_the_rotation():

@@ -15,7 +15,7 @@ from stock import backbone
 from test_flat import ragged
 
 from benchmarks import products
-from iptkit import backbones
+from iptkit import allocator, backbones
 from iptkit import frozen as module
 from iptkit.flat import FlatLlama
 from iptkit.flat_bert import FlatBert
@@ -164,11 +164,11 @@ def test_a_machine_too_small_or_of_another_kind_stays_plain(monkeypatch, tmp_pat
     limit = tmp_path / "memory.max"
     for told, is_enough in (("max", True), ("1000", False), (str(1 << 30), True)):
         limit.write_text(told + "\n")
-        monkeypatch.setattr(module, "LIMITS", (str(limit), str(tmp_path / "no file")))
-        module._memory.cache_clear()
+        monkeypatch.setattr(allocator, "LIMITS", (str(limit), str(tmp_path / "no file")))
+        allocator.machine_memory.cache_clear()
         assert packs(weights * 5) == is_enough, told
     assert not packs([*weights, torch.zeros(1 << 12, 1 << 12)]), "tied ones count once, others each"
-    module._memory.cache_clear()
+    allocator.machine_memory.cache_clear()
 
 
 @needs_packed

@@ -97,7 +97,7 @@ def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path,
         toy.code("print('never')"),
     )
     toy.write(place / "05_msf.ipynb", "# 05. Is there a subspace?")
-    report = pipeline.run("smoke", device="cpu", out=tmp_path / "out", notebooks=place)
+    report = pipeline.run("smoke", device="cpu", out=tmp_path / "out", notebooks=place, at_once=1)
     assert report.status == {"00_start_here": "failed"}
     assert report.error.startswith("00_start_here.ipynb failed in code cell [4]: ValueError: no such prompt")
     printed = capsys.readouterr().out
@@ -135,6 +135,24 @@ def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, c
     pids = list(map(int, parents.read_text().split()))
     assert len(pids) == 4 and len(set(pids)) == 2, "two processes run the four"
     assert not any(map(psutil.pid_exists, pids)), "and end with the run"
+
+
+def test_two_run_at_once_unasked_where_that_ends_sooner_and_fits(monkeypatch):
+    course = [Lesson(Path(f"{number}_x.ipynb")) for number in ("00", "01", "02", "05", "06", "90")]
+    seconds = {"00_x": 10, "01_x": 500, "02_x": 200, "05_x": 100, "06_x": 100, "90_x": 5}
+    monkeypatch.setattr(lanes, "_cores", lambda: 2)
+    monkeypatch.setattr(lanes, "machine_memory", lambda: 24 * 2**30)
+    assert lanes.fitting(course, seconds, 2.5, "cpu") == 2
+    assert lanes.fitting(course, {}, 2.5, "cpu") == 1, "no times are known: 6 equal ones, 5 of them a chain"
+    assert lanes.fitting(course, seconds, 8, "cpu") == 1, "24 GiB of texts and models are too many"
+    assert lanes.fitting(course, seconds, 2.5, "cuda") == 1
+    assert lanes.fitting(course[3:5], seconds, 2.5, "cpu") == 1, "06 waits for 05"
+    assert lanes.fitting(course[1:2], seconds, 2.5, "cpu") == 1
+    monkeypatch.setattr(lanes, "machine_memory", lambda: 16 * 2**30)
+    assert lanes.fitting(course, seconds, 2.5, "cpu") == 1
+    monkeypatch.setattr(lanes, "machine_memory", lambda: 24 * 2**30)
+    monkeypatch.setattr(lanes, "_cores", lambda: 1)
+    assert lanes.fitting(course, seconds, 2.5, "cpu") == 1
 
 
 def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):

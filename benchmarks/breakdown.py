@@ -1,0 +1,106 @@
+"""Where does the time of a training step go?
+
+python -m benchmarks.breakdown [--scale lesson] [--tasks N] [--steps 5] [--dtype auto] [--json FILE]
+
+Prompt tuning of all tasks and seeds of a scale, as lesson 02 runs it. torch's profiler attributes the time of
+each operation to one group by its name; what no operation takes is Python's, and the profiler's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.machine import keep, timed
+from iptkit import backbones, prompts, scales, tasks, train
+from iptkit.engine import Engine
+
+GROUPS = {  # the first of which a word stands in an operation's name takes it
+    "products with weights": "mkldnn::_linear aten::mm aten::addmm aten::linear",
+    "attention's products": "aten::bmm aten::baddbmm",
+    "copies, conversions, clearing, picking": "aten::copy_ aten::_to_copy aten::to aten::cat aten::zero_ "
+    "aten::fill_ aten::clone aten::empty aten::resize_ aten::index aten::gather aten::select aten::slice "
+    "aten::contiguous aten::nonzero",
+    "softmax and logarithms": "softmax logsumexp aten::exp",
+    "SwiGLU": "silu",
+    "masks": "masked_fill bitwise logical where",
+    "norms, rotation, other sums": "aten::",
+}
+
+
+def group_of(name: str) -> str | None:
+    return next(
+        (group for group, words in GROUPS.items() if any(word in name for word in words.split())), None
+    )
+
+
+def breakdown(state: Any, engine: Engine, steps: int) -> dict[str, Any]:
+    """Seconds of a step in all (without the profiler), and shares of its time by group."""
+
+    def step() -> None:
+        train.train_step(engine, state)
+        state.step += 1
+
+    for _ in range(2):  # touches its memory for the first time
+        step()
+    seconds = median(timed(engine.backbone.device, step) for _ in range(steps))
+    taken: dict[str, float] = defaultdict(float)
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as seen:
+        whole = sum(timed(engine.backbone.device, step) for _ in range(steps))
+    for event in seen.key_averages():
+        group = group_of(event.key)
+        if group is not None:
+            taken[group] += event.self_cpu_time_total / 1e6
+    shares = {group: taken[group] / whole for group in GROUPS}
+    operations = sorted(seen.key_averages(), key=lambda e: -e.self_cpu_time_total)[:20]
+    return {
+        "seconds": seconds,
+        "seconds_profiled": whole / steps,
+        "shares": shares | {"Python, and autograd's own": 1 - sum(shares.values())},
+        "operations": {e.key: [e.self_cpu_time_total / 1e6 / whole, e.count // steps] for e in operations},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.breakdown", description=__doc__)
+    parser.add_argument("--scale", default="lesson", help="a scale of data/scales.json (default lesson)")
+    parser.add_argument("--tasks", type=int, help="the first so many tasks only, one seed (default: all)")
+    parser.add_argument("--steps", type=int, default=5, help="steps that are profiled (default 5)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or mixed (default auto)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given = parser.parse_args()
+    scale = scales.load(given.scale)
+    names = [*scale.seen, *scale.unseen][: given.tasks]
+    seeds = scale.seeds[: 1 if given.tasks else None]
+    loaded = [task for seed in seeds for task in tasks.load_suite(scale.suite, seed, only=names)]
+    engine = Engine(backbones.load(scale.backbone, "cpu", given.dtype))
+    runs = [train.Run(task, task.seed) for task in loaded]
+    start = prompts.from_words(engine.backbone, scale.prompt_length)
+    source = prompts.SoftPrompt(start.expand(len(runs), -1, -1))
+    state = train._State(source, runs, scale.prompt)
+    reading = timed(engine.backbone.device, lambda: engine.keep_contexts(run.examples for run in runs))
+    found = breakdown(state, engine, given.steps)
+    seconds, slower = found["seconds"], found["seconds_profiled"]
+    print(f"{len(runs)} runs, {engine.backbone.dtype}: {seconds:.2f} s a step ({slower:.2f} under the")
+    print(f"profiler), reading before the first one {reading:.1f} s")
+    for group, share in found["shares"].items():
+        print(f"{share:6.1%}  {group}")
+    for name, (share, count) in found["operations"].items():
+        print(f"{share:6.1%}  {name}, {count} a step")
+    about = {
+        "scale": given.scale,
+        "runs": len(runs),
+        "rows per run": scale.prompt.rows_per_run,
+        "dtype": engine.backbone.dtype,
+        "prompt length": scale.prompt_length,
+    }
+    keep(given.json, about, reading_seconds=reading, **found)
+
+
+if __name__ == "__main__":
+    main()
