@@ -2,7 +2,7 @@
 # PYTHON chooses the interpreter: make course PYTHON=python3.12
 
 # AT_ONCE: notebooks at a time in course (default: two where cores and memory are there, else one) and in
-# check-course (one core each there, default one); two take twice the memory, 13 GB
+# check-course (one core each there, default one); two take twice the memory, 13 GiB
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -1,6 +1,6 @@
 """Where does the time of a training step go?
 
-python -m benchmarks.breakdown [--scale lesson] [--tasks N] [--steps 5] [--dtype auto] [--json FILE]
+python -m benchmarks.breakdown [--scale lesson] [--tasks N] [--steps 5] [--dtype mixed] [--json FILE]
 
 Prompt tuning of all tasks and seeds of a scale, as lesson 02 runs it. torch's profiler attributes the time of
 each operation to one group by its name; what no operation takes is Python's, and the profiler's own.
@@ -26,8 +26,8 @@ GROUPS = {  # the first of which a word stands in an operation's name takes it
     "copies, conversions, clearing, picking": "aten::copy_ aten::_to_copy aten::to aten::cat aten::zero_ "
     "aten::fill_ aten::clone aten::empty aten::resize_ aten::index aten::gather aten::select aten::slice "
     "aten::contiguous aten::nonzero",
-    "softmax and logarithms": "softmax logsumexp aten::exp",
-    "SwiGLU": "silu",
+    "softmax and logarithms": "softmax logsumexp aten::exp_",
+    "SiLU and its gradient": "silu",
     "masks": "masked_fill bitwise logical where",
     "norms, rotation, other sums": "aten::",
 }
@@ -71,23 +71,24 @@ def main() -> None:
     parser.add_argument("--scale", default="lesson", help="a scale of data/scales.json (default lesson)")
     parser.add_argument("--tasks", type=int, help="the first so many tasks only, one seed (default: all)")
     parser.add_argument("--steps", type=int, default=5, help="steps that are profiled (default 5)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or mixed (default auto)")
+    parser.add_argument("--dtype", help="auto, float32, bfloat16 or mixed (default: the scale's)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     scale = scales.load(given.scale)
     names = [*scale.seen, *scale.unseen][: given.tasks]
     seeds = scale.seeds[: 1 if given.tasks else None]
     loaded = [task for seed in seeds for task in tasks.load_suite(scale.suite, seed, only=names)]
-    engine = Engine(backbones.load(scale.backbone, "cpu", given.dtype))
+    backbone = backbones.load(scale.backbone, "cpu", given.dtype or scale.dtype)
+    engine = Engine(backbone, context_bytes=int(scale.context_gib * 2**30))
     runs = [train.Run(task, task.seed) for task in loaded]
-    start = prompts.from_words(engine.backbone, scale.prompt_length)
+    start = prompts.from_words(backbone, scale.prompt_length)
     source = prompts.SoftPrompt(start.expand(len(runs), -1, -1))
     state = train._State(source, runs, scale.prompt)
-    reading = timed(engine.backbone.device, lambda: engine.keep_contexts(run.examples for run in runs))
+    reading = timed(backbone.device, lambda: engine.keep_contexts(run.examples for run in runs))
     found = breakdown(state, engine, given.steps)
     seconds, slower = found["seconds"], found["seconds_profiled"]
-    print(f"{len(runs)} runs, {engine.backbone.dtype}: {seconds:.2f} s a step ({slower:.2f} under the")
-    print(f"profiler), reading before the first one {reading:.1f} s")
+    print(f"{len(runs)} runs, {backbone.dtype}, reading {reading:.1f} s")
+    print(f"{seconds:.2f} s a step, {slower:.2f} under the profiler, of which")
     for group, share in found["shares"].items():
         print(f"{share:6.1%}  {group}")
     for name, (share, count) in found["operations"].items():
@@ -96,7 +97,7 @@ def main() -> None:
         "scale": given.scale,
         "runs": len(runs),
         "rows per run": scale.prompt.rows_per_run,
-        "dtype": engine.backbone.dtype,
+        "dtype": backbone.dtype,
         "prompt length": scale.prompt_length,
     }
     keep(given.json, about, reading_seconds=reading, **found)

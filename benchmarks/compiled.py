@@ -21,24 +21,16 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from benchmarks.machine import keep
-from iptkit.elementwise import norm, norm_backward, rotate_
+from iptkit.elementwise import norm, norm_backward, rotate_, swiglu, swiglu_backward
 
 D, INNER, HEADS, WIDTH, EPS = 576, 1536, 12, 64, 1e-5  # HEADS: those of queries and keys, which rotate
 ROWS, NEW, LEFT, SHARED = 40, 13, 47, 3  # attention: rows, new tokens, texts, queries for each key head
 Chain = Callable[..., Any]
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
+def swiglu_plain(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, -1)
-    return silu(gate).mul_(up)
-
-
-def swiglu_backward(inner: Tensor, gate_up: Tensor) -> Tensor:
-    gate, up = gate_up.chunk(2, -1)
-    both = torch.empty_like(gate_up)
-    torch.mul(inner, silu(gate), out=both[:, INNER:])
-    torch.ops.aten.silu_backward.grad_input(inner.mul_(up), gate, grad_input=both[:, :INNER])
-    return both
+    return silu(gate) * up
 
 
 def swiglu_backward_plain(inner: Tensor, gate_up: Tensor) -> Tensor:
@@ -91,8 +83,12 @@ def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
     flat, rate = torch.randn(tokens, HEADS * WIDTH + 3 * WIDTH), torch.rand(tokens, 1)
     cos, sin = torch.randn(tokens, 1, WIDTH), torch.randn(tokens, 1, WIDTH)
     return {
-        "SwiGLU": (swiglu, swiglu, [gate_up]),
-        "its gradient": (swiglu_backward, swiglu_backward_plain, [inner, gate_up]),
+        "SwiGLU": (lambda g: swiglu(g, g.dtype), swiglu_plain, [gate_up]),
+        "its gradient": (
+            lambda i, g: swiglu_backward(i, g, g.dtype),
+            swiglu_backward_plain,
+            [inner, gate_up],
+        ),
         "masked softmax": (masked_softmax, masked_softmax_plain, [scores, blind]),
         "RMS norm": (lambda x, w: norm(x, w, EPS)[0], norm_plain, [x, weight]),
         "its gradient, added": (norm_gradient, norm_gradient_plain, [grad, d_normed, x, rate, weight]),

@@ -69,15 +69,13 @@ class Heads:
         batch, new = part.shape
         keys, values = part.memory[layer]
         rows = self._padded(outer, part).view(batch, new, -1, self.width).transpose(1, 2)
-        outer = rows.reshape(
-            batch, self.kv_count, -1, self.width
-        )  # the g heads of a key head below each other
-        d_weights = outer @ values.transpose(-1, -2)
+        grad = rows.reshape(batch, self.kv_count, -1, self.width)  # heads of a key head below each other
+        d_weights = grad @ values.transpose(-1, -2)
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
         d_query = (d_scores @ keys).mul_(self.width**-0.5).view(batch, -1, new, self.width)
         left = keys.shape[2] - new
         d_key = d_scores[..., left:].transpose(-1, -2) @ query
-        d_value = weights[..., left:].transpose(-1, -2) @ outer
+        d_value = weights[..., left:].transpose(-1, -2) @ grad
         return self._to_flat(torch.cat([d_query, d_key, d_value], 1), part)
 
     def remember(self, qkv: Tensor, part: Part, layer: int) -> Tensor:

@@ -86,12 +86,12 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="How many notebooks run at a time, each on its share of the cores; default: 2 on a CPU "
-            "with enough memory, else 1.",
+            help="How many notebooks run at a time, each on its share of the cores; default: 2 where that "
+            "ends sooner, on two cores or more with enough memory (13 GiB of 20), else 1.",
         ),
     ] = None,
 ) -> None:
-    """Run the notebooks in order and write a report; a stopped run goes on where it was."""
+    """Run the notebooks and write a report; a stopped run goes on where it was."""
     from iptkit import pipeline
 
     wishes = None if only is None else only.split(",")

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from iptkit import downloads, paths, pipeline, stamp
+from iptkit import downloads, lanes, lessons, paths, pipeline, stamp
 from iptkit.status import clock
 
 DISK_NEEDED = 2e9  # bytes: downloads, converted models, steps
@@ -28,7 +28,7 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
         ("device", f"{device}, numbers as {dtype}, {speed:.2f} TFLOP/s in matrix products"),
     ]
     todo = []
-    for findings, duties in (_packages(), _cache(), _disk(), _times(speed)):
+    for findings, duties in (_packages(), _cache(), _disk(), _times(speed, device.type)):
         table += findings
         todo += duties
     return table, todo
@@ -76,14 +76,18 @@ def _disk() -> tuple[list, list]:
     return [("free disk", f"{free / 1e9:.0f} GB")], duties
 
 
-def _times(speed: float) -> tuple[list, list]:
+def _times(speed: float, device: str) -> tuple[list, list]:
     """Scale the measured time of the lessons by this machine's speed."""
-    seconds = sum(pipeline.expected_seconds("lesson").values())
-    if not seconds:
+    from iptkit import scales
+
+    expected, course = pipeline.expected_seconds("lesson"), lessons.find()
+    if not expected:
         return [("course", "its time has not been measured yet")], []
+    at_once = lanes.fitting(course, expected, scales.load("lesson").context_gib, device)
+    seconds, how = lanes.together(course, expected, at_once), ("", ", two notebooks at a time")[at_once - 1]
     entry = json.loads((paths.data_dir() / "timings.json").read_text(encoding="utf-8"))["lesson"]
     where = entry.get("made_with", {}).get("processor", "another machine")
-    text = f"{clock(seconds)} where it was measured ({where})"
+    text = f"{clock(seconds)} where it was measured ({where}){how}"
     if entry.get("teraflops"):
         here = clock(seconds * entry["teraflops"] / speed)
         text = f"about {here} here after downloads (less if other programs run just now); {text}"

@@ -2,9 +2,9 @@
 
 The tokens of all rows lie in one list, so rows of different length waste nothing; they meet their row again
 only inside attention (attention.py). Nothing is kept for gradients of weights, residual sums happen inside
-the matrix products, and every element-wise chain is as short as it can be written. Behind
-its attention the last layer is computed only where it is read. Exact: the same sums as the stock forward of
-transformers (tests compare them in float64).
+the matrix products, every element-wise chain is as short as it can be written, and behind its attention the
+last layer is computed only where it is read. Exact: the same sums as the stock forward of transformers (tests
+compare them in float64).
 
 One layer, x [T, d]:
 

@@ -91,9 +91,7 @@ class FlatForward:
         self.base, head = backbone.model.base_model, backbone.model.lm_head
         self.llama = FlatLlama(backbone.model)
         self.head, self.bias = frozen(head.weight, self.llama.is_packed), head.bias
-        self.wants_parts = (
-            head.weight.device.type == "cpu"
-        )  # memories by parts; a GPU likes few large operations
+        self.wants_parts = head.weight.device.type == "cpu"  # a GPU likes few large operations
 
     def hidden(self, embeds: Tensor, places: Places, memory: Tensor | Sequence[Tensor], at: Tensor) -> Tensor:
         """Last hidden states [M, d] at the flat positions `at` [M] of [B, S].

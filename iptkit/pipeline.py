@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from iptkit import files, lanes, lessons, paths, report
+from iptkit.children import STOPPED
 from iptkit.lessons import Lesson
 from iptkit.status import Display, clock
 
@@ -45,7 +46,7 @@ def run(
     notebooks: Path | None = None,
     at_once: int | None = None,
 ) -> Report:
-    """Run the notebooks in order and write the report.
+    """Run the notebooks and write the report.
 
     Args:
       scale: a name that `scales.load` knows: "smoke" or "lesson".
@@ -63,7 +64,7 @@ def run(
 
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once is {at_once}; at least 1 notebook runs at a time")
-    context_gib = _check_scale(scale)
+    context_gib = _course_scale(scale).context_gib
     course = lessons.find(notebooks)
     chosen = lessons.select(course, only)
     out = _out_folder(out or Path("runs") / scale, course)
@@ -184,15 +185,15 @@ def expected_seconds(scale: str) -> dict[str, float]:
         return {}
 
 
-def _check_scale(scale: str) -> float:
-    """Raise ValueError for a scale without notebooks; returns how many GiB of texts a notebook keeps."""
+def _course_scale(scale: str) -> Any:
+    """The scale (scales.Scale) of a run of the notebooks; ValueError for one that has none."""
     from iptkit import scales
 
     with _variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
         loaded = scales.load(scale)
         if loaded.deep:
             raise ValueError(f"no notebook trains the deep prompts of scale {scale!r}; `iptkit study` does")
-    return loaded.context_gib
+    return loaded
 
 
 def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
@@ -267,7 +268,7 @@ def _report_all(
     with closing(finished):
         for lesson, took, wrong in finished:
             seconds[lesson.name], count, error = took, count + 1, error or wrong
-            status[lesson.name] = lanes.STOPPED if wrong == lanes.STOPPED else "failed" if wrong else "ok"
+            status[lesson.name] = STOPPED if wrong == STOPPED else "failed" if wrong else "ok"
             report.write(lesson, course, scale, out, seconds, status, at_once)
     shown = out / "index.html"
     display.say(

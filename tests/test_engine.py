@@ -237,7 +237,9 @@ def test_rows_that_share_beginnings_are_cut_into_parts_too(tiny, monkeypatch):
     torch.testing.assert_close(together[:, 0], torch.stack(alone), rtol=1e-12, atol=1e-12)
 
 
-def test_an_empty_text_is_read_beside_a_long_one(tiny):
+def test_an_empty_text_is_read_beside_a_long_one(tiny, monkeypatch):
+    cut, seen = functools.partial(packing.similar_rows, least=0), []
+    monkeypatch.setattr(contexts, "similar_rows", lambda *args: seen.append(cut(*args)) or seen[-1])
     engine = Engine(tiny)
     examples = [Example("", ("a",)), Example("A long text of many words, again and again. " * 5, ("b",))]
     engine.keep_contexts([examples, examples[:1]])
@@ -245,6 +247,7 @@ def test_an_empty_text_is_read_beside_a_long_one(tiny):
     assert set(engine.contexts.kept) == {rows[1].text} and len(rows[1].text) > 40
     vectors = random_prompts(tiny, 2, 3)
     scores, _ = engine.log_likelihoods(Prompt(vectors), rows)
+    assert len(seen[-1]) == 2, "a part for each"
     alone = [engine.log_likelihoods(Prompt(vectors[i : i + 1]), [rows[i]])[0][0, 0] for i in range(2)]
     torch.testing.assert_close(scores[:, 0], torch.stack(alone), rtol=1e-12, atol=1e-12)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import toy_notebooks as toy
 
-from iptkit import lanes, pipeline
+from iptkit import children, lanes, pipeline
 from iptkit.lessons import Lesson
 
 FIGURE = """import matplotlib.pyplot as plt
@@ -45,7 +45,7 @@ def first(place, *cells):
 def test_a_whole_run(place, tmp_path, capsys):
     first(place, toy.code(WORK), toy.code(FIGURE))
     toy.write(place / "05_msf.ipynb", "# 05. Is there a subspace?", toy.code("print('E', 0.5)", "summary"))
-    report = pipeline.run("smoke", device="cpu", notebooks=place)
+    report = pipeline.run("smoke", device="cpu", notebooks=place, at_once=1)
     assert report.error == "" and report.out == tmp_path / "runs" / "smoke"
     assert report.status == {"00_start_here": "ok", "05_msf": "ok"}
     printed = nbformat.read(report.out / "00_start_here.ipynb", as_version=4).cells[3].outputs
@@ -119,14 +119,15 @@ def meeting(tmp_path, mine, other, *more):
     return toy.code("\n".join([MEET.format(str(tmp_path / mine), str(tmp_path / other)), *more]))
 
 
-def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, capsys):
+def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(lanes, "fitting", lambda *_: 2)  # nobody asks for it
     made, parents = str(tmp_path / "c"), tmp_path / "parents"
     told = toy.code(f"import os\nprint(os.getppid(), file=open({str(parents)!r}, 'a'))")
     first(place, told, meeting(tmp_path, "a", "b"))
     toy.write(place / "01_words.ipynb", "# 01. b?", told, meeting(tmp_path, "b", "a"))
     toy.write(place / "02_tuning.ipynb", "# 02. c?", told, toy.code(f"open({made!r}, 'w').close()"))
     toy.write(place / "90_end.ipynb", "# 90. d?", told, toy.code(f"print(open({made!r}).read())"))
-    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", 300, place, at_once=2)
+    report = pipeline.run("smoke", None, tmp_path / "out", "cpu", 300, place)
     assert report.error == "" and set(report.status.values()) == {"ok"} and len(report.status) == 4
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "90 end | started" and lines[-2].startswith("90 end | done in")
@@ -140,8 +141,9 @@ def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, c
 def test_two_run_at_once_unasked_where_that_ends_sooner_and_fits(monkeypatch):
     course = [Lesson(Path(f"{number}_x.ipynb")) for number in ("00", "01", "02", "05", "06", "90")]
     seconds = {"00_x": 10, "01_x": 500, "02_x": 200, "05_x": 100, "06_x": 100, "90_x": 5}
-    monkeypatch.setattr(lanes, "_cores", lambda: 2)
+    monkeypatch.setattr(lanes, "_threads", lambda: 2)
     monkeypatch.setattr(lanes, "machine_memory", lambda: 24 * 2**30)
+    monkeypatch.setattr(lanes, "free_memory", lambda: 14 * 2**30)
     assert lanes.fitting(course, seconds, 2.5, "cpu") == 2
     assert lanes.fitting(course, {}, 2.5, "cpu") == 1, "no times are known: 6 equal ones, 5 of them a chain"
     assert lanes.fitting(course, seconds, 8, "cpu") == 1, "24 GiB of texts and models are too many"
@@ -151,8 +153,19 @@ def test_two_run_at_once_unasked_where_that_ends_sooner_and_fits(monkeypatch):
     monkeypatch.setattr(lanes, "machine_memory", lambda: 16 * 2**30)
     assert lanes.fitting(course, seconds, 2.5, "cpu") == 1
     monkeypatch.setattr(lanes, "machine_memory", lambda: 24 * 2**30)
-    monkeypatch.setattr(lanes, "_cores", lambda: 1)
+    monkeypatch.setattr(lanes, "free_memory", lambda: 12 * 2**30)
+    assert lanes.fitting(course, seconds, 2.5, "cpu") == 1, "others use the memory"
+    monkeypatch.setattr(lanes, "free_memory", lambda: 14 * 2**30)
+    monkeypatch.setattr(lanes, "_threads", lambda: 1)
     assert lanes.fitting(course, seconds, 2.5, "cpu") == 1
+
+
+def test_how_long_notebooks_take_together():
+    course = [Lesson(Path(f"{number}_x.ipynb")) for number in ("00", "01", "02", "90")]
+    seconds = {"00_x": 10, "01_x": 70, "02_x": 40, "90_x": 5}
+    assert lanes.together(course, seconds, 1) == 125
+    assert lanes.together(course, seconds, 2) == 1.5 * 75, "01, then 90; 00 and 02 beside 01"
+    assert lanes.together(course, {}, 2) == 1.5 * 3 and lanes.together([], {}, 2) == 0
 
 
 def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
@@ -193,13 +206,31 @@ def test_a_killed_run_leaves_no_notebook_behind(place, tmp_path):
     kernel.wait(60)
 
 
+def test_a_process_that_died_between_two_notebooks_is_replaced(place, tmp_path):
+    """So is one whose notebook leaves a line unfinished: what it says next is understood."""
+    unfinished = toy.code("import os\nos.system(f'printf half > /proc/{os.getppid()}/fd/1')")
+    course = [Lesson(first(place, unfinished)), Lesson(first(place / "more"))]
+    parameters, running = {"scale": "smoke", "device": "cpu"}, children.Children()
+
+    def work(lesson):
+        return running.run(lesson, tmp_path / "out.ipynb", parameters, 60, lambda *_: None, {})
+
+    assert work(course[0]) == ""
+    (idle,) = running._idle
+    idle.kill()
+    idle.wait()
+    assert work(course[1]) == "" and running._idle != [idle] and idle.stdin.closed
+    running.close()
+    assert not running._idle
+
+
 def test_a_process_that_dies_is_told(place, tmp_path, monkeypatch):
     first(place)
     gone = tmp_path / "gone.py"
     gone.write_text("raise SystemExit(3)", encoding="utf-8")
     known = subprocess.Popen
     monkeypatch.setattr(
-        lanes.subprocess, "Popen", lambda words, **how: known([sys.executable, str(gone)], **how)
+        children.subprocess, "Popen", lambda words, **how: known([sys.executable, str(gone)], **how)
     )
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
     assert report.error == "00_start_here.ipynb: the process that ran it ended with exit status 3"
