@@ -269,7 +269,7 @@ def _report_all(
         for lesson, took, wrong in finished:
             seconds[lesson.name], count, error = took, count + 1, error or wrong
             status[lesson.name] = STOPPED if wrong == STOPPED else "failed" if wrong else "ok"
-            report.write(lesson, course, scale, out, seconds, status, at_once)
+            report.write(lesson, course, scale, out, seconds, status, at_once, time.time() - begun)
     shown = out / "index.html"
     display.say(
         f"{error}\nTo go on, run the same command again: finished steps are kept. Report: {shown}"

@@ -26,7 +26,8 @@ def write(
     out: Path,
     seconds: dict,
     status: dict,
-    at_once: int = 1,
+    at_once: int,
+    elapsed: float,
 ) -> None:
     """Write the page of a notebook that has just run, index.html and timings.json.
 
@@ -35,13 +36,16 @@ def write(
       scale, out: the run's scale and folder.
       seconds, status: by notebook name, for those that have run.
       at_once: how many ran at a time, so what the seconds mean.
+      elapsed: seconds since the run began, told in place of their sum if several ran at a time.
     """
     place = course.index(lesson)
     neighbours = [course[i] if 0 <= i < len(course) else None for i in (place - 1, place + 1)]
     if (out / lesson.path.name).is_file():
         page(lesson, out / lesson.path.name, *neighbours)
     made_with = [("date", time.strftime("%Y-%m-%d %H:%M")), *stamp.rows()]
-    index(out, f"iptkit, scale {scale}", course, seconds, status, made_with, at_once)
+    sum_of_all = "together", sum(seconds.values())
+    whole = sum_of_all if at_once == 1 else (f"this run, {at_once} at a time", elapsed)
+    index(out, f"iptkit, scale {scale}", course, seconds, status, made_with, whole)
     timings = {
         "scale": scale,
         "at_once": at_once,
@@ -108,7 +112,7 @@ def index(
     seconds: Mapping[str, float],
     status: Mapping[str, str],
     stamp: Sequence[tuple[str, str]],
-    at_once: int = 1,
+    whole: tuple[str, float],
 ) -> Path:
     """Write index.html of a run.
 
@@ -118,21 +122,20 @@ def index(
       lessons: all notebooks of the course.
       seconds, status: by notebook name, for those that have run.
       stamp: name and value of what the run was made with.
-      at_once: how many ran at a time, which the sum of their times is told with.
+      whole: words and seconds of the last line.
     Returns: path of the page.
     """
     lines = [
         _row(out, lesson, seconds.get(lesson.name), status.get(lesson.name, "not run")) for lesson in lessons
     ]
-    total = sum(seconds.values())
-    word = "together" if at_once == 1 else f"together, {at_once} at a time"
     parts = [
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{_style()}</style></head><body><main><h1>{escape(title)}</h1>",
         "<table><thead><tr><th>notebook</th><th>question</th><th>time</th><th>status</th></tr></thead><tbody>",
         *lines,
-        f'<tr><th>{word}</th><th></th><td class="number">{clock(total)}</td><th></th></tr></tbody></table>',
+        f'<tr><th>{whole[0]}</th><th></th><td class="number">{clock(whole[1])}</td><th></th></tr>',
+        "</tbody></table>",
         *(_result(out, lesson) for lesson in lessons if lesson.name in status),
         "<section><h2>Made with</h2><table><tbody>",
         *(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in stamp),
