@@ -1,7 +1,8 @@
 """Several notebooks at a time, each in another process with its share of the cores.
 
 A notebook waits for those whose steps it would otherwise make itself (`NEEDS`), which saves time only: where
-two ask for the same step, store.step lets the second wait for the first. The longest chain goes first.
+two ask for the same step, store.step lets the second wait for the first. The longest chain goes first: 02,
+which makes the short step of 00 that it reads.
 """
 
 import os
@@ -19,7 +20,7 @@ from iptkit.children import STOPPED, Children
 from iptkit.lessons import Lesson
 from iptkit.status import Display, run_left
 
-NEEDS = {"02": ("00",), "05": ("02",), "06": ("05",)}  # whose steps a notebook reads
+NEEDS = {"05": ("02",), "06": ("05",)}  # whose long steps a notebook reads
 LAST = "90"  # reads what all others found
 SLOWER = 1.5  # times as long a notebook takes beside another one, with half of the cores
 SHARE = 2 / 3  # of the machine's memory, the most that two notebooks may take unasked
