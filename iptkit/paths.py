@@ -3,11 +3,13 @@
 Three environment variables move the folders: IPTKIT_CACHE (downloads, models, tasks), IPTKIT_STEPS (results
 of finished steps; default: `steps` inside the cache) and IPTKIT_RESULTS (verdicts on claims; default:
 `results` inside the cache; `iptkit run` sets it to the run's own folder). IPTKIT_CROSSFIT names a folder of
-your own files for the suite `crossfit`. Every function here but `data_dir` and `crossfit_dir` creates the
-folder that it returns.
+your own files for the suite `crossfit`. `data_dir` and `crossfit_dir` apart, every function
+here that returns a folder creates it.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -72,6 +74,21 @@ def crossfit_dir() -> Path | None:
             f"IPTKIT_CROSSFIT names the folder {folder}, which is not there; make it, or unset the variable"
         )
     return folder
+
+
+@contextmanager
+def variables(**values: str) -> Iterator[None]:
+    """Set environment variables for a while; afterwards they are as they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _folder(path: str | Path, variable: str) -> Path:

@@ -5,11 +5,10 @@ steps computed lies in the step cache, so they are quickly where they were.
 """
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +76,7 @@ def run(
     if at_once > 1:
         expected = {name: lanes.SLOWER * seconds for name, seconds in expected.items()}
     beside = {"at_once": at_once, "needs": lanes.needs(chosen)}
-    with _watched(scale, names, expected, **beside) as display, _variables(IPTKIT_RESULTS=str(out)):
+    with _watched(scale, names, expected, **beside) as display, paths.variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
             _timed(display, "downloads", downloads.fetch_all)
         finished = lanes.run_each(chosen, out, parameters, timeout_s, display, at_once)
@@ -136,7 +135,7 @@ def study(
         raise ValueError(f"{', '.join(empty)}: an empty text (an unset variable?); name it or leave it out")
     if given and part != "subspace":
         raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
-    with _variables(IPTKIT_SCALE=scale):  # one of the user's would win over the name
+    with paths.variables(IPTKIT_SCALE=scale):  # one of the user's would win over the name
         chosen = scales.variant(scale, **changes)
     measured = experiments.Study(chosen, device)
     if job_cpus and not address:
@@ -189,7 +188,7 @@ def _course_scale(scale: str) -> Any:
     """The scale (scales.Scale) of a run of the notebooks; ValueError for one that has none."""
     from iptkit import scales
 
-    with _variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
+    with paths.variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
         loaded = scales.load(scale)
         if loaded.deep:
             raise ValueError(f"no notebook trains the deep prompts of scale {scale!r}; `iptkit study` does")
@@ -279,9 +278,9 @@ def _report_all(
     return Report(scale, out, seconds, status, error)
 
 
-def _environment(scale: str, status_file: Path):
+def _environment(scale: str, status_file: Path) -> AbstractContextManager[None]:
     """Set what the notebooks' kernels inherit."""
-    return _variables(
+    return paths.variables(
         IPTKIT_SCALE=scale,
         IPTKIT_STATUS=str(status_file),
         IPTKIT_QUIET="1",
@@ -290,17 +289,3 @@ def _environment(scale: str, status_file: Path):
         TOKENIZERS_PARALLELISM="false",
         JUPYTER_PREFER_ENV_PATH="1",
     )
-
-
-@contextmanager
-def _variables(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
