@@ -2,12 +2,14 @@
 
 A training step frees and asks for the same gigabyte again and again. glibc hands every large block back to
 the kernel at once, which then has to clear each page anew. Two cores lose much of a training step to that.
+What is kept for long among such blocks would leave holes of all sizes; it gets pages of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 import sys
 from pathlib import Path
@@ -26,6 +28,17 @@ def keep_freed_memory() -> bool:
         return False
     is_kept = any(mallopt(M_MMAP_THRESHOLD, size) for size in (1 << 30, 32 << 20))
     return all([is_kept, mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1), mallopt(M_TOP_PAD, 1 << 26)])
+
+
+def own_pages(size: int) -> mmap.mmap | None:
+    """So many bytes outside of what glibc keeps; None where it keeps nothing, so that any block is as good.
+
+    Its pages go back to the kernel as soon as nobody holds it, and until then no block that comes and goes
+    has to find a place around it.
+    """
+    if not keep_freed_memory():
+        return None
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from iptkit.allocator import own_pages
 from iptkit.backbones import Backbone
 from iptkit.forward import FlatForward, Places, StockForward, room
 from iptkit.packing import similar_rows, to_device
@@ -67,7 +68,7 @@ class Contexts:
             if self.used_bytes + needed > self.limit_bytes:
                 del self.groups[old]
         for group in wanted:
-            self.groups[group] = self.groups.pop(group, None) or self._read(group)
+            self.groups[group] = self.groups.pop(group, None) or self._read(group, is_kept=True)
             self.kept |= self.groups[group]
 
     def memory(self, texts: Sequence[Text], more: int) -> Tensor:
@@ -107,10 +108,20 @@ class Contexts:
         dtype = torch.bfloat16 if self.is_halved else self.backbone.embedding.dtype
         return torch.empty(self.backbone.head_width, dtype=dtype, device=self.backbone.device)
 
+    def _empty(self, texts: Sequence[Text], is_kept: bool) -> dict[Text, Tensor]:
+        """[N, 2, h, L, k] for each text, all in one block; one that is kept on a CPU has pages of its own."""
+        model, like = self.backbone, self._like
+        per_token = model.num_layers * 2 * model.num_kv_heads * model.head_width
+        sizes = [per_token * len(text) for text in texts]
+        in_pages = is_kept and sum(sizes) and like.device.type == "cpu"
+        pages = own_pages(sum(sizes) * like.element_size()) if in_pages else None
+        block = like.new_empty(sum(sizes)) if pages is None else torch.frombuffer(pages, dtype=like.dtype)
+        shape = (model.num_layers, 2, model.num_kv_heads, -1, model.head_width)
+        return {text: part.view(shape) for text, part in zip(texts, block.split(sizes), strict=True)}
+
     @torch.no_grad()
-    def _read(self, texts: Sequence[Text]) -> dict[Text, Tensor]:
-        out: dict[Text, Tensor] = {}
-        start, dtype = 0, self._like.dtype
+    def _read(self, texts: Sequence[Text], is_kept: bool = False) -> dict[Text, Tensor]:
+        out, start = self._empty(texts, is_kept), 0
         while start < len(texts):
             stop, total = start + 1, len(texts[start])
             while stop < len(texts) and total + len(texts[stop]) <= self.TOKENS_PER_BATCH:
@@ -129,9 +140,8 @@ class Contexts:
             memory = [room(self.backbone, len(sizes[cut]), max(sizes[cut])) for cut in cuts]
             self.forward.read(self.backbone.embedding[ids], places, memory if len(memory) > 1 else memory[0])
             for cut, of_part in zip(cuts, memory, strict=True):
-                of_part = of_part.to(dtype)
                 for row, text in enumerate(batch[cut]):
-                    out[text] = of_part[:, :, row, :, : len(text)].contiguous()
+                    out[text].copy_(of_part[:, :, row, :, : len(text)])
             start = stop
         return out
 

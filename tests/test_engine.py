@@ -122,7 +122,7 @@ def test_kept_contexts_change_nothing(tiny):
     engine.keep_contexts([MIXED_EXAMPLES])
     assert set(engine.contexts.kept) == {row.text for row in rows}
     read, texts = engine.contexts._read, []
-    engine.contexts._read = lambda group: texts.extend(group) or read(group)
+    engine.contexts._read = lambda group, is_kept=False: texts.extend(group) or read(group, is_kept)
     kept, _ = engine.log_likelihoods(prompt, rows)
     assert texts == []
     torch.testing.assert_close(kept, fresh, rtol=1e-12, atol=0)
@@ -130,6 +130,27 @@ def test_kept_contexts_change_nothing(tiny):
     assert set(engine.contexts.kept) == {rows[0].text}
     engine.keep_contexts([MIXED_EXAMPLES])
     assert texts == [rows[0].text], "an earlier group is taken as it is"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed"])
+def test_kept_texts_lie_together_outside_of_the_heap(dtype, monkeypatch):
+    """The same numbers as in a usual block, in one block for each group, which goes back when forgotten."""
+    from iptkit import allocator, contexts
+
+    model = backbone("tiny-causal", dtype)
+    engine, asked = Engine(model), []
+    monkeypatch.setattr(contexts, "own_pages", lambda size: asked.append(size) or allocator.own_pages(size))
+    groups = [MIXED_EXAMPLES[:2], MIXED_EXAMPLES[1:]]
+    engine.keep_contexts(groups)
+    assert asked == [sum(t.nbytes for t in group.values()) for group in engine.contexts.groups.values()]
+    assert sum(asked) == engine.contexts.used_bytes
+    for group in engine.contexts.groups.values():
+        assert len({t.untyped_storage().data_ptr() for t in group.values()}) == 1
+    plain = Engine(model)
+    monkeypatch.setattr(contexts, "own_pages", lambda size: None)
+    plain.keep_contexts(groups)
+    for text, values in engine.contexts.kept.items():
+        assert torch.equal(values, plain.contexts.kept[text])
 
 
 def test_kept_contexts_do_not_depend_on_what_came_before():
@@ -141,7 +162,9 @@ def test_kept_contexts_do_not_depend_on_what_came_before():
     seen = {}
     for engine, examples in ((first, MIXED_EXAMPLES), (second, MIXED_EXAMPLES[::-1])):
         read, seen[engine] = engine.contexts._read, []
-        engine.contexts._read = lambda group, r=read, into=seen[engine]: into.append(tuple(group)) or r(group)
+        engine.contexts._read = lambda group, is_kept, r=read, into=seen[engine]: (
+            into.append(tuple(group)) or r(group, is_kept)
+        )
         engine.keep_contexts([examples])
     assert (
         seen[first] == seen[second] and len(seen[first]) == 1 and len(seen[first][0]) == len(MIXED_EXAMPLES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from stock import backbone
 
 from iptkit import references
-from iptkit.allocator import keep_freed_memory
+from iptkit.allocator import keep_freed_memory, own_pages
 from iptkit.elementwise import (
     ROWS_IN_CACHE,
     TOKENS_IN_CACHE,
@@ -280,3 +282,19 @@ def test_freed_memory_is_kept_where_glibc_is():
     import platform
 
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="glibc alone keeps freed memory")
+def test_pages_of_their_own_go_back_when_nobody_holds_them():
+    def resident():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
+
+    size = 64 << 20
+    before = resident()
+    block = torch.frombuffer(own_pages(size), dtype=torch.uint8).fill_(1)
+    part = block[-1:]
+    del block
+    assert resident() > before + 0.9 * size and part.item() == 1, "a part of it holds all of it"
+    del part
+    assert resident() < before + 0.1 * size
