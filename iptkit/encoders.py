@@ -25,7 +25,7 @@ from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
 from iptkit.deep import Site, memory_at
 from iptkit.examples import SpanExample, TaggedExample
-from iptkit.flat_bert import FlatBert, Rows
+from iptkit.flat_bert import FlatBert, Rows, Slots
 from iptkit.forward import tokens_that_fit
 from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT
@@ -221,9 +221,9 @@ class HeadEngine:
                 f"a task has {most} classes, the head room for {room}; give WithHead num_classes={most}"
             )
         picked, row_of = self._picked(prompt, rows)
-        picked, device = picked.to(prompt.head.dtype), picked.device
-        head = prompt.head.index_select(0, row_of)
-        logits = torch.baddbmm(head[:, :, -1:], head[:, :, :-1], picked[:, :, None])[..., 0]
+        device, slots = picked.device, Slots.of([len(row.positions) for row in rows], picked.device)
+        states, head = slots.spread(picked.to(prompt.head.dtype)), prompt.head.transpose(1, 2)
+        logits = slots.collect(torch.baddbmm(head[:, -1:], states, head[:, :-1]))
         have = to_device([row.num_classes for row in rows], device)[row_of]
         beyond = torch.arange(logits.shape[1], device=device) >= have[:, None]
         return logits.masked_fill(beyond, -torch.inf), row_of
