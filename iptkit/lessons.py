@@ -194,14 +194,20 @@ def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
 
 
 def _keep_times(timings: dict) -> None:
-    """Put a run's times, and the machine that they were measured on, into data/timings.json."""
+    """Put a run's times, and the machine that they were measured on, into data/timings.json.
+
+    The machine's speed stays what it was if most of the time was measured then.
+    """
     file = paths.data_dir() / "timings.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    seconds = {**known.get(timings["scale"], {}).get("seconds", {}), **timings["seconds"]}
+    before, new = known.get(timings["scale"], {}), timings["seconds"]
+    merged = {**before.get("seconds", {}), **new}
+    seconds = {lesson.name: merged[lesson.name] for lesson in find() if lesson.name in merged}
+    is_most = "teraflops" not in before or 2 * sum(new.values()) > sum(seconds.values())
     known[timings["scale"]] = {
-        "seconds": {lesson.name: seconds[lesson.name] for lesson in find() if lesson.name in seconds},
+        "seconds": seconds,
         "made_with": timings["made_with"],
-        "teraflops": round(stamp.matmul_speed(), 3),
+        "teraflops": round(stamp.matmul_speed(), 3) if is_most else before["teraflops"],
     }
     files.write_json(file, known)
 

@@ -151,6 +151,19 @@ def test_keep_writes_times_into_data(tmp_path, course, finished, monkeypatch):
     assert kept["lesson"]["made_with"] == {"processor": "x"}
 
 
+@pytest.mark.parametrize("other, stays", [(9, True), (1, False)])
+def test_keep_leaves_the_speed_that_most_of_the_time_was_measured_at(
+    tmp_path, course, finished, monkeypatch, other, stays
+):
+    before = {"lesson": {"seconds": {"05_subspace_finding": other}, "teraflops": 123.0}}
+    (tmp_path / "timings.json").write_text(json.dumps(before), encoding="utf-8")
+    monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
+    monkeypatch.setattr(lessons.paths, "data_dir", lambda: tmp_path)
+    lessons.keep(finished)
+    kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
+    assert (kept["lesson"]["teraflops"] == 123.0) == stays
+
+
 def test_keep_refuses_a_notebook_that_was_not_run_to_its_end(tmp_path, course, finished):
     half = nbformat.read(finished / course[0].path.name, as_version=4)
     [cell for cell in half.cells if cell.cell_type == "code" and cell.source][-1].execution_count = None
