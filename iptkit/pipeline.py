@@ -263,17 +263,18 @@ def _report_all(
 ) -> Report:
     """Write the report's pages as notebooks end; of those of this run nothing older is told."""
     seconds, status = report.earlier(out, scale, [lesson for lesson in course if lesson not in chosen])
-    begun, count, error = time.time(), 0, ""
+    begun, elapsed, count, error = time.time(), 0.0, 0, ""
     with closing(finished):
         for lesson, took, wrong in finished:
             seconds[lesson.name], count, error = took, count + 1, error or wrong
             status[lesson.name] = STOPPED if wrong == STOPPED else "failed" if wrong else "ok"
-            report.write(lesson, course, scale, out, seconds, status, at_once, time.time() - begun)
+            elapsed = time.time() - begun  # told on the page and below
+            report.write(lesson, course, scale, out, seconds, status, at_once, elapsed)
     shown = out / "index.html"
     display.say(
         f"{error}\nTo go on, run the same command again: finished steps are kept. Report: {shown}"
         if error
-        else f"{count} notebooks in {clock(time.time() - begun)}; open {shown}"
+        else f"{count} notebooks in {clock(elapsed)}; open {shown}"
     )
     return Report(scale, out, seconds, status, error)
 
