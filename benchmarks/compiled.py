@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from benchmarks.machine import keep
-from iptkit.elementwise import norm, norm_backward, rotate_, swiglu, swiglu_backward
+from iptkit.elementwise import norm, norm_backward, rotate_, rotation, swiglu, swiglu_backward
 
 D, INNER, HEADS, WIDTH, EPS = 576, 1536, 12, 64, 1e-5  # HEADS: those of queries and keys, which rotate
 ROWS, NEW, LEFT, SHARED = 40, 13, 47, 3  # attention: rows, new tokens, texts, queries for each key head
@@ -39,12 +39,12 @@ def swiglu_backward_plain(inner: Tensor, gate_up: Tensor) -> Tensor:
     return torch.cat([inner * up * s * (1 + gate * (1 - s)), inner * gate * s], -1)
 
 
-def masked_softmax(scores: Tensor, blind: Tensor) -> Tensor:
-    return scores.masked_fill_(blind, torch.finfo(scores.dtype).min).softmax(-1)
+def masked_softmax(scores: Tensor, wall: Tensor) -> Tensor:
+    return scores.add_(wall).softmax(-1)
 
 
-def masked_softmax_plain(scores: Tensor, blind: Tensor) -> Tensor:
-    return scores.masked_fill(blind, torch.finfo(scores.dtype).min).softmax(-1)
+def masked_softmax_plain(scores: Tensor, wall: Tensor) -> Tensor:
+    return (scores + wall).softmax(-1)
 
 
 def norm_plain(x: Tensor, weight: Tensor) -> Tensor:
@@ -61,16 +61,16 @@ def norm_gradient_plain(grad: Tensor, d_normed: Tensor, x: Tensor, rate: Tensor,
     return grad + d * rate - x * ((d * x).sum(-1, keepdim=True) * rate.pow(3) / D)
 
 
-def rotation(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def turned(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     rotate_(flat, HEADS, cos, sin)
     return flat
 
 
-def rotation_plain(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def turned_plain(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     heads = flat[:, : HEADS * WIDTH].view(len(flat), HEADS, WIDTH)
     first, second = heads.chunk(2, -1)
-    turned = heads * cos + torch.cat([-second, first], -1) * sin
-    return torch.cat([turned.flatten(1), flat[:, HEADS * WIDTH :]], -1)
+    found = heads * cos + torch.cat([second, first], -1) * sin
+    return torch.cat([found.flatten(1), flat[:, HEADS * WIDTH :]], -1)
 
 
 def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
@@ -80,8 +80,9 @@ def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
     grad, d_normed, inner = torch.randn(tokens, D), torch.randn(tokens, D), torch.randn(tokens, INNER)
     scores = torch.randn(ROWS, 3, SHARED * NEW, LEFT + NEW)
     blind = torch.rand(ROWS, 1, SHARED * NEW, LEFT + NEW) < 0.3
+    wall = torch.zeros(blind.shape).masked_fill_(blind, torch.finfo(scores.dtype).min)
     flat, rate = torch.randn(tokens, HEADS * WIDTH + 3 * WIDTH), torch.rand(tokens, 1)
-    cos, sin = torch.randn(tokens, 1, WIDTH), torch.randn(tokens, 1, WIDTH)
+    turns = rotation(torch.randn(tokens, WIDTH), torch.randn(tokens, WIDTH))
     return {
         "SwiGLU": (lambda g: swiglu(g, g.dtype), swiglu_plain, [gate_up]),
         "its gradient": (
@@ -89,10 +90,10 @@ def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
             swiglu_backward_plain,
             [inner, gate_up],
         ),
-        "masked softmax": (masked_softmax, masked_softmax_plain, [scores, blind]),
+        "masked softmax": (masked_softmax, masked_softmax_plain, [scores, wall]),
         "RMS norm": (lambda x, w: norm(x, w, EPS)[0], norm_plain, [x, weight]),
         "its gradient, added": (norm_gradient, norm_gradient_plain, [grad, d_normed, x, rate, weight]),
-        "rotation": (rotation, rotation_plain, [flat, cos, sin]),
+        "rotation": (turned, turned_plain, [flat, *turns]),
     }
 
 

@@ -7,12 +7,14 @@ tokens of the batch run through the same products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-Kept = tuple[Tensor, Tensor]  # scaled queries [B, h, g S, k] and weights [B, h, g S, L + S]
+Kept = tuple[Tensor, Tensor]  # scaled queries [B h, g S, k] and weights [B h, g S, L + S]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,22 @@ class Part:
         """B, S."""
         return self.blind.shape[0], self.blind.shape[2]
 
+    @cached_property
+    def wall(self) -> Tensor:
+        """[B, 1, 1, S, L + S] added to scores: the lowest number where a token must not look."""
+        lowest = torch.finfo(self.memory.dtype).min
+        return self.memory.new_zeros(()).masked_fill(self.blind[:, :, None], lowest)
+
+    @cached_property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values [B h, L + S, k] of each layer."""
+        return [layer.unbind(0) for layer in self.memory.flatten(2, 3).unbind(0)]
+
+    @cached_property
+    def own(self) -> tuple[Tensor, ...]:
+        """The new tokens' keys and values [B, 2, h, S, k] of each layer."""
+        return self.memory[..., self.memory.shape[4] - self.shape[1] :, :].transpose(1, 2).unbind(0)
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -52,51 +70,70 @@ class Heads:
         Args:
           qkv: rotated queries and keys, and values [T, (H + 2h) k].
         """
-        query = self.remember(qkv, part, layer)
-        keys, values = part.memory[layer]
-        scores = query @ keys.transpose(-1, -2)  # [B, h, g S, L + S]
+        rows = self.remember(qkv, part, layer)
         batch, new = part.shape
-        scores.view(batch, self.kv_count, -1, new, scores.shape[-1]).masked_fill_(
-            part.blind[:, :, None], torch.finfo(scores.dtype).min
-        )
+        keys, values = part.layers[layer]
+        query = torch.mul(rows[:, : self.count], self.width**-0.5, out=rows.new_empty(self._query(part)))
+        query = query.view(len(keys), -1, self.width)  # heads of a key head below each other
+        scores = query.bmm(keys.transpose(1, 2))  # [B h, g S, L + S]
+        scores.view(batch, self.kv_count, -1, new, scores.shape[-1]).add_(part.wall)
         weights = scores.softmax(-1)
-        mixed = (weights @ values).view(batch, -1, new, self.width)
+        mixed = weights.bmm(values).view(self._query(part)).transpose(1, 2)
         return self._to_flat(mixed, part), (query, weights)
 
-    def back(self, outer: Tensor, kept: Kept, part: Part, layer: int) -> Tensor:
-        """The gradient of qkv [T, (H + 2h) k] from that of what `attend` gave, outer [T, H k]."""
+    def back(
+        self, outer: Tensor, kept: Kept, part: Part, layer: int, new: bool = True, left: bool = False
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+        """Gradients from that of what `attend` gave, outer [T, H k].
+
+        Args:
+          new, left: which of the two are wanted.
+        Returns: that of qkv [T, (H + 2h) k], and those of the memory's keys and values [B, h, L, k].
+        """
         query, weights = kept
-        batch, new = part.shape
-        keys, values = part.memory[layer]
-        rows = self._padded(outer, part).view(batch, new, -1, self.width).transpose(1, 2)
-        grad = rows.reshape(batch, self.kv_count, -1, self.width)  # heads of a key head below each other
-        d_weights = grad @ values.transpose(-1, -2)
+        keys, values = part.layers[layer]
+        grad = self._rows(outer, part).reshape(len(keys), -1, self.width)
+        d_weights = grad.bmm(values.transpose(1, 2))
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-        d_query = (d_scores @ keys).mul_(self.width**-0.5).view(batch, -1, new, self.width)
-        left = keys.shape[2] - new
-        d_key = d_scores[..., left:].transpose(-1, -2) @ query
-        d_value = weights[..., left:].transpose(-1, -2) @ grad
-        return self._to_flat(torch.cat([d_query, d_key, d_value], 1), part)
+        first = keys.shape[1] - part.shape[1]  # of the new places
+        seen = slice(0 if left else first, None if new else first)
+        d_key, d_value = (
+            of[..., seen].transpose(1, 2).bmm(by).view(part.shape[0], self.kv_count, -1, self.width)
+            for of, by in ((d_scores, query), (weights, grad))
+        )
+        d_left = (d_key[:, :, :first], d_value[:, :, :first]) if left else None
+        if not new:
+            return None, d_left
+        rows = outer.new_empty(*part.shape, self.count + 2 * self.kv_count, self.width)
+        d_query, *others = rows.transpose(1, 2).split([self.count, self.kv_count, self.kv_count], 1)
+        torch.mul(d_scores.bmm(keys).view(d_query.shape), self.width**-0.5, out=d_query)
+        for other, of in zip(others, (d_key, d_value), strict=True):
+            other.copy_(of[:, :, -part.shape[1] :])
+        return self._to_flat(rows, part), d_left
 
     def remember(self, qkv: Tensor, part: Part, layer: int) -> Tensor:
-        """Write keys and values [T, .] of the layer into memory; returns scaled queries [B, h, g S, k]."""
+        """Write keys and values [T, .] of the layer into memory; returns the rows [B, H + 2h, S, k]."""
+        rows = self._rows(qkv, part)
+        part.own[layer].copy_(rows[:, self.count :].unflatten(1, (2, self.kv_count)))
+        return rows
+
+    def _query(self, part: Part) -> tuple[int, int, int, int]:
+        return part.shape[0], self.count, part.shape[1], self.width
+
+    def _rows(self, flat: Tensor, part: Part) -> Tensor:
+        """[T, heads k] -> [B, heads, S, k], zeros where no token stands."""
         batch, new = part.shape
-        rows = self._padded(qkv, part).view(batch, new, -1, self.width).transpose(1, 2)
-        query, key, value = rows.split([self.count, self.kv_count, self.kv_count], 1)
-        memory = part.memory[layer]
-        memory[0, :, :, -new:].copy_(key)
-        memory[1, :, :, -new:].copy_(value)
-        return (query * self.width**-0.5).reshape(batch, self.kv_count, -1, self.width)
+        if part.slots is not None:
+            flat = flat.new_zeros(batch * new, flat.shape[1]).index_copy_(0, part.slots, flat)
+        return flat.view(batch, new, -1, self.width).transpose(1, 2)
 
     @staticmethod
-    def _padded(flat: Tensor, part: Part) -> Tensor:
-        """[T, c] -> [B * S, c], zeros where no token stands."""
-        if part.slots is None:
-            return flat
-        batch, new = part.shape
-        return flat.new_zeros(batch * new, flat.shape[1]).index_copy_(0, part.slots, flat)
-
-    def _to_flat(self, rows: Tensor, part: Part) -> Tensor:
-        """[B, heads, S, k] -> [T, heads k]."""
-        padded = rows.transpose(1, 2).reshape(-1, rows.shape[1] * self.width)
+    def _to_flat(rows: Tensor, part: Part) -> Tensor:
+        """[B, S, heads, k] -> [T, heads k]."""
+        padded = rows.reshape(-1, rows.shape[2] * rows.shape[3])
         return padded if part.slots is None else padded.index_select(0, part.slots)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """What is at hand for each part as one tensor."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 ROWS_IN_CACHE = 8  # of logits; a few megabytes
-TOKENS_IN_CACHE = 128  # of an MLP's middle; a megabyte or two
+TOKENS_IN_CACHE = 256  # of an MLP's middle; a few megabytes
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -28,15 +28,27 @@ def norm_backward(grad: Tensor, d_normed: Tensor, x: Tensor, rate: Tensor, weigh
 
 
 def rotate_(flat: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
-    """Rotary embedding of the first `heads` heads of flat [T, * k], in place; cos, sin [T, 1, k]."""
+    """Rotary embedding of the first `heads` heads of flat [T, * k], in place (Su et al. 2021, arXiv
+    2104.09864, equation 34, with the pairs of Llama: a number and that half a head behind it).
+
+    Args:
+      cos, sin: [T, 1, k]; sin with the signs of `rotation`.
+    """
     width = cos.shape[-1]
     x = flat[:, : heads * width].view(len(flat), heads, width)
-    first, second = x.split(width // 2, -1)
-    low, high = sin.split(width // 2, -1)
-    turned = first * high
-    first_new = (first * cos[..., : width // 2]).addcmul_(second, low, value=-1)
-    second.mul_(cos[..., width // 2 :]).add_(turned)
-    first.copy_(first_new)
+    other = x.roll(width // 2, -1)
+    x.mul_(cos).addcmul_(other, sin)
+
+
+def rotation(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """What `rotate_` multiplies with, [T, 1, k], of cos and sin [T, k] of the angles."""
+    low, high = sin.chunk(2, -1)
+    return cos[:, None], torch.cat([-low, high], -1)[:, None]
+
+
+def rotation_back(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """What sends a gradient through `rotate_` with these: the transpose of the same rotation."""
+    return cos, sin.roll(sin.shape[-1] // 2, -1)
 
 
 def swiglu(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
@@ -45,17 +57,17 @@ def swiglu(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
     out = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
     for both, part in _few(TOKENS_IN_CACHE, gate_up, out):
         gate, up = both.to(dtype).chunk(2, -1)
-        part.copy_(silu(gate).mul_(up))
+        torch.mul(silu(gate), up, out=part)
     return out
 
 
 def swiglu_backward(grad: Tensor, gate_up: Tensor, dtype: torch.dtype) -> Tensor:
     """The gradient of gate_up [T, 2 m] from that of `swiglu`, grad [T, m]."""
-    out, width = torch.empty_like(gate_up), grad.shape[1]
+    out = torch.empty_like(gate_up)
     for inner, both, part in _few(TOKENS_IN_CACHE, grad, gate_up, out):
-        inner, (gate, up) = inner.to(dtype), both.to(dtype).chunk(2, -1)
-        part[:, width:].copy_(silu(gate).mul_(inner))
-        part[:, :width].copy_(torch.ops.aten.silu_backward(inner * up, gate))
+        inner, (gate, up), (d_gate, d_up) = inner.to(dtype), both.to(dtype).chunk(2, -1), part.chunk(2, -1)
+        torch.mul(silu(gate), inner, out=d_up)
+        torch.ops.aten.silu_backward.grad_input(inner * up, gate, grad_input=d_gate)
     return out
 
 

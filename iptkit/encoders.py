@@ -29,7 +29,7 @@ from iptkit.flat_bert import FlatBert, Rows, Slots
 from iptkit.forward import tokens_that_fit
 from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT
-from iptkit.packing import similar_batches, to_device
+from iptkit.packing import even_batches, similar_batches, to_device
 from iptkit.prompts import Prompt
 from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
@@ -155,7 +155,11 @@ class HeadEngine:
     # ---- batches ---------------------------------------------------------------------------------
     def batches(self, rows: Sequence[HeadRow], prompt_length: int) -> list[list[int]]:
         """Index lists of rows of similar length, deterministic."""
-        return similar_batches([len(row.text) + prompt_length for row in rows], self.tokens_per_batch)
+        sizes = [len(row.text) + prompt_length for row in rows]
+        if not self._is_flat or self.backbone.device.type != "cpu":  # then rows are padded to one length
+            return similar_batches(sizes, self.tokens_per_batch)
+        order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+        return even_batches(order, sizes, [0] * len(sizes), self.tokens_per_batch)
 
     # ---- scores ----------------------------------------------------------------------------------
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:
@@ -241,8 +245,7 @@ class HeadEngine:
         owners = [b for b, row in enumerate(rows) for _ in row.positions]
         row_of = to_device(owners, device)
         read = [[p + prompt.length * (p >= self._lead) for p in row.positions] for row in rows]
-        is_plain = self.flat is not None and FlatBert.fits(model) and not is_observed()
-        if is_plain and not answers:
+        if self._is_flat:
             flat_rows = Rows.of(lines, self._types(prompt, rows), device)
             return self.flat(flat_rows, read, prompt.embeds, memory), row_of
         with left_memory(memory):
@@ -251,6 +254,11 @@ class HeadEngine:
             else:
                 said = model.base_model(**self._inputs(prompt, rows, lines)).last_hidden_state
         return said[row_of, to_device(list(itertools.chain(*read)), device)], row_of
+
+    @property
+    def _is_flat(self) -> bool:
+        """Do last hidden states come from flat_bert.py?"""
+        return self.flat is not None and FlatBert.fits(self.backbone.model) and not is_observed()
 
     @property
     def _lead(self) -> int:

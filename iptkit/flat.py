@@ -13,16 +13,15 @@ One layer, x [T, d]:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iptkit.attention import Heads, Part
+from iptkit.attention import Heads, Part, joined
 from iptkit.backbones import MixedLinear
-from iptkit.elementwise import norm, norm_backward, rotate_, swiglu, swiglu_backward
+from iptkit.elementwise import norm, norm_backward, rotate_, rotation, rotation_back, swiglu, swiglu_backward
 from iptkit.frozen import Frozen, frozen, packs
 
 STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whatever else is in the batch
@@ -126,7 +125,7 @@ class FlatLlama:
         layer = self.layers[i]
         qkv, rate_in = self._qkv(layer, x, turn)
         taken, seen = zip(*(self.heads.attend(qkv[p.tokens], p, i) for p in layout.parts), strict=True)
-        mixed = _joined(taken)
+        mixed = joined(taken)
         go_on = (x, mixed) if at is None else (x.index_select(0, at), mixed.index_select(0, at))
         middle = self._add_product(*go_on, layer.out)
         normed, rate_mid = norm(middle, layer.norm_mid, self.eps)
@@ -139,11 +138,15 @@ class FlatLlama:
         i: int,
         grad: Tensor,
         kept: tuple[Any, ...],
-        turn: tuple[Tensor, Tensor],
+        back: tuple[Tensor, Tensor],
         layout: Layout,
         at: Tensor | None = None,
     ) -> Tensor:
-        """Turns the gradient of the output of layer i into that of its input, in place where it can."""
+        """Turns the gradient of the output of layer i into that of its input, in place where it can.
+
+        Args:
+          back: `rotation_back` of what the forward pass turned with.
+        """
         layer = self.layers[i]
         x, rate_in, seen, middle, rate_mid, gate_up = kept
         inner = swiglu_backward(layer.down.back(grad.to(self.dtype)), gate_up, x.dtype)
@@ -153,8 +156,8 @@ class FlatLlama:
         if at is not None:  # the other tokens' are zero
             grad, outer = (t.new_zeros(len(x), t.shape[1]).index_add_(0, at, t) for t in (grad, outer))
         parts = zip(layout.parts, seen, strict=True)
-        d_qkv = _joined([self.heads.back(outer[p.tokens], of, p, i) for p, of in parts])
-        rotate_(d_qkv, self._rotated, turn[0], -turn[1].roll(self.heads.width // 2, -1))
+        d_qkv = joined([self.heads.back(outer[p.tokens], of, p, i)[0] for p, of in parts])
+        rotate_(d_qkv, self._rotated, *back)
         norm_backward(grad, self._back(d_qkv, layer.qkv, x.dtype), x, rate_in, layer.norm_in)
         return grad
 
@@ -171,9 +174,9 @@ class FlatLlama:
         return self.heads.count + self.heads.kv_count
 
     def _turn(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """cos and sin [T, 1, k] of the positions (rotary position embedding)."""
+        """What `rotate_` takes for the positions."""
         cos, sin = self.base.rotary_emb(x, layout.positions[None])
-        return cos[0][:, None], sin[0][:, None]
+        return rotation(cos[0], sin[0])
 
     def _back(self, grad: Tensor, weight: Frozen, dtype: torch.dtype) -> Tensor:
         return weight.back(grad.to(self.dtype)).to(dtype)
@@ -207,15 +210,11 @@ class _Forward(torch.autograd.Function):
             )
         if ctx.layout.versions != ctx.versions:
             raise RuntimeError("the memory was written to after this forward; give each forward its own")
-        grad, last = grad.clone(), len(ctx.llama.layers) - 1
+        grad, last, back = grad.clone(), len(ctx.llama.layers) - 1, rotation_back(*ctx.turn)
         for i in reversed(range(last + 1)):
             at = ctx.at if i == last else None
-            grad = ctx.llama._backward(i, grad, ctx.kept.pop(), ctx.turn, ctx.layout, at)
+            grad = ctx.llama._backward(i, grad, ctx.kept.pop(), back, ctx.layout, at)
         return grad, None, None, None
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _merge(layer: nn.Module, is_packed: bool) -> _Layer:

@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm
 
+from iptkit.attention import Heads, Part, joined
 from iptkit.backbones import MixedLinear
 from iptkit.flat import join
 from iptkit.frozen import Frozen, frozen, linear, packs
 from iptkit.injection import DeepMemory
 from iptkit.layouts import SLOT
-from iptkit.packing import to_device
+from iptkit.packing import similar_rows, to_device
 
 PLAIN = (nn.Linear, MixedLinear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)
 NAMED = ("BertModel", "BertEmbeddings", "BertEncoder", "BertLayer", "BertAttention", "BertSelfAttention")
@@ -94,8 +95,8 @@ class Rows:
       ids: [T] token ids.
       positions, types: [T] place in the row, and segment, of each.
       prompt_at: where prompt vectors stand in place of ids, row after row.
-      starts: [B] the first token of each row.
-      slots: where they stand in [B, S].
+      starts, sizes: [B] the first token of each row, and how many it has.
+      cuts: rows that meet in attention (attention.py), in order.
     """
 
     ids: Tensor
@@ -103,7 +104,8 @@ class Rows:
     types: Tensor
     prompt_at: Tensor
     starts: list[int]
-    slots: Slots
+    sizes: list[int]
+    cuts: list[slice]
 
     @classmethod
     def of(cls, lines: Sequence[Sequence[int]], types: Sequence[Sequence[int]], device: torch.device) -> Rows:
@@ -116,8 +118,10 @@ class Rows:
         sizes = [len(line) for line in lines]
         starts = [0, *itertools.accumulate(sizes[:-1])]
         prompt_at = (ids == SLOT).nonzero()[:, 0]
-        parts = (ids.clamp(min=0), positions, kinds, prompt_at)
-        return cls(*(to_device(t, device) for t in parts), starts, Slots.of(sizes, device))
+        parts = (to_device(t, device) for t in (ids.clamp(min=0), positions, kinds, prompt_at))
+        is_one = device.type != "cpu"  # a GPU likes few large operations
+        cuts = [slice(0, len(sizes))] if is_one else similar_rows([0] * len(sizes), sizes)
+        return cls(*parts, starts, sizes, cuts)
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,6 @@ class _Dense:
 @dataclass(frozen=True)
 class _Layer:
     qkv: _Dense  # [3 d, d] of query, key and value
-    q: _Dense  # parts of it
-    kv: _Dense
     out: _Dense
     norm_mid: nn.LayerNorm
     up: _Dense
@@ -155,7 +157,8 @@ class FlatBert:
         self.attentions: list[nn.Module] = [layer.attention.self for layer in layers]
         is_packed = packs(m.weight for m in base.encoder.modules() if isinstance(m, nn.Linear))
         self.layers = [_layer(layer, is_packed) for layer in layers]
-        self.width = self.attentions[0].attention_head_size
+        count = self.attentions[0].num_attention_heads
+        self.heads = Heads(count, count, self.attentions[0].attention_head_size)
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
@@ -184,19 +187,47 @@ class FlatBert:
           prompt: keys and values beside the tokens of some layers; or None.
         """
         x = self._embedded(rows, embeds)
-        flat = [rows.starts[b] + place for b, places in enumerate(read) for place in places]
-        last = to_device(flat, x.device), Slots.of([len(places) for places in read], x.device)
-        for i, (layer, attention) in enumerate(zip(self.layers, self.attentions, strict=True)):
-            beside = None if prompt is None else prompt.at.get(attention)
-            mask = rows.slots.seen[:, None, None, :]
-            if beside is not None:
-                mask = prompt.beside(mask, beside[0].shape[2])
-            mixed, x = self._attention(
-                layer, x, rows, last if i + 1 == len(self.layers) else None, mask, beside
-            )
+        at = to_device([rows.starts[b] + place for b, of in enumerate(read) for place in of], x.device)
+        pairs = [None if prompt is None else prompt.at.get(module) for module in self.attentions]
+        parts = {is_beside: self._parts(x, rows, pairs, prompt, is_beside) for is_beside in (True, False)}
+        places = {
+            True: itertools.count(),
+            False: itertools.count(),
+        }  # of a layer in the memories of its parts
+        for i, (layer, pair) in enumerate(zip(self.layers, pairs, strict=True)):
+            is_beside = pair is not None
+            given = (self.heads, parts[is_beside], next(places[is_beside]))
+            mixed = _Attention.apply(layer.qkv(x), *(pair or (None, None)), *given)
+            if i + 1 == len(self.layers):
+                x, mixed = x.index_select(0, at), mixed.index_select(0, at)
             x = _norm(x + layer.out(mixed), layer.norm_mid)
             x = _norm(x + layer.down(gelu(layer.up(x))), layer.norm_out)
         return x
+
+    def _parts(
+        self,
+        x: Tensor,
+        rows: Rows,
+        pairs: Sequence[tuple[Tensor, Tensor] | None],
+        prompt: DeepMemory | None,
+        is_beside: bool,
+    ) -> list[Part]:
+        """The rows that meet in attention, with memories for the layers with a prompt or without one."""
+        layers = [pair for pair in pairs if (pair is not None) == is_beside]
+        left = layers[0][0].shape[2] if layers and is_beside else 0
+        parts, token = [], 0
+        for cut in rows.cuts if layers else ():
+            sizes = rows.sizes[cut]
+            slots, count, new = Slots.of(sizes, x.device), sum(sizes), max(sizes)
+            seen = slots.seen[:, None, None]
+            if is_beside:
+                seen = prompt.of_rows(cut).beside(seen, left)
+            memory = x.new_empty(len(layers), 2, len(sizes), self.heads.count, left + new, self.heads.width)
+            taken = slots.taken if len(slots.free) else None
+            blind = (~seen).expand(-1, -1, new, -1)
+            parts.append(Part(slice(token, token + count), taken, blind, memory))
+            token += count
+        return parts
 
     def _embedded(self, rows: Rows, embeds: Tensor | None) -> Tensor:
         parts = self.embeddings
@@ -206,37 +237,52 @@ class FlatBert:
         x = x + parts.token_type_embeddings.weight[rows.types]
         return _norm(x + parts.position_embeddings.weight[rows.positions], parts.LayerNorm)
 
-    def _attention(
-        self,
-        layer: _Layer,
-        x: Tensor,
-        rows: Rows,
-        last: tuple[Tensor, Slots] | None,
-        mask: Tensor,
-        beside: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """What some tokens read from their rows [M, d], and those tokens' x [M, d].
 
-        Args:
-          last: flat places of those tokens and their slots, or None for all.
-        """
-        slots = rows.slots
-        if last is None:
-            query, keys, values = self._heads(slots.spread(layer.qkv(x)))
-        else:
-            keys, values = self._heads(slots.spread(layer.kv(x)))
-            at, slots = last
-            x = x.index_select(0, at)
-            (query,) = self._heads(slots.spread(layer.q(x)))
-        if beside is not None:
-            keys, values = (torch.cat([p.to(t), t], 2) for p, t in zip(beside, (keys, values), strict=True))
-        mixed = scaled_dot_product_attention(query, keys, values, mask)  # [B, H, S, k]
-        return slots.collect(mixed.transpose(1, 2).flatten(2)), x
+class _Attention(torch.autograd.Function):
+    """What tokens read from their rows [T, d], given qkv [T, 3 d] and prompts' keys, values [B, H, n, k]."""
 
-    def _heads(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """[B, S, c d] -> c times [B, H, S, k]."""
-        size = len(self.layers[0].q.bias)
-        return rows.unflatten(2, (-1, size // self.width, self.width)).permute(2, 0, 3, 1, 4).unbind(0)
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
+        heads: Heads,
+        parts: Sequence[Part],
+        layer: int,
+    ) -> Tensor:
+        row, out, kept = 0, [], []
+        for part in parts:
+            rows = slice(row, row + part.shape[0])
+            for place, of in enumerate(() if keys is None else (keys, values)):
+                part.memory[layer, place, :, :, : of.shape[2]] = of[rows]
+            taken, seen = heads.attend(qkv[part.tokens], part, layer)
+            out.append(taken)
+            kept.append(seen)
+            row = rows.stop
+        ctx.heads, ctx.parts, ctx.layer = heads, parts, layer
+        ctx.kept = kept if any(ctx.needs_input_grad) else None
+        return joined(out)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError(
+                "a second backward pass through the same forward, but what it needs was freed; run the "
+                "forward again"
+            )
+        new, *left = ctx.needs_input_grad[:3]
+        found = [
+            ctx.heads.back(outer[part.tokens], seen, part, ctx.layer, new, any(left))
+            for part, seen in zip(ctx.parts, kept, strict=True)
+        ]
+        d_qkv = joined([d_new for d_new, _ in found]) if new else None
+        d_pair = (
+            [joined(of) for of in zip(*(d_left for _, d_left in found), strict=True)] if any(left) else ()
+        )
+        return (d_qkv, *(d_pair or (None, None)), None, None, None)
 
 
 def _norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
@@ -246,10 +292,8 @@ def _norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
 def _layer(layer: nn.Module, is_packed: bool) -> _Layer:
     three = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
     weight, bias = join(*three), join(*three, name="bias")
-    size = len(bias) // 3
-    parts = [(weight, bias), (weight[:size], bias[:size]), (weight[size:], bias[size:])]
     dense = (layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
-    parts += [(part.weight, part.bias) for part in dense]
-    qkv, q, kv, out, up, down = (_Dense(frozen(weight, is_packed), bias) for weight, bias in parts)
+    parts = [(weight, bias), *((part.weight, part.bias) for part in dense)]
+    qkv, out, up, down = (_Dense(frozen(weight, is_packed), bias) for weight, bias in parts)
     norms = (layer.attention.output.LayerNorm, layer.output.LayerNorm)
-    return _Layer(qkv, q, kv, out, norms[0], up, down, norms[1])
+    return _Layer(qkv, out, norms[0], up, down, norms[1])

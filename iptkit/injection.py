@@ -36,6 +36,11 @@ class DeepMemory:
     def __init__(self, at: dict[nn.Module, tuple[Tensor, Tensor]], lengths: Tensor | None = None):
         self.at, self.lengths = at, lengths
 
+    def of_rows(self, rows: slice) -> DeepMemory:
+        """The same for some of the rows."""
+        pairs = {module: (keys[rows], values[rows]) for module, (keys, values) in self.at.items()}
+        return DeepMemory(pairs, None if self.lengths is None else self.lengths[rows])
+
     def beside(self, mask: Tensor, size: int, beams: int = 1) -> Tensor:
         """An attention mask [.., H, new, L] with `size` columns for the prompt put on its left."""
         is_bool = mask.dtype == torch.bool

@@ -41,6 +41,7 @@ class MaskEngine(HeadEngine):
         tokens_per_batch: int = 1024,
     ):
         super().__init__(backbone, sites, tokens_per_batch)
+        self.flat = None  # which has no scores of the vocabulary
         mask = backbone.tokenizer.mask_token
         if backbone.kind != "encoder" or backbone.model.get_output_embeddings() is None or mask is None:
             raise ValueError(

@@ -17,6 +17,8 @@ from iptkit.elementwise import (
     norm,
     norm_backward,
     rotate_,
+    rotation,
+    rotation_back,
     swiglu,
     swiglu_backward,
 )
@@ -258,10 +260,11 @@ def test_turning_back_undoes_the_rotation():
     angle = torch.randn(6, 1, 4, dtype=torch.float64).repeat(1, 1, 2)
     x = torch.randn(6, 24, dtype=torch.float64)
     turned = x.clone()
-    rotate_(turned, 2, angle.cos(), angle.sin())
+    turns = rotation(angle[:, 0].cos(), angle[:, 0].sin())
+    rotate_(turned, 2, *turns)
     assert torch.equal(turned[:, 16:], x[:, 16:]), "values are not turned"
     assert (turned[:, :16] - x[:, :16]).abs().max() > 0.1
-    rotate_(turned, 2, angle.cos(), -angle.sin().roll(4, -1))
+    rotate_(turned, 2, *rotation_back(*turns))
     torch.testing.assert_close(turned, x, rtol=1e-12, atol=1e-12)
 
 

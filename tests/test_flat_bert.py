@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from families import model as of_family
 from stock import backbone
 
-from iptkit import backbones, deep, injection
+from iptkit import backbones, deep, flat_bert, injection, packing
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.flat_bert import FlatBert, Rows, Slots
 from iptkit.layouts import SLOT
@@ -102,13 +104,47 @@ def test_a_row_is_the_same_alone_and_among_others():
         torch.testing.assert_close(alone, together[row_of == b])
 
 
+@pytest.mark.parametrize("kind", ["probe", "shallow", "deep", "one layer", "lengths"])
+def test_attention_in_parts_gives_the_same(monkeypatch, kind):
+    model = backbone("tiny-encoder", "float64")
+    prompt, leaves, sites = of_kind(model, kind)
+    engine = HeadEngine(model, sites)
+    whole = scores_and_gradients(engine, prompt, leaves)
+    cuts, cut = [], functools.partial(packing.similar_rows, least=0)
+    monkeypatch.setattr(flat_bert, "similar_rows", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    for a, b in zip(scores_and_gradients(engine, prompt, leaves), whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert [len(found) for found in cuts] == [3]
+
+
+def test_a_second_backward_pass_is_refused():
+    model = backbone("tiny-encoder", "float64")
+    prompt, leaves, sites = of_kind(model, "deep")
+    loss = HeadEngine(model, sites)._logits(prompt, ROWS)[0].sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="run the forward again"):
+        loss.backward()
+
+
+def test_only_rows_that_are_padded_to_one_length_are_kept_apart():
+    """Short rows beside long ones waste nothing in the flat forward, so they make one batch."""
+    model = backbone("tiny-encoder", "float64")
+    rows = [HeadRow((2,) * size, (0,), ((0,),), 2, ("a", "b")) for size in (30, 4) * 40]
+    flat, plain = HeadEngine(model, tokens_per_batch=2048), stock(HeadEngine(model, tokens_per_batch=2048))
+    assert [len(batch) for batch in plain.batches(rows, 0)] == [40, 40]
+    (batch,) = flat.batches(rows, 0)
+    assert sorted(batch) == list(range(80)) and batch[:40] == list(range(0, 80, 2))
+    flat.tokens_per_batch = 340  # 1,360 tokens in even batches
+    sizes = [sum(len(rows[i].text) for i in batch) for batch in flat.batches(rows, 0)]
+    assert sum(sizes) == 1360 and max(sizes) <= 340 + 30 / 2
+
+
 def test_rows_say_where_each_token_stands():
     rows = Rows.of([(7, SLOT, 9), (5,)], [(), (1,)], torch.device("cpu"))
     assert rows.ids.tolist() == [7, 0, 9, 5] and rows.prompt_at.tolist() == [1]
     assert rows.positions.tolist() == [0, 1, 2, 0]
     assert rows.starts == [0, 3] and rows.types.tolist() == [0, 0, 0, 1]
-    assert rows.slots.seen.tolist() == [[True] * 3, [True, False, False]]
-    assert rows.slots.taken.tolist() == [0, 1, 2, 3] and rows.slots.free.tolist() == [4, 5]
+    assert rows.sizes == [3, 1] and rows.cuts == [slice(0, 2)]
 
 
 def test_spreading_and_collecting_are_each_others_gradient(monkeypatch):
