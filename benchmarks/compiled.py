@@ -62,14 +62,14 @@ def norm_gradient_plain(grad: Tensor, d_normed: Tensor, x: Tensor, rate: Tensor,
 
 
 def turned(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    rotate_(flat, HEADS, cos, sin)
+    rotate_(flat, HEADS, rotation(cos, sin))
     return flat
 
 
 def turned_plain(flat: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     heads = flat[:, : HEADS * WIDTH].view(len(flat), HEADS, WIDTH)
     first, second = heads.chunk(2, -1)
-    found = heads * cos + torch.cat([second, first], -1) * sin
+    found = heads * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
     return torch.cat([found.flatten(1), flat[:, HEADS * WIDTH :]], -1)
 
 
@@ -82,7 +82,7 @@ def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
     blind = torch.rand(ROWS, 1, SHARED * NEW, LEFT + NEW) < 0.3
     wall = torch.zeros(blind.shape).masked_fill_(blind, torch.finfo(scores.dtype).min)
     flat, rate = torch.randn(tokens, HEADS * WIDTH + 3 * WIDTH), torch.rand(tokens, 1)
-    turns = rotation(torch.randn(tokens, WIDTH), torch.randn(tokens, WIDTH))
+    cos, sin = torch.randn(tokens, WIDTH), torch.randn(tokens, WIDTH)
     return {
         "SwiGLU": (lambda g: swiglu(g, g.dtype), swiglu_plain, [gate_up]),
         "its gradient": (
@@ -93,7 +93,7 @@ def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
         "masked softmax": (masked_softmax, masked_softmax_plain, [scores, wall]),
         "RMS norm": (lambda x, w: norm(x, w, EPS)[0], norm_plain, [x, weight]),
         "its gradient, added": (norm_gradient, norm_gradient_plain, [grad, d_normed, x, rate, weight]),
-        "rotation": (turned, turned_plain, [flat, *turns]),
+        "rotation": (turned, turned_plain, [flat, cos, sin]),
     }
 
 

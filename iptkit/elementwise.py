@@ -27,28 +27,30 @@ def norm_backward(grad: Tensor, d_normed: Tensor, x: Tensor, rate: Tensor, weigh
     grad.addcmul_(d_normed, rate).addcmul_(x, along)
 
 
-def rotate_(flat: Tensor, heads: int, cos: Tensor, sin: Tensor) -> None:
+Rotation = tuple[Tensor, Tensor, Tensor, Tensor]  # cos and sin of a head's first half, then of its second
+
+
+def rotate_(flat: Tensor, heads: int, by: Rotation) -> None:
     """Rotary embedding of the first `heads` heads of flat [T, * k], in place (Su et al. 2021, arXiv
-    2104.09864, equation 34, with the pairs of Llama: a number and that half a head behind it).
-
-    Args:
-      cos, sin: [T, 1, k]; sin with the signs of `rotation`.
-    """
-    width = cos.shape[-1]
-    x = flat[:, : heads * width].view(len(flat), heads, width)
-    other = x.roll(width // 2, -1)
-    x.mul_(cos).addcmul_(other, sin)
+    2104.09864, equation 34, with the pairs of Llama: a number and that half a head behind it)."""
+    cos_first, sin_first, cos_second, sin_second = by
+    width = 2 * cos_first.shape[-1]
+    first, second = flat[:, : heads * width].view(len(flat), heads, width).chunk(2, -1)
+    turned = first * sin_second
+    first.mul_(cos_first).addcmul_(second, sin_first, value=-1)
+    second.mul_(cos_second).add_(turned)
 
 
-def rotation(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """What `rotate_` multiplies with, [T, 1, k], of cos and sin [T, k] of the angles."""
-    low, high = sin.chunk(2, -1)
-    return cos[:, None], torch.cat([-low, high], -1)[:, None]
+def rotation(cos: Tensor, sin: Tensor) -> Rotation:
+    """What `rotate_` takes, [T, 1, k / 2] each, of cos and sin [T, k] of the angles."""
+    (cos_first, cos_second), (sin_first, sin_second) = (t[:, None].chunk(2, -1) for t in (cos, sin))
+    return cos_first, sin_first, cos_second, sin_second
 
 
-def rotation_back(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """What sends a gradient through `rotate_` with these: the transpose of the same rotation."""
-    return cos, sin.roll(sin.shape[-1] // 2, -1)
+def rotation_back(by: Rotation) -> Rotation:
+    """What sends a gradient back through `rotate_`: the transpose of the same rotation."""
+    cos_first, sin_first, cos_second, sin_second = by
+    return cos_first, -sin_second, cos_second, -sin_first
 
 
 def swiglu(gate_up: Tensor, dtype: torch.dtype) -> Tensor:

@@ -21,7 +21,16 @@ from torch import Tensor, nn
 
 from iptkit.attention import Heads, Part, joined
 from iptkit.backbones import MixedLinear
-from iptkit.elementwise import norm, norm_backward, rotate_, rotation, rotation_back, swiglu, swiglu_backward
+from iptkit.elementwise import (
+    Rotation,
+    norm,
+    norm_backward,
+    rotate_,
+    rotation,
+    rotation_back,
+    swiglu,
+    swiglu_backward,
+)
 from iptkit.frozen import Frozen, frozen, packs
 
 STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whatever else is in the batch
@@ -119,7 +128,7 @@ class FlatLlama:
 
     # ---- one layer ---------------------------------------------------------------------------------
     def _forward(
-        self, i: int, x: Tensor, turn: tuple[Tensor, Tensor], layout: Layout, at: Tensor | None = None
+        self, i: int, x: Tensor, turn: Rotation, layout: Layout, at: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Returns the output of layer i, of all tokens or those `at`, and what its backward pass needs."""
         layer = self.layers[i]
@@ -138,7 +147,7 @@ class FlatLlama:
         i: int,
         grad: Tensor,
         kept: tuple[Any, ...],
-        back: tuple[Tensor, Tensor],
+        back: Rotation,
         layout: Layout,
         at: Tensor | None = None,
     ) -> Tensor:
@@ -157,15 +166,15 @@ class FlatLlama:
             grad, outer = (t.new_zeros(len(x), t.shape[1]).index_add_(0, at, t) for t in (grad, outer))
         parts = zip(layout.parts, seen, strict=True)
         d_qkv = joined([self.heads.back(outer[p.tokens], of, p, i)[0] for p, of in parts])
-        rotate_(d_qkv, self._rotated, *back)
+        rotate_(d_qkv, self._rotated, back)
         norm_backward(grad, self._back(d_qkv, layer.qkv, x.dtype), x, rate_in, layer.norm_in)
         return grad
 
-    def _qkv(self, layer: _Layer, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _qkv(self, layer: _Layer, x: Tensor, turn: Rotation) -> tuple[Tensor, Tensor]:
         """Rotated queries and keys, and values [T, (H + 2h) k]."""
         normed, rate = norm(x, layer.norm_in, self.eps)
         qkv = layer.qkv.times(normed.to(self.dtype)).to(x.dtype)
-        rotate_(qkv, self._rotated, *turn)
+        rotate_(qkv, self._rotated, turn)
         return qkv, rate
 
     # ---- small parts -------------------------------------------------------------------------------
@@ -173,7 +182,7 @@ class FlatLlama:
     def _rotated(self) -> int:
         return self.heads.count + self.heads.kv_count
 
-    def _turn(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    def _turn(self, x: Tensor, layout: Layout) -> Rotation:
         """What `rotate_` takes for the positions."""
         cos, sin = self.base.rotary_emb(x, layout.positions[None])
         return rotation(cos[0], sin[0])
@@ -210,7 +219,7 @@ class _Forward(torch.autograd.Function):
             )
         if ctx.layout.versions != ctx.versions:
             raise RuntimeError("the memory was written to after this forward; give each forward its own")
-        grad, last, back = grad.clone(), len(ctx.llama.layers) - 1, rotation_back(*ctx.turn)
+        grad, last, back = grad.clone(), len(ctx.llama.layers) - 1, rotation_back(ctx.turn)
         for i in reversed(range(last + 1)):
             at = ctx.at if i == last else None
             grad = ctx.llama._backward(i, grad, ctx.kept.pop(), back, ctx.layout, at)

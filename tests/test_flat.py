@@ -261,10 +261,10 @@ def test_turning_back_undoes_the_rotation():
     x = torch.randn(6, 24, dtype=torch.float64)
     turned = x.clone()
     turns = rotation(angle[:, 0].cos(), angle[:, 0].sin())
-    rotate_(turned, 2, *turns)
+    rotate_(turned, 2, turns)
     assert torch.equal(turned[:, 16:], x[:, 16:]), "values are not turned"
     assert (turned[:, :16] - x[:, :16]).abs().max() > 0.1
-    rotate_(turned, 2, *rotation_back(*turns))
+    rotate_(turned, 2, rotation_back(turns))
     torch.testing.assert_close(turned, x, rtol=1e-12, atol=1e-12)
 
 
