@@ -40,7 +40,7 @@ def swiglu_backward_plain(inner: Tensor, gate_up: Tensor) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, wall: Tensor) -> Tensor:
-    return scores.add_(wall).softmax(-1)
+    return (scores + wall).softmax(-1)
 
 
 def masked_softmax_plain(scores: Tensor, wall: Tensor) -> Tensor:

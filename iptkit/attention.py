@@ -1,4 +1,5 @@
-"""Attention of flat tokens over [memory | new tokens], with its gradient for the new tokens only.
+"""Attention of flat tokens over [memory | new tokens], with gradients for the new tokens and,
+where it trains, for the memory.
 
 In attention tokens meet their row again, and rows are padded to one length. Rows of very different length
 would waste most of that, so those of similar length make a part of the batch each; around attention all
@@ -25,7 +26,7 @@ class Part:
       tokens: which of the batch's flat tokens these are.
       slots: [T] flat slot b * S + s of each token; None when every slot is taken in order (T = B * S).
       blind: [B, 1, S, L + S] True where a token must not look, over memory and new tokens.
-      memory: [N, 2, B, h, L + S, k] keys and values of all layers, the memory's in the first L places; the
+      memory: [N, 2, B, h, L + S, k] keys and values of N layers, the memory's in the first L places; the
         new tokens' are filled in.
     """
 

@@ -154,9 +154,9 @@ class HeadEngine:
 
     # ---- batches ---------------------------------------------------------------------------------
     def batches(self, rows: Sequence[HeadRow], prompt_length: int) -> list[list[int]]:
-        """Index lists of rows of similar length, deterministic."""
+        """Index lists of rows, longest first, deterministic; of similar length where they will be padded."""
         sizes = [len(row.text) + prompt_length for row in rows]
-        if not self._is_flat or self.backbone.device.type != "cpu":  # then rows are padded to one length
+        if not self._is_flat or self.backbone.device.type != "cpu":
             return similar_batches(sizes, self.tokens_per_batch)
         order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
         return even_batches(order, sizes, [0] * len(sizes), self.tokens_per_batch)

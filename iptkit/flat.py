@@ -223,6 +223,7 @@ class _Forward(torch.autograd.Function):
         for i in reversed(range(last + 1)):
             at = ctx.at if i == last else None
             grad = ctx.llama._backward(i, grad, ctx.kept.pop(), back, ctx.layout, at)
+        ctx.layout = ctx.turn = ctx.at = None
         return grad, None, None, None
 
 

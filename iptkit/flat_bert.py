@@ -1,7 +1,8 @@
-"""A frozen BERT over flat tokens: no padding in its matrix products, the last layer only where it is read.
+"""A frozen BERT over flat tokens: no padding in its matrix products, gradients for prompts only.
 
-The tokens of all rows lie in one list and meet their row again only inside attention. Exact: the same sums as
-the stock forward of transformers (tests compare them in float64).
+The tokens of all rows lie in one list and meet their row again only inside attention; behind its attention
+the last layer is computed only where it is read. Exact: the same sums as the stock forward of transformers
+(tests compare them in float64).
 
 One layer, x [T, d] (Devlin et al. 2019, arXiv 1810.04805, section 3; norms behind the sums):
 
@@ -189,15 +190,15 @@ class FlatBert:
         x = self._embedded(rows, embeds)
         at = to_device([rows.starts[b] + place for b, of in enumerate(read) for place in of], x.device)
         pairs = [None if prompt is None else prompt.at.get(module) for module in self.attentions]
-        parts = {is_beside: self._parts(x, rows, pairs, prompt, is_beside) for is_beside in (True, False)}
-        places = {
-            True: itertools.count(),
-            False: itertools.count(),
-        }  # of a layer in the memories of its parts
+        given = [x, *(keys for keys, _ in filter(None, pairs))]
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+        wide = torch.promote_types(x.dtype, torch.float32)  # in which tokens meet
+        parts = self._parts(rows, pairs, prompt, x.new_empty(0, dtype=wide), trains)
+        layers = [itertools.count() if trains else itertools.repeat(0) for _ in parts]
         for i, (layer, pair) in enumerate(zip(self.layers, pairs, strict=True)):
-            is_beside = pair is not None
-            given = (self.heads, parts[is_beside], next(places[is_beside]))
-            mixed = _Attention.apply(layer.qkv(x), *(pair or (None, None)), *given)
+            beside = int(pair is not None)
+            where = (self.heads, parts[beside], next(layers[beside]))
+            mixed = _Attention.apply(layer.qkv(x).to(wide), *(pair or (None, None)), *where).to(x.dtype)
             if i + 1 == len(self.layers):
                 x, mixed = x.index_select(0, at), mixed.index_select(0, at)
             x = _norm(x + layer.out(mixed), layer.norm_mid)
@@ -206,28 +207,42 @@ class FlatBert:
 
     def _parts(
         self,
-        x: Tensor,
         rows: Rows,
         pairs: Sequence[tuple[Tensor, Tensor] | None],
         prompt: DeepMemory | None,
-        is_beside: bool,
-    ) -> list[Part]:
-        """The rows that meet in attention, with memories for the layers with a prompt or without one."""
-        layers = [pair for pair in pairs if (pair is not None) == is_beside]
-        left = layers[0][0].shape[2] if layers and is_beside else 0
-        parts, token = [], 0
-        for cut in rows.cuts if layers else ():
+        like: Tensor,
+        trains: bool,
+    ) -> tuple[list[Part], list[Part]]:
+        """Rows that meet in attention, with memories for the layers without a prompt, and for those with one.
+
+        Args:
+          pairs: each layer's prompts, or None.  like: a tensor of the memories' kind.
+          trains: every layer's memory is needed for the gradients; else all use the same place.
+        Raises: ValueError if layers have prompts of different shapes.
+        """
+        shapes = {tensor.shape for pair in filter(None, pairs) for tensor in pair}
+        if len(shapes) > 1 or any(len(shape) != 4 or shape[0] != len(rows.sizes) for shape in shapes):
+            told = ", ".join(str(tuple(shape)) for shape in sorted(shapes))
+            raise ValueError(
+                f"prompts of {told} for {len(rows.sizes)} rows; give all layers keys and values of one shape"
+            )
+        counts = [sum((pair is not None) == beside for pair in pairs) for beside in (False, True)]
+        found, token = ([], []), 0
+        for cut in rows.cuts:
             sizes = rows.sizes[cut]
-            slots, count, new = Slots.of(sizes, x.device), sum(sizes), max(sizes)
-            seen = slots.seen[:, None, None]
-            if is_beside:
-                seen = prompt.of_rows(cut).beside(seen, left)
-            memory = x.new_empty(len(layers), 2, len(sizes), self.heads.count, left + new, self.heads.width)
-            taken = slots.taken if len(slots.free) else None
-            blind = (~seen).expand(-1, -1, new, -1)
-            parts.append(Part(slice(token, token + count), taken, blind, memory))
-            token += count
-        return parts
+            slots, tokens, new = Slots.of(sizes, like.device), slice(token, token + sum(sizes)), max(sizes)
+            token = tokens.stop
+            for beside, count in enumerate(counts):
+                seen, left = slots.seen[:, None, None], 0
+                if beside and shapes:
+                    left = next(iter(shapes))[2]
+                    lengths = None if prompt.lengths is None else prompt.lengths[cut]
+                    seen = DeepMemory({}, lengths).beside(seen, left)
+                shape = (2, len(sizes), self.heads.count, left + new, self.heads.width)
+                memory = like.new_empty(count if trains else min(count, 1), *shape)
+                taken, blind = slots.taken if len(slots.free) else None, (~seen).expand(-1, -1, new, -1)
+                found[beside].append(Part(tokens, taken, blind, memory))
+        return found
 
     def _embedded(self, rows: Rows, embeds: Tensor | None) -> Tensor:
         parts = self.embeddings
@@ -260,14 +275,14 @@ class _Attention(torch.autograd.Function):
             out.append(taken)
             kept.append(seen)
             row = rows.stop
-        ctx.heads, ctx.parts, ctx.layer = heads, parts, layer
-        ctx.kept = kept if any(ctx.needs_input_grad) else None
+        ctx.heads, ctx.layer = heads, layer
+        ctx.kept, ctx.parts = (kept, parts) if any(ctx.needs_input_grad) else (None, None)
         return joined(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        kept, ctx.kept = ctx.kept, None
+        kept, parts, ctx.kept, ctx.parts = ctx.kept, ctx.parts, None, None
         if kept is None:
             raise RuntimeError(
                 "a second backward pass through the same forward, but what it needs was freed; run the "
@@ -276,7 +291,7 @@ class _Attention(torch.autograd.Function):
         new, *left = ctx.needs_input_grad[:3]
         found = [
             ctx.heads.back(outer[part.tokens], seen, part, ctx.layer, new, any(left))
-            for part, seen in zip(ctx.parts, kept, strict=True)
+            for part, seen in zip(parts, kept, strict=True)
         ]
         d_qkv = joined([d_new for d_new, _ in found]) if new else None
         d_pair = (

@@ -2,7 +2,8 @@
 
 Constant ones are the cached keys and values of a text (`LeftMemory`), trained ones are deep prompts
 (`DeepMemory`; P-Tuning v2, Liu et al. 2022, arXiv 2110.07602). One attention function, registered with
-transformers' AttentionInterface, serves both. Llamas take the faster way of flat.py for texts.
+transformers' AttentionInterface, serves both. Llamas take the faster way of flat.py for texts, BERTs
+that of flat_bert.py.
 
 transformers is imported where a model is at hand: its models take longer to import than torch itself.
 """
@@ -35,11 +36,6 @@ class DeepMemory:
 
     def __init__(self, at: dict[nn.Module, tuple[Tensor, Tensor]], lengths: Tensor | None = None):
         self.at, self.lengths = at, lengths
-
-    def of_rows(self, rows: slice) -> DeepMemory:
-        """The same for some of the rows."""
-        pairs = {module: (keys[rows], values[rows]) for module, (keys, values) in self.at.items()}
-        return DeepMemory(pairs, None if self.lengths is None else self.lengths[rows])
 
     def beside(self, mask: Tensor, size: int, beams: int = 1) -> Tensor:
         """An attention mask [.., H, new, L] with `size` columns for the prompt put on its left."""

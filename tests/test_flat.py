@@ -10,6 +10,7 @@ from stock import backbone
 
 from iptkit import references
 from iptkit.allocator import keep_freed_memory, own_pages
+from iptkit.attention import Heads, Part
 from iptkit.elementwise import (
     ROWS_IN_CACHE,
     TOKENS_IN_CACHE,
@@ -253,6 +254,37 @@ def test_swiglu_and_its_gradient(dtype):
     expected = expected.detach()
     torch.testing.assert_close(swiglu(gate_up, inner), expected.to(dtype), **close)
     torch.testing.assert_close(swiglu_backward(grad, gate_up, inner), gradient.to(dtype), **close)
+
+
+@pytest.mark.parametrize("ragged_rows", [True, False])
+def test_attention_and_its_gradients_for_new_tokens_and_memory(ragged_rows):
+    """Against torch's own, for four query heads over two key heads, with a blind spot on the left."""
+    torch.manual_seed(0)
+    heads, left, sizes = Heads(4, 2, 3), 5, (3, 2) if ragged_rows else (3, 3)
+    slots = torch.tensor([0, 1, 2, 3, 4, 5][: sum(sizes)])
+    blind = torch.ones(3, 3).triu(1).bool().expand(2, 1, 3, 3)
+    blind = torch.cat([torch.zeros(2, 1, 3, left, dtype=torch.bool), blind], -1)
+    blind[1, :, :, 1] = True
+    memory = torch.full((1, 2, 2, 2, left + 3, 3), torch.nan, dtype=torch.float64)
+    old = torch.randn(2, 2, 2, left, 3, dtype=torch.float64, requires_grad=True)
+    memory[0, ..., :left, :] = old.detach()
+    part = Part(slice(0, len(slots)), slots if ragged_rows else None, blind, memory)
+    qkv = torch.randn(len(slots), 8 * 3, dtype=torch.float64, requires_grad=True)
+    outer = torch.randn(len(slots), 4 * 3, dtype=torch.float64)
+    with torch.no_grad():
+        found, kept = heads.attend(qkv, part, 0)
+        gradients = heads.back(outer, kept, part, 0, left=True)
+        assert heads.back(outer, kept, part, 0, new=False, left=True)[0] is None
+
+    rows = torch.zeros(6, 24, dtype=torch.float64).index_copy(0, slots, qkv).view(2, 3, 8, 3).transpose(1, 2)
+    query, new = rows[:, :4], torch.stack([rows[:, 4:6], rows[:, 6:]])
+    keys, values = torch.cat([old, new], 3)
+    seen = torch.nn.functional.scaled_dot_product_attention(query, keys, values, ~blind, enable_gqa=True)
+    expected = seen.transpose(1, 2).reshape(6, 12)[slots]
+    torch.testing.assert_close(found, expected)
+    d_qkv, d_old = torch.autograd.grad(expected, (qkv, old), outer)
+    torch.testing.assert_close(gradients[0], d_qkv)
+    torch.testing.assert_close(torch.stack(gradients[1]), d_old)
 
 
 def test_turning_back_undoes_the_rotation():
