@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from iptkit.packing import to_device
 
 Kept = tuple[Tensor, Tensor]  # scaled queries [B h, g S, k] and weights [B h, g S, L + S]
 
@@ -138,3 +141,58 @@ class Heads:
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """What is at hand for each part as one tensor."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the T tokens of a list stand in a rectangle [B, S], row after row, each row filled from its left.
+
+    Attributes:
+      seen: [B, S] bool, where one stands.
+      taken, free: [T] and [B * S - T] flat places with and without one.
+    """
+
+    seen: Tensor
+    taken: Tensor
+    free: Tensor
+
+    @classmethod
+    def of(cls, counts: Sequence[int], device: torch.device) -> Slots:
+        """Slots of so many tokens in each row."""
+        sizes = torch.tensor(counts)
+        seen = torch.arange(int(sizes.max())) < sizes[:, None]
+        flat = seen.flatten()
+        return cls(*(to_device(t, device) for t in (seen, flat.nonzero()[:, 0], (~flat).nonzero()[:, 0])))
+
+    def spread(self, flat: Tensor) -> Tensor:
+        """[T, c] -> [B, S, c], zeros where no token stands."""
+        return (_Spread.apply(flat, self) if len(self.free) else flat).view(*self.seen.shape, -1)
+
+    def collect(self, rows: Tensor) -> Tensor:
+        """[B, S, c] -> [T, c]."""
+        return _Collect.apply(rows.flatten(0, 1), self) if len(self.free) else rows.flatten(0, 1)
+
+
+class _Spread(torch.autograd.Function):
+    """Every place is written once, forward and backward; torch's own indexing clears and adds."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, slots: Slots) -> Tensor:
+        ctx.slots = slots
+        out = flat.new_empty(slots.seen.numel(), flat.shape[1])
+        return out.index_copy_(0, slots.taken, flat).index_fill_(0, slots.free, 0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Collect.apply(grad, ctx.slots), None
+
+
+class _Collect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, slots: Slots) -> Tensor:
+        ctx.slots = slots
+        return rows.index_select(0, slots.taken)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Spread.apply(grad, ctx.slots), None

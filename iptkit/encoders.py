@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from iptkit.allocator import keep_freed_memory
+from iptkit.attention import Slots
 from iptkit.backbones import Backbone
 from iptkit.deep import Site, memory_at
 from iptkit.examples import SpanExample, TaggedExample
-from iptkit.flat_bert import FlatBert, Rows, Slots
+from iptkit.flat_bert import FlatBert, Rows
 from iptkit.forward import tokens_that_fit
 from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT

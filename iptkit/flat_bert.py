@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from iptkit.attention import Heads, Part, joined
+from iptkit.attention import Heads, Part, Slots, joined
 from iptkit.backbones import MixedLinear
 from iptkit.flat import join
 from iptkit.frozen import Frozen, frozen, linear, packs
@@ -31,61 +31,6 @@ from iptkit.packing import similar_rows, to_device
 PLAIN = (nn.Linear, MixedLinear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)
 NAMED = ("BertModel", "BertEmbeddings", "BertEncoder", "BertLayer", "BertAttention", "BertSelfAttention")
 NAMED += ("BertSelfOutput", "BertIntermediate", "BertOutput", "GELUActivation")
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Where the T tokens of a list stand in a rectangle [B, S], row after row, each row filled from its left.
-
-    Attributes:
-      seen: [B, S] bool, where one stands.
-      taken, free: [T] and [B * S - T] flat places with and without one.
-    """
-
-    seen: Tensor
-    taken: Tensor
-    free: Tensor
-
-    @classmethod
-    def of(cls, counts: Sequence[int], device: torch.device) -> Slots:
-        """Slots of so many tokens in each row."""
-        sizes = torch.tensor(counts)
-        seen = torch.arange(int(sizes.max())) < sizes[:, None]
-        flat = seen.flatten()
-        return cls(*(to_device(t, device) for t in (seen, flat.nonzero()[:, 0], (~flat).nonzero()[:, 0])))
-
-    def spread(self, flat: Tensor) -> Tensor:
-        """[T, c] -> [B, S, c], zeros where no token stands."""
-        return (_Spread.apply(flat, self) if len(self.free) else flat).view(*self.seen.shape, -1)
-
-    def collect(self, rows: Tensor) -> Tensor:
-        """[B, S, c] -> [T, c]."""
-        return _Collect.apply(rows.flatten(0, 1), self) if len(self.free) else rows.flatten(0, 1)
-
-
-class _Spread(torch.autograd.Function):
-    """Every place is written once, forward and backward; torch's own indexing clears and adds."""
-
-    @staticmethod
-    def forward(ctx: Any, flat: Tensor, slots: Slots) -> Tensor:
-        ctx.slots = slots
-        out = flat.new_empty(slots.seen.numel(), flat.shape[1])
-        return out.index_copy_(0, slots.taken, flat).index_fill_(0, slots.free, 0)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Collect.apply(grad, ctx.slots), None
-
-
-class _Collect(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, slots: Slots) -> Tensor:
-        ctx.slots = slots
-        return rows.index_select(0, slots.taken)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Spread.apply(grad, ctx.slots), None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from families import model as of_family
 from stock import backbone
 
 from iptkit import backbones, deep, flat_bert, injection, packing
+from iptkit.attention import Slots
 from iptkit.encoders import HeadEngine, HeadRow
-from iptkit.flat_bert import FlatBert, Rows, Slots
+from iptkit.flat_bert import FlatBert, Rows
 from iptkit.layouts import SLOT
 from iptkit.prompts import Prompt
 
