@@ -43,10 +43,6 @@ def masked_softmax(scores: Tensor, wall: Tensor) -> Tensor:
     return (scores + wall).softmax(-1)
 
 
-def masked_softmax_plain(scores: Tensor, wall: Tensor) -> Tensor:
-    return (scores + wall).softmax(-1)
-
-
 def norm_plain(x: Tensor, weight: Tensor) -> Tensor:
     return x * (x.square().mean(-1, keepdim=True) + EPS).rsqrt() * weight
 
@@ -90,7 +86,7 @@ def chains(tokens: int) -> dict[str, tuple[Chain, Chain, list[Tensor]]]:
             swiglu_backward_plain,
             [inner, gate_up],
         ),
-        "masked softmax": (masked_softmax, masked_softmax_plain, [scores, wall]),
+        "masked softmax": (masked_softmax, masked_softmax, [scores, wall]),
         "RMS norm": (lambda x, w: norm(x, w, EPS)[0], norm_plain, [x, weight]),
         "its gradient, added": (norm_gradient, norm_gradient_plain, [grad, d_normed, x, rate, weight]),
         "rotation": (turned, turned_plain, [flat, cos, sin]),

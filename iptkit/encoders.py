@@ -243,17 +243,14 @@ class HeadEngine:
         """
         device, model = self.backbone.device, self.backbone.model
         memory, lines = memory_at(self.sites, prompt), self._lines(prompt, rows)
-        owners = [b for b, row in enumerate(rows) for _ in row.positions]
-        row_of = to_device(owners, device)
+        row_of = to_device([b for b, row in enumerate(rows) for _ in row.positions], device)
         read = [[p + prompt.length * (p >= self._lead) for p in row.positions] for row in rows]
         if self._is_flat:
             flat_rows = Rows.of(lines, self._types(prompt, rows), device)
             return self.flat(flat_rows, read, prompt.embeds, memory), row_of
         with left_memory(memory):
-            if answers:
-                said = model(**self._inputs(prompt, rows, lines)).logits  # [B, S, V]
-            else:
-                said = model.base_model(**self._inputs(prompt, rows, lines)).last_hidden_state
+            inputs = self._inputs(prompt, rows, lines)
+            said = model(**inputs).logits if answers else model.base_model(**inputs).last_hidden_state
         return said[row_of, to_device(list(itertools.chain(*read)), device)], row_of
 
     @property
