@@ -18,6 +18,7 @@ from torch import Tensor
 
 from iptkit.packing import to_device
 
+FREED = "a second backward pass through the same forward, but what it needs was freed; run the forward again"
 Kept = tuple[Tensor, Tensor]  # scaled queries [B h, g S, k] and weights [B h, g S, L + S]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit.attention import Heads, Part, joined
+from iptkit.attention import FREED, Heads, Part, joined
 from iptkit.backbones import MixedLinear
 from iptkit.elementwise import (
     Rotation,
@@ -213,10 +213,7 @@ class _Forward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         if not ctx.kept:
-            raise RuntimeError(
-                "a second backward pass through the same forward, but what it needs was freed; run the "
-                "forward again"
-            )
+            raise RuntimeError(FREED)
         if ctx.layout.versions != ctx.versions:
             raise RuntimeError("the memory was written to after this forward; give each forward its own")
         grad, last, back = grad.clone(), len(ctx.llama.layers) - 1, rotation_back(ctx.turn)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from iptkit.attention import Heads, Part, Slots, joined
+from iptkit.attention import FREED, Heads, Part, Slots, joined
 from iptkit.backbones import MixedLinear
 from iptkit.flat import join
 from iptkit.frozen import Frozen, frozen, linear, packs
@@ -229,10 +229,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         kept, parts, ctx.kept, ctx.parts = ctx.kept, ctx.parts, None, None
         if kept is None:
-            raise RuntimeError(
-                "a second backward pass through the same forward, but what it needs was freed; run the "
-                "forward again"
-            )
+            raise RuntimeError(FREED)
         new, *left = ctx.needs_input_grad[:3]
         found = [
             ctx.heads.back(outer[part.tokens], seen, part, ctx.layer, new, any(left))
