@@ -1,4 +1,8 @@
-"""Files that are whole or absent: written beside their place, flushed, then renamed."""
+"""Files that are whole or absent: written beside their place, flushed, then renamed.
+
+The readers here take any file, also one that no program of ours wrote. What is wrong with it is an error that
+names the file, and the line where there is one.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +26,18 @@ from filelock import FileLock, Timeout
 from iptkit import progress
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+MAX_DEPTH = 100  # of lists and objects in one another; Python's own limit depends on who calls
+NUM_SHOWN = 20  # problems in one error
+BOM = b"\xef\xbb\xbf"  # some editors begin UTF-8 files with it
+NO_TEXT = {  # first bytes of files that are often taken for text
+    b"\xff\xfe": "UTF-16, not UTF-8; save it as UTF-8",
+    b"\xfe\xff": "UTF-16, not UTF-8; save it as UTF-8",
+    b"\x1f\x8b": "compressed (gzip); unpack it first",
+    b"PK\x03\x04": "compressed (zip); unpack it first",
+    b"BZh": "compressed (bzip2); unpack it first",
+    b"\xfd7zXZ": "compressed (xz); unpack it first",
+    b"PAR1": "a Parquet file; write it as text",
+}
 
 
 class DiskFullError(OSError):
@@ -99,6 +119,281 @@ def _beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+# ---- reading -------------------------------------------------------------------------------------
+def read_bytes(path: str | Path, wanted: str = "") -> bytes:
+    """What a file holds.
+
+    Args:
+      wanted: what to give in its place, for whoever gave a file that is not there.
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is a folder, no regular file (reading a pipe might never end), or cannot be read.
+    """
+    hint = f"; {wanted}" if wanted else ""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            with open(path, "rb") as file:
+                return file.read()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"there is no file {path}{hint}") from error
+    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
+        raise ValueError(f"{path} cannot be read ({reason(error)})") from error
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is a folder, a file is needed{hint}")
+    raise ValueError(f"{path} is no regular file (a pipe or a device); copy its text into a file")
+
+
+def read_text(path: str | Path, wanted: str = "") -> str:
+    """The text of a UTF-8 file, without the byte order mark that it may begin with.
+
+    Raises: what `read_bytes` raises; ValueError naming the line that is not UTF-8.
+    """
+    data = read_bytes(path, wanted)
+    if what := _no_text(data):
+        raise ValueError(f"{path}: the file is {what}")
+    try:
+        return data.removeprefix(BOM).decode("utf-8")
+    except UnicodeDecodeError as error:
+        offset = len(data) - len(error.object) + error.start
+        line = data.count(b"\n", 0, offset) + 1
+        raise ValueError(f"{path}:{line}: {_broken(offset)}") from error
+
+
+def read_json(path: str | Path, kind: type | None = dict, wanted: str = "") -> Any:
+    """The value of a JSON file.
+
+    Args:
+      kind: dict or list, None for any.
+    Raises: what `read_text` raises; ValueError naming file and line: no JSON, another kind of value, a name
+      that stands twice in an object, NaN or infinity, half a character, values too deep in one another.
+    """
+    try:
+        value = _parsed(read_text(path, wanted))
+    except _NotJSONError as error:
+        raise ValueError(f"{path}:{error.line}: {error}") from error
+    if kind is not None and not isinstance(value, kind):
+        raise ValueError(f"{path}: the file holds a JSON {json_type(value)}, {_a(kind)} is needed")
+    return value
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a JSON lines file that is not blank: its object, or what is wrong with it.
+
+    number: from 1 on.
+    problem: what is wrong and the way out, "" if nothing is; `value` is empty then.
+    """
+
+    number: int
+    value: dict[str, Any]
+    problem: str = ""
+
+
+def json_lines(path: str | Path, wanted: str = "", nan: bool = False) -> Iterator[Line]:
+    """Yield the lines of a file with one JSON object a line; blank lines and byte order marks are left out.
+
+    A line ends at a line feed only, so texts may hold every other mark.
+
+    Args:
+      nan: NaN and infinity are allowed, which are no JSON but written by Python.
+    Raises: what `read_bytes` raises, before the first line.
+    """
+    data, offset = read_bytes(path, wanted), 0
+    if what := _no_text(data) or _one_value(data):
+        yield Line(1, {}, f"the file is {what}")
+        return
+    for number, raw in enumerate(data.split(b"\n"), 1):
+        try:
+            text = raw.removeprefix(BOM).decode("utf-8").strip()
+            if text:
+                value = _parsed(text, nan)
+                if isinstance(value, dict):
+                    yield Line(number, value)
+                else:
+                    told = f"a JSON {json_type(value)} is given, an object in braces is needed"
+                    yield Line(number, {}, told)
+        except UnicodeDecodeError as error:
+            yield Line(number, {}, _broken(offset + len(raw) - len(error.object) + error.start))
+        except _NotJSONError as error:
+            yield Line(number, {}, f"{error}; each line needs one whole JSON object")
+        offset += len(raw) + 1
+
+
+def read_json_lines(path: str | Path, wanted: str = "", nan: bool = False) -> list[tuple[int, dict]]:
+    """The objects of a JSON lines file, each with the number of its line.
+
+    Raises: what `json_lines` raises; ValueError with the first 20 broken lines, and how many there are.
+    """
+    lines = list(json_lines(path, wanted, nan))
+    refuse(path, [f"{path}:{line.number}: {line.problem}" for line in lines if line.problem])
+    return [(line.number, line.value) for line in lines]
+
+
+def refuse(path: str | Path, problems: Sequence[str]) -> None:
+    """Raise ValueError with the first 20 problems of a file and how many there are, if there is any."""
+    if problems:
+        shown = "\n".join(first(problems))
+        raise ValueError(f"{path} has {len(problems)} problem(s); nothing was changed:\n{shown}")
+
+
+def first(problems: Sequence[str]) -> list[str]:
+    """The first 20 problems, and how many more there are."""
+    more = len(problems) - NUM_SHOWN
+    return [*problems[:NUM_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
+
+
+def listed(folder: str | Path, ending: str) -> list[Path]:
+    """What a folder holds with this ending, in order; capitals do not matter, and dot files are left out.
+
+    Editors and file managers put dot files beside others (`.a.jsonl.swp`, `._a.jsonl`).
+    Raises: ValueError where the folder cannot be read; FileNotFoundError where it is not there.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"there is no folder {folder}") from error
+    except OSError as error:
+        raise ValueError(f"the folder {folder} cannot be read ({reason(error)})") from error
+    return sorted(
+        Path(folder) / name for name in names if name.lower().endswith(ending) and not name.startswith(".")
+    )
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with the home folder in place of a `~` at its beginning, where that is known."""
+    return Path(os.path.expanduser(path))
+
+
+def json_type(value: object) -> str:
+    """The JSON name of a value's type.
+
+    >>> json_type(None), json_type([1]), json_type(True)
+    ('null', 'list', 'true/false')
+    """
+    names = {str: "string", bool: "true/false", list: "list", dict: "object", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What the system says."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def visible(text: str) -> str:
+    r"""A text to print: characters that would steer a terminal stand as their escapes.
+
+    They are control characters other than line feed and tab, marks that turn the direction of writing, and
+    half characters, which cannot be printed.
+
+    >>> print(visible("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return STEERING.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class _NotJSONError(ValueError):
+    """A text is no JSON; `line` is where."""
+
+    def __init__(self, message: str, line: int = 1):
+        super().__init__(message)
+        self.line = line
+
+
+def _parsed(text: str, nan: bool = False) -> Any:
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=float if nan else _constant,
+            parse_float=float if nan else _number,
+        )
+    except RecursionError:
+        raise _NotJSONError(f"lists or objects stand over {MAX_DEPTH} deep in one another") from None
+    except json.JSONDecodeError as error:
+        raise _NotJSONError(f"not valid JSON ({error.msg}, column {error.colno})", error.lineno) from None
+    except _NotJSONError:
+        raise
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise _NotJSONError(f"not valid JSON ({error})") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH or re.search(r"\\u[dD]", text):
+        _check(value)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _NotJSONError(f"{twice[:80]!r} stands twice in one object; keep one of them")
+    return found
+
+
+def _constant(name: str) -> float:
+    raise _NotJSONError(f"{name} is no JSON; write a number, null or a string")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _NotJSONError(f"the number {text[:80]} is too large")
+    return value
+
+
+def _check(value: Any) -> None:
+    """Refuse values too deep in one another, and strings with half a character."""
+    waiting = [("", value, 0)]
+    while waiting:
+        name, value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise _NotJSONError(f"lists or objects stand over {MAX_DEPTH} deep in one another")
+        if isinstance(value, dict):
+            waiting += [(f"a name in {name or 'the object'}", key, depth) for key in value]
+            waiting += [(f"{name}.{key}".strip("."), of, depth + 1) for key, of in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{name}[{i}]", of, depth + 1) for i, of in enumerate(value)]
+        elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise _NotJSONError(
+                f"{name[:80] or 'the string'} holds half a character (an unpaired \\u escape); write the "
+                "character itself"
+            )
+
+
+def _one_value(data: bytes) -> str:
+    """What a file is that holds one list, or one object over several lines, in place of JSON lines."""
+    data = data.removeprefix(BOM).strip()
+    try:
+        if data.startswith(b"["):
+            _parsed(data.decode("utf-8"), nan=True)
+            return "a JSON array; write its objects one a line, no brackets, no commas"
+        if data.split(b"\n", 1)[0].strip() == b"{":
+            _parsed(data.decode("utf-8"), nan=True)
+            return "one JSON object over several lines; write every object on a line of its own"
+    except ValueError:
+        pass  # its lines are looked at one by one
+    return ""
+
+
+def _no_text(data: bytes) -> str:
+    """What a file is that is no UTF-8 text, as far as its beginning shows."""
+    for beginning, what in NO_TEXT.items():
+        if data.startswith(beginning):
+            return what
+    return "no text, or not UTF-8 (it holds NUL bytes); save it as UTF-8" if b"\0" in data else ""
+
+
+def _broken(offset: int) -> str:
+    return f"broken UTF-8 at byte {offset} of the file; save the file as UTF-8"
+
+
+def _a(kind: type) -> str:
+    return {dict: "an object in braces", list: "a list in brackets"}[kind]
+
+
+# ---- writing -------------------------------------------------------------------------------------
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
     with atomic(path) as temporary:
@@ -142,15 +437,14 @@ def writable_folder(folder: Path, option: str) -> Path:
       option: of the command line, that names it.
     Raises: ValueError if nothing can be written there.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = expanded(folder).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = error.strerror or type(error).__name__
         raise ValueError(
-            f"cannot write to the folder {folder} ({reason}); choose another one with {option}"
+            f"cannot write to the folder {folder} ({reason(error)}); choose another one with {option}"
         ) from error
     return folder
 
