@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,15 +100,33 @@ def _answer_cap(engine: Engine, task: Task) -> int:
 
 
 # ---- metrics -------------------------------------------------------------------------------------
+# Scripts that put no blanks between words: Thai, Lao, Burmese, Khmer, kana and Chinese characters.
+_UNSPACED = (
+    (0x0E01, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17D3),
+    (0x3005, 0x3007),
+    (0x3041, 0x30FF),
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x323AF),
+)
+_RANGES = "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSPACED)
+_MARKS = "".join(c for c in map(chr, range(0x0E01, 0x30FF)) if unicodedata.category(c)[0] == "M")
+_ALONE = re.compile(f"[{_RANGES}][{_MARKS}]*")
+
+
 def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single blanks (as SQuAD's script does)."""
-    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    """Lower case, letters composed, no punctuation, no articles, single blanks (as SQuAD's script does)."""
+    text = "".join(c for c in _lower(text) if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def accuracy(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
     """Share of answers that equal an accepted one."""
-    return float(np.mean([a in e.targets for a, e in zip(answers, examples, strict=True)]))
+    return _mean_best(lambda a, t: float(a == t), map(_composed, answers), examples, _composed)
 
 
 def macro_f1(answers: Sequence[str], examples: Sequence[Example], task: Task) -> float:
@@ -119,9 +138,9 @@ def macro_f1(answers: Sequence[str], examples: Sequence[Example], task: Task) ->
 
     return float(
         f1_score(
-            [e.targets[0] for e in examples],
-            list(answers),
-            labels=list(task.labels) or None,
+            list(map(_composed, _first(examples))),
+            list(map(_composed, answers)),
+            labels=list(map(_composed, task.labels)) or None,
             average="macro",
             zero_division=0,
         )
@@ -132,45 +151,98 @@ def mcc(answers: Sequence[str], examples: Sequence[Example], task: Task | None =
     """Matthews correlation coefficient, -1 to 1."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef([e.targets[0] for e in examples], list(answers)))
+    return float(matthews_corrcoef(list(map(_composed, _first(examples))), list(map(_composed, answers))))
 
 
 def exact_match(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
-    """Share of answers that equal an accepted one after `normalise`."""
-    return float(
-        np.mean(
-            [
-                any(normalise(a) == normalise(t) for t in e.targets)
-                for a, e in zip(answers, examples, strict=True)
-            ]
-        )
-    )
+    """Share of answers that equal an accepted one after `normalise`.
+
+    Where that leaves nothing of one of them, as of "+" or "A", their own characters are compared, whatever
+    their case.
+    """
+
+    def one(answer: str, target: str) -> float:
+        a, t = normalise(answer), normalise(target)
+        return float(a == t) if a and t else _bare(answer, target)
+
+    return _mean_best(one, answers, examples)
 
 
 def token_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
-    """Mean over examples of the best token F1 against an accepted answer."""
+    """Mean over examples of the best token F1 against an accepted answer.
+
+    Tokens are the words that `normalise` leaves, and single characters where a script has no blanks between
+    words; an answer or a target without any is compared as in `exact_match`.
+    """
 
     def one(answer: str, target: str) -> float:
-        a, t = normalise(answer).split(), normalise(target).split()
+        a, t = (_apart(normalise(text)).split() for text in (answer, target))
         same = sum((Counter(a) & Counter(t)).values())
-        return 2 * same / (len(a) + len(t)) if same else float(not a and not t)
+        return 2 * same / (len(a) + len(t)) if a and t else _bare(answer, target)
 
-    return float(np.mean([max(one(a, t) for t in e.targets) for a, e in zip(answers, examples, strict=True)]))
+    return _mean_best(one, answers, examples)
+
+
+class RougeWords:
+    """Splits texts for rouge-score: words of letters and digits of any script, in lower case.
+
+    Of ASCII texts the words are those of rouge-score's own tokenizer without stemming, which knows no other
+    letters than a to z. Chinese, Japanese, Thai and the like come character by character.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words, in order."""
+        kinds = ((c, unicodedata.category(c)[0]) for c in _apart(_lower(text)))
+        return "".join(c if kind in "LMN" else " " for c, kind in kinds).split()
 
 
 def rouge_l(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
-    """Mean over examples of the best ROUGE-L F1 against an accepted answer (rouge-score, no stemming)."""
+    """Mean over examples of the best ROUGE-L F1 against an accepted answer (rouge-score, no stemming).
+
+    An answer or a target without a word is compared as in `exact_match`.
+    """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"])
-    return float(
-        np.mean(
-            [
-                max(scorer.score(t, a)["rougeL"].fmeasure for t in e.targets)
-                for a, e in zip(answers, examples, strict=True)
-            ]
-        )
-    )
+    words = RougeWords()
+    scorer = RougeScorer(["rougeL"], tokenizer=words)
+
+    def one(answer: str, target: str) -> float:
+        if not words.tokenize(answer) or not words.tokenize(target):
+            return _bare(answer, target)
+        return scorer.score(target, answer)["rougeL"].fmeasure
+
+    return _mean_best(one, answers, examples)
+
+
+def _mean_best(
+    one: Callable[[str, str], float],
+    answers: Iterable[str],
+    examples: Sequence[Example],
+    form: Callable[[str], str] = str,
+) -> float:
+    """Mean over examples of the best value of one(answer, target) over the accepted answers."""
+    pairs = zip(answers, examples, strict=True)
+    return float(np.mean([max(one(a, form(t)) for t in e.targets) for a, e in pairs]))
+
+
+def _composed(text: str) -> str:
+    """The same text with each letter and its accents as one character (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _lower(text: str) -> str:
+    """Composed before and after: a capital may lose its composed form with its size."""
+    return _composed(_composed(text).lower())
+
+
+def _bare(answer: str, target: str) -> float:
+    """1.0 if two texts are equal but for case, blanks and composed letters, else 0.0."""
+    return float(_lower(answer).split() == _lower(target).split())
+
+
+def _apart(text: str) -> str:
+    """The text with blanks around every character (with its marks) of a script without blanks."""
+    return _ALONE.sub(r" \g<0> ", text)
 
 
 def span_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:

@@ -1,8 +1,13 @@
+import dataclasses
 import math
+import string
+import unicodedata
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from stock import backbone
 
 from iptkit import evaluate, prompts, tasks
@@ -39,7 +44,9 @@ def test_exact_match_looks_past_case_articles_and_stops():
         ("red red fox", ("red fox",), 0.8),  # a word counts as often as both have it
         ("blue", ("red", "dark blue"), 2 / 3),  # the best of the accepted answers
         ("", ("red",), 0.0),
-        ("the", ("a",), 1.0),  # nothing is left on either side
+        ("the", ("a",), 0.0),  # nothing is left on either side, and they are two words
+        ("", ("",), 1.0),
+        ("我有红书", ("我有蓝书",), 0.75),  # single characters where no blanks stand between words
     ],
 )
 def test_token_f1(answer, targets, score):
@@ -58,6 +65,57 @@ def test_token_f1(answer, targets, score):
 )
 def test_rouge_l(answer, targets, score):
     assert METRICS["rouge_l"]([answer], [free(*targets)]) == pytest.approx(score)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "token_f1", "rouge_l"])
+def test_what_normalising_leaves_nothing_of_is_compared_as_it_stands(metric):
+    for answer, target in [("-", "+"), ("", "A"), ("A", ""), ("an", "the"), ("?", "...")]:
+        assert METRICS[metric]([answer], [free(target)]) == 0.0, (answer, target)
+    for answer, target in [("+", "+"), (" a", "A"), ("THE", "the"), ("? !", "?  !"), ("☂", "☂")]:
+        assert METRICS[metric]([answer], [free(target)]) == 1.0, (answer, target)
+    assert METRICS[metric](["+"], [free("plus", "+")]) == 1.0, "the best of the accepted answers"
+
+
+SCRIPTS = {
+    "Chinese": ("我有一本红书", "我有一本蓝书", 5 / 6),
+    "Japanese": ("ねこがすき", "いぬがすき", 3 / 5),
+    "Thai": ("กขค", "กขง", 2 / 3),
+    "Russian": ("три красных лисы", "три синих лисы", 2 / 3),
+    "Arabic": ("كلب كبير", "قط كبير", 1 / 2),
+    "Greek": ("Μία ΜΕΓΆΛΗ γάτα", "μία μικρή γάτα", 2 / 3),
+    "Hindi": ("की बड़ी किताब", "का बड़ी किताब", 2 / 3),
+    "Korean": ("큰 개", "작은 개", 1 / 2),
+    "French": ("un élève âgé", "une élève âgée", 1 / 3),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_rouge_l_reads_every_script(script):
+    text, other, score = SCRIPTS[script]
+    assert evaluate.rouge_l([text], [free(text)]) == 1.0
+    assert evaluate.rouge_l([text.swapcase()], [free(text)]) == 1.0
+    assert evaluate.rouge_l([text], [free(other)]) == pytest.approx(score)
+
+
+def test_rouge_l_of_mixed_scripts_splits_at_their_border():
+    assert evaluate.RougeWords().tokenize("Ein USB接口, 2本!") == ["ein", "usb", "接", "口", "2", "本"]
+
+
+@given(hypothesis.strategies.text(string.printable))
+def test_ascii_words_are_those_of_rouge_score(text):
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    assert evaluate.RougeWords().tokenize(text) == DefaultTokenizer().tokenize(text)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "mcc", "exact_match", "token_f1", "rouge_l"])
+def test_accents_are_the_same_however_they_are_composed(metric):
+    words = ["café", "Çelik", "한글", "Ångström"]
+    task = dataclasses.replace(tasks.load_task("tiny-kind", suite="tiny"), labels=(), category="qa")
+    for ours, theirs in (("NFC", "NFD"), ("NFD", "NFC")):
+        answers = [unicodedata.normalize(ours, word) for word in words]
+        examples = [free(unicodedata.normalize(theirs, word)) for word in words]
+        assert METRICS[metric](answers, examples, task) == 1.0
 
 
 def test_macro_f1_is_the_mean_over_the_label_set():
