@@ -7,7 +7,6 @@ The claims themselves are in data/claims.json, in words of our own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from iptkit import files, paths, stamp, store
 
 VERDICTS = ("holds", "holds in part", "does not hold here", "not testable at this scale")
 STORED = "claims.jsonl"  # in data/results
+FIELDS = ("claim", "scale", "here", "verdict", "tasks", "seeds")  # of a row
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Claim:
 
 def known() -> dict[str, Claim]:
     """All claims by id, in order."""
-    listed = json.loads((paths.data_dir() / "claims.json").read_text(encoding="utf-8"))
+    listed = files.read_json(paths.data_dir() / "claims.json")
     return {name: Claim(name, **fields) for name, fields in listed.items()}
 
 
@@ -85,8 +85,17 @@ def record(name: str, scale: str, here: str, verdict: str, num_tasks: int, num_s
 
 def found(folder: Path, scale: str) -> list[dict[str, Any]]:
     """The rows that `record` left in a results folder, in the order of the claims."""
-    rows = [json.loads(file.read_text(encoding="utf-8")) for file in _folder(folder, scale).glob("*.json")]
+    rows = [_verdict(file) for file in files.listed(_folder(folder, scale), ".json")]
     return sorted(rows, key=lambda row: list(known()).index(row["claim"]))
+
+
+def _verdict(file: Path) -> dict[str, Any]:
+    row = files.read_json(file)
+    missing = [name for name in FIELDS if name not in row]
+    if missing or row["claim"] not in list(known()) or row["verdict"] not in VERDICTS:
+        wrong = f"it lacks {', '.join(missing)}" if missing else "its claim or verdict is not known"
+        raise ValueError(f"{file} is no verdict of this version ({wrong}); delete it and judge again")
+    return row
 
 
 def stored() -> list[dict[str, Any]]:

@@ -12,11 +12,10 @@ most), and choices: the likeliest option is the answer, where the paper lets the
 Nothing here was tried on the hub, which was out of reach: `check` tells which tasks can be had.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from iptkit import paths, tasks
+from iptkit import files, paths, tasks
 from iptkit.sources import crossfit as source
 
 SEEDS = (100, 13, 21, 42, 87)  # CrossFit's; prompts were trained on 100, "new data" is 21
@@ -64,7 +63,7 @@ def paper_config() -> dict[str, Any]:
     >>> paper_config()["prompt"]["lr"]
     [1e-05, 2e-05, 5e-05, 0.0001]
     """
-    return json.loads((paths.data_dir() / "papers.json").read_text(encoding="utf-8"))["ipt"]
+    return files.read_json(paths.data_dir() / "papers.json")["ipt"]
 
 
 def fit_fields(stage: str = "prompt", lr: float | None = None, batch: int | None = None) -> dict[str, Any]:

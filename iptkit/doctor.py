@@ -1,12 +1,11 @@
 """What this machine has and lacks for the course."""
 
 import importlib.metadata
-import json
 import re
 import shutil
 from pathlib import Path
 
-from iptkit import downloads, lanes, lessons, paths, pipeline, stamp
+from iptkit import downloads, files, lanes, lessons, paths, pipeline, stamp
 from iptkit.status import clock
 
 DISK_NEEDED = 2e9  # bytes: downloads, converted models, steps
@@ -85,7 +84,7 @@ def _times(speed: float, device: str) -> tuple[list, list]:
         return [("course", "its time has not been measured yet")], []
     at_once = lanes.fitting(course, expected, scales.load("lesson").context_gib, device)
     seconds, how = lanes.together(course, expected, at_once), ("", ", two notebooks at a time")[at_once - 1]
-    entry = json.loads((paths.data_dir() / "timings.json").read_text(encoding="utf-8"))["lesson"]
+    entry = files.read_json(paths.data_dir() / "timings.json")["lesson"]
     where = entry.get("made_with", {}).get("processor", "another machine")
     text = f"{clock(seconds)} where it was measured ({where}){how}"
     if entry.get("teraflops"):

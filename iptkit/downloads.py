@@ -6,7 +6,6 @@ folder by hand are checked in the same way, so a machine without a network works
 """
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -43,7 +42,7 @@ class Package:
 @cache
 def packages() -> dict[str, Package]:
     """Return all pinned packages by name, in the order of data/packages.json."""
-    rows = json.loads((paths.data_dir() / "packages.json").read_text(encoding="utf-8"))
+    rows = files.read_json(paths.data_dir() / "packages.json", list)
     return {row["name"]: Package(**row) for row in rows}
 
 

@@ -6,7 +6,6 @@ and learning rate per data set, stands in data/hub.json. SRL (CoNLL05, CoNLL12) 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from iptkit import paths, superglue
 from iptkit.conll import check_iob2
 from iptkit.examples import Card, Example, SpanExample, TaggedExample, Task
 from iptkit.fewshot import make_task
+from iptkit.files import read_json
 
 Record = Mapping[str, Any]
 BOOLEAN = ("BoolQ", "WiC", "WSC")  # their labels are 0 and 1 on the hub, false and true in SuperGLUE's files
@@ -204,4 +204,4 @@ def _entry(name: str) -> Record:
 
 
 def _known() -> dict[str, Any]:
-    return json.loads((paths.data_dir() / "hub.json").read_text(encoding="utf-8"))
+    return read_json(paths.data_dir() / "hub.json")

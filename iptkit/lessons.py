@@ -4,7 +4,6 @@ A lesson is notebooks/NN_some_words.ipynb. Its first code cell, tagged `paramete
 pipeline may replace.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class Lesson:
     @cached_property
     def _cells(self) -> list[tuple[str, str]]:
         try:
-            cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+            cells = files.read_json(self.path)["cells"]
             return [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in cells]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is no notebook that can be read ({error})") from error
@@ -165,7 +164,7 @@ def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
         raise FileNotFoundError(
             f"{run_folder} holds no timings.json; it must be a folder that `iptkit run` filled"
         )
-    timings = json.loads(timings_file.read_text(encoding="utf-8"))
+    timings = files.read_json(timings_file)
     if timings["scale"] != "lesson" or set(timings["status"].values()) != {"ok"}:
         raise ValueError(f"{run_folder} is no complete run at scale 'lesson'; run it to its end first")
     if timings.get("at_once", 1) > 1:
@@ -199,7 +198,7 @@ def _keep_times(timings: dict) -> None:
     The machine's speed stays what it was if most of the time was measured then.
     """
     file = paths.data_dir() / "timings.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known = files.read_json(file) if file.is_file() else {}
     before, new = known.get(timings["scale"], {}), timings["seconds"]
     merged = {**before.get("seconds", {}), **new}
     seconds = {lesson.name: merged[lesson.name] for lesson in find() if lesson.name in merged}

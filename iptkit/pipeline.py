@@ -4,7 +4,6 @@ A run that was cut off is started again with the same command: notebooks run ane
 steps computed lies in the step cache, so they are quickly where they were.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -178,8 +177,8 @@ def study(
 def expected_seconds(scale: str) -> dict[str, float]:
     """Return the seconds of each notebook at a scale from data/timings.json; empty if not measured."""
     try:
-        text = (paths.data_dir() / "timings.json").read_text(encoding="utf-8")
-        return {name: float(value) for name, value in json.loads(text)[scale]["seconds"].items()}
+        seconds = files.read_json(paths.data_dir() / "timings.json")[scale]["seconds"]
+        return {name: float(value) for name, value in seconds.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

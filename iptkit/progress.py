@@ -117,7 +117,7 @@ def read_status(path: Path) -> dict | None:
         total = None if state["total"] is None else float(state["total"])
         is_finite = all(math.isfinite(number) for number in (*numbers.values(), total or 0.0))
         return {**words, **numbers, "total": total} if is_finite else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

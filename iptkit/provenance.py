@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -79,8 +80,11 @@ def check_target(study: Study, path: Path, part: str = "subspace") -> None:
 
 def differences(study: Study, path: Path, part: str = "subspace") -> list[str]:
     """In what the study that made the rows at `path` differs from this one, by its provenance."""
-    about = path.with_suffix(".about.json")
-    older = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    about, older = path.with_suffix(".about.json"), {}
+    with contextlib.suppress(FileNotFoundError):
+        older = files.read_json(about)
+        if not isinstance(older.get("scale", {}), dict) or not isinstance(older.get("command", ""), str):
+            raise ValueError(f"{about} does not say what made the rows beside it; move it away and try again")
     mine = json.loads(json.dumps({**asdict(study.scale), "seed": study.seed}))
     mine = {name: value for name, value in mine.items() if name != "context_gib"}  # changes no result
     if "device" in older:

@@ -3,7 +3,6 @@
 Pages are whole in themselves: pictures are inside, nothing is fetched from anywhere.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -59,7 +58,7 @@ def write(
 def earlier(out: Path, scale: str, course: Sequence[Lesson]) -> tuple[dict[str, float], dict[str, str]]:
     """Return seconds and status of the notebooks that an earlier run at this scale left in the folder."""
     try:
-        timings = json.loads((out / "timings.json").read_text(encoding="utf-8"))
+        timings = files.read_json(out / "timings.json")
         names = [
             one.name for one in course if one.name in timings["seconds"] and one.name in timings["status"]
         ]

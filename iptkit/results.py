@@ -7,7 +7,6 @@ group are made of the same texts or facts and not independent, so intervals are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from iptkit.experiments import Study
 
+FIELDS = ("task", "method", "score", "seed")  # that every row has, of any part
 PROMPTS = ".prompts.safetensors"
 DECODERS = {  # what IST decodes with -> its method
     "learned": "IST",
@@ -154,12 +154,11 @@ def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows that come with the project (data/results/NAME.jsonl), and where they come from.
 
     Returns: the rows, and their provenance.
-    Raises: FileNotFoundError with the way to make them.
+    Raises: FileNotFoundError with the way to make them; ValueError naming file and line of a row that lacks
+      a field, or another file than `iptkit study` writes.
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
-    rows = store.read_results(path)
-    about = json.loads(path.with_suffix(".about.json").read_text(encoding="utf-8"))
-    return rows, about
+    return store.read_results(path, FIELDS), files.read_json(path.with_suffix(".about.json"))
 
 
 def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:

@@ -5,13 +5,12 @@ The numbers live in data/scales.json; a notebook names a scale and everything el
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iptkit import paths, tasks
+from iptkit import files, paths, tasks
 from iptkit.search import SearchConfig
 from iptkit.sizes import DATA, AdapterConfig, DiscreteConfig, EncoderConfig, HeadsConfig, PTuningConfig
 from iptkit.subspace import SubspaceConfig
@@ -139,7 +138,7 @@ def _stored() -> dict[str, dict[str, Any]]:
 
     Parts of parts (a fit of `adapters` or `encoders`) are taken whole.
     """
-    known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
+    known = files.read_json(paths.data_dir() / "scales.json")
     return {name: _whole(name, known) for name in known}
 
 

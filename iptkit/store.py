@@ -160,24 +160,20 @@ def as_lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
+def read_results(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Read rows written by `write_results`.
 
-    Raises: FileNotFoundError with the way to make them; ValueError naming file and line of a broken row.
+    Args:
+      fields: what every row must have.
+    Raises: FileNotFoundError with the way to make them; ValueError naming file and line of a broken row, or
+      of one that lacks a field.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no results at {path}; make them with the command named in data/results/README.md"
-        )
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}:{number}: not a JSON object ({error.msg}); restore the file or make it again"
-            ) from error
-    return rows
+    found = files.read_json_lines(path, "make it with the command named in data/results/README.md", nan=True)
+    lacking = [(number, [name for name in fields if name not in row]) for number, row in found]
+    told = "; restore the file or make it again"
+    problems = [f"{path}:{n}: the row lacks {', '.join(names)}{told}" for n, names in lacking if names]
+    files.refuse(path, problems)
+    return [row for _, row in found]
 
 
 def _elapsed(folder: Path) -> float:

@@ -7,7 +7,6 @@ tasks of the Intrinsic Prompt Tuning paper from the model hub (see crossfit.py);
 data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from iptkit import fewshot, paths, pools
 from iptkit.examples import CATEGORIES, METRICS, Card, Example, Task, card_from
+from iptkit.files import read_json
 from iptkit.jsonl import check_jsonl, read_card, read_jsonl
 
 __all__ = [
@@ -132,7 +132,7 @@ def split(name: str = "random", suite: str = "core36") -> Split:
             'tasks of both sides yourself: scales.load("lesson", suite=..., seen=(...), unseen=(...))'
         )
     file = paths.data_dir() / "splits" / f"{suite}.json"
-    splits = json.loads(file.read_text(encoding="utf-8"))
+    splits = read_json(file)
     if name not in splits:
         raise ValueError(f"suite {suite} has no split {name!r}; there are: {', '.join(splits)}")
     fields = splits[name]
@@ -189,11 +189,7 @@ def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
             raise ValueError(f"{suite}: two tasks have the same id; give each .card.json its own")
         return entries
     files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(str(suite), (suite,))]
-    cards = [
-        card_from(fields, file.name)
-        for file in files
-        for fields in json.loads(file.read_text(encoding="utf-8"))
-    ]
+    cards = [card_from(fields, file.name) for file in files for fields in read_json(file, list)]
     return [(card, paths.data_dir() / suite / f"{card.id}.jsonl") for card in cards]
 
 

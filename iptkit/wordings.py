@@ -7,7 +7,6 @@ verbalizers: Schick & Schütze 2021 (arXiv 2001.07676), section 3.
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from iptkit import fewshot, paths
+from iptkit import fewshot, files, paths
 from iptkit.examples import Card, Example, Task
 
 ANSWER = "answer"
@@ -228,4 +227,4 @@ def _each(task: Task, change: Callable[[Example], Example]) -> Task:
 
 
 def _known() -> dict:
-    return json.loads((paths.data_dir() / "wordings.json").read_text(encoding="utf-8"))
+    return files.read_json(paths.data_dir() / "wordings.json")

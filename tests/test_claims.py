@@ -65,3 +65,18 @@ def test_unknown_claims_and_verdicts_are_refused(results):
     with pytest.raises(ValueError, match="the verdict on B1 is 'maybe'; choose one of holds, holds in part"):
         claims.record("B1", "lesson", "x", "maybe", 1, 1)
     assert claims.found(results, "lesson") == []
+
+
+def test_what_is_no_verdict_is_named(results):
+    claims.record("B4", "lesson", "here", claims.VERDICTS[0], 3, 1)
+    folder = results / "claims" / "lesson"
+    (folder / "._B4.json").write_bytes(b"\0\5\x16\7")  # a file manager's
+    assert len(claims.found(results, "lesson")) == 1
+    for text, told in [
+        ("[]", "B2.json: the file holds a JSON list"),
+        ('{"claim": "B2"}', "B2.json is no verdict of this version .it lacks scale, here, verdict"),
+        ("[" * 100_000, "B2.json:1: lists or objects stand over 100 deep"),
+    ]:
+        (folder / "B2.json").write_text(text)
+        with pytest.raises(ValueError, match=told):
+            claims.found(results, "lesson")

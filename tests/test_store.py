@@ -218,8 +218,21 @@ def test_results_are_json_lines(tmp_path):
     store.write_results(tmp_path / "r.jsonl", rows)
     assert store.read_results(tmp_path / "r.jsonl") == rows
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
-    with pytest.raises(FileNotFoundError, match="no results at .*nothing.jsonl; make them with"):
+    with pytest.raises(FileNotFoundError, match="there is no file .*nothing.jsonl; make it with the command"):
         store.read_results(tmp_path / "nothing.jsonl")
     (tmp_path / "r.jsonl").write_text('{"task": "a"}\n{"task": \n')
-    with pytest.raises(ValueError, match=r"r.jsonl:2: not a JSON object.*restore the file or make it again"):
+    with pytest.raises(
+        ValueError, match=r"r.jsonl:2: not valid JSON \(.*each line needs one whole JSON object"
+    ):
         store.read_results(tmp_path / "r.jsonl")
+    for line, told in (
+        ("3", "a JSON number is given"),
+        ("[" * 100_000, "over 100 deep"),
+        ('{"a":1,"a":2}', "twice"),
+    ):
+        (tmp_path / "r.jsonl").write_text(f'{{"task": "a"}}\n{line}\n')
+        with pytest.raises(ValueError, match=f"r.jsonl:2: .*{told}"):
+            store.read_results(tmp_path / "r.jsonl")
+    (tmp_path / "r.jsonl").write_text('{"task": "a", "score": 1}\n\n{"task": "b"}\n')
+    with pytest.raises(ValueError, match="r.jsonl:3: the row lacks seed, score; restore the file"):
+        store.read_results(tmp_path / "r.jsonl", ("task", "seed", "score"))

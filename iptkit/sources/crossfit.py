@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from iptkit import paths
+from iptkit import files, paths
 from iptkit.pools import Limits
 from iptkit.sources.crossfit_records import STEPS, Record, at, cleaned, texts
 
@@ -33,7 +33,7 @@ PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own copies of data sets tha
 @functools.cache
 def recipes() -> dict[str, dict[str, Any]]:
     """data/crossfit.json, by task."""
-    known = json.loads((paths.data_dir() / "crossfit.json").read_text(encoding="utf-8"))
+    known = files.read_json(paths.data_dir() / "crossfit.json")
     return {name: recipe for name, recipe in known.items() if name != "about"}
 
 
@@ -246,5 +246,5 @@ def _with_fields(records: Iterable[Record], needed: Iterable[str]) -> Iterator[R
 
 @functools.cache
 def _labels() -> dict[str, list[str]]:
-    cards = json.loads((paths.data_dir() / "cards" / "crossfit.json").read_text(encoding="utf-8"))
+    cards = files.read_json(paths.data_dir() / "cards" / "crossfit.json", list)
     return {card["id"]: card.get("labels", []) for card in cards}

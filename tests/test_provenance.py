@@ -1,0 +1,51 @@
+from types import SimpleNamespace
+
+import pytest
+
+from iptkit import paths, provenance, results, scales
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", "rows.about.json: the file holds a JSON list, an object in braces is needed"),
+        ("[" * 100_000, "rows.about.json:1: lists or objects stand over 100 deep"),
+        ('{"seed": 0,\n"seed": 1}', "rows.about.json:1: 'seed' stands twice"),
+        ('{"scale": []}', "rows.about.json does not say what made the rows beside it; move it away"),
+        ('{"command": 3}', "rows.about.json does not say what made the rows beside it"),
+        ("{", "rows.about.json:1: not valid JSON"),
+    ],
+)
+def test_what_does_not_say_where_rows_come_from_is_named(tmp_path, monkeypatch, text, told):
+    study = SimpleNamespace(scale=scales.load("smoke"), seed=0, device="cpu")
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"task": "a"}\n')
+    path.with_suffix(".about.json").write_text(text)
+    with pytest.raises(ValueError) as error:
+        provenance.check_target(study, path)
+    assert told in str(error.value) and str(tmp_path) in str(error.value)
+    assert path.read_text() == '{"task": "a"}\n'
+
+
+def test_a_folder_in_the_place_of_the_provenance_is_named(tmp_path):
+    study = SimpleNamespace(scale=scales.load("smoke"), seed=0, device="cpu")
+    (tmp_path / "rows.about.json").mkdir()
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"rows.about.json is a folder, a file is needed"):
+        provenance.check_target(study, tmp_path / "rows.jsonl")
+
+
+def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, monkeypatch):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+    row = '{"task": "a", "category": "qa", "group": "a", "method": "IST", "metric": "exact_match", "seed": 0'
+    (folder / "mine.jsonl").write_text(row + ', "score": 0.5, "n_test": 3}\n' + row + "}\n")
+    with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks score; restore the file"):
+        results.stored("mine")
+    (folder / "mine.jsonl").write_text(row + ', "score": 0.5, "n_test": 3}\n')
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*mine.about.json"):
+        results.stored("mine")
+    (folder / "mine.about.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"mine.about.json: the file holds a JSON list"):
+        results.stored("mine")
