@@ -148,7 +148,7 @@ def commonest(study: Study, data: str = "") -> store.Step:
     def make(_: Path) -> Made:
         room, rows = Room(study), []
         for task in read:
-            parts = (lambda e: [e.targets[0]]) if task.category == "cls" else (lambda e: e.targets[0].split())
+            parts = (lambda e: [e.targets[0]]) if task.category == "cls" else (lambda e: e.tags)
             answer, _ = Counter(part for e in task.train for part in parts(e)).most_common(1)[0]
             said = [" ".join([answer] * len(parts(e))) for e in task.test[:limit]]
             score = evaluate.METRICS[task.metric](said, task.test[:limit], task)

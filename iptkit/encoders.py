@@ -15,8 +15,10 @@ and a word's from its last piece.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ from iptkit.injection import is_observed, left_memory, prepare
 from iptkit.layouts import SLOT
 from iptkit.packing import even_batches, similar_batches, to_device
 from iptkit.prompts import Prompt
+from iptkit.schemes import OUTSIDE
 from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
 
@@ -51,6 +54,7 @@ class HeadRow:
       is_span: start and end are chosen among the positions.
       types: 0 and 1 for first and second segment, or () for a model that does not tell them apart.
       passage, offsets: of a span: the text, and where each position's token begins and ends in it.
+      unread: of a tagged sentence: its words without a token, which have no position and get the tag O.
     """
 
     text: tuple[int, ...]
@@ -62,6 +66,7 @@ class HeadRow:
     types: tuple[int, ...] = ()
     passage: str = ""
     offsets: tuple[tuple[int, int], ...] = ()
+    unread: tuple[int, ...] = ()
 
 
 class HeadEngine:
@@ -88,6 +93,7 @@ class HeadEngine:
         self.backbone, self.sites = backbone, list(sites)
         self.tokens_per_batch = tokens_per_batch or tokens_that_fit(backbone, TOKENS)
         self._rows: dict[tuple[Example, int], HeadRow] = {}
+        self._has_noted = False  # words without a token
 
     # ---- words to rows ---------------------------------------------------------------------------
     def target_row(self, example: Example, target: int = 0) -> HeadRow:
@@ -120,22 +126,44 @@ class HeadEngine:
         return HeadRow(ids, (place,), ((label,),), len(example.options), example.options)
 
     def _tagged(self, example: TaggedExample) -> HeadRow:
-        """The head looks at one sub-token of each word; the others carry no label."""
-        coded = self.backbone.tokenizer(example.input.split(), is_split_into_words=True)
-        places: dict[int, list[int]] = {}
-        for place, word in enumerate(coded.word_ids()):
-            if word is not None:
-                places.setdefault(word, []).append(place)
-        if len(places) < len(example.tags):
-            raise ValueError(f"{example.input[:60]!r}: a word of it has no token; leave such words out")
+        """The head looks at one token of each word; the others carry no label.
+
+        The tokens are those of the running text, words with blanks between: one by one, words would lose
+        the blanks that byte-level tokenizers (RoBERTa, GPT-2, Llama) make part of the tokens behind them.
+        """
+        coded = self._coded(" ".join(example.words))
+        places = _places(example.words, coded["offset_mapping"])
+        read = [word for word, of in enumerate(places) if of]
+        unread = tuple(word for word, of in enumerate(places) if not of)
+        if unread and not self._has_noted:
+            self._has_noted = True
+            warnings.warn(
+                f"{self.backbone.name} has no token for the word {example.words[unread[0]]!r} of "
+                f"{example.input[:60]!r}; such words are not read and get the tag {OUTSIDE}",
+                stacklevel=3,
+            )
+        if not coded["input_ids"]:
+            raise ValueError(f"{example.input[:60]!r} has no token; leave it out")
         which = 0 if self.backbone.kind == "encoder" else -1
-        chosen = tuple(places[word][which] for word in range(len(example.tags)))
-        classes = tuple(example.labels.index(tag) for tag in example.tags)
-        return HeadRow(tuple(coded.input_ids), chosen, (classes,), len(example.labels), example.labels)
+        chosen = tuple(places[word][which] for word in read)
+        classes = tuple(example.labels.index(example.tags[word]) for word in read)
+        ids, labels = tuple(coded["input_ids"]), example.labels
+        return HeadRow(ids, chosen, (classes,), len(labels), labels, unread=unread)
+
+    def _coded(self, *texts: str) -> Any:
+        """Tokens of one text or of two segments, and where each begins and ends in its text."""
+        tokenizer = self.backbone.tokenizer
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"the tokenizer of {self.backbone.name} ({type(tokenizer).__name__}) does not say where its "
+                "tokens stand in the text, which heads on words and spans need; use a model with a "
+                "tokenizer.json"
+            )
+        return tokenizer(*texts, return_offsets_mapping=True)
 
     def _span(self, example: SpanExample) -> HeadRow:
         """The head looks at every token of the passage: one score to start there, one to end there."""
-        coded = self.backbone.tokenizer(example.question, example.passage, return_offsets_mapping=True)
+        coded = self._coded(example.question, example.passage)
         offsets, part = coded["offset_mapping"], coded.sequence_ids()
         places = [i for i, owner in enumerate(part) if owner == 1]
         stop = example.start + len(example.targets[0])
@@ -213,6 +241,9 @@ class HeadEngine:
         said: list[list[str]] = [[] for _ in rows]
         for row, label in zip(row_of.tolist(), logits.argmax(-1).tolist(), strict=True):
             said[row].append(rows[row].names[label])
+        for tags, row in zip(said, rows, strict=True):
+            for word in row.unread:
+                tags.insert(word, OUTSIDE)
         return [" ".join(tags) for tags in said]
 
     # ---- one forward -----------------------------------------------------------------------------
@@ -298,3 +329,22 @@ class HeadEngine:
         words = self.backbone.embedding[ids.clamp(min=0)]
         vectors = words.masked_scatter((ids == SLOT)[..., None], prompt.embeds.to(words))
         return {**given, "inputs_embeds": vectors}
+
+
+def _places(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """The tokens of each word of a text that holds the words with blanks between.
+
+    Args:
+      offsets: where each token begins and ends in the text; a special token is empty.
+    Returns: W lists; a token that stands for parts of several words is in all of theirs, but not in that of a
+      word whose characters are all invisible beside others that can be seen.
+    """
+    owner: list[int | None] = []
+    for word, text in enumerate(words):
+        owner += [word] * len(text) + [None]
+    visible = [of if c.isprintable() else None for of, c in zip(owner, " ".join(words), strict=False)]
+    places: list[list[int]] = [[] for _ in words]
+    for place, (begin, end) in enumerate(offsets):
+        for word in {*visible[begin:end]} - {None} or {*owner[begin:end]} - {None}:
+            places[word].append(place)
+    return places

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from iptkit import progress
+from iptkit import progress, schemes
 from iptkit.engine import Engine, Row
+from iptkit.examples import words_of
 from iptkit.intervals import interval as interval
 from iptkit.intervals import over_tasks as over_tasks
 from iptkit.prompts import prompt_length
@@ -246,25 +247,43 @@ def _apart(text: str) -> str:
 
 
 def span_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
-    """F1 over whole spans of tags (seqeval, strict, scheme IOB2: B- begins a span, I- goes on, O is none).
+    """F1 over whole spans of tags in IOB2: B- begins a span, I- goes on with it (seqeval, mode strict).
 
-    A span counts only if its words and its kind are right.
+    A span counts only if its words and its kind are right. It is the CoNLL score, but for an I- in an answer
+    that goes on with no span of its kind, which is no span here. Words that an answer has no tag for, and
+    words whose tag is none of IOB2, are in no span.
+
+    Raises: ValueError if the examples' own tags do not follow IOB2 (conll.read_conll converts other schemes).
     """
     from seqeval.metrics import f1_score
     from seqeval.scheme import IOB2
 
-    right, said = ([line.split() for line in lines] for lines in (_first(examples), answers))
+    right, said = _tags(answers, examples)
+    for tags, example in zip(right, examples, strict=True):
+        try:
+            schemes.check_iob2(tags, example.input[:60])
+        except ValueError as error:
+            raise ValueError(
+                f"span_f1 needs tags of the scheme IOB2:\n{error}\nRead the file with its scheme "
+                "(conll.read_conll converts it), or score with tag_accuracy"
+            ) from error
+    said = [[tag if schemes.is_iob2(tag) else schemes.OUTSIDE for tag in tags] for tags in said]
     return float(f1_score(right, said, mode="strict", scheme=IOB2, zero_division=0))
 
 
 def tag_accuracy(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
-    """Share of words whose tag is right."""
-    pairs = [
-        (mine, right)
-        for answer, target in zip(answers, _first(examples), strict=True)
-        for mine, right in zip(answer.split(), target.split(), strict=True)
-    ]
+    """Share of words whose tag is right; a word that an answer has no tag for is wrong."""
+    right, said = _tags(answers, examples)
+    pairs = [pair for mine, of in zip(said, right, strict=True) for pair in zip(mine, of, strict=True)]
     return float(np.mean([mine == right for mine, right in pairs]))
+
+
+def _tags(answers: Sequence[str], examples: Sequence[Example]) -> tuple[list[list[str]], list[list[str]]]:
+    """Right tags, and as many of each answer: "" for those that it lacks, and none beyond."""
+    right = [list(words_of(target)) for target in _first(examples)]
+    said = [list(words_of(answer)) for answer in answers]
+    pairs = zip(said, right, strict=True)
+    return right, [[*mine, *[""] * len(of)][: len(of)] for mine, of in pairs]
 
 
 def _first(examples: Sequence[Example]) -> list[str]:

@@ -1,5 +1,7 @@
 """What a task is: examples, the task with its few-shot sets, and the card that describes it."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 CATEGORIES = ("cls", "mcqa", "qa", "gen", "seq", "tag")
@@ -13,6 +15,14 @@ DEFAULT_METRIC = {
     "tag": "span_f1",
 }
 SHOTS_PER_LABEL, SHOTS_PER_TASK = 16, 32
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """What stands between blanks, tabs and line ends; all other characters are part of a word.
+
+    A no-break space, U+2028 or U+0085 inside a word leaves it one word.
+    """
+    return tuple(re.findall(r"[^ \t\r\n]+", text))
 
 
 @dataclass(frozen=True)
@@ -34,14 +44,39 @@ class TaggedExample(Example):
     """A sentence whose words carry tags: `input` holds the words, targets[0] the tags, with blanks between.
 
     labels: all tags of the task.
+    Raises: ValueError unless there is a tag for every word, and each is one of the labels.
     """
 
     labels: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        problem = tag_problem(self.input, self.targets[0], self.labels)
+        if problem:
+            raise ValueError(f"{self.input[:60]!r}: {problem}")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the sentence."""
+        return words_of(self.input)
+
     @property
     def tags(self) -> tuple[str, ...]:
         """One per word."""
-        return tuple(self.targets[0].split())
+        return words_of(self.targets[0])
+
+
+def tag_problem(text: str, target: str, labels: Sequence[str]) -> str:
+    """What is wrong with a sentence's tags, and the way out; "" if they are fine."""
+    words, tags = words_of(text), words_of(target)
+    if len(words) != len(tags):
+        return f"{len(words)} words with {len(tags)} tags; write one tag for every word, blanks between them"
+    unknown = dict.fromkeys(tag for tag in tags if tag not in labels)
+    if unknown:
+        told = ", ".join(map(repr, unknown))
+        return (
+            f"unknown tag {told}; the labels are {', '.join(labels) or '(none)'}: correct it or add it there"
+        )
+    return ""
 
 
 @dataclass(frozen=True)

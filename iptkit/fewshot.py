@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from iptkit import files, schemes
 from iptkit.examples import Card, Example, TaggedExample, Task
 
 TEST_SIZE, POOL_SIZE = 256, 2048
@@ -130,8 +131,17 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
 
     Args:
       sets: train, train_new, dev, test.
+    Raises: ValueError if the card asks for span F1 and has labels that are no IOB2 tags, or a sentence has
+      another number of tags than of words or a tag that is none of the labels.
     """
     if card.category == "tag":
+        odd = [label for label in card.labels if not schemes.is_iob2(label)]
+        if card.metric == "span_f1" and odd:
+            raise ValueError(
+                f"task {card.id!r}: {', '.join(files.first(odd))} name no spans in IOB2 (B-x, I-x and O), "
+                'which span_f1 scores; score with the metric "tag_accuracy", or read the tags with their '
+                "scheme (conll.read_conll converts it)"
+            )
         sets = {name: tuple(map(partial(_tagged, labels=card.labels), rows)) for name, rows in sets.items()}
     test = sets["test"]
     chance = sum(1 / len(example.options) for example in test if example.options) / len(test)

@@ -6,13 +6,13 @@ and learning rate per data set, stands in data/hub.json. SRL (CoNLL05, CoNLL12) 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iptkit import paths, superglue
-from iptkit.conll import check_iob2
-from iptkit.examples import Card, Example, SpanExample, TaggedExample, Task
+from iptkit import paths, schemes, superglue
+from iptkit.examples import Card, Example, SpanExample, TaggedExample, Task, words_of
 from iptkit.fewshot import make_task
 from iptkit.files import read_json
 
@@ -65,6 +65,8 @@ def load(
     read = {part: _records(name, entry, part, files) for part in ("train", "validation")}
     tags = tuple(labels) or _tag_names(entry, read["train"])
     made = {part: _examples(name, entry, rows, tags) for part, rows in read.items()}
+    if entry["kind"] in ("tags", "entities"):
+        made, tags = _as_iob2(name, made, tags if entry["kind"] == "tags" else labels)
     step = round(1 / dev_share)
     dev, train = made["train"][::step], [e for i, e in enumerate(made["train"]) if i % step]
     kinds = {"tags": "tag", "entities": "tag", "span": "qa"}
@@ -80,9 +82,6 @@ def load(
         about=f"{entry['id']}, as on the hub.",
         labels=tags or (() if name == "copa" else options),
     )
-    if entry["kind"] == "entities" and not labels:
-        found = {tag for rows in made.values() for e in rows for tag in e.targets[0].split()}
-        card = Card(**{**vars(card), "labels": tuple(sorted(found))})
     parts = {"train": tuple(train), "train_new": (), "dev": tuple(dev), "test": tuple(made["validation"])}
     return make_task(card, 0, parts)
 
@@ -145,8 +144,10 @@ def _superglue(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Exa
 
 
 def _tags(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
-    given = [tags[i] for i in record[entry["tags"]]]
-    return [_tagged(record["tokens"], given, tags)]
+    numbers = record[entry["tags"]]
+    if min(numbers, default=0) < 0:
+        raise ValueError(f"tag number {min(numbers)}; give a part whose words all have tags")
+    return _tagged(record["tokens"], [tags[i] for i in numbers])
 
 
 def _entities(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
@@ -155,13 +156,33 @@ def _entities(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Exam
     for span in record["entities"]:
         for i in range(span["start"], span["end"]):
             given[i] = f"{'B' if i == span['start'] else 'I'}-{span['type']}"
-    return [_tagged(record["tokens"], given, tags)]
+    return _tagged(record["tokens"], given)
 
 
-def _tagged(tokens: Sequence[str], given: Sequence[str], tags: tuple[str, ...]) -> TaggedExample:
-    words = [word.replace(" ", "_") or "_" for word in tokens]  # a word is what stands between blanks
-    check_iob2(given, " ".join(words)[:60])
-    return TaggedExample(" ".join(words), (" ".join(given),), (), tags)
+def _tagged(tokens: Sequence[str], given: Sequence[str]) -> list[TaggedExample]:
+    """The sentence; none for a record without words, which has nothing to tag."""
+    words = ["_".join(words_of(word)) or "_" for word in tokens]  # a word is what stands between blanks
+    made = TaggedExample(" ".join(words), (" ".join(given),), (), tuple(dict.fromkeys(given)))
+    return [made] if words else []
+
+
+def _as_iob2(
+    name: str, made: Mapping[str, Sequence[TaggedExample]], labels: Sequence[str]
+) -> tuple[dict[str, list[TaggedExample]], tuple[str, ...]]:
+    """All parts with their tags as IOB2, and the tags of the task; a warning says what was converted."""
+    every = [(part, record, e) for part, rows in made.items() for record, e in enumerate(rows)]
+
+    def where(sentence: int, place: int) -> str:
+        part, record, e = every[sentence]
+        return f"{name}, {part}, record {record}, word {place + 1} ({e.words[place]!r})"
+
+    done, known = schemes.read([e.tags for *_, e in every], labels, "auto", where)
+    if done.note:
+        warnings.warn(f"{name}: {done.note}", stacklevel=3)
+    parts: dict[str, list[TaggedExample]] = {part: [] for part in made}
+    for (part, _, e), tags in zip(every, done.tags, strict=True):
+        parts[part].append(TaggedExample(e.input, (" ".join(tags),), (), known))
+    return parts, known
 
 
 def _span(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:

@@ -26,7 +26,7 @@ def best_span(passage: str, offsets: Sequence[tuple[int, int]], logits: Tensor) 
     far = order[None, :] - order[:, None]
     best = int(both.masked_fill((far < 0) | (far >= MOST_TOKENS), -torch.inf).argmax())
     first, last = divmod(best, len(start))
-    return passage[offsets[first][0] : offsets[last][1]]
+    return passage[offsets[first][0] : offsets[last][1]].strip()  # a token may begin with its blank
 
 
 def over_positions(logits: Tensor, row_of: Tensor, count: int) -> Tensor:

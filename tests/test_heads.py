@@ -75,19 +75,15 @@ def test_tags_are_scored_at_every_word(encoder):
 class Words:
     """A tokenizer that splits every word into two pieces between special tokens, to see sub-tokens."""
 
-    pad_token_id = 0
+    pad_token_id, is_fast = 0, True
 
-    def __call__(self, words, is_split_into_words):
-        assert is_split_into_words
-        owners = [None, *[i for i in range(len(words)) for _ in range(2)], None]
-
-        class Coded:
-            input_ids = list(range(4, 4 + len(owners)))
-
-            def word_ids(self):
-                return owners
-
-        return Coded()
+    def __call__(self, text, return_offsets_mapping):
+        assert return_offsets_mapping
+        ends = [place for place, letter in enumerate(text + " ") if letter == " "]
+        starts = [0, *[end + 1 for end in ends[:-1]]]
+        pieces = [p for a, b in zip(starts, ends, strict=True) for p in ((a, a + 1), (a + 1, b))]
+        offsets = [(0, 0), *pieces, (0, 0)]
+        return {"input_ids": list(range(4, 4 + len(offsets))), "offset_mapping": offsets}
 
 
 def test_only_the_first_part_of_a_word_is_labelled(encoder):
