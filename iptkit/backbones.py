@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit import tiny
+from iptkit import tiny, weights
 from iptkit.conversion import WHEEL_MODELS, converted
 
 DTYPES = ("float64", "float32", "bfloat16", "mixed")
@@ -60,20 +60,22 @@ class Backbone:
         return self.tokenizer.eos_token_id
 
 
-def load(name: str = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -> Backbone:
+def load(name: str | Path = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -> Backbone:
     """Load a frozen backbone.
 
     Args:
-      name: "smollm2-135m", a tiny-* name, a model hub id or a folder with safetensors.
+      name: "smollm2-135m", a tiny-* name, a model hub id or a folder with safetensors (str or Path).
       device: see `resolve_device`.
       dtype: "auto" (what the device multiplies natively, see `native_dtype`) or one of DTYPES.
     Raises:
-      ValueError: unknown dtype or device.
-      FileNotFoundError: the model is neither cached nor downloadable.
+      ValueError: unknown dtype or device, an adapter, or files that are damaged or not a whole model (see
+        weights.py): nothing of a model is ever random.
+      FileNotFoundError: the model is neither cached nor downloadable, or a folder lacks a part of it.
     Example:
       >>> load("tiny-causal").kind
       'causal'
     """
+    name = str(name)
     dtype = resolve_dtype(name, device, dtype)
     device = resolve_device(device)
     with quiet_transformers():
@@ -248,6 +250,16 @@ def _kind(config: Any) -> str:
     )
 
 
+def _is_one_sided(config: Any) -> bool:
+    """Is a model that is none with a language-model head one whose tokens see those before them only?
+
+    An encoder's first token stands for the whole text; here it would know nothing of it.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+
+
 def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
     from transformers import (
         AutoConfig,
@@ -259,10 +271,14 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
     )
 
     source = str(converted(name)) if name in WHEEL_MODELS else name
-    local = {"local_files_only": True} if name in WHEEL_MODELS or Path(source).is_dir() else {}
-    options = {"trust_remote_code": False, **local}
+    is_folder = bool(source) and Path(source).is_dir()
+    options = {"trust_remote_code": False, **({"local_files_only": True} if is_folder else {})}
+    if is_folder:
+        weights.check_folder(Path(source))
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        with weights.named(name, "config.json"):
+            config = AutoConfig.from_pretrained(source, **options)
+            kind, fills_masks = _kind(config), any("MaskedLM" in name for name in config.architectures or ())
     except OSError as error:
         known = ", ".join([*WHEEL_MODELS, *TINY])
         raise FileNotFoundError(
@@ -270,11 +286,27 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
             f"({str(error).splitlines()[0]}). "
             f"Without a network use one of: {known}; or give the folder of a downloaded model."
         ) from error
-    fills_masks = any("MaskedLM" in name for name in config.architectures or ())
+    if kind == "encoder" and _is_one_sided(config):
+        raise ValueError(
+            f"config.json of {name} gives the architectures {config.architectures}, none of which is a "
+            f"language model (...ForCausalLM), though {config.model_type} models are no encoders; give a "
+            "folder that the language model was saved to"
+        )
     encoder = AutoModelForMaskedLM if fills_masks else AutoModel
-    auto = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": encoder}[
-        _kind(config)
-    ]
+    auto = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": encoder}[kind]
+    parts = weights.files_of(source, config, options)
+    if parts:
+        weights.check_size(name, config, lambda: auto.from_config(config), parts)
     stored = torch.float64 if dtype == "float64" else torch.float32 if dtype != "bfloat16" else torch.bfloat16
-    model = auto.from_pretrained(source, dtype=stored, use_safetensors=True, **options)
-    return model, AutoTokenizer.from_pretrained(source, **options)
+    with weights.named(name, "weights"):
+        model, found = auto.from_pretrained(
+            source,
+            dtype=stored,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with names
+            **options,
+        )
+    weights.check_loaded(name, model, found, parts)
+    with weights.named(name, "tokenizer"):
+        return model, AutoTokenizer.from_pretrained(source, **options)

