@@ -4,6 +4,7 @@ Thin wrappers of the same functions that the notebooks use; nothing heavy is imp
 """
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -240,7 +241,12 @@ def check_tasks(
         typer.echo("\n".join(problems))
         typer.echo(f"{len(problems)} problem(s) in {len(files)} file(s); nothing was changed")
         raise typer.Exit(1)
-    for task in tasks.load_suite(path):  # sampled as well: a task may have too few examples
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        loaded = tasks.load_suite(path)  # sampled as well: a task may have too few examples
+    for task in loaded:
         kind = f"{task.category}, scored by {task.metric}"
         typer.echo(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
         typer.echo(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about 100 a label")
+    for warning in noted:
+        typer.echo(f"warning: {warning.message}")

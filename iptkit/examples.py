@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 CATEGORIES = ("cls", "mcqa", "qa", "gen", "seq", "tag")
 METRICS = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "mcc", "span_f1", "tag_accuracy")
@@ -14,7 +14,18 @@ DEFAULT_METRIC = {
     "seq": "token_f1",
     "tag": "span_f1",
 }
+_OF_TEXTS = ("accuracy", "exact_match", "token_f1", "rouge_l")
+_OF_CHOICES = (*_OF_TEXTS, "macro_f1", "mcc")
+METRICS_OF = {
+    "cls": _OF_CHOICES,
+    "mcqa": _OF_CHOICES,
+    "qa": _OF_TEXTS,
+    "gen": _OF_TEXTS,
+    "seq": _OF_TEXTS,
+    "tag": ("span_f1", "tag_accuracy"),
+}
 SHOTS_PER_LABEL, SHOTS_PER_TASK = 16, 32
+ALL_SETS = ("train", "train_new", "dev", "test")
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -122,11 +133,16 @@ class Card:
 class Task:
     """A task with the few-shot sets of one seed.
 
-    metric: one of METRICS, the score reported for the task.
+    metric: one of METRICS_OF[category], the score reported for the task.
+    labels: of a classification or of tags, in the order of the class numbers of a head.
     chance: mean of 1/len(options) over the test set; 0.0 for free answers.
     majority: share of the commonest first target in the test set.
     train, train_new, dev: disjoint by input text, drawn by seed; train_new is the "new data of a seen task".
     test: the same for every seed, disjoint from the others.
+
+    The examples of a classification list their options in the order of `labels` (of the first example, where
+    there are none), whatever the order they came in: a class number means the same label everywhere.
+    Raises: ValueError for a metric that does not fit the category.
     """
 
     id: str
@@ -144,6 +160,21 @@ class Task:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     seed: int
+
+    def __post_init__(self) -> None:
+        _check_metric(self.metric, self.category, f"task {self.id!r}")
+        if self.category == "cls":
+            order = self.labels or next((e.options for e in self.train if e.options), ())
+            for name in ALL_SETS:
+                rows = tuple(_in_order(example, order) for example in getattr(self, name))
+                object.__setattr__(self, name, rows)
+
+
+def _in_order(example: Example, order: tuple[str, ...]) -> Example:
+    """The example with its options in this order, if they are the same ones."""
+    if example.options == order or sorted(example.options) != sorted(order):
+        return example
+    return replace(example, options=order)
 
 
 def card_from(fields: dict, where: str) -> Card:
@@ -164,7 +195,7 @@ def card_from(fields: dict, where: str) -> Card:
     _one_of(category, CATEGORIES, "category", where)
     shots = SHOTS_PER_LABEL if category == "cls" else SHOTS_PER_TASK
     values = {"metric": DEFAULT_METRIC[category], "group": fields["id"], "shots": shots, **fields}
-    _one_of(values["metric"], METRICS, "metric", where)
+    _check_metric(values["metric"], category, where)
     if not isinstance(values["shots"], int) or values["shots"] < 1:
         raise ValueError(
             f"{where}: card {fields['id']!r}: shots is {values['shots']!r}, allowed is an integer from 1 on"
@@ -172,6 +203,12 @@ def card_from(fields: dict, where: str) -> Card:
     return Card(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     )
+
+
+def _check_metric(metric: str, category: str, where: str) -> None:
+    if metric not in METRICS_OF[category]:
+        allowed = ", ".join(METRICS_OF[category])
+        raise ValueError(f"{where}: metric is {metric!r}, allowed are: {allowed} (category {category!r})")
 
 
 def _one_of(value: str, allowed: tuple[str, ...], name: str, where: str) -> None:

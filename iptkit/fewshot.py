@@ -7,6 +7,7 @@ quarter of them to each set.
 """
 
 import random
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -133,6 +134,7 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
       sets: train, train_new, dev, test.
     Raises: ValueError if the card asks for span F1 and has labels that are no IOB2 tags, or a sentence has
       another number of tags than of words or a tag that is none of the labels.
+    Warns: UserWarning if a training set holds one label only where the task has several.
     """
     if card.category == "tag":
         odd = [label for label in card.labels if not schemes.is_iob2(label)]
@@ -143,6 +145,8 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
                 "scheme (conll.read_conll converts it)"
             )
         sets = {name: tuple(map(partial(_tagged, labels=card.labels), rows)) for name, rows in sets.items()}
+    for name in SETS[:2]:
+        _warn_of_one_label(f"task {card.id}, seed {seed}: {name}", sets[name])
     test = sets["test"]
     chance = sum(1 / len(example.options) for example in test if example.options) / len(test)
     majority = Counter(example.targets[0] for example in test).most_common(1)[0][1] / len(test)
@@ -173,6 +177,20 @@ def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
                 "are needed; give the task more examples or use fewer seeds"
             )
     return replace(task, **kept)
+
+
+def _warn_of_one_label(name: str, examples: Sequence[Example]) -> None:
+    """Warn of a set in which every answer is the same label of several."""
+    choices = {frozenset(e.labels if isinstance(e, TaggedExample) else e.options) for e in examples}
+    seen = {part for e in examples for part in (e.tags if isinstance(e, TaggedExample) else e.targets[:1])}
+    if len(examples) > 1 and len(choices) == len(seen) == 1 and len(known := choices.pop()) > 1:
+        (label,) = seen
+        others = ", ".join(map(repr, sorted(known - seen)))
+        warnings.warn(
+            f"{name} holds {len(examples)} example(s), all with the label {label!r}: nothing but that answer "
+            f"can be learnt from them; add examples of {others}",
+            stacklevel=3,
+        )
 
 
 def _tagged(example: Example, labels: tuple[str, ...]) -> TaggedExample:

@@ -6,6 +6,7 @@ looks like a misspelt name is a problem. Files are only read.
 """
 
 import json
+import unicodedata
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -167,15 +168,24 @@ def _check_fields(fields: dict, max_input: int, max_target: int) -> list[str]:
         problems.append(_absent("targets", fields))
     if fields.get("options") is not None:
         problems += _check_texts(fields["options"], "options", 2, max_target)
-    if not problems and fields.get("options"):
-        example = _example(fields)
-        problems += [
+    return problems or _check_targets(_example(fields))
+
+
+def _check_targets(example: Example) -> list[str]:
+    """Return what is wrong with answers that can never be given: no option, or longer than a line."""
+    if example.options:
+        return [
             f"target {target!r} is not one of the options {list(example.options)}; write it exactly as "
             "there, or add it to them"
             for target in example.targets
             if target not in example.options
         ]
-    return problems
+    return [
+        f"target {target[:40]!r} holds a line break, but a free answer ends at its first line; write it "
+        "in one line, or give options"
+        for target in example.targets
+        if "\n" in target
+    ]
 
 
 def _absent(name: str, fields: dict) -> str:
@@ -204,7 +214,7 @@ def _check_texts(value: object, name: str, least: int, limit: int) -> list[str]:
         for place, text in enumerate(value)
         for problem in _check_text(text, f"{name}[{place}]", limit)
     ]
-    if not problems and len({text.strip() for text in value}) < len(value):
+    if not problems and len({unicodedata.normalize("NFC", text.strip()) for text in value}) < len(value):
         problems.append(f"{name} names an entry twice; keep it once")
     return problems
 

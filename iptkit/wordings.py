@@ -16,11 +16,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from iptkit import fewshot, files, paths
-from iptkit.examples import Card, Example, Task
+from iptkit import files, paths
+from iptkit.examples import ALL_SETS, Card, Example, Task
 
 ANSWER = "answer"
-SETS = (*fewshot.SETS, "test")
 SEPARATOR = "\n\n"  # between the examples of a prompt
 Slots = Mapping[str, str]
 
@@ -223,7 +222,7 @@ def of_relation(task_id: str) -> list[Template]:
 
 
 def _each(task: Task, change: Callable[[Example], Example]) -> Task:
-    return replace(task, **{name: tuple(map(change, getattr(task, name))) for name in SETS})
+    return replace(task, **{name: tuple(map(change, getattr(task, name))) for name in ALL_SETS})
 
 
 def _known() -> dict:

@@ -71,6 +71,19 @@ def test_wrong_wishes_give_one_message_and_no_traceback(iptkit_command, tmp_path
     assert code == 2 and text.startswith("iptkit: ") and told in text and "Traceback" not in text
 
 
+def test_tasks_check_warns_of_a_training_set_with_one_label(iptkit_command, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    lines = [{"input": f"q{i}", "target": "no", "options": ["yes", "no"]} for i in range(20)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "mine.card.json").write_text('{"category": "mcqa"}')
+    code, text = iptkit_command("tasks", "check", str(file))
+    assert code == 0 and "mine: fine" in text
+    assert "warning: task mine, seed 0: train holds 5 example(s), all with the label 'no': nothing" in text
+    lines[::2] = [line | {"target": "yes"} for line in lines[::2]]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert "warning" not in iptkit_command("tasks", "check", str(file))[1]
+
+
 def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     sums = [f'{{"input": "1 + {i} =", "target": "{1 + i}"}}\n' for i in range(6)]

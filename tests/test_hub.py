@@ -91,6 +91,7 @@ def files_of(tmp_path, name, count=20):
     return files
 
 
+@pytest.mark.filterwarnings("ignore:.* all with the label")  # one record, many times
 @pytest.mark.parametrize("name", hub.names())
 def test_every_data_set_is_read_from_files_of_its_schema(tmp_path, name):
     task = hub.load(name, files_of(tmp_path, name))

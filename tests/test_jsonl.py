@@ -59,6 +59,14 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
             {"input": "q", "target": "a", "options": {"a": 1}},
             "options is of JSON type object, a list of strings",
         ),
+        (
+            {"input": "q", "targets": ["one", "one\ntwo"]},
+            "target 'one\\ntwo' holds a line break, but a free answer ends at its first line; write it",
+        ),
+        (
+            {"input": "q", "target": "no", "options": ["caf\u00e9", "cafe\u0301", "no"]},
+            "options names an entry twice; keep it once",
+        ),
         ({"input": "q" * 2001, "target": "a"}, "input has 2001 characters, 2000 are allowed; shorten it"),
         ({"input": "q", "target": "a" * 401}, "target has 401 characters, 400 are allowed; shorten it"),
         (b'{"input": "q", "target": "\\ud800"}', "target holds half a character"),
@@ -84,6 +92,15 @@ def test_each_problem_is_named_with_file_line_and_way_out(tmp_path, line, proble
     with pytest.raises(ValueError, match="has 1 problem.*nothing was changed"):
         read_jsonl(file)
     assert file.read_bytes() == before
+
+
+def test_line_breaks_in_options_and_at_the_end_of_a_target_are_no_problem(tmp_path):
+    lines = (
+        {"input": "q", "target": "a\nb", "options": ["a\nb", "c"]},
+        {"input": "r", "target": "c", "options": ["c", "d"]},
+    )
+    assert check_jsonl(write(tmp_path / "a.jsonl", *lines)) == []
+    assert read_jsonl(write(tmp_path / "b.jsonl", {"input": "q", "target": "a\n"}))[0].targets == ("a",)
 
 
 def test_limits_are_arguments(tmp_path):
@@ -142,6 +159,15 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
     assert (card.category, card.title, card.metric, card.shots) == ("seq", "Mine", "rouge_l", 32)
     for content, problem in [
         ({"metric": "bleu"}, "metric is 'bleu', allowed are: accuracy"),
+        (
+            {"metric": "span_f1"},
+            "metric is 'span_f1', allowed are: accuracy, exact_match, token_f1, rouge_l (category 'qa')",
+        ),
+        (
+            {"category": "tag", "metric": "accuracy"},
+            "metric is 'accuracy', allowed are: span_f1, tag_accuracy (category 'tag')",
+        ),
+        ({"metric": "macro_f1"}, "metric is 'macro_f1', allowed are: accuracy"),
         ({"colour": "red"}, "unknown field 'colour' on a card; allowed are: id"),
         ({"category": "cls"}, "category is 'cls', but its lines look like 'qa'"),
         ({"shots": 0}, "shots is 0, allowed is an integer from 1 on"),

@@ -85,3 +85,17 @@ def test_a_broken_record_names_file_and_line(tmp_path, name, record, told):
     with pytest.raises(ValueError) as error:
         superglue.load_folder(folder, name)
     assert told in str(error.value) and (folder / "val.jsonl").read_bytes() == before
+
+
+def test_a_training_set_of_one_label_is_told_by_name(tmp_path):
+    """As in the public 32 of WSC."""
+    of_both = [{**RECORDS["WSC"], "label": label} for label in ("False", "False", "True", "False")]
+    for split in superglue.SPLITS:
+        records = of_both[:2] if split == "train" else of_both
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    told = "task superglue-wsc, seed 0: train holds 2 example.s., all with the label 'no': .* add .* of 'yes'"
+    with pytest.warns(UserWarning, match=told):
+        task = superglue.load_folder(tmp_path, "WSC")
+    assert len(task.train) == 2
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, of_both)))
+    assert len(superglue.load_folder(tmp_path, "WSC").train) == 4, "warnings are errors here"

@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 import json
 from collections import Counter
@@ -6,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from iptkit import downloads, fewshot, pools, tasks
-from iptkit.examples import Card, Example
+from iptkit.examples import DEFAULT_METRIC, METRICS_OF, Card, Example
 
 NAMES_OF_PACKAGES = {name for card in tasks.list_cards("core36") for name in card.packages}
 needs_downloads = pytest.mark.skipif(
@@ -182,6 +183,41 @@ def test_the_users_own_folder_is_a_suite(tmp_path):
     (tmp_path / "first.card.json").write_text('{"id": "second"}')
     with pytest.raises(ValueError, match="two tasks have the same id"):
         tasks.load_suite(tmp_path)
+
+
+def test_classes_are_numbered_by_the_tasks_labels_not_by_the_lines(tmp_path):
+    names = ["red", "green", "blue"]
+    orders = [names[k:] + names[:k] for k in range(3)]
+    lines = [
+        {"input": f"thing {i}", "target": names[i % 3], "options": orders[i // 3 % 3]} for i in range(24)
+    ]
+    file = tmp_path / "colours.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    (task,) = tasks.load_suite(file)
+    sets = [*task.train, *task.train_new, *task.dev, *task.test]
+    assert len(sets) == 24 and {e.options for e in sets} == {task.labels} and set(task.labels) == set(names)
+    (tmp_path / "colours.card.json").write_text(json.dumps({"labels": ["blue", "red", "green"]}))
+    (task,) = tasks.load_suite(file)
+    assert {e.options for e in task.train} == {("blue", "red", "green")}, "the card's order"
+    bare = dataclasses.replace(task, labels=(), train=(Example("x", ("red",), ("red", "blue", "green")),))
+    assert {e.options for e in bare.test} == {("red", "blue", "green")}, "without labels that of the first"
+
+
+@pytest.mark.parametrize(
+    ("category", "metric"), [("qa", "span_f1"), ("cls", "tag_accuracy"), ("gen", "mcc"), ("tag", "rouge_l")]
+)
+def test_a_metric_that_does_not_fit_is_refused_before_anything_trains(category, metric):
+    task = tasks.load_task("tiny-plural", suite="tiny")
+    with pytest.raises(
+        ValueError, match=f"task 'tiny-plural': metric is '{metric}', allowed are: .*'{category}'"
+    ):
+        dataclasses.replace(task, category=category, metric=metric)
+
+
+def test_every_category_has_its_default_among_its_metrics():
+    assert set(METRICS_OF) == set(tasks.CATEGORIES)
+    assert all(DEFAULT_METRIC[category] in metrics for category, metrics in METRICS_OF.items())
+    assert {metric for metrics in METRICS_OF.values() for metric in metrics} == set(tasks.METRICS)
 
 
 def test_paths_that_hold_nothing(tmp_path):
