@@ -17,6 +17,9 @@ COMES_WITH = {
     "nbclient": "papermill",
     "huggingface_hub": "transformers",
     "pyarrow": "datasets",
+    "bleach": "nbconvert",
+    "bs4": "nbconvert",
+    "jinja2": "nbconvert",
 }
 PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
 
