@@ -4,6 +4,7 @@ Thin wrappers of the same functions that the notebooks use; nothing heavy is imp
 """
 
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +13,17 @@ import typer
 from typer.core import TyperGroup
 
 import iptkit
+from iptkit import files
 from iptkit.files import DiskFullError
 
 if TYPE_CHECKING:
     from iptkit.tasks import Task
+
+
+def _say(text: str, err: bool = False) -> None:
+    """Print a text; what would steer the terminal, or is not in its character set, stands as an escape."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    typer.echo(files.visible(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 class CleanErrors(TyperGroup):
@@ -27,17 +35,17 @@ class CleanErrors(TyperGroup):
         except (ValueError, FileNotFoundError, DiskFullError) as error:
             if os.environ.get("IPTKIT_DEBUG"):
                 raise
-            typer.echo(f"iptkit: {error}", err=True)
+            _say(f"iptkit: {error}", err=True)
             raise typer.Exit(2) from error
         except ModuleNotFoundError as error:
-            typer.echo(
+            _say(
                 f"iptkit: the package {error.name} is not installed; install all of them with: "
                 "python -m pip install -c constraints.txt -e '.[notebooks,dev]'",
                 err=True,
             )
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            typer.echo("\niptkit: stopped; the same command goes on from the last finished step", err=True)
+            _say("\niptkit: stopped; the same command goes on from the last finished step", err=True)
             raise typer.Exit(130) from None
 
 
@@ -58,7 +66,7 @@ Suite = Annotated[
 
 def _version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"iptkit {iptkit.__version__}")
+        _say(f"iptkit {iptkit.__version__}")
         raise typer.Exit()
 
 
@@ -153,7 +161,7 @@ def study(
     changes["only_unseen"] = only_unseen
     how = {"overwrite": overwrite, "finished_only": finished_only, "address": cluster, "job_cpus": job_cpus}
     rows = pipeline.study(scale, target, device, part, **how, **changes)
-    typer.echo(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
+    _say(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
 
 
 def _numbers(given: str | None) -> tuple[int, ...]:
@@ -170,7 +178,7 @@ def fetch() -> None:
     from iptkit import paths, pipeline
 
     pipeline.fetch()
-    typer.echo(f"all is in {paths.cache_dir()}")
+    _say(f"all is in {paths.cache_dir()}")
 
 
 @app.command()
@@ -179,8 +187,8 @@ def doctor() -> None:
     from iptkit import doctor as examination
 
     table, todo = examination.examine()
-    typer.echo("\n".join(f"{name:<14}{value}" for name, value in table))
-    typer.echo("\n".join(["", "to do:", *(f"  {line}" for line in todo)]) if todo else "\nall is ready")
+    _say("\n".join(f"{name:<14}{value}" for name, value in table))
+    _say("\n".join(["", "to do:", *(f"  {line}" for line in todo)]) if todo else "\nall is ready")
 
 
 @tasks_app.command("list")
@@ -191,8 +199,8 @@ def list_tasks(suite: Suite = "core36") -> None:
     cards = tasks.list_cards(suite)
     width = max(len(card.id) for card in cards)
     for card in cards:
-        typer.echo(f"{card.id:<{width}}  {card.category:<4}  {card.metric:<11}  {card.title}")
-    typer.echo(f"{len(cards)} tasks")
+        _say(f"{card.id:<{width}}  {card.category:<4}  {card.metric:<11}  {card.title}")
+    _say(f"{len(cards)} tasks")
 
 
 @tasks_app.command("show")
@@ -216,10 +224,10 @@ def show_task(
         "licence": task.licence,
         "examples": _sizes(task),
     }
-    typer.echo("\n".join([task.id, *(f"  {name:<14}{value}" for name, value in facts.items())]))
+    _say("\n".join([task.id, *(f"  {name:<14}{value}" for name, value in facts.items())]))
     for example in task.train[:examples]:
-        typer.echo("\n" + "\n".join(f"  | {line}" for line in example.input.splitlines()))
-        typer.echo(f"  -> {' / '.join(example.targets)}")
+        _say("\n" + "\n".join(f"  | {line}" for line in example.input.split("\n")))
+        _say(f"  -> {' / '.join(example.targets)}")
 
 
 def _sizes(task: "Task") -> str:
@@ -230,23 +238,28 @@ def _sizes(task: "Task") -> str:
 def check_tasks(
     path: Annotated[Path, typer.Argument(help="A .jsonl file of your own, or a folder of them.")],
 ) -> None:
-    """Check your own tasks: every problem with its file and line, and the way out. Nothing is changed."""
+    """Check your own tasks: the problems with file and line, and the way out. Nothing is changed."""
     from iptkit import tasks
 
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files:
-        raise FileNotFoundError(f"no .jsonl file in the folder {path}")
-    problems = [problem for file in files for problem in tasks.check_jsonl(file)]
+    named = tasks.jsonl_files(path)
+    problems = {file: found for file in named if (found := tasks.check_jsonl(file))}
+    for found in problems.values():
+        _say("\n".join(files.first(found)))
     if problems:
-        typer.echo("\n".join(problems))
-        typer.echo(f"{len(problems)} problem(s) in {len(files)} file(s); nothing was changed")
+        total = sum(map(len, problems.values()))
+        _say(f"{total} problem(s) in {len(problems)} of {len(named)} file(s); nothing was changed")
         raise typer.Exit(1)
+    near = [pair for file in named for pair in tasks.near_duplicates(file)]
+    if near:
+        _say("\n".join(f"note: {line}" for line in files.first(near)))
+        _say('note: "near_duplicates": "drop" in NAME.card.json leaves them out, "keep" says that they stay')
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".*case, blanks or composed letters", UserWarning)  # as noted above
         loaded = tasks.load_suite(path)  # sampled as well: a task may have too few examples
     for task in loaded:
         kind = f"{task.category}, scored by {task.metric}"
-        typer.echo(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
-        typer.echo(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about 100 a label")
+        _say(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
+        _say(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about 100 a label")
     for warning in noted:
-        typer.echo(f"warning: {warning.message}")
+        _say(f"warning: {warning.message}")

@@ -25,6 +25,7 @@ METRICS_OF = {
     "tag": ("span_f1", "tag_accuracy"),
 }
 SHOTS_PER_LABEL, SHOTS_PER_TASK = 16, 32
+LONGEST_ID = 200  # in bytes; a file's name has at most 255, and steps add to theirs
 ALL_SETS = ("train", "train_new", "dev", "test")
 
 
@@ -128,6 +129,9 @@ class Card:
     shots_per_label: dict[str, int] = field(default_factory=dict)
     shows_choices: bool = True
 
+    def __post_init__(self) -> None:
+        _check_id(self.id)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -162,6 +166,7 @@ class Task:
     seed: int
 
     def __post_init__(self) -> None:
+        _check_id(self.id)
         _check_metric(self.metric, self.category, f"task {self.id!r}")
         if self.category == "cls":
             order = self.labels or next((e.options for e in self.train if e.options), ())
@@ -185,6 +190,8 @@ def card_from(fields: dict, where: str) -> Card:
       where: name of the file, for errors.
     Raises: ValueError that names the field and what is allowed.
     """
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where}: a card is one JSON object with its fields, not {fields!r:.80}")
     allowed = Card.__dataclass_fields__
     for name in fields.keys() - allowed.keys():
         raise ValueError(f"{where}: unknown field {name!r} on a card; allowed are: {', '.join(allowed)}")
@@ -192,14 +199,16 @@ def card_from(fields: dict, where: str) -> Card:
         if not isinstance(fields.get(name), str) or not fields[name]:
             raise ValueError(f"{where}: card {fields.get('id', '?')!r} needs a text in the field {name!r}")
     category = fields["category"]
+    _check_id(fields["id"], f"{where}: ")
     _one_of(category, CATEGORIES, "category", where)
     shots = SHOTS_PER_LABEL if category == "cls" else SHOTS_PER_TASK
     values = {"metric": DEFAULT_METRIC[category], "group": fields["id"], "shots": shots, **fields}
+    for name, (fits, allowed) in KINDS.items():
+        if name in values and not fits(values[name]):
+            raise ValueError(
+                f"{where}: card {fields['id']!r}: {name} is {values[name]!r:.80}, allowed is {allowed}"
+            )
     _check_metric(values["metric"], category, where)
-    if not isinstance(values["shots"], int) or values["shots"] < 1:
-        raise ValueError(
-            f"{where}: card {fields['id']!r}: shots is {values['shots']!r}, allowed is an integer from 1 on"
-        )
     return Card(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     )
@@ -209,6 +218,45 @@ def _check_metric(metric: str, category: str, where: str) -> None:
     if metric not in METRICS_OF[category]:
         allowed = ", ".join(METRICS_OF[category])
         raise ValueError(f"{where}: metric is {metric!r}, allowed are: {allowed} (category {category!r})")
+
+
+def _check_id(name: str, where: str = "") -> None:
+    """Refuse an id that is no name of a file: steps and pools lie in folders and files named after it."""
+    is_long = len(name.encode("utf-8", "surrogatepass")) > LONGEST_ID
+    if is_long or re.search("[/\\\\\x00-\x1f\x7f-\x9f\ud800-\udfff]|^\\.|^$", name):
+        raise ValueError(
+            f"{where}the id {name!r:.80} is no name for a file: at most {LONGEST_ID} bytes, no slash, "
+            "backslash or control character, no dot at its beginning; give the task another id"
+        )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value)) and len(set(value)) == len(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
+KINDS = {  # of the fields that a card may have beside those it must have
+    "metric": (_is_text, "a text"),
+    "group": (_is_text, "a text"),
+    "origin": (lambda value: isinstance(value, str), "a text"),
+    "template": (lambda value: isinstance(value, str), "a text"),
+    "packages": (_are_texts, "a list of texts, each once"),
+    "labels": (_are_texts, "a list of texts, each once"),
+    "shots": (_is_count, "an integer from 1 on"),
+    "shots_per_label": (_are_counts, "an object with an integer from 1 on for labels"),
+    "shows_choices": (lambda value: isinstance(value, bool), "true or false"),
+}
 
 
 def _one_of(value: str, allowed: tuple[str, ...], name: str, where: str) -> None:

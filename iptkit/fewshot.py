@@ -9,7 +9,7 @@ quarter of them to each set.
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -38,15 +38,15 @@ def text_key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def merge(examples: Iterable[Example]) -> list[Example]:
-    """Put examples with the same input text together.
+def merge(examples: Iterable[Example], key: Callable[[str], str] = text_key) -> list[Example]:
+    """Put examples with the same input text together, that is, with equal keys.
 
     Free answers are united, in order. Examples with options must agree on the first target, else all
     of them are dropped.
     """
     groups: dict[str, list[Example]] = {}
     for example in examples:
-        groups.setdefault(text_key(example.input), []).append(example)
+        groups.setdefault(key(example.input), []).append(example)
     merged = []
     for group in groups.values():
         first = group[0]
@@ -57,7 +57,12 @@ def merge(examples: Iterable[Example]) -> list[Example]:
     return merged
 
 
-def make_pool(examples: Iterable[Example], card: Card, test: Iterable[Example] | None = None) -> Pool:
+def make_pool(
+    examples: Iterable[Example],
+    card: Card,
+    test: Iterable[Example] | None = None,
+    key: Callable[[str], str] = text_key,
+) -> Pool:
     """Split the examples of a task into its pool and its test set (the same for all seeds).
 
     The test set has up to 256 examples, as evenly over labels as the counts allow; at least half of a label's
@@ -66,9 +71,10 @@ def make_pool(examples: Iterable[Example], card: Card, test: Iterable[Example] |
 
     Args:
       test: the data set's own test set, None: held out of `examples`.
+      key: of an input; examples with equal keys are put together (see `merge`).
     Raises: ValueError if a label, or the task, has fewer than 4 examples (3 with `test`), or `test` has none.
     """
-    by_label = _by_label(merge(examples), card)
+    by_label = _by_label(merge(examples, key), card)
     parts = (*SETS, "test") if test is None else SETS
     shots = {label: min(card.shots, len(rows) // len(parts)) for label, rows in by_label.items()}
     for label, count in shots.items():
@@ -132,10 +138,16 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
 
     Args:
       sets: train, train_new, dev, test.
-    Raises: ValueError if the card asks for span F1 and has labels that are no IOB2 tags, or a sentence has
-      another number of tags than of words or a tag that is none of the labels.
+    Raises: ValueError if train, dev or test has no example, if the card asks for span F1 and has labels that
+      are no IOB2 tags, or if a sentence has another number of tags than of words or a tag that is none of the
+      labels.
     Warns: UserWarning if a training set holds one label only where the task has several.
     """
+    empty = [name for name in ("train", "dev", "test") if not sets[name]]
+    if empty:
+        raise ValueError(
+            f"task {card.id!r} ({card.source}) has no example in {' and '.join(empty)}; add some"
+        )
     if card.category == "tag":
         odd = [label for label in card.labels if not schemes.is_iob2(label)]
         if card.metric == "span_f1" and odd:

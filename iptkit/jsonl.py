@@ -3,19 +3,29 @@
 One object a line: {"input": "...", "targets": ["..."]} or {"input": "...", "target": "..."}, and for tasks
 with choices {"options": ["...", "..."]}. Blank lines are allowed; other fields are not used, but one that
 looks like a misspelt name is a problem. Files are only read.
+
+Inputs that differ in case, blanks or composed letters only are different inputs, but near duplicates: an
+input in train and its near duplicate in test make the test easier. They are named, and with
+"near_duplicates": "drop" in NAME.card.json all but the first are left out.
 """
 
-import json
+import os
 import unicodedata
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
+from iptkit import files
 from iptkit.examples import Card, Example, card_from
 from iptkit.fewshot import text_key
 
-MAX_INPUT, MAX_TARGET, NUM_SHOWN = 2000, 400, 20
+MAX_INPUT, MAX_TARGET = 2000, 400
 FIELDS = ("input", "target", "targets", "options")
-BOM = b"\xef\xbb\xbf"  # some editors begin UTF-8 files with it
+OTHER_NAMES = {  # what other formats call them
+    "input": ("text", "question", "prompt", "sentence", "instruction", "source", "inputs"),
+    "target": ("output", "label", "answer", "completion", "response", "outputs", "labels", "answers"),
+}
+NEAR = "near_duplicates"  # in NAME.card.json: "keep" or "drop"
 
 
 def check_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = MAX_TARGET) -> list[str]:
@@ -24,32 +34,68 @@ def check_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = 
     Args:
       max_input: longest input in characters.
       max_target: longest answer or option in characters.
-    Raises: FileNotFoundError if there is no such file.
+    Raises: FileNotFoundError if there is no such file; ValueError if it cannot be read or is a folder.
     """
     return _read(Path(path), max_input, max_target)[1]
+
+
+def near_duplicates(path: str | Path) -> list[str]:
+    """Return "file:line: ..." for each input that is nearly that of an earlier line (see above).
+
+    Lines with problems are passed over.
+    Raises: what `check_jsonl` raises.
+    """
+    pairs = _near(_read(Path(path), MAX_INPUT, MAX_TARGET)[0])
+    return [
+        f"{path}:{number}: the input differs from line {first} in case, blanks or composed letters only"
+        for number, first in pairs.items()
+    ]
 
 
 def read_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = MAX_TARGET) -> list[Example]:
     """Read the examples of a JSONL file, in the order of its lines.
 
-    Raises: ValueError with the first 20 problems if there is any; FileNotFoundError if there is no such file.
+    Raises: ValueError with the first 20 problems if there is any; what `check_jsonl` raises.
     """
     examples, problems = _read(Path(path), max_input, max_target)
-    if problems:
-        shown = "\n".join(problems[:NUM_SHOWN])
-        more = f"\n... and {len(problems) - NUM_SHOWN} more" if len(problems) > NUM_SHOWN else ""
-        raise ValueError(f"{path} has {len(problems)} problem(s); nothing was changed:\n{shown}{more}")
-    return examples
+    files.refuse(path, problems)
+    return list(examples.values())
+
+
+def read_task(path: str | Path) -> tuple[list[Example], Card]:
+    """Read a JSONL task and its card; near duplicates are left out where the card says "drop".
+
+    Warns: where it does not, and there are some.
+    Raises: what `read_jsonl` and `read_card` raise.
+    """
+    path = Path(path)
+    examples, problems = _read(path, MAX_INPUT, MAX_TARGET)
+    files.refuse(path, problems)
+    card = read_card(path, list(examples.values()))
+    near, wish = _near(examples), _sidecar(path).get(NEAR)
+    if wish == "drop":
+        examples = {number: example for number, example in examples.items() if number not in near}
+    elif near and wish is None:
+        number, first = next(iter(near.items()))
+        warnings.warn(
+            f"{path}: {len(near)} input(s) differ from an earlier one in case, blanks or composed letters "
+            f"only (first: line {number}, from line {first}); train and test may share them. To leave them "
+            f'out write {{"{NEAR}": "drop"}} into {path.stem}.card.json beside the file, to keep them "keep"',
+            stacklevel=2,
+        )
+    return list(examples.values()), card
 
 
 def read_card(path: str | Path, examples: list[Example]) -> Card:
     """Return the card of a JSONL task: what NAME.card.json beside it says, the rest inferred.
 
     The category is cls if all lines have the same options, mcqa if they differ, and qa if there are none.
+    Raises: ValueError that names the card's file: what `card_from` raises, a category or labels that do not
+      fit the lines.
     """
     path = Path(path)
     sidecar = path.with_name(f"{path.stem}.card.json")
-    given = _read_sidecar(sidecar) if sidecar.is_file() else {}
+    given = {name: value for name, value in _sidecar(path).items() if name != NEAR}
     options = {frozenset(example.options) for example in examples}
     inferred_category = ("cls" if len(options) == 1 else "mcqa") if any(options) else "qa"
     category = given.get("category", inferred_category)
@@ -67,58 +113,54 @@ def read_card(path: str | Path, examples: list[Example]) -> Card:
         "about": f"read from {path.name}",
         "labels": list(examples[0].options) if category == "cls" else [],
     }
-    return card_from({**inferred, **given}, str(sidecar))
+    card = card_from({**inferred, **given}, str(sidecar))
+    if category == "cls" and set(card.labels) != set(inferred["labels"]):
+        raise ValueError(
+            f"{sidecar}: labels are {', '.join(card.labels)}, but the lines have the options "
+            f"{', '.join(inferred['labels'])}; give the same, or leave labels out"
+        )
+    return card
 
 
-def _read_sidecar(sidecar: Path) -> dict:
-    try:
-        given = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{sidecar}: not valid JSON in UTF-8 ({error})") from error
-    if not isinstance(given, dict):
-        raise ValueError(f"{sidecar}: needs one JSON object with the fields of a card")
+def _sidecar(path: Path) -> dict:
+    """What stands in NAME.card.json, {} where there is none."""
+    sidecar = path.with_name(f"{path.stem}.card.json")
+    given = files.read_json(sidecar) if os.path.lexists(sidecar) else {}
+    if given.get(NEAR, "keep") not in ("keep", "drop"):
+        raise ValueError(f'{sidecar}: {NEAR} is {given[NEAR]!r:.80}, allowed are "keep" and "drop"')
     return given
 
 
-def _read(path: Path, max_input: int, max_target: int) -> tuple[list[Example], list[str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; give the path of a .jsonl file with one task")
-    text = path.read_bytes()
-    offset = len(BOM) if text.startswith(BOM) else 0
-    if _is_array(text[offset:]):
-        return [], [
-            f"{path}:1: the file is a JSON array; write its objects one a line, no brackets, no commas"
-        ]
+def _read(path: Path, max_input: int, max_target: int) -> tuple[dict[int, Example], list[str]]:
+    """The examples by the numbers of their lines, and what is wrong with the others."""
     examples: dict[int, Example] = {}
     problems: list[tuple[int, str]] = []
-    for number, raw in enumerate(text[offset:].split(b"\n"), start=1):
-        fields, found = _parse(raw, offset)
-        offset += len(raw) + 1
-        if fields is not None:
-            found += _check_fields(fields, max_input, max_target)
-            if not found:
-                examples[number] = _example(fields)
-        problems += [(number, problem) for problem in found]
+    for line in files.json_lines(path, "give the path of a .jsonl file with one task"):
+        found = [line.problem] if line.problem else _check_fields(line.value, max_input, max_target)
+        if not found:
+            examples[line.number] = _example(line.value)
+        problems += [(line.number, problem) for problem in found]
     if not examples and not problems:
         problems.append((1, "the file is empty; write one JSON object a line, with input and targets"))
     problems += _compare_lines(examples)
-    return list(examples.values()), [f"{path}:{number}: {problem}" for number, problem in sorted(problems)]
+    return examples, [f"{path}:{number}: {problem}" for number, problem in sorted(problems)]
 
 
-def _is_array(text: bytes) -> bool:
-    if not text.lstrip().startswith(b"["):
-        return False
-    try:
-        return isinstance(json.loads(text), list)
-    except ValueError:
-        return False
+def _near(examples: dict[int, Example]) -> dict[int, int]:
+    """Lines whose input is nearly that of an earlier line, each with that line's number."""
+    first_of: dict[str, int] = {}
+    firsts = {
+        number: first_of.setdefault(text_key(unicodedata.normalize("NFC", example.input)), number)
+        for number, example in examples.items()
+    }
+    return {number: first for number, first in firsts.items() if number != first}
 
 
 def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
     """Return what is wrong between lines: inputs given twice, options on some lines only."""
     problems, line_of = [], {}
     for number, example in examples.items():
-        first = line_of.setdefault(text_key(example.input), number)
+        first = line_of.setdefault(example.input, number)
         if first != number:
             problems.append(
                 (number, f"same input as line {first}; keep one of them, with all answers in its targets")
@@ -132,22 +174,6 @@ def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
             (number, f"this line has {lacks}, unlike line {other}; give options on all lines or on none")
         )
     return problems
-
-
-def _parse(raw: bytes, offset: int) -> tuple[dict | None, list[str]]:
-    try:
-        text = raw.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        return None, [f"broken UTF-8 at byte {offset + error.start} of the file; save the file as UTF-8"]
-    if not text:
-        return None, []
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        return None, [f"not valid JSON ({error}); each line needs one whole JSON object"]
-    if not isinstance(fields, dict):
-        return None, [f"a JSON {_json_type(fields)} is given, an object in braces is needed"]
-    return fields, []
 
 
 def _check_fields(fields: dict, max_input: int, max_target: int) -> list[str]:
@@ -166,7 +192,7 @@ def _check_fields(fields: dict, max_input: int, max_target: int) -> list[str]:
         problems += _check_texts(fields["targets"], "targets", 1, max_target)
     else:
         problems.append(_absent("targets", fields))
-    if fields.get("options") is not None:
+    if fields.get("options") not in (None, []):
         problems += _check_texts(fields["options"], "options", 2, max_target)
     return problems or _check_targets(_example(fields))
 
@@ -189,16 +215,24 @@ def _check_targets(example: Example) -> list[str]:
 
 
 def _absent(name: str, fields: dict) -> str:
-    return f"field {name!r} is missing (found: {', '.join(fields) or 'none'}); add it"
+    """That a field is missing, and which of those there are may be meant."""
+    there = ", ".join(f"{other:.40}" for other in list(fields)[:10]) + (", ..." if len(fields) > 10 else "")
+    missing = f"field {name!r} is missing (found: {there or 'none'})"
+    kind = name.rstrip("s")
+    meant = next((other for other in fields if other.strip().lower() in OTHER_NAMES[kind]), None)
+    if meant is None:
+        return f"{missing}; add it"
+    new = "targets" if kind == "target" and isinstance(fields[meant], list) else kind
+    return f"{missing}; rename {meant!r} to {new!r}, or add it"
 
 
 def _check_text(value: object, name: str, limit: int) -> list[str]:
     if not isinstance(value, str):
-        return [f"{name} is of JSON type {_json_type(value)}, a string is needed; put it in double quotes"]
+        return [
+            f"{name} is of JSON type {files.json_type(value)}, a string is needed; put it in double quotes"
+        ]
     if not value.strip():
         return [f"{name} is empty; write its text or remove the line"]
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        return [f"{name} holds half a character (an unpaired \\u escape); write the character itself"]
     if len(value) > limit:
         return [f"{name} has {len(value)} characters, {limit} are allowed; shorten it"]
     return []
@@ -206,7 +240,7 @@ def _check_text(value: object, name: str, limit: int) -> list[str]:
 
 def _check_texts(value: object, name: str, least: int, limit: int) -> list[str]:
     if not isinstance(value, list):
-        return [f'{name} is of JSON type {_json_type(value)}, a list of strings is needed: ["..."]']
+        return [f'{name} is of JSON type {files.json_type(value)}, a list of strings is needed: ["..."]']
     if len(value) < least:
         return [f"{name} has {len(value)} entries, at least {least} are needed"]
     problems = [
@@ -217,18 +251,6 @@ def _check_texts(value: object, name: str, least: int, limit: int) -> list[str]:
     if not problems and len({unicodedata.normalize("NFC", text.strip()) for text in value}) < len(value):
         problems.append(f"{name} names an entry twice; keep it once")
     return problems
-
-
-def _json_type(value: object) -> str:
-    names = {
-        bool: "true/false",
-        int: "number",
-        float: "number",
-        list: "list",
-        dict: "object",
-        type(None): "null",
-    }
-    return names.get(type(value), "string")
 
 
 def _example(fields: dict) -> Example:

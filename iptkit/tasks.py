@@ -7,6 +7,7 @@ tasks of the Intrinsic Prompt Tuning paper from the model hub (see crossfit.py);
 data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from iptkit import fewshot, paths, pools
 from iptkit.examples import CATEGORIES, METRICS, Card, Example, Task, card_from
-from iptkit.files import read_json
-from iptkit.jsonl import check_jsonl, read_card, read_jsonl
+from iptkit.files import expanded, listed, read_json
+from iptkit.jsonl import check_jsonl, near_duplicates, read_card, read_jsonl, read_task
 
 __all__ = [
     "CATEGORIES",
@@ -26,9 +27,11 @@ __all__ = [
     "Split",
     "Task",
     "check_jsonl",
+    "jsonl_files",
     "list_cards",
     "load_suite",
     "load_task",
+    "near_duplicates",
     "read_jsonl",
     "sides",
     "split",
@@ -91,8 +94,10 @@ def load_suite(
     entries = _select(_entries(name), only, name)
     if name in BUILT:
         found = pools.load([card for card, _ in entries])
-    else:
+    elif name in SUITES:
         found = [fewshot.make_pool(read_jsonl(file), card) for card, file in entries]
+    else:  # a user's inputs are as different as they are written
+        found = [fewshot.make_pool(read_task(file)[0], card, key=str) for card, file in entries]
     return [
         _task(card, pool, seed, max_test, max_dev, full)
         for (card, _), pool in zip(entries, found, strict=True)
@@ -184,23 +189,39 @@ def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int
 def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
     """Return the cards of a suite, each with the file of its examples (none for those that are built)."""
     if str(suite) not in SUITES:
-        entries = [(read_card(file, read_jsonl(file)), file) for file in _jsonl_files(suite)]
-        if len({card.id for card, _ in entries}) < len(entries):
-            raise ValueError(f"{suite}: two tasks have the same id; give each .card.json its own")
+        entries = [(read_card(file, read_jsonl(file)), file) for file in jsonl_files(suite)]
+        file_of: dict[str, Path] = {}
+        for card, file in entries:
+            if file_of.setdefault(card.id, file) != file:
+                raise ValueError(
+                    f"{file_of[card.id]} and {file}: two tasks have the same id {card.id!r}; give each "
+                    ".card.json its own"
+                )
         return entries
     files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(str(suite), (suite,))]
     cards = [card_from(fields, file.name) for file in files for fields in read_json(file, list)]
     return [(card, paths.data_dir() / suite / f"{card.id}.jsonl") for card in cards]
 
 
-def _jsonl_files(suite: str | Path) -> list[Path]:
-    path = Path(suite).expanduser()
-    if path.suffix != ".jsonl" and not path.is_dir():
-        _one_of_suites(str(suite))
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files:
-        raise FileNotFoundError(f"the folder {path} holds no .jsonl files; put one file per task there")
-    return files
+def jsonl_files(suite: str | Path) -> list[Path]:
+    """Return the files of a user's own suite, in order: those of a folder, or the file itself.
+
+    The ending may be in capitals; dot files, as editors and file managers make them, are left out.
+    Raises: FileNotFoundError for a folder without such files, ValueError for one that cannot be read or a
+      name that is neither a path nor a suite.
+    """
+    path = expanded(suite)
+    if not os.path.isdir(path):
+        if path.suffix.lower() != ".jsonl":
+            _one_of_suites(str(suite))
+        return [path]
+    found = listed(path, ".jsonl")
+    if not found:
+        others = ", ".join(file.name for file in listed(path, "")[:10]) or "nothing"
+        raise FileNotFoundError(
+            f"the folder {path} holds no .jsonl files (there: {others}); put one file per task there"
+        )
+    return found
 
 
 def _one_of_suites(name: str) -> None:
@@ -219,7 +240,7 @@ def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite:
         if task_id not in by_id:
             close = get_close_matches(task_id, by_id, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
-            if Path(task_id).is_file():
+            if os.path.isfile(task_id):
                 hint = f"; your own file is a suite: --suite {task_id} and the name {Path(task_id).stem};"
             raise ValueError(
                 f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` names its "

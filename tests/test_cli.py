@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -99,7 +100,60 @@ def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     assert code == 1 and "bad.jsonl:1" in text and "bad.jsonl:2" in text and "nothing was changed" in text
     (tmp_path / "empty").mkdir()
     code, text = iptkit_command("tasks", "check", str(tmp_path / "empty"))
-    assert code == 2 and "no .jsonl file" in text
+    assert code == 2 and "holds no .jsonl files" in text
+
+
+def test_tasks_check_says_the_first_twenty_problems_of_a_file_and_their_count(iptkit_command, tmp_path):
+    (tmp_path / "a.JSONL").write_text('{"input": "q"}\n' * 100_000)
+    (tmp_path / "b.jsonl").write_text("[" * 100_000)
+    (tmp_path / "._b.jsonl").write_bytes(b"\0\5\x16\7")
+    code, text = iptkit_command("tasks", "check", str(tmp_path))
+    assert code == 1 and text.count("a.JSONL:") == 20 and text.count("b.jsonl:1: ") == 1
+    assert (
+        "... and 99980 more" in text and "100001 problem(s) in 2 of 2 file(s)" in text and len(text) < 10_000
+    )
+
+
+def test_tasks_check_notes_near_duplicates(iptkit_command, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    words = ("polish", "Polish", "nail", "wood", "shoe", "door")
+    file.write_text("".join(f'{{"input": "{word}", "target": "a"}}\n' for word in words))
+    code, text = iptkit_command("tasks", "check", str(file))
+    assert code == 0 and f"note: {file}:2: the input differs from line 1 in case" in text
+    assert '"near_duplicates": "drop"' in text and "mine: fine" in text
+
+
+def test_what_steers_a_terminal_is_shown_and_not_obeyed(iptkit_command, tmp_path):
+    file, steers = tmp_path / "mine.jsonl", "\x1b[2J\x1b]0;title\x07\r\x9b1m\u202e"
+    line = json.dumps({"input": f"q{steers} {{}}", "target": f"a{steers}"})
+    file.write_text("".join(line.replace("{}", str(i)) + "\n" for i in range(8)))
+    (tmp_path / "mine.card.json").write_text(
+        json.dumps({"title": steers, "about": steers, "licence": steers})
+    )
+    outputs = [
+        iptkit_command("tasks", "show", "mine", "--suite", str(file)),
+        iptkit_command("tasks", "check", str(file)),
+        iptkit_command("tasks", "list", "--suite", str(file)),
+        iptkit_command("tasks", "show", steers, "--suite", str(file)),
+        iptkit_command("tasks", "check", str(tmp_path / f"{steers}.jsonl")),
+    ]
+    (tmp_path / "mine.jsonl").write_text(json.dumps({steers: 1, "input": "q"}))
+    outputs.append(iptkit_command("tasks", "check", str(file)))
+    assert [code for code, _ in outputs] == [0, 0, 0, 2, 2, 1]
+    for _, text in outputs:
+        assert not set(steers) - set("[2J]0;title1m") & set(text)
+    assert "q\\x1b[2J" in outputs[0][1] and "\\u202e" in outputs[2][1]
+
+
+def test_a_terminal_without_a_letter_gets_its_escape(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("".join(f'{{"input": "é {i}", "target": "好"}}\n' for i in range(8)))
+    done = subprocess.run(
+        [sys.executable, "-m", "iptkit", "tasks", "show", "mine", "--suite", str(tmp_path / "mine.jsonl")],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "IPTKIT_CACHE": str(tmp_path)},
+        check=True,
+    )
+    assert rb"| \xe9 " in done.stdout and rb"-> \u597d" in done.stdout
 
 
 def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ def test_one_part_is_enough_and_ready_records_are_taken(own):
     (task,) = tasks.load_suite("crossfit", only=["eli5-asks"])
     assert len(task.train) == 15 and task.train[0].targets == ("so", "thus")
     assert task.train[0].input.startswith(" [eli5-asks] why ") and len(task.test) == 15
-    ready = [{"input": f"{i}?", "target": "b", "options": ["a", "b"]} for i in range(8)]
+    ready = [{"input": f"{i}?", "target": "ab"[i % 2], "options": ["a", "b"]} for i in range(40)]
     own("quarel", ending="jsonl", train=ready)
     assert tasks.load_task("quarel", suite="crossfit").train[0].options == ("a", "b")
 

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from iptkit import tasks
 from iptkit.examples import Example
-from iptkit.jsonl import check_jsonl, read_card, read_jsonl
+from iptkit.jsonl import check_jsonl, near_duplicates, read_card, read_jsonl, read_task
 
 GOOD = {"input": "What is one plus one?", "targets": ["two", "2"]}
 
@@ -33,7 +34,33 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
     ("line", "problem"),
     [
         ({"targets": ["a"]}, "field 'input' is missing (found: targets); add it"),
-        ({"input": "q", "answer": "a"}, "field 'targets' is missing (found: input, answer); add it"),
+        (
+            {"input": "q", "answer": "a"},
+            "field 'targets' is missing (found: input, answer); rename 'answer' to 'target', or add it",
+        ),
+        (
+            {"input": "q", "output": ["a"]},
+            "field 'targets' is missing (found: input, output); rename 'output' to 'targets'",
+        ),
+        (
+            {"input": "q", "Label": "a"},
+            "field 'targets' is missing (found: input, Label); rename 'Label' to 'target'",
+        ),
+        (
+            {"text": "q", "target": "a"},
+            "field 'input' is missing (found: text, target); rename 'text' to 'input'",
+        ),
+        (
+            {f"x{i}": "q" for i in range(9999)} | {"input": "q"},
+            "field 'targets' is missing (found: x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, ...); add it",
+        ),
+        (
+            b'{"input": "q", "target": "a", "target": "b"}',
+            "'target' stands twice in one object; keep one of them",
+        ),
+        (b'{"input": "q", "target": "a", "weight": NaN}', "NaN is no JSON; write a number, null or a string"),
+        (b"[" * 100_000, "lists or objects stand over 100 deep in one another"),
+        ({"input": "q", "target": "a", "options": 0}, "options is of JSON type number, a list of strings"),
         (
             {"input": 3, "target": "a"},
             "input is of JSON type number, a string is needed; put it in double quotes",
@@ -109,7 +136,7 @@ def test_limits_are_arguments(tmp_path):
 
 
 def test_same_input_names_both_lines(tmp_path):
-    file = write(tmp_path / "a.jsonl", GOOD, b"", {"input": "what is  ONE plus one?", "target": "two"})
+    file = write(tmp_path / "a.jsonl", GOOD, b"", {"input": "What is one plus one? ", "target": "two"})
     assert check_jsonl(file) == [
         f"{file}:3: same input as line 1; keep one of them, with all answers in its targets"
     ]
@@ -172,8 +199,33 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
         ({"category": "cls"}, "category is 'cls', but its lines look like 'qa'"),
         ({"shots": 0}, "shots is 0, allowed is an integer from 1 on"),
         ({"title": ""}, "card 'mine' needs a text in the field 'title'"),
-        ([], "needs one JSON object"),
+        ([], "the file holds a JSON list, an object in braces is needed"),
         (b"{", "not valid JSON"),
+        (b"[" * 100_000, "over 100 deep"),
+        (b'{"title": "a",\n"title": "b"}', "'title' stands twice"),
+        (b'{"title": "caf\xe9"}', "mine.card.json:1: broken UTF-8 at byte 14"),
+        ({"id": "x/../../.."}, "the id 'x/../../..' is no name for a file"),
+        ({"id": ".x"}, "is no name for a file"),
+        ({"id": "x" * 201}, "is no name for a file: at most 200 bytes"),
+        ({"id": "x\\y"}, "is no name for a file"),
+        ({"id": "x\x1b[2J"}, "is no name for a file"),
+        ({"id": 3}, "needs a text in the field 'id'"),
+        ({"category": ["qa"]}, "needs a text in the field 'category'"),
+        ({"metric": []}, "metric is [], allowed is a text"),
+        ({"group": 3}, "group is 3, allowed is a text"),
+        ({"labels": "ab"}, "labels is 'ab', allowed is a list of texts, each once"),
+        ({"labels": [1]}, "labels is [1], allowed is a list of texts"),
+        ({"labels": ["a", ["b"]]}, "allowed is a list of texts"),
+        ({"shots": True}, "shots is True, allowed is an integer from 1 on"),
+        ({"shots_per_label": []}, "shots_per_label is [], allowed is an object with an integer"),
+        ({"shows_choices": "no"}, "shows_choices is 'no', allowed is true or false"),
+        ({"packages": {}}, "packages is {}, allowed is a list of texts"),
+        ({"template": None}, "template is None, allowed is a text"),
+        (
+            {"metric": "span_f1"},
+            "metric is 'span_f1', allowed are: accuracy",
+        ),
+        ({"near_duplicates": "remove"}, 'near_duplicates is \'remove\', allowed are "keep" and "drop"'),
     ]:
         write(sidecar, content)
         with pytest.raises(ValueError, match="mine.card.json") as error:
@@ -186,3 +238,67 @@ def test_an_array_is_one_problem_not_one_a_line(tmp_path):
     file.write_text('[\n  {"input": "q", "target": "a"},\n  {"input": "r", "target": "b"}\n]\n')
     (problem,) = check_jsonl(file)
     assert problem.startswith(f"{file}:1: the file is a JSON array; write its objects one a line")
+
+
+def test_labels_of_a_card_are_those_of_the_lines(tmp_path):
+    lines = [{"input": f"q{i}", "target": "a", "options": ["a", "b"]} for i in range(4)]
+    file = write(tmp_path / "mine.jsonl", *lines)
+    write(tmp_path / "mine.card.json", {"labels": ["b", "a"]})
+    assert read_card(file, read_jsonl(file)).labels == ("b", "a")
+    write(tmp_path / "mine.card.json", {"labels": ["a", "c"]})
+    with pytest.raises(
+        ValueError, match=r"mine.card.json: labels are a, c, but the lines have the options a, b"
+    ):
+        read_card(file, read_jsonl(file))
+
+
+def test_no_options_are_none(tmp_path):
+    file = write(
+        tmp_path / "a.jsonl", {**GOOD, "options": []}, {"input": "q", "target": "a", "options": None}
+    )
+    assert [example.options for example in read_jsonl(file)] == [(), ()]
+
+
+def test_inputs_in_other_capitals_are_others_but_near_duplicates(tmp_path):
+    words = ["polish", "Polish", "caf\u00e9", "cafe\u0301", "to  wax", "to wax", "nail", "wood", "shoe"]
+    file = write(
+        tmp_path / "mine.jsonl", *({"input": word, "target": str(i)} for i, word in enumerate(words))
+    )
+    assert check_jsonl(file) == []
+    assert near_duplicates(file) == [
+        f"{file}:{line}: the input differs from line {first} in case, blanks or composed letters only"
+        for line, first in ((2, 1), (4, 3), (6, 5))
+    ]
+    with pytest.warns(UserWarning, match=r"mine.jsonl: 3 input\(s\) .*first: line 2, from line 1.*\"drop\""):
+        examples, _ = read_task(file)
+    assert [example.input for example in examples] == words
+    sidecar = write(tmp_path / "mine.card.json", {"near_duplicates": "drop"})
+    examples, card = read_task(file)
+    assert [example.input for example in examples] == [words[i] for i in (0, 2, 4, 6, 7, 8)]
+    assert card.id == "mine"
+    write(sidecar, {"near_duplicates": "keep"})
+    assert len(read_task(file)[0]) == 9
+
+
+def test_a_suite_keeps_inputs_in_other_capitals(tmp_path):
+    lines = [{"input": word, "target": word} for i in range(6) for word in (f"polish {i}", f"Polish {i}")]
+    file = write(tmp_path / "mine.jsonl", *lines)
+    with pytest.warns(UserWarning, match="6 input"):
+        (task,) = tasks.load_suite(file)
+    drawn = [e for name in ("train", "train_new", "dev", "test") for e in getattr(task, name)]
+    assert len(drawn) == 12 and all(e.targets == (e.input,) for e in drawn)
+    write(tmp_path / "mine.card.json", {"near_duplicates": "drop"})
+    (task,) = tasks.load_suite(file)
+    assert all(e.input.startswith("polish") for e in (*task.train, *task.train_new, *task.dev, *task.test))
+
+
+def test_what_cannot_be_read_is_said(tmp_path):
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(ValueError, match=r"a.jsonl is a folder, a file is needed; give the path of a .jsonl"):
+        check_jsonl(tmp_path / "a.jsonl")
+    with pytest.raises(ValueError, match="cannot be read .File name too long"):
+        read_jsonl(tmp_path / f"{'x' * 300}.jsonl")
+    file = write(tmp_path / "b.jsonl", GOOD)
+    (tmp_path / "b.card.json").mkdir()
+    with pytest.raises(ValueError, match=r"b.card.json is a folder"):
+        read_card(file, read_jsonl(file))

@@ -1,6 +1,7 @@
 import dataclasses
 import doctest
 import json
+import os
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -220,8 +221,46 @@ def test_every_category_has_its_default_among_its_metrics():
     assert {metric for metrics in METRICS_OF.values() for metric in metrics} == set(tasks.METRICS)
 
 
+def test_capitals_of_an_ending_do_not_matter_and_dot_files_are_no_tasks(tmp_path):
+    lines = "".join(f'{{"input": "q {i}", "target": "a"}}\n' for i in range(8))
+    (tmp_path / "X.JSONL").write_text(lines)
+    (tmp_path / "y.jsonl").write_text(lines)
+    (tmp_path / "X.card.json").write_text('{"title": "The first"}')
+    for name in ("._y.jsonl", ".y.jsonl.swp", ".y.jsonl"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert [(task.id, task.title) for task in tasks.load_suite(tmp_path)] == [("X", "The first"), ("y", "y")]
+    assert [card.id for card in tasks.list_cards(tmp_path / "X.JSONL")] == ["X"]
+    (tmp_path / "y.JSONL").write_text(lines)
+    with pytest.raises(ValueError, match=r"y.JSONL and .*y.jsonl: two tasks have the same id 'y'"):
+        tasks.list_cards(tmp_path)
+
+
+def test_a_folder_among_the_files_and_one_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    (tmp_path / "z.jsonl").mkdir()
+    with pytest.raises(ValueError, match=r"z.jsonl is a folder, a file is needed"):
+        tasks.load_suite(tmp_path)
+
+    def no(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", no)
+    with pytest.raises(ValueError, match=r"the folder .* cannot be read \(Permission denied\)"):
+        tasks.list_cards(tmp_path)
+
+
+def test_sets_without_examples_are_refused():
+    card, one = card_of("qa"), (Example("q", ("a",)),)
+    for empty in ("train", "dev", "test"):
+        sets = {name: one for name in ("train", "train_new", "dev", "test")} | {empty: ()}
+        with pytest.raises(ValueError, match=rf"has no example in {empty}; add some"):
+            fewshot.make_task(card, 0, sets)
+
+
 def test_paths_that_hold_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no .jsonl files"):
+    with pytest.raises(FileNotFoundError, match=r"holds no .jsonl files \(there: nothing\)"):
+        tasks.load_suite(tmp_path)
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"holds no .jsonl files \(there: mine.json\)"):
         tasks.load_suite(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no file"):
         tasks.load_suite(tmp_path / "absent.jsonl")
