@@ -2,6 +2,10 @@
 
 The readers here take any file, also one that no program of ours wrote. What is wrong with it is an error that
 names the file, and the line where there is one.
+
+What is unfinished has a name that ends in TEMPORARY and is locked by its process, so that `sweep` removes
+what a killed process left and nothing that a living one writes. The lock is the system's (flock), which works
+across the nodes that share a folder; where there is none, nothing is swept.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +30,14 @@ from filelock import FileLock, Timeout
 
 from iptkit import progress
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # not a POSIX system
+    fcntl = None
+
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+TEMPORARY = ".iptkit-tmp"
+DAMAGED = ".damaged"
 MAX_DEPTH = 100  # of lists and objects in one another; Python's own limit depends on who calls
 NUM_SHOWN = 20  # problems in one error
 BOM = b"\xef\xbb\xbf"  # some editors begin UTF-8 files with it
@@ -42,6 +54,10 @@ NO_TEXT = {  # first bytes of files that are often taken for text
 
 class DiskFullError(OSError):
     """There is no room for a file; what is finished is kept."""
+
+
+class DamagedError(ValueError):
+    """A file does not hold what was written into it."""
 
 
 @contextlib.contextmanager
@@ -106,17 +122,102 @@ def alone(folder: Path, what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _held(
+        lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=TEMPORARY)
+    ) as (handle, temporary):
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        os.fsync(handle)
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def scratch(folder: Path | None = None, name: str = "iptkit") -> Iterator[Path]:
+    """Yield an empty folder that is removed with all in it, by `sweep` where its process was killed.
+
+    Args:
+      folder: that it is made in (default: the system's for temporary files).
+      name: the first part of its name.
+    """
+
+    def make() -> tuple[int, str]:
+        made = tempfile.mkdtemp(dir=folder, prefix=f"{name}-", suffix=TEMPORARY)
+        return os.open(made, os.O_RDONLY) if fcntl else -1, made
+
+    with _held(make) as (_, place):
+        yield place
+
+
+@contextlib.contextmanager
+def together(folder: Path, first: str) -> Iterator[Path]:
+    """Yield an empty folder whose files take their places in `folder` once all of them are written.
+
+    Args:
+      first: name of the file that takes its place first. It should say what the others must be.
+    On an error nothing changes. Raises: DiskFullError where there is no room for one of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with room_for(folder / first), scratch(folder, ".unfinished") as place:
+        yield place
+        made = sorted(place.iterdir(), key=lambda file: (file.name != first, file.name))
+        for file in made:
+            with open(file, "rb+") as stream:
+                os.fsync(stream.fileno())
+        for file in made:
+            os.replace(file, folder / file.name)
+
+
+@contextlib.contextmanager
+def _held(make: Callable[[], tuple[int, str]]) -> Iterator[tuple[int, Path]]:
+    """A temporary file or folder, locked while it is there, so that `sweep` of another process leaves it.
+
+    Args:
+      make: makes it; returns an open handle (-1: none) and its path.
+    """
+    while True:
+        handle, name = make()
+        if fcntl:
+            with contextlib.suppress(OSError):  # a file system without locks, on which nothing is swept
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        temporary = Path(name)
+        if temporary.exists():
+            break
+        os.close(handle)  # swept before it was locked
+    try:
+        yield handle, temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        if handle >= 0:
+            os.close(handle)
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove what killed processes of this user left unfinished in the folders (not in folders in them)."""
+    for folder in folders if fcntl else ():
+        for left in folder.glob(f"*{TEMPORARY}"):
+            is_folder = left.is_dir()
+            try:
+                handle = os.open(
+                    left, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK
+                )
+            except OSError:  # gone meanwhile, or another user's
+                continue
+            with contextlib.suppress(OSError):  # it is locked: its process lives
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(handle).st_uid == os.getuid():
+                    shutil.rmtree(left, ignore_errors=True) if is_folder else left.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that another can take its place; returns where it is now."""
+    aside = path.with_name(path.name + DAMAGED)
+    with contextlib.suppress(FileNotFoundError):  # another process did
+        os.replace(path, aside)
+    return aside
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -401,33 +502,62 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any] | None = None) -> None:
-    """Write tensors as safetensors, atomically; `about` (JSON) goes into the header."""
+    """Write tensors as safetensors, atomically; `about` (JSON) and a checksum of all go into the header."""
     from safetensors.torch import save_file
 
+    written = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+    text = json.dumps(about or {})
     with atomic(path) as temporary:
-        save_file(
-            {k: v.detach().contiguous().clone() for k, v in tensors.items()},
-            temporary,
-            {"about": json.dumps(about or {})},
-        )
+        save_file(written, temporary, {"about": text, "sha256": _checksum(written, text)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_tensors(path: Path, must_be_checked: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a file made by `write_tensors`.
 
+    Args:
+      must_be_checked: a file without a checksum counts as damaged.
     Returns: its tensors by name, and what was said about them.
-    Raises: ValueError naming a file that is cut short or no safetensors.
+    Raises: DamagedError naming a file that is cut short, changed since it was written, or no safetensors;
+      FileNotFoundError; ValueError naming a file that cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
+    way_out = "move it away or delete it and run the same command again"
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {k: file.get_tensor(k) for k in file.keys()}, about  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); move it away or delete it and run the same command again"
-        ) from error
+            said = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        about = json.loads(said.get("about", "{}"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot read {path} ({error.strerror or error})") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged ({error}); {way_out}") from error
+    if "sha256" in said or must_be_checked:
+        if said.get("sha256") != _checksum(tensors, said.get("about", "{}")):
+            raise DamagedError(f"{path} is damaged (its contents do not fit their checksum); {way_out}")
+    if not isinstance(about, dict):
+        raise DamagedError(f"{path} is damaged (`about` in its header is no JSON object); {way_out}")
+    return tensors, about
+
+
+def _checksum(tensors: dict[str, Any], about: str) -> str:
+    """Of names, types, shapes and bytes of tensors in main memory, and of what is said about them."""
+    from torch import uint8
+
+    found = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(uint8).numpy())
+    return found.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def writable_folder(folder: Path, option: str) -> Path:

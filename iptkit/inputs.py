@@ -111,6 +111,7 @@ class Inputs:
         scale, seeds = self.scale, self.seeds if seeds is None else seeds
         return [
             *self.model_key(),
+            scale.name,  # in every row
             prompts.WORDS,
             *(["deep"] if scale.deep else []),
             [[seed, self._digest(seed)] for seed in seeds],
@@ -123,7 +124,7 @@ class Inputs:
 
     def key_of(self, read: Sequence[tuple[tasks.Task, tasks.Card]], *parts: Any) -> list[Any]:
         """All that determines a step on other tasks than the study's own: model, examples and `parts`."""
-        return [*self.model_key(), digest_of([task for task, _ in read]), *parts]
+        return [*self.model_key(), self.scale.name, digest_of([task for task, _ in read]), *parts]
 
     def model_key(self) -> list[str]:
         """What determines the model's numbers."""
@@ -165,5 +166,5 @@ class Inputs:
 
 def digest_of(some: Sequence[tasks.Task]) -> str:
     """Names all that is read of tasks: every example, metrics and labels."""
-    names = ("id", "category", "metric", "labels", "train", "train_new", "dev", "test")
+    names = ("id", "category", "group", "metric", "labels", "train", "train_new", "dev", "test")
     return store.digest([[getattr(task, name) for name in names] for task in some])

@@ -19,6 +19,10 @@ READ_EVERY = 16  # steps, on a GPU, which need not be waited for at each of them
 BLOCK = 1 << 18  # so many numbers stay in a processor's cache while Adam goes over them several times
 
 
+class DivergedError(ValueError):
+    """A training's loss or its prompt is not finite any more."""
+
+
 class RunAdam:
     """Adam with one learning rate and one clipped gradient norm per run.
 
@@ -79,7 +83,7 @@ class State:
 
     Args:
       source, runs, config: as in `train.fit`.
-    Raises: ValueError if there are no runs, or their number and the source's rows differ.
+    Raises: ValueError if there are no runs, their number and the source's rows differ, or one has no dev set.
     """
 
     def __init__(self, source: nn.Module, runs: Sequence[Run], config: FitConfig):
@@ -90,6 +94,10 @@ class State:
             rows = next(iter(parameters.values())).shape[0]
             raise ValueError(
                 f"the source has rows for {rows} runs, but {len(runs)} runs were given; give one run per row"
+            )
+        for name in (run.task.id for run in runs if not run.task.dev):
+            raise ValueError(
+                f"task {name} has no dev examples, by which the best step is chosen; give it some"
             )
         lr = torch.tensor([run.lr or config.lr for run in runs] if source.per_run else config.lr)
         self.source, self.runs, self.config, self.step = source, runs, config, 0
@@ -122,19 +130,26 @@ class State:
     def read(self) -> None:
         """Write what `keep` took into `losses` and `penalty`.
 
-        Raises: FloatingPointError if a loss is not finite (names the run and the step).
+        Raises: DivergedError if a loss or a penalty is not finite.
         """
         unread, self.unread = self.unread, []
         for step, losses, penalty in unread:
             self.losses[step] = losses
+            self._check_finite("loss", self.losses[step], step)
             if penalty is not None:
                 self.penalty[step] = penalty
-            for bad in (~torch.isfinite(self.losses[step])).nonzero()[:1].flatten().tolist():
-                run = self.runs[bad]
-                raise FloatingPointError(
-                    f"the loss of run {bad} ({run.task.id}, lr {run.lr or self.config.lr}) is not "
-                    f"finite at step {step}; lower its lr"
-                )
+                self._check_finite("penalty", self.penalty[step].expand(len(self.runs)), step)
+
+    def _check_finite(self, what: str, values: Tensor, step: int) -> None:
+        """Raise DivergedError naming run, task, step and learning rate of the first of [R] not finite."""
+        for bad in (~torch.isfinite(values)).nonzero()[:1].flatten().tolist():
+            run = self.runs[bad]
+            lr = run.lr or self.config.lr if self.source.per_run else self.config.lr
+            raise DivergedError(
+                f"training diverged: the {what} of run {bad} (task {run.task.id}, seed {run.seed}, lr {lr}) "
+                f"is {float(values[bad])} at step {step} of {self.config.steps}. Nothing of it is stored as "
+                "finished; lower its learning rate"
+            )
 
     def select(self, scores: Tensor) -> None:
         """Keep the present state of every run that is better than its best so far.
@@ -142,7 +157,9 @@ class State:
         Args:
           scores: [R, 2] of `train.dev_scores`. The accuracy decides, then the loss. A shared source is
             kept or not as a whole: by mean loss, or by its penalty where no task loss trains it.
+        Raises: DivergedError if a loss on dev is not finite: the last steps' own losses may still have been.
         """
+        self._check_finite("loss on dev", -scores[:, 1], self.step)
         self.dev.append(scores)
         if self.source.per_run:
             better = is_better(scores, self.best_score)
@@ -174,9 +191,12 @@ class State:
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
-        tensors, about = files.read_tensors(path)
-        if about["training"] != self._training():
+        """Go on from a checkpoint.
+
+        Raises: files.DamagedError; ValueError for the checkpoint of another training.
+        """
+        tensors, about = files.read_tensors(path, must_be_checked=True)
+        if about.get("training") != self._training():
             raise ValueError(
                 f"{path} is the checkpoint of another training (other runs or settings); delete it, or give "
                 "this training a file of its own"
@@ -193,7 +213,9 @@ class State:
 
     def _training(self) -> str:
         """Names runs and settings, so that a checkpoint never goes on as another training."""
-        return files.digest([self.config, [(r.task.id, r.seed, r.data, r.lr, r.skip) for r in self.runs]])
+        shapes = {name: list(p.shape) for name, p in self.optimizer.parameters.items()}
+        runs = [(r.task.id, r.seed, r.data, r.lr, r.skip, r.examples) for r in self.runs]
+        return files.digest([self.config, shapes, runs])
 
 
 def is_better(new: Tensor, old: Tensor) -> Tensor:

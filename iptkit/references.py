@@ -7,7 +7,7 @@ They need the extra `notebooks` (peft, accelerate). There is no second trainer o
 
 from __future__ import annotations
 
-import tempfile
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iptkit import backbones, baselines, evaluate, prompts, train
+from iptkit import backbones, baselines, evaluate, files, prompts, train
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.engine import LAYOUTS, Engine
 from iptkit.heads import FixedHead
+from iptkit.optim import DivergedError
 from iptkit.prompts import FixedPrompt, Prompt
 from iptkit.tasks import Example, Task
 
@@ -87,7 +88,8 @@ def fine_tune(
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     begun = time.time()
     records = [_record(copy, e, words) for e in task.train]
-    _train(model, records, steps, batch, lr, seed, _padded_with_answers, is_mixed)
+    what = f"{method} on task {task.id}"
+    _train(model, records, steps, batch, lr, seed, _padded_with_answers, what, is_mixed)
     seconds = time.time() - begun
     tuned = model.merge_and_unload() if method == "LoRA" else model
     if method == "DID":
@@ -132,7 +134,8 @@ def fine_tune_encoder(
         model = AutoModelForTokenClassification.from_config(config).to(copy.device)
     _take_weights(model, copy.model.base_model)
     begun = time.time()
-    _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed, _padded)
+    what = f"fine-tuning on task {task.id}"
+    _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed, _padded, what)
     seconds = time.time() - begun
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False).eval()
@@ -215,14 +218,16 @@ def _train(
     lr: float,
     seed: int,
     collate: Callable[[list[dict[str, list[int]]]], dict[str, Tensor]],
+    what: str,
     is_mixed: bool = False,
 ) -> None:
+    """Train with transformers' Trainer. Raises: DivergedError, with `what` is trained, if it diverges."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     device = next(model.parameters()).device
-    with tempfile.TemporaryDirectory() as folder, backbones.quiet_transformers(), torch.random.fork_rng():
+    with files.scratch() as folder, backbones.quiet_transformers(), torch.random.fork_rng():
         arguments = TrainingArguments(
-            folder,
+            str(folder),
             max_steps=steps,
             per_device_train_batch_size=batch,
             learning_rate=lr,
@@ -233,6 +238,7 @@ def _train(
             disable_tqdm=True,
             save_strategy="no",
             logging_strategy="no",
+            logging_nan_inf_filter=False,  # else a loss that is not finite is left out of their mean
             max_grad_norm=1.0,
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=False,
@@ -243,7 +249,13 @@ def _train(
             arguments._n_gpu = 1  # else Trainer spreads each batch over all GPUs that it sees
         trainer = Trainer(model=model, args=arguments, train_dataset=records, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        loss = trainer.train().training_loss
+        are_finite = all(p.isfinite().all() for p in model.parameters() if p.requires_grad)
+        if not (math.isfinite(loss) and are_finite):
+            raise DivergedError(
+                f"{what} (seed {seed}, lr {lr}) diverged within its {steps} steps: its mean loss is {loss}. "
+                "Nothing of it is stored as finished; lower its learning rate"
+            )
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # no autocast any more
 
 

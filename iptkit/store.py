@@ -1,8 +1,9 @@
 """Results and finished steps on disk: JSON lines and safetensors, written whole or not at all.
 
 A *step* is one expensive piece of work (train all prompts, find a subspace). It is named by a hash of
-everything that determines it, so a changed setting never meets an old result, and a course that was
-killed goes on where it was.
+everything that determines it, its code included (see `revision`), so a changed setting or method never meets
+an old result, and a course that was killed goes on where it was. What is stored is believed only if it fits
+its checksum and is of the settings asked for; else it is set aside with a warning and made again.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import operator
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iptkit import files, paths, stamp
+from iptkit import files, paths, revision, stamp
 from iptkit.files import digest
 
-STEP_FORMAT = 2  # raise when the meaning of stored steps changes (2: rows name their task's leakage group)
+STEP_FORMAT = 3  # raise when the file of a stored step changes (3: it has a checksum)
 DONE = "step.safetensors"
 _ONLY_FINISHED = contextvars.ContextVar("only_finished", default=False)
 _BESIDE = contextvars.ContextVar("beside", default=False)
@@ -89,39 +91,74 @@ def step(
 
     Args:
       name: of the step's folder, before the hash.
-      config: all that determines the step (see `digest`).
+      config: all that determines the step beside the code of `make` (see `digest`).
       make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values). Files
         whose names end like it are removed when these are stored.
       root: step cache (default: paths.steps_dir()).
-    A step that another process is making is waited for (but see `beside_others`), then taken as it is.
+    A step that another process is making is waited for (but see `beside_others`), then taken as it is. A
+    stored step that is damaged or of other settings is set aside with a warning and made again.
     Raises: NotFinishedError inside `only_finished`; what `files.alone` raises.
     """
-    folder = (root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, config])}"
-    done = folder / DONE
-    was_cached = done.exists()
-    if not was_cached and _ONLY_FINISHED.get():
+    code = revision.of(make)
+    folder = (root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, code, config])}"
+    found = _found(folder, config)
+    was_cached = found is not None
+    if found is None and _ONLY_FINISHED.get():
         raise NotFinishedError(f"the step {name} is not in {folder.parent}")
-    if not was_cached:
+    if found is None:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.nullcontext() if _BESIDE.get() else files.alone(folder, f"the step {name}"):
-            was_cached = done.exists()  # another process may have made it meanwhile
-            if not was_cached:
-                _make(folder, config, make)
+            found = _found(folder, config, is_told=True)  # another process may have made it meanwhile
+            was_cached = found is not None
+            if found is None:
+                files.set_aside(folder / DONE)
+                files.sweep([folder])
+                _make(folder, config, code, make)
+                found = files.read_tensors(folder / DONE)  # it looks exactly as it will the next time
         HITS[name] = was_cached
-    tensors, about = files.read_tensors(done)  # a fresh step too: it looks exactly as it will the next time
+    tensors, about = found
     HITS.setdefault(name, True)
-    made_with = about.get("made_with", {})
+    made_with = about["made_with"]
     return Step(name, tensors, about["values"], about["seconds"], was_cached, made_with, folder.name)
 
 
-def _make(folder: Path, config: Any, make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _found(folder: Path, config: Any, is_told: bool = False) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Tensors of a stored step and what is said of them; None if it is not there or not to be believed.
+
+    Args:
+      is_told: do not warn, as that was done.
+    """
+    try:
+        tensors, about = files.read_tensors(folder / DONE, must_be_checked=True)
+        if not {"values", "seconds", "config", "made_with"} <= about.keys():
+            raise files.DamagedError(f"{folder / DONE} is no step: it does not say what it is of")
+        if files.canonical(about["config"]) != files.canonical(_plain(config)):
+            raise files.DamagedError(f"{folder / DONE} is a step of other settings than those asked for")
+    except FileNotFoundError:
+        return None
+    except files.DamagedError as error:
+        if not is_told:
+            told = f"{error}. It is not used: the step is made again, and the file set aside as {DONE}"
+            warnings.warn(f"{told}{files.DAMAGED}", stacklevel=3)
+        return None
+    return tensors, about
+
+
+def _plain(config: Any) -> Any:
+    """A configuration as it looks after it was stored."""
+    return json.loads(files.canonical(config))
+
+
+def _make(
+    folder: Path, config: Any, code: str, make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]
+) -> None:
     """Make a step and store it in its folder."""
     begun, elapsed = time.time(), _elapsed(folder)
     tensors, values = make(folder / "checkpoint.safetensors")
     about = {"values": values, "seconds": elapsed + time.time() - begun}
-    about |= {"config": json.loads(files.canonical(config)), "made_with": dict(stamp.rows())}
+    about |= {"config": _plain(config), "code": code, "made_with": dict(stamp.rows())}
     files.write_tensors(folder / DONE, tensors, about)
-    for left in folder.glob("*checkpoint.safetensors"):
+    for left in folder.glob("*checkpoint.safetensors*"):  # with those that were set aside
         left.unlink(missing_ok=True)
 
 

@@ -12,6 +12,7 @@ import functools
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from iptkit import progress
+from iptkit import files, progress
 from iptkit.engine import Engine, Row
 from iptkit.optim import RunAdam
 from iptkit.optim import State as _State
@@ -65,8 +66,10 @@ class Run:
     def __post_init__(self) -> None:
         if self.data not in SETS:
             raise ValueError(f"Run.data is {self.data!r}; choose one of {SETS}")
-        if self.lr is not None and not self.lr > 0:
-            raise ValueError(f"Run.lr is {self.lr}; give a number > 0, or None for FitConfig.lr")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ValueError(
+                f"Run.lr is {self.lr}; give a number > 0 that is finite, or None for FitConfig.lr"
+            )
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -100,9 +103,9 @@ class FitConfig:
         for name, low in (("steps", 0), ("rows_per_run", 1), ("evaluations", 1), ("dev_examples", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"FitConfig.{name} is {getattr(self, name)}; it must be at least {low}")
-        if self.lr <= 0 or self.clip <= 0 or not 0 <= self.warmup < 1:
+        if not (0 < self.lr < math.inf and self.clip > 0 and 0 <= self.warmup < 1):
             raise ValueError(
-                f"FitConfig needs lr > 0, clip > 0 and 0 <= warmup < 1, got lr={self.lr}, "
+                f"FitConfig needs a finite lr > 0, clip > 0 and 0 <= warmup < 1, got lr={self.lr}, "
                 f"clip={self.clip}, warmup={self.warmup}"
             )
 
@@ -178,15 +181,22 @@ def fit(
       runs: R runs in the order of the source's rows.
       config: how to train.
       checkpoint: file to resume from and to write every `checkpoint_seconds`, above 200 MB less often in
-        proportion to its size; the caller removes it when the result is stored.
+        proportion to its size; the caller removes it when the result is stored. A damaged one is set aside
+        with a warning, and training begins at its start.
       label: words on the progress bar.
     Raises:
-      ValueError: no runs, or the number of runs and the source's rows differ.
-      FloatingPointError: a loss is not finite (names the run and the step).
+      ValueError: no runs, or the number of runs and the source's rows differ; a run without dev examples;
+        the checkpoint of another training.
+      optim.DivergedError: a loss is not finite (names run, task, step and learning rate).
     """
     state = _State(source, runs, config)
     if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint)
+        try:
+            state.load(checkpoint)
+        except files.DamagedError as error:
+            aside = files.set_aside(checkpoint)
+            told = f"{error}. It is not used: it was set aside as {aside.name}, and training begins anew"
+            warnings.warn(told, stacklevel=2)
     begun, saved, start = time.time(), time.time(), state.step
     wait = checkpoint_seconds * max(1.0, state.num_bytes / 2e8)
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}

@@ -1,9 +1,11 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
-import safetensors
+import safetensors.torch
 import torch
 
 from iptkit import files
@@ -113,3 +115,73 @@ def test_a_folder_is_tried_before_it_is_needed(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write to the folder .*file.*--out"):
         files.writable_folder(tmp_path / "file", "--out")
+
+
+# ---- what a killed process leaves --------------------------------------------------------------------
+BUSY = """
+import sys, time
+from pathlib import Path
+from iptkit import files
+place = Path(sys.argv[1])
+with files.scratch(place, "model") as folder, files.atomic(place / "a.txt") as draft:
+    (folder / "weights").write_text("half")
+    draft.write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="this system has no flock")
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", BUSY, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    (tmp_path / "mine.txt").write_text("stays")
+    files.sweep([tmp_path])
+    assert len(os.listdir(tmp_path)) == 3, "its process lives"
+    process.kill()
+    process.communicate()
+    files.sweep([tmp_path, tmp_path / "not there"])
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+def test_a_sweep_follows_no_links(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("stays")
+    (tmp_path / f"x{files.TEMPORARY}").symlink_to(tmp_path / "mine")
+    files.sweep([tmp_path])
+    assert (tmp_path / "mine" / "a.txt").exists()
+
+
+def test_files_take_their_places_together(tmp_path):
+    (tmp_path / "rows").write_text("before")
+    with pytest.raises(KeyError), files.together(tmp_path, "about") as place:
+        (place / "rows").write_text("after")
+        raise KeyError
+    assert (tmp_path / "rows").read_text() == "before" and os.listdir(tmp_path) == ["rows"]
+    with files.together(tmp_path, "about") as place:
+        for name in ("rows", "codes", "about"):
+            (place / name).write_text("after")
+        assert (tmp_path / "rows").read_text() == "before"
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(
+        ("rows", "codes", "about"), "after"
+    )
+
+
+def test_the_name_of_a_temporary_file_is_never_too_long(tmp_path):
+    path = tmp_path / ("x" * 255)
+    with files.atomic(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+
+
+def test_what_is_no_safetensors_or_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.safetensors").write_text("words")
+    with pytest.raises(files.DamagedError, match=r"a\.safetensors is damaged"):
+        files.read_tensors(tmp_path / "a.safetensors")
+    for about in ("[1]", "{", "[" * 100_000):
+        safetensors.torch.save_file({}, tmp_path / "b.safetensors", {"about": about})
+        with pytest.raises(files.DamagedError, match=r"b\.safetensors is damaged"):
+            files.read_tensors(tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="cannot read .*folder"):
+        (tmp_path / "folder").mkdir()
+        files.read_tensors(tmp_path / "folder")

@@ -107,3 +107,26 @@ def test_fine_tuning_begins_with_the_encoders_weights():
     span = SpanExample("", ("duck",), (), "What is it?", "a duck", 2)
     with pytest.raises(ValueError, match="knows classes and tags only"):
         references.fine_tune_encoder(encoder, replace(task, train=(span,)), 1, 1, 1e-3, 0, 4)
+
+
+@pytest.mark.parametrize("kind", ["loss", "weights"])
+def test_fine_tuning_that_diverges_is_told_and_not_scored(monkeypatch, kind):
+    """The Trainer itself leaves out losses that are not finite and ends as if all were well."""
+    task = tasks.load_task("tiny-mood", suite="tiny")
+    model, trained = backbones.load("tiny-causal"), []
+
+    def step(self, *args, **kwargs):
+        trained.append(self)
+        made = original(self, *args, **kwargs)
+        if len(trained) == (2 if kind == "loss" else 3):
+            with torch.no_grad():
+                next(p for p in self.param_groups[0]["params"]).fill_(torch.nan)
+        return made
+
+    original = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    told = (
+        r"fine-tuning on task tiny-mood \(seed 0, lr 0.01\) diverged within its 3 steps.*lower its learning"
+    )
+    with pytest.raises(ValueError, match=told):
+        references.fine_tune(model, task, "fine-tuning", 3, 2, 1e-2, 0, 8)

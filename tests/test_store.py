@@ -1,15 +1,18 @@
 import errno
+import json
 import os
+import random
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from iptkit import files, store
+from iptkit import files, revision, store
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ def test_steps_live_in_their_own_folder_and_can_be_forgotten(tmp_path, monkeypat
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
     store.step("bank", 1, Maker())
     (folder,) = (tmp_path / "steps").iterdir()
-    assert folder.name == f"bank-{store.digest([store.STEP_FORMAT, 1])}"
+    assert folder.name == f"bank-{store.digest([store.STEP_FORMAT, revision.of(Maker()), 1])}"
     store.forget()
     assert not (tmp_path / "steps").exists()
 
@@ -236,3 +239,106 @@ def test_results_are_json_lines(tmp_path):
     (tmp_path / "r.jsonl").write_text('{"task": "a", "score": 1}\n\n{"task": "b"}\n')
     with pytest.raises(ValueError, match="r.jsonl:3: the row lacks seed, score; restore the file"):
         store.read_results(tmp_path / "r.jsonl", ("task", "seed", "score"))
+
+
+# ---- what is stored is not believed unseen -----------------------------------------------------------
+def stored(tmp_path):
+    """A finished step and its file."""
+    step = store.step("bank", [Config()], Maker(), tmp_path)
+    return step, tmp_path / step.folder / store.DONE
+
+
+def flip(file, place):
+    """Change one bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[place // 8] ^= 1 << place % 8
+    file.write_bytes(data)
+
+
+def test_one_flipped_bit_anywhere_is_found_and_told(tmp_path):
+    """Of the numbers, of the JSON values, of the names, of the checksum: the rows are those of before."""
+    first, file = stored(tmp_path)
+    whole = file.read_bytes()
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    some = random.Random(0).sample(range(8 * len(whole)), 60)
+    about = 8 * whole.index(b"rows"), 8 * whole.index(header["__metadata__"]["sha256"].encode())
+    for place in (*some, *about, 8 * len(whole) - 1):
+        file.write_bytes(whole)
+        flip(file, place)
+        make = Maker()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            again = store.step("bank", [Config()], make, tmp_path)
+        assert torch.equal(again.tensors["P"], first.tensors["P"]) and again.values == first.values
+        if make.calls:  # spaces that pad the header hold nothing
+            assert len(told) == 1 and "step.safetensors is damaged" in str(told[0].message)
+            assert "set aside as step.safetensors.damaged" in str(told[0].message)
+            assert file.with_name("step.safetensors.damaged").exists()
+        else:
+            assert not told and whole[place // 8 : place // 8 + 1] == b" "
+
+
+def test_a_damaged_step_is_not_finished(tmp_path):
+    _, file = stored(tmp_path)
+    flip(file, 8 * file.stat().st_size - 3)
+    with store.only_finished(), pytest.warns(UserWarning, match="fit their checksum"):
+        with pytest.raises(store.NotFinishedError):
+            store.step("bank", [Config()], Maker(), tmp_path)
+    assert file.exists(), "who only looks changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda about: about | {"config": [{"steps": 4, "lr": 0.1}]}, "of other settings"),
+        (lambda about: {"config": about["config"]}, "does not say what it is of"),
+        (lambda about: {}, "does not say what it is of"),
+    ],
+)
+def test_a_stored_step_is_compared_with_the_one_asked_for(tmp_path, change, told):
+    _, file = stored(tmp_path)
+    tensors, about = files.read_tensors(file)
+    files.write_tensors(file, {"P": tensors["P"] + 1}, change(about))
+    make = Maker()
+    with pytest.warns(UserWarning, match=f"{told}.*made again"):
+        again = store.step("bank", [Config()], make, tmp_path)
+    assert make.calls == 1 and not again.was_cached and again.tensors["P"].tolist() == [1.0, 1.0]
+
+
+def test_a_file_without_a_checksum_is_no_step(tmp_path):
+    from safetensors.torch import save_file
+
+    _, file = stored(tmp_path)
+    tensors, about = files.read_tensors(file)
+    save_file(tensors, file, {"about": json.dumps(about)})
+    with pytest.warns(UserWarning, match="damaged"):
+        assert not store.step("bank", [Config()], Maker(), tmp_path).was_cached
+
+
+def test_a_step_is_of_its_code(tmp_path, monkeypatch):
+    makers = [Maker(1.0), Maker(2.0)]
+    store.step("bank", 1, makers[0], tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(revision, "of", lambda make: "another")
+        assert store.step("bank", 1, makers[1], tmp_path).tensors["P"][0] == 2
+    assert store.step("bank", 1, makers[1], tmp_path).tensors["P"][0] == 1, "the old code finds its own"
+
+
+def test_what_a_killed_process_left_in_a_steps_folder_is_swept(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", LEFT, str(tmp_path)])
+    process.wait()
+    (folder,) = tmp_path.iterdir()
+    assert [*folder.glob(f"*{files.TEMPORARY}")]
+    store.step("a", 1, Maker(), tmp_path)
+    assert sorted(file.name for file in folder.iterdir()) == ["begun", "lock", "step.safetensors"]
+
+
+LEFT = """
+import os, signal, sys
+from pathlib import Path
+from iptkit import files, store
+def make(checkpoint):
+    with files.atomic(checkpoint):
+        os.kill(os.getpid(), signal.SIGKILL)
+store.step("a", 1, make, Path(sys.argv[1]))
+"""

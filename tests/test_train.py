@@ -47,6 +47,8 @@ def shared(model, runs, **config):
         ({"lr": 0.0}, "lr > 0, clip > 0 and 0 <= warmup < 1, got lr=0.0"),
         ({"clip": -1.0}, "got lr=0.02, clip=-1.0"),
         ({"warmup": 1.0}, "warmup=1.0"),
+        ({"lr": float("nan")}, "got lr=nan"),
+        ({"lr": float("inf")}, "got lr=inf"),
     ],
 )
 def test_fit_config_errors(given, told):
@@ -57,8 +59,8 @@ def test_fit_config_errors(given, told):
 def test_run_errors(three):
     with pytest.raises(ValueError, match="Run.data is 'test'; choose one of .*train_new"):
         Run(three[0], data="test")
-    for lr in (0.0, -0.1):
-        with pytest.raises(ValueError, match=f"Run.lr is {lr}; give a number > 0, or None"):
+    for lr in (0.0, -0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"Run.lr is {lr}; give a number > 0 that is finite, or None"):
             Run(three[0], lr=lr)
     assert Run(three[0], data="train_new").examples == three[0].train_new
 
@@ -331,7 +333,8 @@ def test_a_loss_that_is_not_finite_is_told_with_its_own_step(three):
     for state.step in range(2):
         state.keep(torch.tensor([1.0, torch.inf if state.step == 1 else 1.0]), None)
     state.step = 2
-    with pytest.raises(FloatingPointError, match=r"run 1 \(tiny-pick, lr 0.05\) is not finite at step 1"):
+    told = r"run 1 \(task tiny-pick, seed 0, lr 0.05\) is inf at step 1 of 6"
+    with pytest.raises(optim.DivergedError, match=told):
         state.keep(torch.ones(2), None)
 
 
@@ -345,9 +348,37 @@ def test_fit_errors(three):
     source = words(model, 3)
     with torch.no_grad():
         source.P[1, 0, 0] = torch.nan
-    told = r"loss of run 1 \(tiny-pick, lr 0.7\) is not finite at step 0; lower its lr"
-    with pytest.raises(FloatingPointError, match=told):
-        fit(engine, source, [Run(three[0]), Run(three[1], lr=0.7), Run(three[2])], SHORT)
+    told = r"loss of run 1 \(task tiny-pick, seed 3, lr 0.7\) is nan at step 0 of 6.*lower its learning rate"
+    with pytest.raises(ValueError, match=told):
+        fit(engine, source, [Run(three[0]), Run(three[1], 3, lr=0.7), Run(three[2])], SHORT)
+    without = dataclasses.replace(three[0], dev=())
+    with pytest.raises(ValueError, match=f"task {three[0].id} has no dev examples"):
+        fit(engine, words(model, 1), [Run(without)], SHORT)
+
+
+def test_a_prompt_that_diverges_in_the_last_step_is_no_result(three, monkeypatch):
+    """Its last loss was finite. Without a check the start would be handed back as the best state."""
+    model = backbone("tiny-causal", "float32")
+
+    def last_step_diverges(self, rate):
+        step(self, rate)
+        if self.count == SHORT.steps:
+            self.parameters["P"][1] = torch.nan
+
+    step = RunAdam.step
+    monkeypatch.setattr(RunAdam, "step", torch.no_grad()(last_step_diverges))
+    config = dataclasses.replace(SHORT, evaluations=1)
+    told = r"loss on dev of run 1 \(task tiny-pick, seed 0, lr 0.05\) is nan at step 6 of 6"
+    with pytest.raises(optim.DivergedError, match=told):
+        fit(Engine(model), words(model, 2), [Run(task) for task in three[:2]], config)
+
+
+def test_a_penalty_that_is_not_finite_is_told(three, monkeypatch):
+    model = backbone("tiny-causal", "float32")
+    source = shared(model, 2, task_weight=0.0)
+    monkeypatch.setattr(source, "penalty", lambda: sum(p.sum() for p in source.parameters()) * torch.nan)
+    with pytest.raises(optim.DivergedError, match=r"penalty of run 0 .* is nan at step 0"):
+        fit(Engine(model), source, [Run(task) for task in three[:2]], SHORT)
 
 
 # ---- resume ----------------------------------------------------------------------------------------
@@ -480,3 +511,31 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     other = dataclasses.replace(config, lr=0.5)
     with pytest.raises(ValueError, match="checkpoint of another training .* delete it"):
         fit(Engine(model), prompts.SoftPrompt(words), runs, other, file)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(three, tmp_path, damage):
+    file, runs = tmp_path / "fit.safetensors", [Run(task) for task in three]
+    model = backbone("tiny-causal", "float32")
+    whole, again = words(model, 3), words(model, 3)
+    expected = fit(Engine(model), whole, runs, SHORT, file, checkpoint_seconds=-1)
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 4
+    file.write_bytes(data[:-100] if damage == "cut" else data)
+    with pytest.warns(
+        UserWarning, match=r"fit.safetensors is damaged .*set aside as fit.safetensors.damaged"
+    ):
+        result = fit(Engine(model), again, runs, SHORT, file)
+    assert result.resumed_at == 0 and (tmp_path / "fit.safetensors.damaged").exists()
+    assert_same_fit(again, result, whole, expected)
+
+
+def test_a_checkpoint_of_other_examples_or_of_another_width_is_refused(three, tmp_path):
+    """Task, seed and settings are the same."""
+    file, model = tmp_path / "fit.safetensors", backbone("tiny-causal", "float32")
+    fit(Engine(model), words(model, 1), [Run(three[0])], SHORT, file, checkpoint_seconds=-1)
+    other = dataclasses.replace(three[0], train=three[0].train[::-1])
+    longer = prompts.SoftPrompt(prompts.from_words(model, 5)[None])
+    for source, task in ((words(model, 1), other), (longer, three[0])):
+        with pytest.raises(ValueError, match="checkpoint of another training"):
+            fit(Engine(model), source, [Run(task)], SHORT, file)

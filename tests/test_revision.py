@@ -1,0 +1,132 @@
+import functools
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from iptkit import paths, revision
+
+PACKAGE = {
+    "__init__.py": "",
+    "study.py": "from kit import rate\nfrom kit.parts import adam\nimport kit.far\n",
+    "rate.py": "RATE = 1  # peak\n",
+    "parts/__init__.py": "",
+    "parts/adam.py": 'def step():\n    """Adam."""\n    from kit import inner\n    return 0.999\n',
+    "inner.py": "",
+    "far.py": "import typing\nif typing.TYPE_CHECKING:\n    from kit.typed import T\n",
+    "typed.py": "T = 1\n",
+    "plots.py": "from kit import study\n",
+}
+
+
+@pytest.fixture
+def kit(tmp_path, monkeypatch):
+    """A small package, whose files a test changes; returns the digest of a module of it as it is now."""
+    monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "kit"
+    for name, text in PACKAGE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+    def digest(module="kit.study", **changed):
+        for name, text in changed.items():
+            (folder / f"{name.replace('__', '/')}.py").write_text(text, encoding="utf-8")
+        revision._digest.cache_clear()
+        revision._modules.cache_clear()
+        return revision._digest(folder, module)
+
+    yield digest
+    revision._digest.cache_clear()
+    revision._modules.cache_clear()
+
+
+def test_modules_are_found_by_imports(kit, tmp_path):
+    found = revision.reached("kit.study", tmp_path / "kit")
+    assert found == [
+        "kit",
+        "kit.far",
+        "kit.inner",
+        "kit.parts",
+        "kit.parts.adam",
+        "kit.rate",
+        "kit.study",
+        "kit.typed",
+    ]
+    assert revision.reached("kit.rate", tmp_path / "kit") == ["kit", "kit.rate"]
+    assert "kit.plots" in revision.reached("", tmp_path / "kit")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"parts__adam": "def step():\n    return 0.99\n"},
+        {"rate": "RATE = 2\n"},
+        {"inner": "X = 1\n"},
+        {"typed": "T = 2\n"},
+    ],
+)
+def test_any_change_of_code_is_another_digest_and_the_old_code_has_the_old_one(kit, changed):
+    (name,) = changed
+    before = kit()
+    after = kit(**changed)
+    assert before != after
+    assert kit(**{name: PACKAGE[f"{name.replace('__', '/')}.py"]}) == before
+
+
+def test_comments_docstrings_formatting_and_modules_out_of_reach_do_not_count(kit):
+    before = kit()
+    adam = "# new\ndef step():\n\n    'Other words.'\n    from kit import (inner)\n    return (0.999)\n"
+    assert kit(parts__adam=adam, rate="RATE = 1\n\n\n", plots="print(1)\n") == before
+
+
+def test_what_was_parsed_is_kept_and_a_broken_file_of_it_does_no_harm(kit, tmp_path, monkeypatch):
+    before, file = kit(), tmp_path / "cache" / revision.KEPT
+    assert file.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(revision.ast, "parse", None)
+        assert kit() == before, "nothing is parsed again"
+    for broken in ("[" * 100_000, "[1]", '{"a": 1}', "", '{"a": {"digest": "x"}}'):
+        file.write_text(broken, encoding="utf-8")
+        assert kit() == before
+
+
+def test_makers_of_the_kit_are_named_by_their_module():
+    from iptkit import experiments
+
+    def mine():
+        pass
+
+    of_study = revision.of(experiments.Study.zero_shot)
+    assert revision.of(functools.partial(functools.partial(experiments.by_seed, 1))) == of_study
+    assert revision.of(mine) == revision._digest(paths.PACKAGE, "")
+
+
+def test_a_study_runs_through_what_trains_and_scores_but_not_through_what_shows():
+    for module in ("iptkit.experiments", "iptkit.transfer", "iptkit.deep_methods", "iptkit.discrete_studies"):
+        found = set(revision.reached(module))
+        assert {"iptkit.train", "iptkit.optim", "iptkit.engine", "iptkit.prompts", "iptkit.evaluate"} <= {
+            *found
+        }, module
+        assert not found & {f"iptkit.{name}" for name in ("cli", "report", "plots", "pipeline", "status")}
+
+
+def test_every_module_that_makes_steps_reaches_the_trainer_it_uses():
+    """Where a step is made stands in the source: no list of modules has to be kept."""
+    makers = [f.stem for f in paths.PACKAGE.glob("*.py") if "store.step(" in f.read_text(encoding="utf-8")]
+    assert {"experiments", "transfer", "deep_methods", "ptuning_studies"} <= set(makers)
+    for name in makers:
+        assert "iptkit.engine" in revision.reached(f"iptkit.{name}"), name
+
+
+def test_the_installed_kit_and_another_process_give_the_same_name(tmp_path):
+    """A cluster's worker and a notebook find each other's steps."""
+    shutil.copytree(paths.PACKAGE, tmp_path / "site" / "iptkit", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(paths.data_dir(), tmp_path / "site" / "iptkit" / "data")
+    program = "from iptkit import paths, revision as r; print(r._digest(paths.PACKAGE, 'iptkit.experiments'))"
+    env = {"PYTHONPATH": str(tmp_path / "site"), "IPTKIT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", f"{program}; print(paths.PACKAGE)"]
+    said = subprocess.run(command, cwd=tmp_path / "site", env=env, capture_output=True, text=True, check=True)
+    name, place = said.stdout.splitlines()
+    assert place == str(tmp_path / "site" / "iptkit")
+    assert name == revision._digest(paths.PACKAGE, "iptkit.experiments")
