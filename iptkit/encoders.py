@@ -39,6 +39,7 @@ from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
 
 TOKENS = 4096  # that run at once on a CPU
+BLANKS = "\u2581\u0120"  # a blank in the vocabulary of SentencePiece, and of byte-level tokenizers
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class HeadRow:
 
     Attributes:
       text: token ids with their special tokens.
-      positions: where the head looks (in `text`).
+      positions: where the head looks (in `text`); (0,), with an empty answer, where no word has a token.
       answers: K candidate answers, each one class per position; for a span, K pairs of places in `positions`.
       num_classes: classes of this row's task; a head may have room for more.
       names: of the classes; empty for a span.
@@ -132,7 +133,8 @@ class HeadEngine:
         the blanks that byte-level tokenizers (RoBERTa, GPT-2, Llama) make part of the tokens behind them.
         """
         coded = self._coded(" ".join(example.words))
-        places = _places(example.words, coded["offset_mapping"])
+        pieces = self.backbone.tokenizer.convert_ids_to_tokens(coded["input_ids"])
+        places = _places(example.words, coded["offset_mapping"], pieces)
         read = [word for word, of in enumerate(places) if of]
         unread = tuple(word for word, of in enumerate(places) if not of)
         if unread and not self._has_noted:
@@ -148,7 +150,7 @@ class HeadEngine:
         chosen = tuple(places[word][which] for word in read)
         classes = tuple(example.labels.index(example.tags[word]) for word in read)
         ids, labels = tuple(coded["input_ids"]), example.labels
-        return HeadRow(ids, chosen, (classes,), len(labels), labels, unread=unread)
+        return HeadRow(ids, chosen or (0,), (classes,), len(labels), labels, unread=unread)
 
     def _coded(self, *texts: str) -> Any:
         """Tokens of one text or of two segments, and where each begins and ends in its text."""
@@ -219,11 +221,13 @@ class HeadEngine:
                     where.append(start + place)
                     column.append(label)
                     slot.append(b * size + k)
-                count[b * size + k] = len(answer)
+                count[b * size + k] = len(answer) or 1  # a sentence whose words all lack tokens costs 0
             start += len(row.positions)
         device = logs.device
-        chosen = logs[to_device(where, device), to_device(column, device)]
-        sums = logs.new_zeros(len(rows) * size).index_add(0, to_device(slot, device), chosen)
+        where, column, slot = (
+            to_device(torch.tensor(of, dtype=torch.long), device) for of in (where, column, slot)
+        )
+        sums = logs.new_zeros(len(rows) * size).index_add(0, slot, logs[where, column])
         count = to_device(count, device)
         return sums.masked_fill(count == 0, -torch.inf).view(len(rows), -1), count.view(len(rows), -1)
 
@@ -242,6 +246,8 @@ class HeadEngine:
         for row, label in zip(row_of.tolist(), logits.argmax(-1).tolist(), strict=True):
             said[row].append(rows[row].names[label])
         for tags, row in zip(said, rows, strict=True):
+            if not row.answers[0]:  # no word has a token
+                tags.clear()
             for word in row.unread:
                 tags.insert(word, OUTSIDE)
         return [" ".join(tags) for tags in said]
@@ -331,13 +337,17 @@ class HeadEngine:
         return {**given, "inputs_embeds": vectors}
 
 
-def _places(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[list[int]]:
+def _places(
+    words: Sequence[str], offsets: Sequence[tuple[int, int]], pieces: Sequence[str]
+) -> list[list[int]]:
     """The tokens of each word of a text that holds the words with blanks between.
 
     Args:
       offsets: where each token begins and ends in the text; a special token is empty.
-    Returns: W lists; a token that stands for parts of several words is in all of theirs, but not in that of a
-      word whose characters are all invisible beside others that can be seen.
+      pieces: the tokens as the vocabulary spells them.
+    Returns: W lists. A token that stands for parts of several words is in all of theirs, but not in that of a
+      word whose characters are all invisible beside others that can be seen. A blank on its own, which some
+      tokenizers put before a word, is in none where the word has other tokens.
     """
     owner: list[int | None] = []
     for word, text in enumerate(words):
@@ -347,4 +357,4 @@ def _places(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[li
     for place, (begin, end) in enumerate(offsets):
         for word in {*visible[begin:end]} - {None} or {*owner[begin:end]} - {None}:
             places[word].append(place)
-    return places
+    return [[place for place in of if pieces[place].strip(BLANKS)] or of for of in places]

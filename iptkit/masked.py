@@ -54,8 +54,13 @@ class MaskEngine(HeadEngine):
         self._words = torch.tensor([self._word(word) for word in verbalizer.words], device=backbone.device)
 
     def _word(self, word: str) -> int:
-        tokenizer = self.backbone.tokenizer
-        ids = tokenizer(" " + word, add_special_tokens=False).input_ids
+        """The token of a word that stands in place of {mask}: with its blank only where one is before it."""
+        tokenizer, before = self.backbone.tokenizer, self.template.partition("{mask}")[0]
+        before = before.replace("{text}", "x")
+        given, ids = (
+            tokenizer(text, add_special_tokens=False).input_ids for text in (before.rstrip(), before + word)
+        )
+        ids = ids[len(given) :] if ids[: len(given)] == given else ids
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             pieces = tokenizer.convert_ids_to_tokens(ids)
             raise ValueError(

@@ -266,7 +266,7 @@ def losses_of(
     """
     device = engine.backbone.device
     of = to_device(owner, device)
-    lengths = to_device([float(len(row.answers[0])) for row in rows], device)
+    lengths = to_device([float(len(row.answers[0]) or 1) for row in rows], device)
     tokens = torch.zeros(prompts.count, device=device).index_add(0, of, lengths)
     losses = torch.zeros(prompts.count, dtype=torch.float64, device=device)
     for batch in engine.batches(rows, prompts.length):

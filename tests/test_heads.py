@@ -85,6 +85,9 @@ class Words:
         offsets = [(0, 0), *pieces, (0, 0)]
         return {"input_ids": list(range(4, 4 + len(offsets))), "offset_mapping": offsets}
 
+    def convert_ids_to_tokens(self, ids):
+        return [f"piece {i}" for i in ids]
+
 
 def test_only_the_first_part_of_a_word_is_labelled(encoder):
     engine = HeadEngine(encoder)
