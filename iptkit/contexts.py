@@ -24,10 +24,13 @@ class Contexts:
 
     Args:
       limit_bytes: of all groups that are kept.
-      is_halved: keep the numbers of a "mixed" model in bfloat16; else, and for other models, as they are.
+      is_halved: keep the keys and values of a "mixed" model in float16, which takes half the memory and is
+        eight times as fine as bfloat16; a text that float16 cannot hold (FINE), and those of other models,
+        stay in the type of the residual stream.
     """
 
     TOKENS_PER_BATCH = 1024
+    FINE = 2.0**-10  # the most, relative to their size, that float16 may change a layer's keys or values
 
     def __init__(
         self,
@@ -69,6 +72,9 @@ class Contexts:
                 del self.groups[old]
         for group in wanted:
             self.groups[group] = self.groups.pop(group, None) or self._read(group, is_kept=True)
+            if self.used_bytes > self.limit_bytes:  # texts that could not be halved take twice as much
+                del self.groups[group]
+                break
             self.kept |= self.groups[group]
 
     def memory(self, texts: Sequence[Text], more: int) -> Tensor:
@@ -105,7 +111,7 @@ class Contexts:
     @property
     def _like(self) -> Tensor:
         """One key."""
-        dtype = torch.bfloat16 if self.is_halved else self.backbone.embedding.dtype
+        dtype = torch.float16 if self.is_halved else self.backbone.embedding.dtype
         return torch.empty(self.backbone.head_width, dtype=dtype, device=self.backbone.device)
 
     def _empty(self, texts: Sequence[Text], is_kept: bool) -> dict[Text, Tensor]:
@@ -139,11 +145,26 @@ class Contexts:
             cuts = self._cuts([0] * len(batch), sizes)
             memory = [room(self.backbone, len(sizes[cut]), max(sizes[cut])) for cut in cuts]
             self.forward.read(self.backbone.embedding[ids], places, memory if len(memory) > 1 else memory[0])
-            for cut, of_part in zip(cuts, memory, strict=True):
-                for row, text in enumerate(batch[cut]):
-                    out[text].copy_(of_part[:, :, row, :, : len(text)])
+            read = {
+                text: of_part[:, :, row, :, : len(text)]
+                for cut, of_part in zip(cuts, memory, strict=True)
+                for row, text in enumerate(batch[cut])
+            }
+            for text, values in read.items():
+                out[text].copy_(values)
+            if self.is_halved:
+                fits = torch.stack([self._fits(out[text], values) for text, values in read.items()])
+                for (text, values), it_fits in zip(read.items(), fits.tolist(), strict=True):
+                    if not it_fits:
+                        out[text] = values.clone(memory_format=torch.contiguous_format)
             start = stop
         return out
+
+    def _fits(self, halved: Tensor, values: Tensor) -> Tensor:
+        """Does each layer keep its keys and its values [N, 2, h, L, k]? False where one is too large for
+        float16, or all are too small."""
+        change, size = ((t * t).sum((2, 3, 4)) for t in (halved.to(values.dtype) - values, values))
+        return (change <= self.FINE**2 * size).all()
 
 
 def _put(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:

@@ -27,10 +27,11 @@ from iptkit.allocator import keep_freed_memory
 from iptkit.attention import Slots
 from iptkit.backbones import Backbone
 from iptkit.deep import Site, memory_at
+from iptkit.exact import CLOSE, in_float32
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.flat_bert import FlatBert, Rows
 from iptkit.forward import tokens_that_fit
-from iptkit.injection import is_observed, left_memory, prepare
+from iptkit.injection import is_observed, left_memory, own_attention, prepare
 from iptkit.layouts import SLOT
 from iptkit.packing import even_batches, similar_batches, to_device
 from iptkit.prompts import Prompt
@@ -79,7 +80,8 @@ class HeadEngine:
       tokens_per_batch: about how many tokens run at once; None for 4,096 on a CPU, on a GPU for as many as
         a quarter of its memory takes.
     Raises:
-      ValueError: an encoder-decoder model, or one that bypasses the attention interface.
+      ValueError: an encoder-decoder model, one that bypasses the attention interface, or one whose own states
+        come out otherwise.
     """
 
     def __init__(self, backbone: Backbone, sites: Sequence[Site] = (), tokens_per_batch: int | None = None):
@@ -95,6 +97,27 @@ class HeadEngine:
         self.tokens_per_batch = tokens_per_batch or tokens_that_fit(backbone, TOKENS)
         self._rows: dict[tuple[Example, int], HeadRow] = {}
         self._has_noted = False  # words without a token
+        self._check_numbers()
+
+    @torch.no_grad()
+    def _check_numbers(self) -> None:
+        """Read some tokens as words and as a prompt's vectors, in float32 whatever the model's type is."""
+        model, table, n = self.backbone.model, self.backbone.embedding, 3
+        ids = [i % len(table) for i in range(4, 20)]
+        prompt = Prompt(table[ids[self._lead : self._lead + n]][None])
+        row = HeadRow((*ids[: self._lead], *ids[self._lead + n :]), tuple(range(16 - n)), ((0,),), 1)
+        with in_float32(model):
+            with own_attention(model):
+                states = model.base_model(input_ids=torch.tensor([ids], device=table.device))
+            expected = states.last_hidden_state[0].double()
+            found = self._picked(prompt, [row])[0].double()
+        expected = torch.cat([expected[: self._lead], expected[self._lead + n :]])
+        if not (found - expected).norm() <= CLOSE * expected.norm():
+            raise ValueError(
+                f"{self.backbone.name} ({type(model).__name__}) treats its embeddings or layers in a way "
+                "that this engine does not know (scaling, soft caps, adapters, hooks); use a BERT, RoBERTa, "
+                "DistilBERT, ModernBERT, Llama, Qwen or GPT-2 model"
+            )
 
     # ---- words to rows ---------------------------------------------------------------------------
     def target_row(self, example: Example, target: int = 0) -> HeadRow:

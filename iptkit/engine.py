@@ -28,14 +28,15 @@ from iptkit.contexts import Contexts
 from iptkit.decoding import Going
 from iptkit.deep import Site, memory_at
 from iptkit.elementwise import log_probability
+from iptkit.exact import CLOSE, in_float32
 from iptkit.forward import Places, StockForward, forward_of, tokens_that_fit
+from iptkit.injection import own_attention
 from iptkit.layouts import LAYOUTS, SLOT, Layout
 from iptkit.packing import Packed, Row, even_batches, pack, shared_prefixes, to_device
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
 TOKENS = 1024  # new ones that run at once on a CPU
-CLOSE = 0.02  # relative: more than rounding in bfloat16, less than what a scaled embedding changes
 
 
 class Engine:
@@ -86,29 +87,34 @@ class Engine:
             backbone.eos,
             *(i for i in self._tokens("\n")[:1] if backbone.tokenizer.decode([i]) == "\n"),
         }
-        if backbone.kind == "causal":
-            self._check_numbers()
+        self._check_numbers()
 
     @torch.no_grad()
     def _check_numbers(self) -> None:
-        """Score some tokens both ways: a model that scales embeddings or logits would differ."""
+        """Score some tokens both ways, in float32 whatever the model's type is: one that scales embeddings or
+        logits would differ, and rounding does not."""
         model, table, n = self.backbone.model, self.backbone.embedding, self._pieces.prompt_length or 3
         some = torch.arange(4, 17 + n, device=table.device) % len(table)
         text, prompt, answer = (part.tolist() for part in some.split([10, n, 3]))
         others = [(i,) for i in range(4, min(36, len(table)))]  # one number alone can agree by chance
         row, vectors = Row(tuple(text), (tuple(answer), *others)), iter(prompt)
         before = [next(vectors) if i == SLOT else i for part in self._line(row.text, n) for i in part]
-        ids = torch.tensor([[*before, *answer]], device=table.device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, -4:-1].double().log_softmax(-1)
+        if self.backbone.kind == "seq2seq":
+            said = [model.config.decoder_start_token_id, *answer[:-1]]
+            given = {"input_ids": before, "decoder_input_ids": said}
+        else:
+            given = {"input_ids": [*before, *answer[:-1]]}
+        given = {name: torch.tensor([ids], device=table.device) for name, ids in given.items()}
+        with in_float32(model):
+            with own_attention(model):
+                logits = model(**given, use_cache=False).logits[0, -3:].double().log_softmax(-1)
+            found = self.log_likelihoods(Prompt(table[prompt][None]), [row])[0][0].double()
         expected = torch.cat([logits.gather(1, some[-3:, None]).sum()[None], logits[0, 4 : 4 + len(others)]])
-        found = self.log_likelihoods(Prompt(table[prompt][None]), [row])[0][0].double()
-        near = CLOSE if table.dtype in (torch.float32, torch.float64) else 5 * CLOSE  # one token, bfloat16
-        apart = (found - expected).abs() / expected[0].abs()
-        if apart[0] > CLOSE or apart.max() > near:
+        if not ((found - expected).abs() <= CLOSE * expected[0].abs().clamp(min=1)).all():
             raise ValueError(
                 f"{self.backbone.name} ({type(model).__name__}) treats its embeddings, logits or layers in a "
-                "way that this engine does not know (scaling, soft caps, adapters, hooks); use a Llama, Qwen "
-                "or GPT-2 model"
+                "way that this engine does not know (scaling, soft caps, adapters, hooks); use a Llama, "
+                "Qwen, GPT-2, T5 or BART model"
             )
 
     # ---- words to rows ---------------------------------------------------------------------------

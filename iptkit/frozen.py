@@ -8,9 +8,11 @@ model that is large beside the memory) the products are torch's usual ones.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,6 +22,18 @@ from torch import Tensor, nn
 from iptkit.allocator import machine_memory
 
 SHARE = 1 / 8  # of the memory, the most that all packed weights of a model may take
+
+_AS_THEY_ARE: ContextVar[bool] = ContextVar("iptkit_as_they_are", default=False)
+
+
+@contextlib.contextmanager
+def as_they_are() -> Iterator[None]:
+    """Within this context products use the weights themselves, and nothing is packed."""
+    token = _AS_THEY_ARE.set(True)
+    try:
+        yield
+    finally:
+        _AS_THEY_ARE.reset(token)
 
 
 class Frozen:
@@ -46,17 +60,17 @@ class Frozen:
 
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x W^T + bias, for x [..., in] and bias [out] in W's dtype."""
-        if not self.is_packed:
+        if not self._is_packed_now:
             return nn.functional.linear(x, self.weight, bias)
         return _packed(x, self._side(0), bias)
 
     def back(self, grad: Tensor) -> Tensor:
         """grad W, for grad [..., out] in W's dtype: the gradient of x."""
-        return _packed(grad, self._side(1), None) if self.is_packed else grad @ self.weight
+        return _packed(grad, self._side(1), None) if self._is_packed_now else grad @ self.weight
 
     def plus(self, x: Tensor, y: Tensor) -> Tensor:
         """x + y W^T in one product, for y [T, in] and x [T, out] in W's dtype."""
-        if not self.is_packed:
+        if not self._is_packed_now:
             return torch.addmm(x, y, self.weight.t())
         return torch.ops.mkldnn._linear_pointwise.binary(y, x, self._side(0), None, "add")
 
@@ -64,6 +78,10 @@ class Frozen:
     def packed_bytes(self) -> int:
         """What its packed forms take beside W."""
         return sum(side.numel() * side.element_size() for side in self._sides if side is not None)
+
+    @property
+    def _is_packed_now(self) -> bool:
+        return self.is_packed and not _AS_THEY_ARE.get()
 
     @torch.no_grad()
     def _side(self, side: int) -> Tensor:

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 NAME = "iptkit"
+UNKNOWN = {"softcap": "a soft cap (Gemma 2)", "s_aux": "sinks (gpt-oss)"}  # given to attention by their names
 Observer = Callable[[nn.Module, Tensor, Tensor], Any]
 
 
@@ -75,8 +76,8 @@ _OBSERVER: ContextVar[Observer | None] = ContextVar("iptkit_observer", default=N
 
 
 @contextlib.contextmanager
-def observe(observer: Observer) -> Iterator[None]:
-    """Within this context `observer(module, query, key)` is called before every attention."""
+def observe(observer: Observer | None) -> Iterator[None]:
+    """Within this context `observer(module, query, key)` is called before every attention; None: nobody."""
     token = _OBSERVER.set(observer)
     try:
         yield
@@ -122,6 +123,17 @@ def prepare(model: nn.Module) -> nn.Module:
     return model
 
 
+@contextlib.contextmanager
+def own_attention(model: nn.Module) -> Iterator[None]:
+    """Within this context a model attends as its authors wrote it down, soft caps and sinks included."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -142,6 +154,12 @@ def attend(
       [B, n, H, k] and None (no weights are kept).
     """
     observer, memory = _OBSERVER.get(), _MEMORY.get()
+    unknown = [what for name, what in UNKNOWN.items() if kwargs.get(name) is not None]
+    if unknown:
+        raise ValueError(
+            f"{type(module).__name__} attends with {' and '.join(unknown)}, which would be lost beside "
+            "prompts; use a Llama, Qwen, GPT-2, BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model"
+        )
     if observer is not None:
         observer(module, query, key)
     if isinstance(memory, DeepMemory) and module in memory.at:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+import transformers
 from stock import (
     LAYOUTS,
     MIXED_EXAMPLES,
@@ -22,6 +23,7 @@ from iptkit import backbones, contexts, forward, packing, prompts
 from iptkit.contexts import Contexts, _copy, _gather
 from iptkit.engine import Engine, Row
 from iptkit.forward import forward_of
+from iptkit.frozen import Frozen
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 
@@ -171,26 +173,146 @@ def test_kept_contexts_do_not_depend_on_what_came_before():
     )
     assert list(first.contexts.kept) == list(second.contexts.kept)
     for text, values in first.contexts.kept.items():
-        assert values.dtype == torch.bfloat16 and torch.equal(values, second.contexts.kept[text])
+        assert values.dtype == torch.float16 and torch.equal(values, second.contexts.kept[text])
+
+
+SIZE = {
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": 64, "max_position_embeddings": 64, "num_key_value_heads": 2, "initializer_range": 0.3,
+    "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
+
+
+def of_architecture(name, dtype, seed=0, **changes):
+    """A random causal model of transformers, its parts named as transformers names them."""
+    config = getattr(transformers, f"{name}Config")(**{**SIZE, **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{name}ForCausalLM")(config)
+    model = backbones._cast(model.requires_grad_(False).eval(), dtype)
+    tiny = backbone("tiny-causal", "float32")
+    return dataclasses.replace(tiny, model=model, dtype=dtype, num_layers=config.num_hidden_layers)
+
+
+TYPES = ["float32", "mixed", "bfloat16"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_model_that_scales_its_embeddings_or_logits_is_refused(layout):
-    from dataclasses import replace
+@pytest.mark.parametrize("seed", range(12))
+def test_a_model_that_scales_its_embeddings_is_refused_whatever_its_weights_are(layout, seed):
+    with pytest.raises(ValueError, match="does not know .* use a Llama, Qwen, GPT-2, T5 or BART model"):
+        Engine(of_architecture("Gemma", "float32", seed, head_dim=8), layout)
 
-    from transformers import GemmaConfig, GemmaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
-    size |= {"vocab_size": 64, "max_position_embeddings": 64, "num_key_value_heads": 2}
-    plain = backbone("tiny-causal", "float32")
-    fits = Qwen2ForCausalLM(Qwen2Config(**size)).eval()
-    assert Engine(replace(plain, model=fits, num_layers=1), layout).backbone.model is fits
-    for seed in range(12):  # whatever its weights are
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            scaled = GemmaForCausalLM(GemmaConfig(**size, head_dim=8, initializer_range=0.3)).eval()
-        with pytest.raises(ValueError, match="does not know .* use a Llama, Qwen or GPT-2 model"):
-            Engine(replace(plain, model=scaled, num_layers=1), layout)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("Gemma", {"head_dim": 8}, "does not know"),
+        ("Gemma2", {"head_dim": 8, "attn_logit_softcapping": None}, "does not know"),  # a cap on the logits
+        ("Gemma2", {"head_dim": 8, "final_logit_softcapping": None}, "a soft cap"),
+        ("GptOss", {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "sinks"),
+        ("Cohere", {}, "does not know"),
+        ("Granite", {"logits_scaling": 1.05}, "does not know"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore")  # of transformers about sizes that no real model has
+def test_an_unknown_architecture_is_refused_in_every_number_type(name, changes, told, dtype):
+    with pytest.raises(ValueError, match=f"{told}.* use a Llama, Qwen, GPT-2"):
+        Engine(of_architecture(name, dtype, **changes))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("place", ["words", "answers"])
+def test_a_hook_that_changes_words_or_answers_is_refused(place, dtype):
+    model = of_architecture("Qwen2", dtype)
+    assert Engine(model).backbone is model
+    at = model.model.get_input_embeddings() if place == "words" else model.model
+
+    def hook(module, given, out):
+        if place == "words":
+            return out * 1.05
+        out.logits = out.logits * 1.05
+        return out
+
+    at.register_forward_hook(hook)
+    with pytest.raises(ValueError, match="does not know"):
+        Engine(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("Llama", {}), ("Qwen2", {}), ("Qwen3", {"head_dim": 8}), ("Mistral", {}), ("Granite", {})],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_known_architecture_is_taken_in_every_number_type(name, changes, dtype):
+    model = of_architecture(name, dtype, **changes)
+    assert Engine(model).backbone is model
+
+
+@pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
+def test_rounding_alone_never_refuses_a_model(dtype):
+    """One whose scores bfloat16 changes by more than Gemma's scale would change another's."""
+    rough = {"num_hidden_layers": 12, "initializer_range": 0.6}
+    model, exact = (of_architecture("Llama", kind, **rough) for kind in (dtype, "float64"))
+    ids = torch.arange(4, 20)[None]
+    found, expected = (m.model(input_ids=ids, use_cache=False).logits.double() for m in (model, exact))
+    found, expected = (t.log_softmax(-1) for t in (found, expected))
+    assert (found - expected).abs().max() > 0.1 * expected.abs().mean()
+    assert Engine(model).backbone is model
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_real_model_is_taken_in_every_number_type(dtype):
+    model = backbone("smollm2-135m", dtype)
+    engine = Engine(model)
+    assert engine.contexts.groups == {} and {one.packed_bytes for one in packed_of(engine)} == {0}
+
+
+def packed_of(engine):
+    return [part for layer in engine.forward.llama.layers for part in vars(layer).values()
+            if isinstance(part, Frozen)]  # fmt: skip
+
+
+# ---- texts of a mixed model are kept in float16 --------------------------------------------------
+def scaled_values(by):
+    """A mixed model whose first layer has values so many times as large, and the same scores."""
+    model = copy.deepcopy(backbone("tiny-causal", "mixed"))
+    attention = model.model.model.layers[0].self_attn
+    with torch.no_grad():
+        attention.v_proj.weight.mul_(by)
+        attention.o_proj.weight.div_(by)
+    return model
+
+
+@pytest.mark.parametrize(("power", "kept"), [(0, torch.float16), (20, torch.float32), (-24, torch.float32)])
+def test_what_float16_cannot_hold_is_kept_in_float32(power, kept):
+    plain, model = Engine(backbone("tiny-causal", "mixed")), Engine(scaled_values(2.0**power))
+    rows, scores = rows_of(plain), []
+    for engine in (plain, model):
+        engine.keep_contexts([MIXED_EXAMPLES])
+        scores.append(engine.log_likelihoods(Prompt(random_prompts(plain.backbone, len(rows), 3)), rows)[0])
+    assert {values.dtype for values in model.contexts.kept.values()} == {kept}
+    assert {values.dtype for values in plain.contexts.kept.values()} == {torch.float16}
+    torch.testing.assert_close(scores[1], scores[0], rtol=0.01, atol=0.01)
+    fits = Contexts(model.backbone, model.forward, limit_bytes=plain.contexts.used_bytes)
+    fits.fill([[row.text for row in rows]])
+    assert (fits.used_bytes > 0) == (kept == torch.float16), "a group of twice the size is over the limit"
+
+
+def test_kept_texts_lose_no_more_than_float16_has_to():
+    engine = Engine(backbone("tiny-causal", "mixed"))
+    whole = Contexts(engine.backbone, engine.forward, is_halved=False)
+    texts = [row.text for row in rows_of(engine)]
+    for contexts_ in (engine.contexts, whole):
+        contexts_.fill([texts])
+    for text in texts:
+        half, full = engine.contexts.kept[text], whole.kept[text]
+        assert half.dtype == torch.float16 and full.dtype == torch.float32
+        torch.testing.assert_close(half.float(), full, rtol=2.0**-11, atol=2.0**-24)
 
 
 def test_a_prompt_first_engine_keeps_no_contexts(tiny):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 
 import pytest
@@ -45,7 +47,7 @@ def of_kind(model, kind, rows=3, dtype=torch.float64):
 
 def scores_and_gradients(engine, prompt, leaves, rows=ROWS):
     logits, _ = engine._logits(prompt, rows)
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=logits.dtype)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits.dtype)
     return [logits.detach(), *torch.autograd.grad((logits * weights).sum(), leaves)]
 
 
@@ -76,8 +78,21 @@ def test_equals_the_stock_forward_of_other_number_types(name, dtype, kind):
     flat, plain = HeadEngine(model, sites), stock(HeadEngine(model, sites))
     assert flat.flat is not None
     found, expected = (scores_and_gradients(engine, prompt, leaves) for engine in (flat, plain))
-    for a, b in zip(found, expected, strict=True):
-        assert (a - b).norm() < {"float32": 1e-5, "mixed": 0.02, "bfloat16": 0.04}[dtype] * b.norm()
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    names = iter(wide)
+    same = Prompt(
+        head=next(names),
+        embeds=next(names) if kind == "shallow" else None,
+        keys_values=next(names) if kind == "deep" else None,
+    )
+    rounded = dataclasses.replace(model, model=copy.deepcopy(model.model).double(), dtype="float64")
+    exact = stock(HeadEngine(rounded, of_kind(rounded, kind)[2]))
+    for a, b, c in zip(found, expected, scores_and_gradients(exact, same, wide), strict=True):
+        if dtype != "bfloat16":  # there two right ways differ by as much as each is off
+            assert (a - b).norm() < {"float32": 1e-5, "mixed": 0.02}[dtype] * b.norm()
+        error, usual = (a - c).norm(), (b - c).norm()
+        assert error < 1.5 * usual + 1e-5 * c.norm(), "as near to float64 as the stock forward"
+        assert error < 0.1 * c.norm()
 
 
 def test_segments_and_every_place_are_as_in_the_stock_forward():

@@ -1,10 +1,14 @@
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+import transformers
+from families import CAUSAL, ENCODERS
+from families import model as of_family
 from stock import backbone, stock_attention
 
-from iptkit import deep, evaluate, tasks, train
+from iptkit import backbones, deep, evaluate, tasks, train
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.heads import SharedPrompt, WithHead
@@ -263,3 +267,27 @@ def test_a_shared_prompt_has_one_row():
     sites = deep.find_sites(backbone("tiny-encoder", "float32").model)
     with pytest.raises(ValueError, match=r"has one row, this one has \[2\]"):
         SharedPrompt(deep.DeepPrompt(2, sites, 2, seeded()), 2, 32, 3, seeded())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
+@pytest.mark.parametrize("name", [*ENCODERS, *CAUSAL])
+def test_known_families_are_taken_in_every_number_type(name, dtype):
+    model = backbones._cast(copy.deepcopy(of_family(name)).requires_grad_(False).eval(), dtype)
+    tiny = backbone("tiny-causal" if name in CAUSAL else "tiny-encoder", "float32")
+    assert HeadEngine(replace(tiny, model=model, dtype=dtype)).backbone.model is model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
+@pytest.mark.parametrize(("name", "told"), [("Gemma", "does not know"), ("Gemma2", "a soft cap")])
+def test_a_model_that_scales_words_or_caps_attention_is_refused(name, told, dtype):
+    """A shallow prompt would stand unscaled among its words."""
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=64,
+        max_position_embeddings=64, num_key_value_heads=2, head_dim=8, initializer_range=0.3,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{name}ForCausalLM")(config)
+    model = backbones._cast(model.requires_grad_(False).eval(), dtype)
+    with pytest.raises(ValueError, match=f"{told}.* use a "):
+        HeadEngine(replace(backbone("tiny-causal", "float32"), model=model, dtype=dtype))

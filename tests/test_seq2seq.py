@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -161,3 +162,26 @@ def test_mixed_dtype_scores_in_float32():
         Prompt(prompts.from_words(model, 3)[None]), [row, Row((5,), ((6,),))][:1]
     )
     assert scores.dtype == torch.float32 and torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
+@pytest.mark.parametrize("name", ["Pegasus", "BlenderbotSmall"])
+def test_a_model_that_scales_words_outside_of_its_table_is_refused(name, dtype):
+    """Its prompt and text would come in unscaled; BART and its kin scale in the table, which is known."""
+    tiny = backbone("tiny-seq2seq", "float32")
+    given = {**tiny.model.config.to_dict(), "scale_embedding": True}
+    config = getattr(transformers, f"{name}Config")(**{k: v for k, v in given.items() if k != "model_type"})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    model = backbones._cast(model.requires_grad_(False).eval(), dtype)
+    with pytest.raises(ValueError, match="does not know .* T5 or BART model"):
+        Engine(dataclasses.replace(tiny, model=model, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_known_models_are_taken_in_every_number_type(name, dtype):
+    exact = MODELS[name]()
+    model = backbones._cast(copy.deepcopy(exact.model), dtype)
+    assert Engine(dataclasses.replace(exact, model=model, dtype=dtype)).backbone.model is model
