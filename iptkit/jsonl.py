@@ -7,16 +7,22 @@ looks like a misspelt name is a problem. Files are only read.
 Inputs that differ in case, blanks or composed letters only are different inputs, but near duplicates: an
 input in train and its near duplicate in test make the test easier. They are named, and with
 "near_duplicates": "drop" in NAME.card.json all but the first are left out.
+
+With "category": "tag" in NAME.card.json the target holds a tag for every word of the input. Tags of spans may
+follow any scheme of schemes.py ("scheme" in NAME.card.json names it) and are read as IOB2; for tags that name
+no spans the card says "metric": "tag_accuracy".
 """
 
+import math
 import os
 import unicodedata
 import warnings
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from iptkit import files
-from iptkit.examples import Card, Example, card_from
+from iptkit import files, schemes
+from iptkit.examples import Card, Example, card_from, tag_problem, words_of
 from iptkit.fewshot import text_key
 
 MAX_INPUT, MAX_TARGET = 2000, 400
@@ -26,6 +32,7 @@ OTHER_NAMES = {  # what other formats call them
     "target": ("output", "label", "answer", "completion", "response", "outputs", "labels", "answers"),
 }
 NEAR = "near_duplicates"  # in NAME.card.json: "keep" or "drop"
+SCHEME = "scheme"  # in NAME.card.json of tags: one of schemes.SCHEMES, or "auto"
 
 
 def check_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = MAX_TARGET) -> list[str]:
@@ -57,7 +64,7 @@ def read_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = M
 
     Raises: ValueError with the first 20 problems if there is any; what `check_jsonl` raises.
     """
-    examples, problems = _read(Path(path), max_input, max_target)
+    examples, problems, _ = _read(Path(path), max_input, max_target)
     files.refuse(path, problems)
     return list(examples.values())
 
@@ -65,12 +72,14 @@ def read_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = M
 def read_task(path: str | Path) -> tuple[list[Example], Card]:
     """Read a JSONL task and its card; near duplicates are left out where the card says "drop".
 
-    Warns: where it does not, and there are some.
+    Warns: where it does not, and there are some; where tags were converted to IOB2.
     Raises: what `read_jsonl` and `read_card` raise.
     """
     path = Path(path)
-    examples, problems = _read(path, MAX_INPUT, MAX_TARGET)
+    examples, problems, note = _read(path, MAX_INPUT, MAX_TARGET)
     files.refuse(path, problems)
+    if note:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     card = read_card(path, list(examples.values()))
     near, wish = _near(examples), _sidecar(path).get(NEAR)
     if wish == "drop":
@@ -95,7 +104,8 @@ def read_card(path: str | Path, examples: list[Example]) -> Card:
     """
     path = Path(path)
     sidecar = path.with_name(f"{path.stem}.card.json")
-    given = {name: value for name, value in _sidecar(path).items() if name != NEAR}
+    own = _sidecar(path)
+    given = {name: value for name, value in own.items() if name not in (NEAR, SCHEME)}
     options = {frozenset(example.options) for example in examples}
     inferred_category = ("cls" if len(options) == 1 else "mcqa") if any(options) else "qa"
     category = given.get("category", inferred_category)
@@ -113,7 +123,11 @@ def read_card(path: str | Path, examples: list[Example]) -> Card:
         "about": f"read from {path.name}",
         "labels": list(examples[0].options) if category == "cls" else [],
     }
+    if category == "tag":
+        inferred["labels"] = sorted({tag for example in examples for tag in words_of(example.targets[0])})
     card = card_from({**inferred, **given}, str(sidecar))
+    if category == "tag":
+        card = replace(card, labels=_labels(own) or card.labels)
     if category == "cls" and set(card.labels) != set(inferred["labels"]):
         raise ValueError(
             f"{sidecar}: labels are {', '.join(card.labels)}, but the lines have the options "
@@ -128,11 +142,30 @@ def _sidecar(path: Path) -> dict:
     given = files.read_json(sidecar) if os.path.lexists(sidecar) else {}
     if given.get(NEAR, "keep") not in ("keep", "drop"):
         raise ValueError(f'{sidecar}: {NEAR} is {given[NEAR]!r:.80}, allowed are "keep" and "drop"')
+    if given.get(SCHEME, "auto") not in ("auto", *schemes.SCHEMES):
+        allowed = ", ".join(("auto", *schemes.SCHEMES))
+        raise ValueError(f"{sidecar}: {SCHEME} is {given[SCHEME]!r:.80}, allowed are {allowed}")
     return given
 
 
-def _read(path: Path, max_input: int, max_target: int) -> tuple[dict[int, Example], list[str]]:
-    """The examples by the numbers of their lines, and what is wrong with the others."""
+def _labels(own: dict) -> tuple[str, ...]:
+    """The labels of a card of tags as IOB2, () where it has none."""
+    given = own.get("labels")
+    labels = tuple(filter(None, map(str, given))) if isinstance(given, list) else ()
+    scheme = _scheme(own)
+    return schemes.iob2_labels(labels, schemes.find([labels]) if scheme == "auto" else scheme)
+
+
+def _scheme(own: dict) -> str:
+    """The scheme that a card names, or the one that its metric asks for."""
+    return own.get(SCHEME) or ("none" if own.get("metric") == "tag_accuracy" else "auto")
+
+
+def _read(path: Path, max_input: int, max_target: int) -> tuple[dict[int, Example], list[str], str]:
+    """The examples by the numbers of their lines, what is wrong with the others, and what was converted."""
+    own, note = _sidecar(path), ""
+    is_tag = own.get("category") == "tag"
+    max_target = math.inf if is_tag else max_target  # tags are as many as words
     examples: dict[int, Example] = {}
     problems: list[tuple[int, str]] = []
     for line in files.json_lines(path, "give the path of a .jsonl file with one task"):
@@ -143,7 +176,53 @@ def _read(path: Path, max_input: int, max_target: int) -> tuple[dict[int, Exampl
     if not examples and not problems:
         problems.append((1, "the file is empty; write one JSON object a line, with input and targets"))
     problems += _compare_lines(examples)
-    return examples, [f"{path}:{number}: {problem}" for number, problem in sorted(problems)]
+    if is_tag and examples:
+        examples, found, note = _tagged(examples, own, f"{path.stem}.card.json")
+        problems += found
+    return examples, [f"{path}:{number}: {problem}" for number, problem in sorted(problems)], note
+
+
+def _tagged(
+    examples: dict[int, Example], own: dict, card: str
+) -> tuple[dict[int, Example], list[tuple[int, str]], str]:
+    """The examples with their tags as IOB2, all that is wrong with them, and what was converted.
+
+    Args:
+      own: what the card says; card: the name of its file.
+    """
+    problems: list[tuple[int, str]] = []
+    for number, example in examples.items():
+        if example.options:
+            problems.append((number, "a sentence with tags has no options; leave them out"))
+        elif len(example.targets) > 1:
+            told = f"{len(example.targets)} targets are given; write one, with a tag for every word"
+            problems.append((number, told))
+        elif told := tag_problem(example.input, example.targets[0], words_of(example.targets[0])):
+            problems.append((number, told))
+    raw = {number: words_of(example.targets[0]) for number, example in examples.items()}
+    made, numbers, known = schemes.convert(tuple(raw.values()), _scheme(own)), list(raw), _labels(own)
+    problems += [(numbers[s], f"word {place + 1}: {told}") for s, place, told in made.problems]
+    if made.scheme == "none" and own.get("metric", "span_f1") == "span_f1":
+        some = ", ".join(files.first(sorted({tag for tags in raw.values() for tag in tags})))
+        told = (
+            f'the tags name no spans ({some}), but span_f1 scores spans; write "metric": "tag_accuracy" into '
+            f'{card}, or "{SCHEME}": "types" if neighbours with the same tag are one span'
+        )
+        problems.append((numbers[0], told))
+    if known and not made.problems:
+        problems += [
+            (number, f"word {place + 1}: tag {tag!r} is not one of the labels in {card}: {', '.join(known)}")
+            for (number, given), tags in zip(raw.items(), made.tags, strict=True)
+            for place, (tag, as_iob2) in enumerate(zip(given, tags, strict=True))
+            if as_iob2 not in known
+        ]
+    if problems:
+        return examples, problems, ""
+    done = {
+        n: replace(e, targets=(" ".join(tags),))
+        for (n, e), tags in zip(examples.items(), made.tags, strict=True)
+    }
+    return done, [], made.note
 
 
 def _near(examples: dict[int, Example]) -> dict[int, int]:
@@ -176,7 +255,7 @@ def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
     return problems
 
 
-def _check_fields(fields: dict, max_input: int, max_target: int) -> list[str]:
+def _check_fields(fields: dict, max_input: int, max_target: float) -> list[str]:
     problems = [
         f"field {name!r} looks like {like[0]!r}, which it is not; rename it"
         for name in fields.keys() - set(FIELDS)
@@ -226,7 +305,7 @@ def _absent(name: str, fields: dict) -> str:
     return f"{missing}; rename {meant!r} to {new!r}, or add it"
 
 
-def _check_text(value: object, name: str, limit: int) -> list[str]:
+def _check_text(value: object, name: str, limit: float) -> list[str]:
     if not isinstance(value, str):
         return [
             f"{name} is of JSON type {files.json_type(value)}, a string is needed; put it in double quotes"
@@ -238,7 +317,7 @@ def _check_text(value: object, name: str, limit: int) -> list[str]:
     return []
 
 
-def _check_texts(value: object, name: str, least: int, limit: int) -> list[str]:
+def _check_texts(value: object, name: str, least: int, limit: float) -> list[str]:
     if not isinstance(value, list):
         return [f'{name} is of JSON type {files.json_type(value)}, a list of strings is needed: ["..."]']
     if len(value) < least:

@@ -259,3 +259,19 @@ def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
     assert {row["part"] for row in store.read_results(tmp_path / "runs" / "smoke-deep.jsonl")} >= {"heads"}
     code, text = iptkit_command("study", "--scale", "smoke", "--part", "deeper")
     assert code == 2 and "the study 'deeper' is unknown; choose one of subspace, deep" in text
+
+
+def test_check_of_words_with_tags(iptkit_command, tmp_path):
+    """What is wrong stands with its line; what was converted is one line."""
+    file, card = tmp_path / "names.jsonl", tmp_path / "names.card.json"
+    card.write_text('{"category": "tag"}')
+    lines = [{"input": f"Ada Lee saw bird {i} today", "target": "I-name I-name O O O O"} for i in range(12)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    code, text = iptkit_command("tasks", "check", str(file))
+    assert code == 0 and "names: fine (tag, scored by span_f1, labels: B-name, I-name, O)" in text
+    assert text.count("IOB1 was converted to IOB2: 12 of 12 spans began with I-") == 1
+    lines[3]["target"], lines[5]["target"] = "I-name O O", "O name O O O O"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    code, text = iptkit_command("tasks", "check", str(file))
+    assert code == 1 and f"{file}:4: 6 words with 3 tags" in text
+    assert f"{file}:6: word 2: tag 'name' is no IOB1 tag; write B-x, I-x or O" in text

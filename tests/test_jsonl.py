@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from iptkit import tasks
+from iptkit import schemes, tasks
 from iptkit.examples import Example
 from iptkit.jsonl import check_jsonl, near_duplicates, read_card, read_jsonl, read_task
 
@@ -182,7 +182,8 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
     file = write(tmp_path / "mine.jsonl", GOOD)
     sidecar = tmp_path / "mine.card.json"
     write(sidecar, {"category": "seq", "title": "Mine", "metric": "rouge_l"})
-    card = read_card(file, read_jsonl(file))
+    examples = read_jsonl(file)
+    card = read_card(file, examples)
     assert (card.category, card.title, card.metric, card.shots) == ("seq", "Mine", "rouge_l", 32)
     for content, problem in [
         ({"metric": "bleu"}, "metric is 'bleu', allowed are: accuracy"),
@@ -229,7 +230,7 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
     ]:
         write(sidecar, content)
         with pytest.raises(ValueError, match="mine.card.json") as error:
-            read_card(file, read_jsonl(file))
+            read_card(file, examples)
         assert problem in str(error.value)
 
 
@@ -302,3 +303,93 @@ def test_what_cannot_be_read_is_said(tmp_path):
     (tmp_path / "b.card.json").mkdir()
     with pytest.raises(ValueError, match=r"b.card.json is a folder"):
         read_card(file, read_jsonl(file))
+
+
+# ---- tags ----------------------------------------------------------------------------------------
+SENTENCE = {"input": "Ada Lee left York today", "target": "B-name I-name O B-place O"}
+
+
+def tag_task(folder, *lines, **card):
+    write(folder / "mine.card.json", {"category": "tag", **card})
+    return write(folder / "mine.jsonl", *lines)
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("O O O", "5 words with 3 tags; write one tag for every word, blanks between them"),
+        ("O O O O O O O", "5 words with 7 tags; write one tag for every word"),
+        ("B-name I-name O B-thing O", "word 4: tag 'B-thing' is not one of the labels in mine.card.json: O"),
+    ],
+)
+def test_a_sentence_has_a_known_tag_for_every_word(tmp_path, target, problem):
+    labels = ["O", "B-name", "I-name", "B-place", "I-place"]
+    file = tag_task(tmp_path, SENTENCE, {"input": "Ben Roe saw a bee", "target": target}, labels=labels)
+    (found,) = check_jsonl(file)
+    assert found.startswith(f"{file}:2: {problem}")
+    with pytest.raises(ValueError, match="mine.jsonl:2: "):
+        read_task(file)
+
+
+def test_tags_without_labels_on_the_card_are_those_of_the_lines(tmp_path):
+    file = tag_task(tmp_path, SENTENCE)
+    assert check_jsonl(file) == []
+    ((example,), card) = read_task(file)
+    assert card.labels == ("B-name", "B-place", "I-name", "O") and card.metric == "span_f1"
+    assert example.targets == (SENTENCE["target"],)
+
+
+@pytest.mark.parametrize(
+    ("target", "note"),
+    [
+        ("I-name I-name O I-place O", "IOB1 was converted to IOB2: 2 of 2 spans began with I-"),
+        ("B-name E-name O S-place O", "BIOES was converted to IOB2"),
+        ("B-name L-name O U-place O", "BILOU was converted to IOB2"),
+        ("name name O place O", "bare types were converted to IOB2"),
+    ],
+)
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_tags_of_other_schemes_are_read_as_iob2(tmp_path, target, note, has_labels):
+    labels = {"labels": [*dict.fromkeys(target.split())]} if has_labels else {}
+    file = tag_task(tmp_path, {**SENTENCE, "target": target}, **labels)
+    assert check_jsonl(file) == []
+    with pytest.warns(UserWarning, match=f"mine.jsonl: {note}"):
+        ((example,), card) = read_task(file)
+    assert example.targets == (SENTENCE["target"],)
+    assert set(card.labels) >= {"B-name", "B-place", "I-name", "O"}
+    assert all(schemes.is_iob2(label) for label in card.labels)
+
+
+def test_bad_tags_of_a_scheme_are_all_listed(tmp_path):
+    bad = [{"input": f"w{i} is here", "target": "B-x I-y O"} for i in range(30)]
+    file = tag_task(tmp_path, *bad, scheme="IOB2")
+    assert len(check_jsonl(file)) == 30
+    with pytest.raises(ValueError, match="has 30 problem.*nothing was changed") as error:
+        read_jsonl(file)
+    assert str(error.value).count("word 2: 'I-y' follows 'B-x'") == 20
+    assert str(error.value).endswith("... and 10 more")
+
+
+def test_tags_that_name_no_spans_need_their_own_metric(tmp_path):
+    verbs = {"input": "Ada left", "target": "noun verb"}
+    (found,) = check_jsonl(tag_task(tmp_path, verbs))
+    assert "mine.jsonl:1: the tags name no spans (noun, verb), but span_f1 scores spans; write" in found
+    file = tag_task(tmp_path, verbs, metric="tag_accuracy")
+    ((example,), card) = read_task(file)
+    assert example.targets == ("noun verb",) and card.labels == ("noun", "verb")
+    with pytest.warns(UserWarning, match="bare types"):
+        ((example,), card) = read_task(tag_task(tmp_path, verbs, scheme="types"))
+    assert example.targets == ("B-noun B-verb",) and card.labels == ("B-noun", "B-verb")
+
+
+def test_wrong_fields_of_tag_tasks(tmp_path):
+    file = tag_task(tmp_path, {**SENTENCE, "options": [SENTENCE["target"], "O"]})
+    assert [p.split(":1: ")[1] for p in check_jsonl(file)] == [
+        "a sentence with tags has no options; leave them out"
+    ]
+    file = tag_task(tmp_path, {"input": "a b", "targets": ["O O", "B-x O"]})
+    assert "2 targets are given; write one, with a tag for every word" in check_jsonl(file)[0]
+    with pytest.raises(ValueError, match="mine.card.json: scheme is 'BIO', allowed are auto, IOB2, IOB1"):
+        check_jsonl(tag_task(tmp_path, SENTENCE, scheme="BIO"))
+    long = {"input": "w " * 300, "target": "O " * 300}
+    assert check_jsonl(tag_task(tmp_path, long)) == [], "tags are as many as words"
