@@ -3,6 +3,7 @@
 Thin wrappers of the same functions that the notebooks use; nothing heavy is imported before a command runs.
 """
 
+import errno
 import os
 import sys
 import warnings
@@ -13,8 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import iptkit
-from iptkit import files
-from iptkit.files import DiskFullError
+from iptkit import files, installation
 
 if TYPE_CHECKING:
     from iptkit.tasks import Task
@@ -32,21 +32,27 @@ class CleanErrors(TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except (ValueError, FileNotFoundError, DiskFullError) as error:
-            if os.environ.get("IPTKIT_DEBUG"):
+        except (ValueError, OSError, ImportError, AttributeError) as error:
+            said = _sentence(error)
+            if said is None or os.environ.get("IPTKIT_DEBUG"):
                 raise
-            _say(f"iptkit: {error}", err=True)
-            raise typer.Exit(2) from error
-        except ModuleNotFoundError as error:
-            _say(
-                f"iptkit: the package {error.name} is not installed; install all of them with: "
-                "python -m pip install -c constraints.txt -e '.[notebooks,dev]'",
-                err=True,
-            )
+            _say(f"iptkit: {said}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             _say("\niptkit: stopped; the same command goes on from the last finished step", err=True)
             raise typer.Exit(130) from None
+
+
+def _sentence(error: Exception) -> str | None:
+    """What an error tells a user; None for those of ours, and for a reader of our output that has gone."""
+    if isinstance(error, (ImportError, AttributeError)):
+        return installation.problem(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno == errno.EPIPE:  # `iptkit tasks list | head`
+            return None
+        names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{names or 'a file'}: {error.strerror}; use another place, or change what stands in the way"
+    return str(error)
 
 
 app = typer.Typer(

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from iptkit import nodes, paths, stamp, store
+from iptkit import installation, nodes, paths, stamp, store
 from iptkit.nodes import ClusterError, Node, Order, Seen
 
 if TYPE_CHECKING:  # a node is looked at without torch
@@ -226,7 +226,7 @@ def _ray() -> Any:
     except ModuleNotFoundError as error:
         raise ClusterError(
             "--cluster needs the package ray, which is not installed; install it with: "
-            "python -m pip install -c constraints.txt -e '.[cluster]'"
+            + installation.command("cluster")
         ) from error
     return ray
 

@@ -1,15 +1,16 @@
 """What this machine has and lacks for the course."""
 
 import importlib.metadata
-import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from iptkit import downloads, files, lanes, lessons, paths, pipeline, stamp
+from packaging.requirements import Requirement
+
+from iptkit import downloads, files, installation, lanes, lessons, paths, pipeline, stamp
 from iptkit.status import clock
 
 DISK_NEEDED = 2e9  # bytes: downloads, converted models, steps
-INSTALL = "python -m pip install -c constraints.txt -e '.[notebooks,dev]'"
 
 
 def examine() -> tuple[list[tuple[str, str]], list[str]]:
@@ -34,24 +35,45 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _packages() -> tuple[list, list]:
-    """Look whether every package that the installed iptkit asks for is there."""
+    """Look whether every package that the installed iptkit asks for is there, and which extras are whole."""
     try:
-        wanted = importlib.metadata.requires("iptkit") or []
+        wanted = [Requirement(line) for line in importlib.metadata.requires("iptkit") or []]
     except importlib.metadata.PackageNotFoundError:
-        return [("installed", "iptkit itself is not installed, it runs from its folder")], [INSTALL]
-    names = [re.match(r"[\w.-]+", line)[0] for line in wanted]
-    absent = [name for name in names if not _is_installed(name)]
-    if not absent:
-        return [("installed", f"all {len(names)} packages that iptkit asks for")], []
-    return [("installed", f"without {', '.join(absent)}")], [f"{INSTALL}  (missing: {', '.join(absent)})"]
+        advice = installation.command(*installation.of_course())
+        return [("installed", "iptkit itself is not installed, it runs from its folder")], [advice]
+    extras = importlib.metadata.metadata("iptkit").get_all("Provides-Extra") or []
+    absent = {
+        extra: [f"{one.name}{found}" for one, found in _absent(wanted, extra)] for extra in ("", *extras)
+    }
+    needed = [extra for extra in installation.of_course() if absent.get(extra)]
+    findings, duties = [], []
+    if absent[""] or needed:
+        names = ", ".join(absent[""] + [name for extra in needed for name in absent[extra]])
+        findings.append(("installed", f"without {names}"))
+        duties.append(f"{installation.command(*installation.of_course())}  (missing: {names})")
+    else:
+        findings.append(("installed", "all packages that the course asks for"))
+    for extra in extras:
+        if absent[extra] and extra not in needed:
+            names, how = ", ".join(absent[extra]), installation.command(extra)
+            findings.append(("", f"without the extra {extra} ({names}), which you may want: {how}"))
+    return findings, duties
 
 
-def _is_installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def _absent(wanted: list[Requirement], extra: str) -> Iterator[tuple[Requirement, str]]:
+    """Yield the packages of an extra ("": of iptkit itself) that are not there, and what is there instead."""
+    for one in wanted:
+        if one.marker is not None and not one.marker.evaluate({"extra": extra}):
+            continue
+        if extra and (one.marker is None or one.marker.evaluate({"extra": ""})):
+            continue  # iptkit itself asks for it
+        try:
+            found = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield one, ""
+            continue
+        if found is None or not one.specifier.contains(found, prereleases=True):
+            yield one, f" ({one.specifier}; there is {found})"
 
 
 def _cache() -> tuple[list, list]:
@@ -79,7 +101,10 @@ def _times(speed: float, device: str) -> tuple[list, list]:
     """Scale the measured time of the lessons by this machine's speed."""
     from iptkit import scales
 
-    expected, course = pipeline.expected_seconds("lesson"), lessons.find()
+    expected, course = pipeline.expected_seconds("lesson"), lessons.find(if_any=True)
+    if not course:
+        told = "its notebooks are not here; they come with a checkout, where `iptkit run` works"
+        return [("course", told)], []
     if not expected:
         return [("course", "its time has not been measured yet")], []
     at_once = lanes.fitting(course, expected, scales.load("lesson").context_gib, device)

@@ -573,10 +573,37 @@ def writable_folder(folder: Path, option: str) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        is_file = isinstance(error, FileExistsError)
+        said = "there is a file of this name" if is_file else reason(error)
         raise ValueError(
-            f"cannot write to the folder {folder} ({reason(error)}); choose another one with {option}"
+            f"cannot write to the folder {folder} ({said}); choose another one with {option}"
         ) from error
     return folder
+
+
+def writable_file(path: Path, option: str, endings: Sequence[str] = ()) -> Path:
+    """The file's absolute path; its folder is made if it is not there, and a file that is there stays.
+
+    Args:
+      option: of the command line, that names it.
+      endings: of files that will stand beside it, in place of its own.
+    Raises: ValueError if it, or one beside it, cannot be written there.
+    """
+    path = Path(path)
+    path = writable_folder(path.parent, option) / path.name
+    for place in (path, *(path.with_suffix(ending) for ending in endings)):
+        try:
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "there is a folder of this name")
+            with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}."):  # as in `atomic`
+                pass
+        except OSError as error:
+            told = f"{place.name[:60]}..." if len(place.name) > 100 else place.name
+            raise ValueError(
+                f"cannot write the file {told} in {place.parent} ({reason(error)}); "
+                f"choose another one with {option}"
+            ) from error
+    return path
 
 
 def _umask() -> int:

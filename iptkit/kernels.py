@@ -1,15 +1,40 @@
 """Runs one notebook with papermill in a Python of its own, and tells in words why it failed."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from iptkit import files
+from iptkit import files, installation, lessons
 from iptkit.lessons import Lesson
 
+KERNEL = lessons.KERNEL["name"]
 START_TIMEOUT = 180  # seconds for a kernel to start; a busy machine takes long
 IOPUB_TIMEOUT = 120  # seconds for a cell's output to arrive after the cell is done
 ERROR_LENGTH = 600  # characters of an error that are told; the notebook holds it all
+
+
+def check() -> None:
+    """Make sure that notebooks can be run here, before anything is computed.
+
+    Raises: ImportError for a package that is missing or broken, ValueError for a kernel that is.
+    """
+    import papermill
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    papermill.execute_notebook  # noqa: B018 - not there in a package of which only the folder is left
+    try:
+        python = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
+    except (NoSuchKernel, IndexError) as error:
+        raise ValueError(
+            f"Jupyter knows no kernel {KERNEL!r}, which runs the notebooks; the package ipykernel brings it: "
+            f"{installation.command(*installation.of_course())}"
+        ) from error
+    if shutil.which(python) is None:
+        raise ValueError(
+            f"Jupyter's kernel {KERNEL!r} is to run with {python}, which is not there (was it moved?); "
+            "make it anew with: python -m ipykernel install --sys-prefix"
+        )
 
 
 def run(
@@ -40,10 +65,10 @@ def run(
     try:
         with files.room_for(target):
             papermill.execute_notebook(
-                lesson.path,
-                target,
+                lessons.literal(lesson.path),
+                lessons.literal(target),
                 parameters,
-                kernel_name="python3",
+                kernel_name=KERNEL,
                 progress_bar=False,
                 start_timeout=START_TIMEOUT,
                 cwd=lesson.path.parent,

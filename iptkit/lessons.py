@@ -79,9 +79,20 @@ def folder() -> Path:
     )
 
 
-def find(place: Path | None = None) -> list[Lesson]:
-    """Return the lessons of a folder (default: the course's) in order."""
-    return [Lesson(path) for path in sorted((place or folder()).glob("[0-9][0-9]_*.ipynb"))]
+def find(place: Path | None = None, if_any: bool = False) -> list[Lesson]:
+    """Return the lessons of a folder (default: the course's) in order.
+
+    Args:
+      if_any: return none where the course's folder is not there, as with an installed wheel.
+    Raises: FileNotFoundError if it is not there.
+    """
+    try:
+        place = place or folder()
+    except FileNotFoundError:
+        if not if_any:
+            raise
+        return []
+    return [Lesson(path) for path in sorted(place.glob("[0-9][0-9]_*.ipynb"))]
 
 
 def select(lessons: Sequence[Lesson], only: Iterable[str] | None) -> list[Lesson]:
@@ -110,13 +121,22 @@ def check_parameters(lesson: Lesson, names: Iterable[str]) -> None:
     """
     import papermill
 
-    known = list(papermill.inspect_notebook(str(lesson.path)))
+    known = list(papermill.inspect_notebook(literal(lesson.path)))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             f"{lesson.path.name} has no parameter {', '.join(unknown)}; the cell tagged 'parameters' must "
             f"define it, and defines {', '.join(known) or 'nothing'}"
         )
+
+
+def literal(path: Path) -> str:
+    """A path as papermill takes it, which else fills in braces, as in exp_{scale}.
+
+    >>> literal(Path("exp_{scale}/00.ipynb"))
+    'exp_{{scale}}/00.ipynb'
+    """
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def normalise(notebook):

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from iptkit import files, lanes, lessons, paths, report
+from iptkit import files, kernels, lanes, lessons, paths, report
 from iptkit.children import STOPPED
 from iptkit.lessons import Lesson
 from iptkit.status import Display, clock
@@ -58,6 +58,9 @@ def run(
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
     Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
     """
+    with paths.variables(JUPYTER_PREFER_ENV_PATH="1"):  # as for the kernels, see _environment
+        kernels.check()
+    report.exporter()
     from iptkit import backbones, downloads
 
     if at_once is not None and at_once < 1:
@@ -141,9 +144,9 @@ def study(
         raise ValueError("job_cpus (--job-cpus) is for jobs on a cluster; give --cluster too")
     if finished_only and address:
         raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
-    if out.suffix != ".jsonl" or out.is_dir():
+    if out.suffix != ".jsonl":
         raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
-    out = files.writable_folder(out.parent, "--out") / out.name  # asked now, not after hours
+    out = files.writable_file(out, "--out", subspace_results.BESIDE)  # asked now, not after hours
     if not overwrite:
         provenance.check_target(measured, out, part)
     if address:
@@ -198,7 +201,14 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
     out = Path(out).expanduser().absolute()
     if any(lesson.path.parent.resolve() == out.resolve() for lesson in course):
         raise ValueError(f"--out {out} is the folder of the notebooks themselves; name another one")
-    return files.writable_folder(out, "--out")
+    out = files.writable_folder(out, "--out")
+    names = [f"{lesson.name}{ending}" for lesson in course for ending in (".ipynb", ".html")]
+    for name in ("index.html", "timings.json", *names):
+        if (out / name).is_dir():
+            raise ValueError(
+                f"{out / name} is a folder where a file is to stand; move it away or choose another --out"
+            )
+    return out
 
 
 @contextmanager

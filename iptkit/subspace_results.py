@@ -25,6 +25,12 @@ MARGIN = 0.1  # of E_rel: "about as much as the paper" is at most so much below
 FASTFOOD = results.DECODERS["fastfood"]
 HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
 SIDES = ("seen", "unseen")
+BESIDE = (
+    ".about.json",
+    codes.ENDING,
+    results.PROMPTS,
+    subspace.ENDING,
+)  # of files beside the rows
 UNLIKE = "not trained alike (notebook 07)"
 Gap = tuple[float, float, float]  # mean, low, high
 

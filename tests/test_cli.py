@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import iptkit
-from iptkit import cli, downloads, pipeline
+from iptkit import cli, downloads, paths, pipeline
 from iptkit.files import DiskFullError
 
 
@@ -181,6 +181,20 @@ def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
             2,
             "papermill is not installed",
         ),
+        (
+            ModuleNotFoundError("No module named 'nbconvert.filters'", name="nbconvert.filters"),
+            2,
+            "nbconvert is installed but broken or of another version (No module named 'nbconvert.filters'); "
+            "install it again with: python -m pip install -c constraints.txt --force-reinstall",
+        ),
+        (
+            ImportError("cannot import name 'x' from 'sklearn'", name="sklearn"),
+            2,
+            "the package scikit-learn is",
+        ),
+        (AttributeError("module 'json' has no attribute 'x'", name="x", obj=json), 2, "the package json is"),
+        (PermissionError(13, "Permission denied", "/a/b"), 2, "iptkit: /a/b: Permission denied; use another"),
+        (OSError("a model's own words"), 2, "iptkit: a model's own words"),
         (FileNotFoundError("could not download x"), 2, "iptkit: could not download x"),
         (DiskFullError("no space left for x"), 2, "iptkit: no space left for x"),
     ],
@@ -192,6 +206,77 @@ def test_what_ends_a_run_is_told_cleanly(iptkit_command, monkeypatch, error, cod
     monkeypatch.setattr(pipeline, "run", run)
     assert iptkit_command("run")[0] == code
     assert told in iptkit_command("run")[1]
+
+
+def test_a_fault_of_ours_is_not_taken_for_the_installation(monkeypatch):
+    def run(*_):
+        return None.x
+
+    monkeypatch.setattr(pipeline, "run", run)
+    assert isinstance(CliRunner().invoke(cli.app, ["run"]).exception, AttributeError)
+
+
+BROKEN = {  # what a module of that name is instead
+    "typer.py": (
+        "raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')",
+        "typer is not installed",
+    ),
+    "filelock.py": ("", "the package filelock is installed but broken"),
+    "papermill/__init__.py": ("", "the package papermill is installed but broken"),
+    "nbconvert/__init__.py": ("", "the package nbconvert is installed but broken"),
+    "bleach/__init__.py": ("", "the package bleach is installed but broken"),
+    "torch/__init__.py": ("from torch._C import x", "the package torch is installed but broken"),
+}
+
+
+@pytest.mark.parametrize("module", BROKEN)
+def test_a_broken_environment_gives_a_sentence(tmp_path, module):
+    source, told = BROKEN[module]
+    (tmp_path / "site" / module).parent.mkdir(parents=True)
+    (tmp_path / "site" / module).write_text(source, encoding="utf-8")
+    places = [str(tmp_path / "site"), str(paths.PACKAGE.parent)]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(places),
+        "IPTKIT_CACHE": str(tmp_path / "cache"),
+    }
+    command = [sys.executable, "-m", "iptkit", "run", "--scale", "smoke", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stderr.startswith("iptkit: ") and told in done.stderr, done.stderr
+    assert done.returncode and "pip install" in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*")), "nothing ran"
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        (f"{'x' * 300}.jsonl", f"cannot write the file {'x' * 60}... in "),
+        (f"{'x' * 230}.jsonl", "File name too long"),  # those beside it have longer names
+        (f"{'x' * 300}/rows.jsonl", "File name too long"),
+        ("taken.jsonl", "there is a folder of this name"),
+        ("taken.about.json/../fine.jsonl", "cannot write the file fine.about.json"),
+        ("file/rows.jsonl", "(there is a file of this name); choose another one with --out"),
+        ("/dev/null/mine/rows.jsonl", "cannot write to the folder /dev/null/mine (Not a directory)"),
+    ],
+)
+def test_a_place_where_no_rows_can_be_written_is_told_before_anything_runs(
+    iptkit_command, tmp_path, monkeypatch, out, told
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("taken.jsonl", "taken.about.json", "fine.about.json"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    code, text = iptkit_command("study", "--scale", "smoke", "--device", "cpu", "--out", out)
+    assert code == 2 and text.startswith("iptkit: ") and told in text and "--out" in text
+    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "cache" / "steps").exists()
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "file", "/dev/null/x"])
+def test_a_place_where_no_report_can_be_written_is_told(iptkit_command, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    code, text = iptkit_command("run", "--scale", "smoke", "--device", "cpu", "--out", out)
+    assert code == 2 and text.startswith("iptkit: cannot write to the folder") and "--out" in text
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_doctor_tells_what_is_missing_and_the_way_out(iptkit_command, tmp_path):

@@ -20,6 +20,8 @@ COMES_WITH = {
     "bleach": "nbconvert",
     "bs4": "nbconvert",
     "jinja2": "nbconvert",
+    "jupyter_client": "papermill",
+    "packaging": "transformers",
 }
 PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
 

@@ -107,6 +107,30 @@ def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path,
     assert "not run" in report.index.read_text(encoding="utf-8")
 
 
+def test_braces_in_the_names_of_folders_stay_what_they_are(tmp_path, place):
+    """papermill fills them in, or fails."""
+    place = tmp_path / "notebooks {0} {"
+    first(place)
+    out = tmp_path / "exp_{scale} {tag} }"
+    report = pipeline.run("smoke", device="cpu", out=out, notebooks=place, at_once=1)
+    assert report.error == "" and report.out == out and (out / "00_start_here.ipynb").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", place.name, out.name}
+
+
+def test_a_kernel_that_is_not_there_is_told_before_anything_runs(place, tmp_path, monkeypatch):
+    from jupyter_client import kernelspec
+
+    def absent(*_):
+        raise kernelspec.NoSuchKernel("python3")
+
+    first(place)
+    gone = kernelspec.KernelSpec(argv=[str(tmp_path / "gone" / "python")])
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda *_: gone)
+    assert re.search(r"is to run with .*gone.python, which is not there .*ipykernel", wrong(place, tmp_path))
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", absent)
+    assert re.search(r"no kernel 'python3'.*ipykernel.*pip install", wrong(place, tmp_path))
+
+
 MEET = """import pathlib, time
 mine, other = pathlib.Path({0!r}), pathlib.Path({1!r})
 mine.touch()
@@ -303,6 +327,9 @@ def test_wrong_wishes_are_refused_before_anything_runs(place, tmp_path):
     )
     assert "choose cpu or auto" in wrong(place, tmp_path, device="cuda:99")
     assert "is the folder of the notebooks themselves" in wrong(place, tmp_path, out=place)
+    (tmp_path / "taken" / "00_start_here.html").mkdir(parents=True)
+    told = wrong(place, tmp_path, out=tmp_path / "taken")
+    assert re.search("00_start_here.html is a folder where a file is to stand; .*--out", told)
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert re.search(
         "cannot write to the folder .*file.*--out", wrong(place, tmp_path, out=tmp_path / "file")

@@ -1,0 +1,80 @@
+"""What `iptkit doctor` says of an installation."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from iptkit import doctor, installation, paths
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make packages absent, or of another version."""
+    known = importlib.metadata.version
+
+    def make(**versions):
+        def version(name):
+            found = versions.get(name.replace("-", "_"), ...)
+            if found is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return known(name) if found is ... else found
+
+        monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+
+    return make
+
+
+def test_the_extra_that_is_missing_is_the_one_advised(without):
+    without(ray=None)
+    findings, duties = doctor._packages()
+    assert duties == [], "the course does without Ray"
+    assert findings == [
+        ("installed", "all packages that the course asks for"),
+        (
+            "",
+            "without the extra cluster (ray), which you may want: "
+            "python -m pip install -c constraints.txt -e '.[cluster]'",
+        ),
+    ]
+
+
+def test_what_the_course_needs_is_a_duty(without):
+    without(ray="2.60.0", papermill=None, typer=None, torch="1.13.0")
+    findings, (duty,) = doctor._packages()
+    assert duty.startswith("python -m pip install -c constraints.txt -e '.[notebooks,dev]'  (missing: ")
+    assert findings == [("installed", "without torch (>=2.13; there is 1.13.0), typer, papermill")]
+
+
+def test_outside_a_checkout_the_advice_needs_no_files_of_it(without, tmp_path, monkeypatch):
+    monkeypatch.setattr(installation, "ROOT", tmp_path)
+    without(ray="2.60.0", papermill=None, pytest=None)
+    findings, duties = doctor._packages()
+    assert duties == ["python -m pip install 'iptkit[notebooks]'  (missing: papermill)"]
+    assert (
+        "",
+        "without the extra dev (pytest), which you may want: python -m pip install 'iptkit[dev]'",
+    ) in findings
+
+
+def test_it_works_with_an_installed_wheel(tmp_path):
+    """Laid out as a wheel is: data inside the package, no notebooks."""
+    site = tmp_path / "site"
+    shutil.copytree(paths.PACKAGE, site / "iptkit", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(paths.data_dir(), site / "iptkit" / "data", dirs_exist_ok=True)
+    (tmp_path / "empty").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(site), "IPTKIT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "iptkit", "doctor"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path / "empty",
+        check=False,
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert "its notebooks are not here; they come with a checkout" in done.stdout
+    assert "constraints.txt" not in done.stdout and "iptkit fetch" in done.stdout
