@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -221,6 +221,29 @@ def set_aside(path: Path) -> Path:
 
 
 # ---- reading -------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def opened(path: str | Path, wanted: str = "") -> Iterator[BinaryIO]:
+    """Open a file to read its bytes; arguments and errors are those of `read_bytes`."""
+    hint = f"; {wanted}" if wanted else ""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            with open(path, "rb") as file:
+                yield file
+            return
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"there is no file {path}{hint}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({reason(error)})") from error
+    except ValueError as error:
+        if "embedded null" not in str(error):  # in the path
+            raise
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is a folder, a file is needed{hint}")
+    raise ValueError(f"{path} is no regular file (a pipe or a device); copy its text into a file")
+
+
 def read_bytes(path: str | Path, wanted: str = "") -> bytes:
     """What a file holds.
 
@@ -230,19 +253,8 @@ def read_bytes(path: str | Path, wanted: str = "") -> bytes:
       FileNotFoundError: there is no such file.
       ValueError: it is a folder, no regular file (reading a pipe might never end), or cannot be read.
     """
-    hint = f"; {wanted}" if wanted else ""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            with open(path, "rb") as file:
-                return file.read()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(f"there is no file {path}{hint}") from error
-    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
-        raise ValueError(f"{path} cannot be read ({reason(error)})") from error
-    if stat.S_ISDIR(mode):
-        raise ValueError(f"{path} is a folder, a file is needed{hint}")
-    raise ValueError(f"{path} is no regular file (a pipe or a device); copy its text into a file")
+    with opened(path, wanted) as file:
+        return file.read()
 
 
 def read_text(path: str | Path, wanted: str = "") -> str:
@@ -376,9 +388,9 @@ def json_type(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def reason(error: OSError | ValueError) -> str:
+def reason(error: OSError) -> str:
     """What the system says."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return error.strerror or str(error) or type(error).__name__
 
 
 def visible(text: str) -> str:

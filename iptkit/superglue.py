@@ -7,11 +7,12 @@ nothing of them is copied. The words around the texts are ours.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from iptkit import files
 from iptkit.examples import Card, Example, Task
 from iptkit.fewshot import make_task
 
@@ -30,20 +31,20 @@ def load_folder(folder: str | Path, name: str) -> Task:
     Raises:
       ValueError: unknown name.
       FileNotFoundError: a split is missing; names those that are there.
-      ValueError: naming file and line of a broken record: no JSON, a field missing, a label that is not
-        allowed.
+      ValueError: naming file and line of the first 20 broken records: no JSON, a field that is missing, empty
+        or no text, a label that is not allowed, two equal choices; or a split without an example.
     """
-    folder = Path(folder).expanduser()
+    folder = files.expanded(folder)
     if name not in NAMES:
         raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(NAMES)}")
-    missing = [split for split in SPLITS if not (folder / f"{split}.jsonl").is_file()]
+    missing = [split for split in SPLITS if not os.path.lexists(folder / f"{split}.jsonl")]
     if missing:
-        there = ", ".join(sorted(path.name for path in folder.glob("*.jsonl"))) or "none"
+        there = ", ".join(path.name for path in files.listed(folder, ".jsonl")) or "none"
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(f'{split}.jsonl' for split in missing)} (there: {there}); a task "
             "needs train.jsonl, dev32.jsonl and val.jsonl"
         )
-    sets = {split: tuple(_examples(folder / f"{split}.jsonl", NAMES[name])) for split in SPLITS}
+    sets = {split: _examples(folder / f"{split}.jsonl", NAMES[name]) for split in SPLITS}
     card = Card(
         id=f"superglue-{name.lower()}",
         title=f"SuperGLUE {name}",
@@ -58,30 +59,55 @@ def load_folder(folder: str | Path, name: str) -> Task:
     return make_task(card, 0, parts)
 
 
-def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> Iterator[Example]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
+def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> tuple[Example, ...]:
+    found: list[Example] = []
+    problems = []
+    for line in files.json_lines(path):
         try:
-            yield from make(json.loads(line.decode("utf-8")))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from error
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not a JSON object ({error.msg})") from error
-        except KeyError as error:
-            raise ValueError(
-                f"{path}:{number}: the field {error} is missing or not what SuperGLUE has"
-            ) from error
-        except TypeError as error:
-            raise ValueError(f"{path}:{number}: not a SuperGLUE record ({error})") from error
+            found += () if line.problem else make(line.value)
+            problem = line.problem
+        except ValueError as error:
+            problem = str(error)
+        problems += [f"{path}:{line.number}: {problem}"] if problem else []
+    files.refuse(path, problems)
+    if not found:
+        raise ValueError(f"{path} holds no example; a task needs some in each of its files")
+    return tuple(found)
 
 
-def _chosen(label: Any, names: dict[Any, str], text: str) -> Iterator[Example]:
-    """An example whose options are the names, in their order."""
+KINDS = {str: "a string", dict: "an object", list: "a list"}
+
+
+def _field(fields: Any, name: str, kind: type = str) -> Any:
+    """A field of a record, by its path "passage.text"; ValueError where it is missing or of another type."""
+    at, _, last = name.rpartition(".")
+    holder = _field(fields, at, dict) if at else fields
+    if last not in holder:
+        there = ", ".join(f"{other:.40}" for other in list(holder)[:10]) or "none"
+        raise ValueError(f"the field {name!r} is missing (found: {there})")
+    value = holder[last]
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is of JSON type {files.json_type(value)}, {KINDS[kind]} is needed")
+    return value
+
+
+def _text(fields: Any, name: str) -> str:
+    """A field that is a text and not empty."""
+    if not (value := _field(fields, name)).strip():
+        raise ValueError(f"{name} is empty; write its text or remove the record")
+    return value
+
+
+def _chosen(fields: Any, names: dict[Any, str], text: str) -> Iterator[Example]:
+    """An example whose options are the names, in their order; the record's label says which is right."""
+    if "label" not in fields:
+        raise ValueError("the field 'label' is missing, as in a test set; give a file with labels")
+    label = fields["label"]
     if isinstance(label, str) and label.lower() in ("true", "false"):
         label = label.lower() == "true"
-    if label not in names or isinstance(label, bool) != isinstance(next(iter(names)), bool):
-        raise KeyError(f"label (given: {label!r}, allowed: {', '.join(map(repr, names))})")
+    if not any(label == known and type(label) is type(known) for known in names):
+        allowed = ", ".join(map(repr, names))
+        raise ValueError(f"the label is none of SuperGLUE's (given: {label!r:.80}, allowed: {allowed})")
     yield Example(text, (names[label],), tuple(names.values()))
 
 
@@ -89,41 +115,47 @@ BOOLEAN = dict(zip((False, True), YES_NO, strict=True))
 
 
 def _boolq(f: Fields) -> Iterator[Example]:
-    return _chosen(f["label"], BOOLEAN, f"{f['passage']}\nQuestion: {f['question']}?")
+    return _chosen(f, BOOLEAN, f"{_text(f, 'passage')}\nQuestion: {_text(f, 'question')}?")
 
 
 def _cb(f: Fields) -> Iterator[Example]:
     names = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
-    return _chosen(f["label"], names, f"{f['premise']}\nDoes it follow that {f['hypothesis']}?")
+    return _chosen(f, names, f"{_text(f, 'premise')}\nDoes it follow that {_text(f, 'hypothesis')}?")
 
 
 def _copa(f: Fields) -> Iterator[Example]:
-    asked = {"cause": "Why?", "effect": "What happened then?"}[f["question"]]
-    names = {0: f["choice1"], 1: f["choice2"]}
-    return _chosen(f["label"], names, f"{f['premise']}\n{asked}")
+    asks = {"cause": "Why?", "effect": "What happened then?"}
+    if (asked := _text(f, "question")) not in asks:
+        raise ValueError(f"question is {asked!r:.80}, allowed are: {', '.join(asks)}")
+    names = {0: _text(f, "choice1"), 1: _text(f, "choice2")}
+    if names[0].strip() == names[1].strip():
+        raise ValueError("choice1 and choice2 are equal, so that no answer is right; change one of them")
+    return _chosen(f, names, f"{_text(f, 'premise')}\n{asks[asked]}")
 
 
 def _multirc(f: Fields) -> Iterator[Example]:
-    for question in f["passage"]["questions"]:
-        for answer in question["answers"]:
-            text = f"{f['passage']['text']}\nQuestion: {question['question']}\nIs it {answer['text']}?"
-            yield from _chosen(answer["label"], {0: "no", 1: "yes"}, text)
+    passage = _text(f, "passage.text")
+    for question in _field(f, "passage.questions", list):
+        asked = {"question": question}
+        for answer in _field(asked, "question.answers", list):
+            text = f"{passage}\nQuestion: {_text(asked, 'question.question')}\nIs it "
+            text += f"{_field({'answer': answer}, 'answer.text')}?"
+            yield from _chosen(answer, {0: "no", 1: "yes"}, text)
 
 
 def _rte(f: Fields) -> Iterator[Example]:
     names = {"not_entailment": "no", "entailment": "yes"}
-    return _chosen(f["label"], names, f"{f['premise']}\nDoes it follow that {f['hypothesis']}?")
+    return _chosen(f, names, f"{_text(f, 'premise')}\nDoes it follow that {_text(f, 'hypothesis')}?")
 
 
 def _wic(f: Fields) -> Iterator[Example]:
-    text = f"{f['sentence1']}\n{f['sentence2']}\nDoes {f['word']!r} mean the same in both?"
-    return _chosen(f["label"], BOOLEAN, text)
+    text = f"{_text(f, 'sentence1')}\n{_text(f, 'sentence2')}\n"
+    return _chosen(f, BOOLEAN, f"{text}Does {_text(f, 'word')!r} mean the same in both?")
 
 
 def _wsc(f: Fields) -> Iterator[Example]:
-    target = f["target"]
-    text = f"{f['text']}\nDoes {target['span2_text']!r} refer to {target['span1_text']!r}?"
-    return _chosen(f["label"], BOOLEAN, text)
+    one, other = _text(f, "target.span2_text"), _text(f, "target.span1_text")
+    return _chosen(f, BOOLEAN, f"{_text(f, 'text')}\nDoes {one!r} refer to {other!r}?")
 
 
 NAMES: dict[str, Callable[[Fields], Iterator[Example]]] = {

@@ -75,8 +75,58 @@ def test_a_missing_split_names_those_that_are_there(tmp_path):
         ("RTE", {**RECORDS["RTE"], "label": "maybe"}, "given: 'maybe', allowed: 'not_entailment'"),
         ("BoolQ", {**RECORDS["BoolQ"], "label": 1}, "given: 1, allowed: False, True"),
         ("COPA", {**RECORDS["COPA"], "label": True}, "given: True, allowed: 0, 1"),
-        ("WSC", {**RECORDS["WSC"], "target": "she"}, "val.jsonl:2: not a SuperGLUE record"),
-        ("RTE", "{broken\n", "val.jsonl:2: not a JSON object"),
+        (
+            "WSC",
+            {**RECORDS["WSC"], "target": "she"},
+            "val.jsonl:2: target is of JSON type string, an object is needed",
+        ),
+        ("RTE", "{broken\n", "val.jsonl:2: not valid JSON"),
+        (
+            "BoolQ",
+            {**RECORDS["BoolQ"], "passage": ["x", 1]},
+            "val.jsonl:2: passage is of JSON type list, a string",
+        ),
+        (
+            "BoolQ",
+            {**RECORDS["BoolQ"], "question": None},
+            "val.jsonl:2: question is of JSON type null, a string",
+        ),
+        ("BoolQ", {**RECORDS["BoolQ"], "label": []}, "given: [], allowed: False, True"),
+        ("BoolQ", {**RECORDS["BoolQ"], "label": None}, "given: None, allowed: False, True"),
+        ("BoolQ", {"passage": "a", "question": "b"}, "the field 'label' is missing, as in a test set"),
+        ("CB", {**RECORDS["CB"], "premise": " "}, "val.jsonl:2: premise is empty"),
+        ("COPA", {**RECORDS["COPA"], "label": 0.0}, "given: 0.0, allowed: 0, 1"),
+        ("COPA", {**RECORDS["COPA"], "choice2": "It broke. "}, "choice1 and choice2 are equal"),
+        ("COPA", {**RECORDS["COPA"], "question": "why"}, "question is 'why', allowed are: cause, effect"),
+        (
+            "MultiRC",
+            {"passage": {"text": "a", "questions": {}}},
+            "passage.questions is of JSON type object, a list",
+        ),
+        (
+            "MultiRC",
+            {"passage": {"text": "a", "questions": ["q"]}},
+            "question is of JSON type string, an object",
+        ),
+        (
+            "MultiRC",
+            {
+                "passage": {
+                    "text": "a",
+                    "questions": [{"question": "q", "answers": [{"text": 3, "label": 1}]}],
+                }
+            },
+            "answer.text is of JSON type number, a string",
+        ),
+        ("WiC", {**RECORDS["WiC"], "word": 3}, "word is of JSON type number"),
+        (
+            "WSC",
+            {**RECORDS["WSC"], "target": {"span1_text": "a"}},
+            "the field 'target.span2_text' is missing",
+        ),
+        ("RTE", "[" * 100_000, "val.jsonl:2: lists or objects stand over 100 deep"),
+        ("RTE", '{"premise": "a", "premise": "b"}', "val.jsonl:2: 'premise' stands twice"),
+        ("RTE", "[1]", "val.jsonl:2: a JSON list is given"),
     ],
 )
 def test_a_broken_record_names_file_and_line(tmp_path, name, record, told):
@@ -99,3 +149,39 @@ def test_a_training_set_of_one_label_is_told_by_name(tmp_path):
     assert len(task.train) == 2
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, of_both)))
     assert len(superglue.load_folder(tmp_path, "WSC").train) == 4, "warnings are errors here"
+
+
+@pytest.mark.parametrize("split", superglue.SPLITS)
+def test_a_split_without_examples_is_refused(tmp_path, split):
+    folder = folder_of(tmp_path, "RTE")
+    for text in ("", "\n\n"):
+        (folder / f"{split}.jsonl").write_text(text)
+        with pytest.raises(ValueError, match=rf"{split}.jsonl holds no example"):
+            superglue.load_folder(folder, "RTE")
+
+
+def test_marks_blank_lines_and_other_letters_are_read(tmp_path):
+    folder = folder_of(tmp_path, "RTE")
+    line = json.dumps({**RECORDS["RTE"], "premise": "caf\u00e9\u2028"}, ensure_ascii=False)
+    (folder / "val.jsonl").write_bytes(f"\ufeff{line}\r\n\n".encode())
+    assert superglue.load_folder(folder, "RTE").test[0].input.startswith("caf\u00e9\u2028\n")
+    (folder / "val.jsonl").write_bytes(f"{line}\n{line}".encode("latin-1", "ignore"))
+    with pytest.raises(ValueError, match=r"val.jsonl:1: broken UTF-8 at byte 16"):
+        superglue.load_folder(folder, "RTE")
+
+
+def test_many_broken_records_are_twenty_and_a_count(tmp_path):
+    folder = folder_of(tmp_path, "RTE")
+    (folder / "train.jsonl").write_text('{"premise": 1}\n' * 100_000)
+    with pytest.raises(ValueError, match="has 100000 problem") as error:
+        superglue.load_folder(folder, "RTE")
+    assert len(str(error.value)) < 10_000
+
+
+def test_a_folder_in_the_place_of_a_file_and_no_folder_are_named(tmp_path):
+    folder = folder_of(tmp_path, "RTE", splits=("train", "val"))
+    (folder / "dev32.jsonl").mkdir()
+    with pytest.raises(ValueError, match=r"dev32.jsonl is a folder"):
+        superglue.load_folder(folder, "RTE")
+    with pytest.raises(FileNotFoundError, match="there is no folder .*absent"):
+        superglue.load_folder(tmp_path / "absent", "RTE")
