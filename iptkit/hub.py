@@ -14,7 +14,7 @@ from typing import Any
 from iptkit import paths, schemes, superglue
 from iptkit.examples import Card, Example, SpanExample, TaggedExample, Task, words_of
 from iptkit.fewshot import make_task
-from iptkit.files import read_json
+from iptkit.files import opened, read_json
 
 Record = Mapping[str, Any]
 BOOLEAN = ("BoolQ", "WiC", "WSC")  # their labels are 0 and 1 on the hub, false and true in SuperGLUE's files
@@ -56,7 +56,8 @@ def load(
       dev_share: of the training examples, above 0 and below 1; every 1 / dev_share-th one.
       labels: names of the tags where the data set stores bare numbers.
     Raises:
-      ValueError: unknown name, a wrong dev_share, a field that is missing, bare numbers without `labels`.
+      ValueError: unknown name, a wrong dev_share, a file that cannot be read, a part without examples, a
+        field that is missing or no text, bare numbers without `labels`.
       FileNotFoundError: neither on the hub nor given.
     """
     entry = _entry(name)
@@ -64,7 +65,11 @@ def load(
         raise ValueError(f"dev_share is {dev_share}; give a number above 0, at most 0.5")
     read = {part: _records(name, entry, part, files) for part in ("train", "validation")}
     tags = tuple(labels) or _tag_names(entry, read["train"])
-    made = {part: _examples(name, entry, rows, tags) for part, rows in read.items()}
+    where = {part: str(files[part]) if files else f"{entry['id']}, {part}" for part in read}
+    made = {part: _examples(f"{name} ({where[part]})", entry, rows, tags) for part, rows in read.items()}
+    empty = [where[part] for part, rows in made.items() if not rows]
+    if empty:
+        raise ValueError(f"{name}: there is no example in {' and '.join(empty)}; give a part with some")
     if entry["kind"] in ("tags", "entities"):
         made, tags = _as_iob2(name, made, tags if entry["kind"] == "tags" else labels)
     step = round(1 / dev_share)
@@ -92,11 +97,18 @@ METRIC = {"superglue": "accuracy", "span": "token_f1"}
 # ---- records -------------------------------------------------------------------------------------
 def _records(name: str, entry: Record, part: str, files: Mapping[str, str | Path] | None) -> Any:
     import datasets
+    from datasets.exceptions import DatasetsError
 
     if files is not None:
-        if part not in files or not Path(files[part]).is_file():
+        if part not in files:
             raise FileNotFoundError(f"{name} needs a Parquet file {part!r}; given: {dict(files)}")
-        return datasets.load_dataset("parquet", data_files={part: str(files[part])}, split=part)
+        with opened(files[part], f"{name} needs a Parquet file {part!r}"):
+            pass  # is there, and can be read
+        try:
+            return datasets.load_dataset("parquet", data_files={part: str(files[part])}, split=part)
+        except (OSError, ValueError, DatasetsError) as error:
+            told = str(error.__cause__ or error).splitlines()[0]
+            raise ValueError(f"{files[part]} is no Parquet file that can be read ({told})") from error
     try:
         return datasets.load_dataset(entry["id"], entry["config"], split=part, revision=entry.get("revision"))
     except (OSError, ValueError) as error:
@@ -129,6 +141,8 @@ def _superglue(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Exa
     if isinstance(fields.get("label"), int) and fields["label"] < 0:
         raise ValueError("the label is missing (-1), as in a test set; give a part with labels")
     if name in BOOLEAN:
+        if fields["label"] not in (0, 1):
+            raise ValueError(f"the label is {fields['label']!r:.80}, allowed are 0 and 1")
         fields["label"] = bool(fields["label"])
     elif name == "CB":
         fields["label"] = ("entailment", "contradiction", "neutral")[fields["label"]]
@@ -190,10 +204,11 @@ def _span(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]
     answers = record["answers"]
     if not answers["text"]:
         return []
+    passage, question = (superglue.text_of(record, field) for field in ("context", "question"))
     start = answers["answer_start"][0]  # of the first text
-    both = f"{record['context']}\nQuestion: {record['question']}"
+    both = f"{passage}\nQuestion: {question}"
     targets = tuple(dict.fromkeys(answers["text"]))
-    return [SpanExample(both, targets, (), record["question"], record["context"], start)]
+    return [SpanExample(both, targets, (), question, passage, start)]
 
 
 MAKERS: dict[str, Callable[[Record, Record, tuple[str, ...]], list[Example]]] = {

@@ -175,12 +175,12 @@ def _read(file: Path) -> fewshot.Pool:
     try:
         with pq.ParquetFile(file) as stored:  # pq.read_table would first import pandas
             table = stored.read()
-    except (pa.ArrowInvalid, OSError) as error:
+        shots = json.loads(table.schema.metadata[b"iptkit"])["shots"]
+        splits, inputs, targets, options = (table.column(name).to_pylist() for name in SCHEMA.names)
+        rows = [Example(*row) for row in zip(inputs, map(tuple, targets), map(tuple, options), strict=True)]
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if getattr(error, "errno", None):  # the system's, not the file's
-            raise
+            raise ValueError(f"{file} cannot be read ({files.reason(error)})") from error
         raise ValueError(f"{file} is damaged ({error}); delete it, and it is built anew") from error
-    shots = json.loads(table.schema.metadata[b"iptkit"])["shots"]
-    splits, inputs, targets, options = (table.column(name).to_pylist() for name in SCHEMA.names)
-    rows = [Example(*row) for row in zip(inputs, map(tuple, targets), map(tuple, options), strict=True)]
     num_pool = splits.count("pool")
     return fewshot.Pool(rows[:num_pool], rows[num_pool:], shots)

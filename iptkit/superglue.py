@@ -91,8 +91,8 @@ def _field(fields: Any, name: str, kind: type = str) -> Any:
     return value
 
 
-def _text(fields: Any, name: str) -> str:
-    """A field that is a text and not empty."""
+def text_of(fields: Any, name: str) -> str:
+    """A text in a record, by its path such as "passage.text"; ValueError where it is missing or empty."""
     if not (value := _field(fields, name)).strip():
         raise ValueError(f"{name} is empty; write its text or remove the record")
     return value
@@ -115,47 +115,47 @@ BOOLEAN = dict(zip((False, True), YES_NO, strict=True))
 
 
 def _boolq(f: Fields) -> Iterator[Example]:
-    return _chosen(f, BOOLEAN, f"{_text(f, 'passage')}\nQuestion: {_text(f, 'question')}?")
+    return _chosen(f, BOOLEAN, f"{text_of(f, 'passage')}\nQuestion: {text_of(f, 'question')}?")
 
 
 def _cb(f: Fields) -> Iterator[Example]:
     names = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
-    return _chosen(f, names, f"{_text(f, 'premise')}\nDoes it follow that {_text(f, 'hypothesis')}?")
+    return _chosen(f, names, f"{text_of(f, 'premise')}\nDoes it follow that {text_of(f, 'hypothesis')}?")
 
 
 def _copa(f: Fields) -> Iterator[Example]:
     asks = {"cause": "Why?", "effect": "What happened then?"}
-    if (asked := _text(f, "question")) not in asks:
+    if (asked := text_of(f, "question")) not in asks:
         raise ValueError(f"question is {asked!r:.80}, allowed are: {', '.join(asks)}")
-    names = {0: _text(f, "choice1"), 1: _text(f, "choice2")}
+    names = {0: text_of(f, "choice1"), 1: text_of(f, "choice2")}
     if names[0].strip() == names[1].strip():
         raise ValueError("choice1 and choice2 are equal, so that no answer is right; change one of them")
-    return _chosen(f, names, f"{_text(f, 'premise')}\n{asks[asked]}")
+    return _chosen(f, names, f"{text_of(f, 'premise')}\n{asks[asked]}")
 
 
 def _multirc(f: Fields) -> Iterator[Example]:
-    passage = _text(f, "passage.text")
+    passage = text_of(f, "passage.text")
     for question in _field(f, "passage.questions", list):
         asked = {"question": question}
         for answer in _field(asked, "question.answers", list):
-            text = f"{passage}\nQuestion: {_text(asked, 'question.question')}\nIs it "
+            text = f"{passage}\nQuestion: {text_of(asked, 'question.question')}\nIs it "
             text += f"{_field({'answer': answer}, 'answer.text')}?"
             yield from _chosen(answer, {0: "no", 1: "yes"}, text)
 
 
 def _rte(f: Fields) -> Iterator[Example]:
     names = {"not_entailment": "no", "entailment": "yes"}
-    return _chosen(f, names, f"{_text(f, 'premise')}\nDoes it follow that {_text(f, 'hypothesis')}?")
+    return _chosen(f, names, f"{text_of(f, 'premise')}\nDoes it follow that {text_of(f, 'hypothesis')}?")
 
 
 def _wic(f: Fields) -> Iterator[Example]:
-    text = f"{_text(f, 'sentence1')}\n{_text(f, 'sentence2')}\n"
-    return _chosen(f, BOOLEAN, f"{text}Does {_text(f, 'word')!r} mean the same in both?")
+    text = f"{text_of(f, 'sentence1')}\n{text_of(f, 'sentence2')}\n"
+    return _chosen(f, BOOLEAN, f"{text}Does {text_of(f, 'word')!r} mean the same in both?")
 
 
 def _wsc(f: Fields) -> Iterator[Example]:
-    one, other = _text(f, "target.span2_text"), _text(f, "target.span1_text")
-    return _chosen(f, BOOLEAN, f"{_text(f, 'text')}\nDoes {one!r} refer to {other!r}?")
+    one, other = text_of(f, "target.span2_text"), text_of(f, "target.span1_text")
+    return _chosen(f, BOOLEAN, f"{text_of(f, 'text')}\nDoes {one!r} refer to {other!r}?")
 
 
 NAMES: dict[str, Callable[[Fields], Iterator[Example]]] = {

@@ -88,7 +88,7 @@ def test_every_recipe_reads_a_record_of_its_fields_from_parquet(task_id, own):
     assert {name for name, *_ in recipe.get("steps", ())} <= STEPS.keys()
     for field in recipe["example"]:
         lacking = {name: value for name, value in recipe["example"].items() if name != field}
-        with pytest.raises(ValueError, match=f"{task_id}: a record has no '{field}'"):
+        with pytest.raises(ValueError, match=f"{task_id}: record 1 has no '{field}'"):
             list(source.made(task_id, [lacking]))
 
 
@@ -311,20 +311,48 @@ def test_own_files_that_are_wrong_are_named(tmp_path, monkeypatch, own):
     with pytest.raises(FileNotFoundError, match="anli has no train.parquet or train.jsonl; put it there"):
         tasks.load_suite("crossfit", only=["anli"])
     (tmp_path / "emo").mkdir()
-    for line, words in (("{", "line 1 is not JSON"), ("[1]", "line 1 is no JSON object")):
+    for line, words in (
+        ("{", "train.jsonl:1: not valid JSON"),
+        ("\n3", "train.jsonl:2: a JSON number is given"),
+        ("[" * 100_000, "train.jsonl:1: lists or objects stand over 100 deep"),
+        ('{"input": "a",\n', "train.jsonl:1: not valid JSON"),
+        ('{"input": 1, "input": 2}', "train.jsonl:1: 'input' stands twice"),
+        (
+            '{"input": ["x", 1], "target": "sad"}',
+            r"emo, .*train.jsonl: input is \['x', 1\], allowed is a text",
+        ),
+        (
+            '{"input": "a", "target": {"b": 1}}',
+            "train.jsonl: target is {'b': 1}, allowed are a text and a list",
+        ),
+        ('{"input": "a", "target": "x", "options": ["y", "z"]}', "the answer 'x' is not one of the options"),
+    ):
         (tmp_path / "emo" / "train.jsonl").write_text(line)
         with pytest.raises(ValueError, match=words):
             tasks.load_suite("crossfit", only=["emo"])
     (tmp_path / "emo" / "train.jsonl").write_text('{"input": "a", "target": "sad"}\n{"text": "b"}')
-    with pytest.raises(ValueError, match="emo: a record has no 'input', only text"):
+    with pytest.raises(ValueError, match=r"emo, .*emo/train.jsonl: record 2 has no 'input', only text"):
         tasks.load_suite("crossfit", only=["emo"])
     (tmp_path / "liar").mkdir()
     (tmp_path / "liar" / "train.parquet").write_text("no")
     with pytest.raises(ValueError, match="train.parquet is not a Parquet file"):
         tasks.load_suite("crossfit", only=["liar"])
     own("anli", train=[{"premise": "x", "label": 0}])
-    with pytest.raises(ValueError, match="anli: a record has no 'hypothesis', only premise, label"):
+    with pytest.raises(
+        ValueError, match=r"anli, .*anli/train.parquet: record 1 has no 'hypothesis', only premise, label"
+    ):
         tasks.load_suite("crossfit", only=["anli"])
+    own("anli", train=[{"premise": ["x", "1"], "hypothesis": "y", "label": 0}])
+    with pytest.raises(ValueError, match=r"anli/train.parquet: a field is \['x', '1'\], a text or a number"):
+        tasks.load_suite("crossfit", only=["anli"])
+    data = (tmp_path / "anli" / "train.parquet").read_bytes()
+    (tmp_path / "anli" / "train.parquet").write_bytes(data[:8] + b"\xff" * 40 + data[48:])
+    with pytest.raises(ValueError, match=r"train.parquet is not a Parquet file, or damaged"):
+        tasks.load_suite("crossfit", only=["anli"])
+    (tmp_path / "swag").mkdir()
+    (tmp_path / "swag" / "train.jsonl").mkdir()
+    with pytest.raises(ValueError, match=r"swag/train.jsonl is a folder, a file is needed"):
+        tasks.load_suite("crossfit", only=["swag"])
     monkeypatch.setenv("IPTKIT_CROSSFIT", str(tmp_path / "absent"))
     with pytest.raises(
         FileNotFoundError, match="IPTKIT_CROSSFIT names the folder .*absent, which is not there"

@@ -121,7 +121,9 @@ def test_what_is_missing_is_named(tmp_path):
         hub.load("sst")
     with pytest.raises(FileNotFoundError, match="needs a Parquet file 'validation'"):
         hub.load("rte", {"train": files["train"]})
-    with pytest.raises(ValueError, match="cb, record 0: .* its fields are: premise, hypothesis, label"):
+    with pytest.raises(
+        ValueError, match=r"cb \(.*train.parquet\), record 0: .* its fields are: premise, hypothesis, label"
+    ):
         hub.load("cb", with_a_label_that_cb_has_not(files))
     with pytest.raises(ValueError, match="dev_share is 0.7"):
         hub.load("rte", files, dev_share=0.7)
@@ -157,3 +159,26 @@ def test_without_the_hub_the_error_names_the_way_out(monkeypatch):
         FileNotFoundError, match=r"squad \(rajpurkar/squad\) is not to be had .* give Parquet"
     ):
         hub.load("squad")
+
+
+def test_files_that_are_none_or_empty_are_named(tmp_path):
+    files = files_of(tmp_path, "rte")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("no")
+    with pytest.raises(ValueError, match=r"text is no Parquet file that can be read"):
+        hub.load("rte", {**files, "validation": tmp_path / "text"})
+    with pytest.raises(ValueError, match=r"folder is a folder, a file is needed; rte needs a Parquet file"):
+        hub.load("rte", {**files, "train": tmp_path / "folder"})
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no file .*absent; rte needs a Parquet file 'train'"
+    ):
+        hub.load("rte", {**files, "train": tmp_path / "absent"})
+    features = Features({name: TEXT for name in ("premise", "hypothesis")} | {"label": Value("int64")})
+    empty, nulls = tmp_path / "empty.parquet", tmp_path / "nulls.parquet"
+    rows = {"premise": ["a", None], "hypothesis": ["b", "b"], "label": [0, 1]}
+    datasets.Dataset.from_dict({name: [] for name in features}, features=features).to_parquet(empty)
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(nulls)
+    with pytest.raises(ValueError, match=r"there is no example in .*empty.parquet; give a part with some"):
+        hub.load("rte", {**files, "validation": empty})
+    with pytest.raises(ValueError, match=r"nulls.parquet\), record 1: premise is of JSON type null"):
+        hub.load("rte", {**files, "validation": nulls})

@@ -12,11 +12,14 @@ are read in place of the hub. Records have the hub's fields, or `input` with `ta
 import functools
 import itertools
 import json
+import os
 import random
+import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iptkit import files, paths
@@ -41,16 +44,16 @@ def rows(task_id: str) -> Iterator[dict]:
     """Yield the training part of a task as {"text", "targets"} with "options" for multiple choice.
 
     Raises: FileNotFoundError if it is neither on the hub nor among the own files; ValueError for records
-      that the recipe does not fit.
+      that the recipe does not fit, or a file that is damaged.
     """
-    yield from made(task_id, _records(task_id, "train"))
+    yield from made(task_id, _records(task_id, "train"), _place(task_id, "train"))
 
 
 def test_rows(task_id: str) -> Iterator[dict] | None:
     """The test part of a task like `rows`, None where the data set has none."""
     own = own_files(task_id)
     there = "test" in own if own else "test" in recipes()[task_id]
-    return made(task_id, _records(task_id, "test")) if there else None
+    return made(task_id, _records(task_id, "test"), _place(task_id, "test")) if there else None
 
 
 def depends(task_id: str) -> list:
@@ -68,17 +71,22 @@ def own_files(task_id: str) -> dict[str, Path]:
     Raises: FileNotFoundError if its folder has no train file.
     """
     folder = paths.crossfit_dir()
-    if folder is None or not (folder / task_id).is_dir():
+    if folder is None or not os.path.isdir(folder / task_id):
         return {}
     found = {
         part: folder / task_id / f"{part}{ending}"
         for part in ("train", "test")
         for ending in (".jsonl", ".parquet")
-        if (folder / task_id / f"{part}{ending}").is_file()
+        if os.path.lexists(folder / task_id / f"{part}{ending}")
     }
     if "train" not in found:
         raise FileNotFoundError(f"{folder / task_id} has no train.parquet or train.jsonl; put it there")
     return found
+
+
+def _place(task_id: str, part: str) -> str:
+    own = own_files(task_id)
+    return str(own[part]) if own else f"{recipes()[task_id].get('hub')} of the model hub"
 
 
 def _records(task_id: str, part: str) -> Iterator[Record]:
@@ -89,29 +97,22 @@ def _records(task_id: str, part: str) -> Iterator[Record]:
 
 
 def _parquet(file: Path, most: int) -> Iterator[Record]:
-    try:
-        opened = pq.ParquetFile(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is not a Parquet file ({error})") from error
-    with opened as stored:
-        wanted, number = _drawn(stored.metadata.num_rows, most), 0
-        for batch in stored.iter_batches():
-            for record in batch.to_pylist():
-                if wanted is None or number in wanted:
-                    yield record
-                number += 1
+    with files.opened(file) as source:
+        try:
+            with pq.ParquetFile(source) as stored:
+                wanted, number = _drawn(stored.metadata.num_rows, most), 0
+                for batch in stored.iter_batches():
+                    for record in batch.to_pylist():
+                        if wanted is None or number in wanted:
+                            yield record
+                        number += 1
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file} is not a Parquet file, or damaged ({error})") from error
 
 
 def _jsonl(file: Path) -> Iterator[Record]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number} is not JSON ({error}); one object a line") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{file}, line {number} is no JSON object but {line.strip()[:40]!r}")
-            yield record
+    for _, record in files.read_json_lines(file):
+        yield record
 
 
 def _from_hub(task_id: str, part: str) -> Iterator[Record]:
@@ -156,11 +157,14 @@ def _way_out(task_id: str) -> str:
 
 
 # ---- rows ----------------------------------------------------------------------------------------
-def made(task_id: str, records: Iterable[Record]) -> Iterator[dict]:
+def made(task_id: str, records: Iterable[Record], place: str = "") -> Iterator[dict]:
     """Make rows from a task's records by its recipe; those without an answer are left out.
 
+    Args:
+      place: where the records come from, for errors.
     Raises: ValueError that names the field that is missing, or the value that does not fit.
     """
+    place = place and f", {place}"
     recipe, labels = recipes()[task_id], _labels()[task_id]
     records = map(cleaned, records)
     first = next(records, None)
@@ -172,10 +176,11 @@ def made(task_id: str, records: Iterable[Record]) -> Iterator[dict]:
         records = STEPS[name](records, *arguments)
     try:
         for record in records:
-            yield from [_ready(record)] if is_ready else _row(recipe, labels, record)
+            yield from _ready(record) if is_ready else _row(recipe, labels, record)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        told = error if isinstance(error, ValueError) else repr(error)
         raise ValueError(
-            f"{task_id}: {error if isinstance(error, ValueError) else repr(error)}. A record that fits: "
+            f"{task_id}{place}: {told}. A record that fits: "
             f"{json.dumps(recipe['example'], ensure_ascii=False)}, or one with input and target. Correct "
             "data/crossfit.json if the data set has changed"
         ) from error
@@ -184,7 +189,7 @@ def made(task_id: str, records: Iterable[Record]) -> Iterator[dict]:
 def _row(recipe: dict, labels: list[str], record: Record) -> Iterator[dict]:
     options = _options(recipe, record)
     lettered = "".join(f" ({chr(65 + i)}) {option}" for i, option in enumerate(options))
-    row = {"text": recipe["input"].format_map({**record, "lettered": lettered}).strip()}
+    row = {"text": TEXTS.vformat(recipe["input"], (), {**record, "lettered": lettered}).strip()}
     if "label" in recipe:
         row["targets"] = _label(recipe, labels, record[recipe["label"]])
     elif "answer" in recipe:
@@ -193,7 +198,7 @@ def _row(recipe: dict, labels: list[str], record: Record) -> Iterator[dict]:
     elif "answers" in recipe:
         row["targets"] = texts(at(record, recipe["answers"]))
     else:
-        row["targets"] = texts(recipe["target"].format_map(record).strip())
+        row["targets"] = texts(TEXTS.vformat(recipe["target"], (), record).strip())
     if row["text"] and row["targets"]:
         yield row
 
@@ -215,7 +220,7 @@ def _options(recipe: dict, record: Record) -> list[str]:
     given = recipe.get("options", [])
     if isinstance(given, str):
         return list(map(str, at(record, given)))
-    return [text.format_map(record) for text in given]
+    return [TEXTS.vformat(text, (), record) for text in given]
 
 
 def _answer(recipe: dict, options: list[str], record: Record) -> list[str]:
@@ -231,16 +236,43 @@ def _answer(recipe: dict, options: list[str], record: Record) -> list[str]:
     return [options[keys.index(value)]]
 
 
-def _ready(record: Record) -> dict:
-    row = {"text": record["input"], "targets": texts(record.get("targets") or record.get("target"))}
-    return {**row, "options": texts(record["options"])} if record.get("options") else row
+def _ready(record: Record) -> Iterator[dict]:
+    """The row of a record with input and target or targets, none where the answer is missing."""
+    given = {name: record.get(name) or [] for name in ("targets", "target", "options")}
+    for name, value in given.items():
+        if not all(
+            isinstance(text, str | int | float) for text in (value if isinstance(value, list) else [value])
+        ):
+            raise ValueError(f"{name} is {value!r:.80}, allowed are a text and a list of texts")
+    if not isinstance(record["input"], str) or not record["input"]:
+        raise ValueError(f"input is {record['input']!r:.80}, allowed is a text that is not empty")
+    row = {"text": record["input"], "targets": texts(given["targets"] or record.get("target"))}
+    if given["options"]:
+        row["options"] = texts(record["options"])
+        if other := [text for text in row["targets"] if text not in row["options"]]:
+            raise ValueError(f"the answer {other[0]!r:.80} is not one of the options {row['options']!r:.200}")
+    if row["targets"]:
+        yield row
+
+
+class _Texts(string.Formatter):
+    """Fills texts and numbers into a text, and nothing else: a list would become text in brackets."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"a field is {value!r:.80}, a text or a number is needed")
+        return super().format_field(value, format_spec)
+
+
+TEXTS = _Texts()
 
 
 def _with_fields(records: Iterable[Record], needed: Iterable[str]) -> Iterator[Record]:
-    for record in records:
+    for number, record in enumerate(records, 1):
         missing = [name for name in needed if name not in record]
         if missing:
-            raise ValueError(f"a record has no {', '.join(map(repr, missing))}, only {', '.join(record)}")
+            there = ", ".join(f"{name:.40}" for name in list(record)[:20])
+            raise ValueError(f"record {number} has no {', '.join(map(repr, missing))}, only {there}")
         yield record
 
 
