@@ -97,18 +97,27 @@ METRIC = {"superglue": "accuracy", "span": "token_f1"}
 # ---- records -------------------------------------------------------------------------------------
 def _records(name: str, entry: Record, part: str, files: Mapping[str, str | Path] | None) -> Any:
     import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     from datasets.exceptions import DatasetsError
 
     if files is not None:
         if part not in files:
             raise FileNotFoundError(f"{name} needs a Parquet file {part!r}; given: {dict(files)}")
-        with opened(files[part], f"{name} needs a Parquet file {part!r}"):
-            pass  # is there, and can be read
+        try:
+            with opened(files[part], f"{name} needs a Parquet file {part!r}") as file:
+                is_empty = not pq.read_metadata(file).num_rows
+        except pa.ArrowException as error:
+            raise ValueError(f"{files[part]} is no Parquet file ({error})") from error
+        if is_empty:  # the library has words of its own for it
+            raise ValueError(f"{name}: there is no example in {files[part]}; give a part with some")
         try:
             return datasets.load_dataset("parquet", data_files={part: str(files[part])}, split=part)
         except (OSError, ValueError, DatasetsError) as error:
             told = str(error.__cause__ or error).splitlines()[0]
-            raise ValueError(f"{files[part]} is no Parquet file that can be read ({told})") from error
+            raise ValueError(
+                f"{files[part]} is no Parquet file of a data set, or damaged ({told})"
+            ) from error
     try:
         return datasets.load_dataset(entry["id"], entry["config"], split=part, revision=entry.get("revision"))
     except (OSError, ValueError) as error:
