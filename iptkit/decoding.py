@@ -71,7 +71,8 @@ def greedy(
             index = torch.tensor([i for i, row in enumerate(active) if row in unfinished]).to(tokens.device)
             going.keep(index)
             tokens, active = tokens[index], [row for row in active if row in unfinished]
-        going.position, going.filled = going.position + 1, going.filled + 1
+        going.filled += 1
+        going.position = (going.position + 1).clamp(max=backbone.max_positions - 1)  # of rows that are done
         going.seen = torch.cat([going.seen, going.seen.new_ones(len(active), 1)], 1)
         places = Places(going.seen[:, -1:], going.position[:, None], going.seen[:, None])
         words, at = backbone.embedding[tokens][:, None], torch.arange(len(active), device=tokens.device)

@@ -9,7 +9,9 @@ Prompt words found by gradient: see search.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Sequence, Set
 
 import torch
 from torch import Tensor
@@ -93,7 +95,7 @@ def recall(
     objects: Sequence[str],
     at: Sequence[int] = (1, 10),
 ) -> dict[int, float]:
-    """P@k: share of facts with a right object among the k likeliest of `objects`.
+    """P@k: share of facts with a right object among the k likeliest of `objects` (ties: as by chance).
 
     Petroni et al. 2019, section 4.3, rank the words of one vocabulary and take single-token objects;
     here the candidates are the objects of the relation, of any number of tokens, ranked by the mean
@@ -111,9 +113,15 @@ def recall(
     candidates = tuple(objects)
     asked = [Example(template.fill(slots), candidates[:1], candidates) for slots, _ in facts]
     tokens = torch.tensor([len(answer) for answer in engine.option_row(asked[0]).answers])
-    ranked = [(line / tokens).argsort(descending=True).tolist() for line in option_scores(engine, asked)]
-    places = [
-        min(order.index(candidates.index(word)) for word in right if word in candidates)
-        for order, (_, right) in zip(ranked, facts, strict=True)
-    ]
-    return {k: sum(place < k for place in places) / len(places) for k in at}
+    means = [(line / tokens).tolist() for line in option_scores(engine, asked)]
+    right = [{candidates.index(word) for word in of if word in candidates} for _, of in facts]
+    return {k: sum(map(functools.partial(_among, k), means, right)) / len(facts) for k in at}
+
+
+def _among(k: int, scores: Sequence[float], right: Set[int]) -> float:
+    """Is a right one among the k highest scores? 1.0 or 0.0; where ties decide, how likely by chance."""
+    best = max(scores[i] for i in right)
+    above = sum(score > best for score in scores)
+    tied = [i for i, score in enumerate(scores) if score == best]
+    drawn = min(max(k - above, 0), len(tied))
+    return 1 - math.comb(len(tied) - len(right.intersection(tied)), drawn) / math.comb(len(tied), drawn)

@@ -13,7 +13,7 @@ from iptkit import discrete, evaluate, prompts, search, store, tasks, wordings
 from iptkit.engine import LAYOUTS, Engine
 from iptkit.prompts import FixedPrompt
 from iptkit.tasks import Card, Example, Task
-from iptkit.train import Run
+from iptkit.train import Run, credit
 from iptkit.wordings import Wording
 
 if TYPE_CHECKING:
@@ -163,6 +163,6 @@ def accuracies(
 
 
 def accuracy(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> float:
-    """Share of examples whose right label has the highest of the scores [B, labels]."""
+    """Share of examples whose right label has the highest of the scores [B, labels]; ties count as chance."""
     right = torch.tensor([wording.verbalizer.labels.index(e.targets[0]) for e in examples])
-    return float((scores.argmax(1) == right).double().mean())
+    return float(credit(scores, right).mean())

@@ -132,6 +132,17 @@ class HeadEngine:
         every = tuple((k,) for k in range(row.num_classes))
         return HeadRow(row.text, row.positions, every, row.num_classes, row.names)
 
+    def positions(self, example: Example, prompt_length: int, generated: int = 0) -> int:
+        """How many the example takes with a prompt; nothing is generated.
+
+        Raises: ValueError for an example that a head cannot read.
+        """
+        return len(self.target_row(example).text) + prompt_length
+
+    def classes(self, example: Example) -> tuple[str, ...]:
+        """Names of the classes that the head's rows stand for, in order; the same for a whole task."""
+        return self.target_row(example).names
+
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
         """Nothing to keep: every token sees the prompt."""
 

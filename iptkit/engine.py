@@ -123,8 +123,34 @@ class Engine:
         return Row(self._text(example), (self._answer(example, example.targets[target]),))
 
     def option_row(self, example: Example) -> Row:
-        """The example with all its options (scoring)."""
-        return Row(self._text(example), tuple(self._answer(example, option) for option in example.options))
+        """The example with all its options (scoring).
+
+        Raises: ValueError if two of them are the same tokens, so that the model cannot tell them apart.
+        """
+        answers = tuple(self._answer(example, option) for option in example.options)
+        if len(set(answers)) < len(answers):
+            same = answers[[answers.count(answer) > 1 for answer in answers].index(True)]
+            alike = [o for o, answer in zip(example.options, answers, strict=True) if answer == same]
+            pieces = self.backbone.tokenizer.convert_ids_to_tokens(same)
+            raise ValueError(
+                f"{self.backbone.name} reads the options {' and '.join(map(repr, alike))} as the same tokens "
+                f"{pieces} and cannot tell them apart; write them in words that it knows, or use a model "
+                "that knows these"
+            )
+        return Row(self._text(example), answers)
+
+    def positions(self, example: Example, prompt_length: int, generated: int = 0) -> int:
+        """How many the example takes, with a prompt and its longest answer, or `generated` tokens and an end.
+
+        Raises: ValueError for options and answers that cannot be scored, see option_row.
+        """
+        row = self.option_row(example) if example.options else self.target_row(example)
+        longest = max(1 + generated if generated else 0, *map(len, row.answers))
+        return sum(len(part) for part in self._line((), prompt_length)) + len(row.text) + longest
+
+    def classes(self, example: Example) -> tuple[str, ...]:
+        """Names of the classes that numbers stand for: none, as answers are words."""
+        return ()
 
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
         """Read these groups of examples once and keep what stands left of their prompts."""
@@ -169,6 +195,13 @@ class Engine:
     def _answer(self, example: Example, answer: str) -> tuple[int, ...]:
         """Options are compared with each other and need no end; a free answer has to say where it stops."""
         ids = self._tokens(" " + answer)
+        if not ids:
+            raise ValueError(f"{self.backbone.name} has no token for the answer {answer!r}; leave it out")
+        if not example.options and "\n" in answer.strip():
+            raise ValueError(
+                f"the answer {answer[:40]!r} holds a line break, but a free answer ends at its first line; "
+                "write it in one line, or give options"
+            )
         return ids if example.options else (*ids, self.backbone.eos)
 
     def _tokens(self, text: str) -> tuple[int, ...]:
@@ -227,7 +260,7 @@ class Engine:
           prompt: one per row.  rows: B rows (their answers are not looked at).  max_tokens: B limits >= 1.
         """
         rows = [Row(row.text, ((self.backbone.eos,),)) for row in rows]
-        self._check_length(prompt, rows, max(max_tokens))
+        self._check_length(prompt, rows, max_tokens)
         if self.backbone.kind == "seq2seq":
             from iptkit import seq2seq
 
@@ -296,9 +329,11 @@ class Engine:
         vectors = prompt.embeds.flatten(0, 1).to(table.dtype)
         return words.flatten(0, 1).index_copy(0, packed.prompt_at, vectors).view_as(words)
 
-    def _check_length(self, prompt: Prompt, rows: Sequence[Row], more: int = 0) -> None:
+    def _check_length(self, prompt: Prompt, rows: Sequence[Row], more: Sequence[int] = ()) -> None:
+        """more: of each row, tokens that may be generated."""
         words = sum(len(p) for p in self._line((), prompt.length))  # and the prompt
-        longest = max(len(r.text) + max(len(a) for a in r.answers) for r in rows) + words + more
+        sizes = [len(row.text) + max(map(len, row.answers)) + words for row in rows]
+        longest = max(map(sum, zip(sizes, more, strict=True)) if more else sizes)
         if longest > self.backbone.max_positions:
             raise ValueError(
                 f"prompt ({prompt.length}) + text + answer take {longest} positions, {self.backbone.name} "

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from iptkit import progress, schemes
+from iptkit import limits, progress, schemes
 from iptkit.engine import Engine, Row
 from iptkit.examples import words_of
 from iptkit.intervals import interval as interval
 from iptkit.intervals import over_tasks as over_tasks
+from iptkit.optim import DivergedError
 from iptkit.prompts import prompt_length
 from iptkit.tasks import Example, Task
 
-MAX_ANSWER_TOKENS = 64
+Weights = Sequence[float] | None  # of the answers, in a metric; None: all alike
 
 
-@torch.no_grad()
 def predict(
     engine: Engine,
     source: nn.Module,
@@ -35,7 +36,8 @@ def predict(
 ) -> list[list[str]]:
     """The answers of row r of `source` to the examples of tasks[r].
 
-    An answer is the likeliest option, or what the model says greedily where there are no options.
+    An answer is the likeliest option, or what the model says greedily where there are no options. Of options
+    that are exactly as likely the examples take the first, the second ... in turn.
 
     Args:
       tasks: R tasks, one per row of the source.
@@ -43,12 +45,33 @@ def predict(
       limit: first so many examples, None for all.
       label: words on the progress bar.
     Returns: R lists of answers.
+    Raises:
+      ValueError: see limits.check.
+      optim.DivergedError: the scores of options are no numbers.
     """
+    likeliest = _likeliest(engine, source, tasks, split, limit, label)
+    return [[best[i % len(best)] for i, best in enumerate(of_task)] for of_task in likeliest]
+
+
+@torch.no_grad()
+def _likeliest(
+    engine: Engine,
+    source: nn.Module,
+    tasks: Sequence[Task],
+    split: str,
+    limit: int | None,
+    label: str,
+) -> list[list[tuple[str, ...]]]:
+    """For each example the answer, or all options that are exactly as likely as the likeliest."""
     source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
-    answers: list[str | None] = [None] * len(plan)
-    caps = [_answer_cap(engine, task) for task in tasks]
+    answers: list[tuple[str, ...]] = [()] * len(plan)
     length = prompt_length(source)
+    limits.check(engine, tasks, length, (split,), (split,), limit)
+    caps = [
+        0 if all(e.options for e in getattr(t, split)[:limit]) else limits.answer_cap(engine, t)
+        for t in tasks
+    ]
     engine.keep_contexts(getattr(task, split)[:limit] for task in tasks)
     with progress.track(label, total=len(plan), unit="example") as bar:
         for has_options in (True, False):
@@ -57,9 +80,9 @@ def predict(
             rows = [make_row(plan[i][1]) for i in where]
             for batch in engine.batches(rows, length):
                 planned = [plan[where[j]] for j in batch]
-                texts = _answers(engine, source, planned, [rows[j] for j in batch], caps, has_options)
-                for j, text in zip(batch, texts, strict=True):
-                    answers[where[j]] = text
+                found = _answers(engine, source, planned, [rows[j] for j in batch], caps, has_options)
+                for j, best in zip(batch, found, strict=True):
+                    answers[where[j]] = best
                 bar.update(len(batch))
     return [[a for (r, _), a in zip(plan, answers, strict=True) if r == row] for row in range(len(tasks))]
 
@@ -71,14 +94,22 @@ def _answers(
     rows: Sequence[Row],
     caps: Sequence[int],
     has_options: bool,
-) -> list[str]:
+) -> list[tuple[str, ...]]:
     """Answers of one batch; planned: (row of the source, example) of each of its rows."""
     of = [r for r, _ in planned]
     prompt = source(torch.tensor(of, device=engine.backbone.device))
     if not has_options:
-        return engine.greedy(prompt, rows, [caps[r] for r in of])
+        return [(text,) for text in engine.greedy(prompt, rows, [caps[r] for r in of])]
     scores, _ = engine.log_likelihoods(prompt, rows)
-    return [e.options[k] for (_, e), k in zip(planned, scores.argmax(1).tolist(), strict=True)]
+    best = (scores == scores.amax(1, keepdim=True)).tolist()
+    found = [tuple(itertools.compress(e.options, line)) for (_, e), line in zip(planned, best, strict=True)]
+    if () in found:
+        text = planned[found.index(())][1].input
+        raise DivergedError(
+            f"the options of {text[:60]!r} have scores that are no numbers: the prompt or the model is "
+            "not finite; train with a smaller learning rate"
+        )
+    return found
 
 
 def evaluate(
@@ -89,15 +120,24 @@ def evaluate(
     limit: int | None = None,
     label: str = "evaluate",
 ) -> list[float]:
-    """Score in [0, 1] ([-1, 1] for mcc) of each row of `source` on its task, by the task's metric."""
-    answers = predict(engine, source, tasks, split, limit, label)
-    return [METRICS[t.metric](a, getattr(t, split)[:limit], t) for a, t in zip(answers, tasks, strict=True)]
+    """Score in [0, 1] ([-1, 1] for mcc) of each row of `source` on its task, by the task's metric.
+
+    Options that are exactly as likely count as chance: each of k best ones as 1/k of an answer.
+
+    Args and Raises: see `predict`.
+    """
+    likeliest = _likeliest(engine, source, tasks, split, limit, label)
+    return [_score(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
 
 
-def _answer_cap(engine: Engine, task: Task) -> int:
-    """A little more than the longest answer seen in training; test answers are not looked at."""
-    longest = max(len(engine.target_row(e).answers[0]) for e in task.train)
-    return min(MAX_ANSWER_TOKENS, longest + 2)
+def _score(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> float:
+    """The task's metric of answers of which some may be several, each with its share of the weight."""
+    answers = [answer for best in likeliest for answer in best]
+    if len(answers) == len(examples):
+        return METRICS[task.metric](answers, examples, task)
+    spread = [example for best, example in zip(likeliest, examples, strict=True) for _ in best]
+    weights = [1 / len(best) for best in likeliest for _ in best]
+    return METRICS[task.metric](answers, spread, task, weights)
 
 
 # ---- metrics -------------------------------------------------------------------------------------
@@ -125,12 +165,16 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-def accuracy(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+def accuracy(
+    answers: Sequence[str], examples: Sequence[Example], task: Task | None = None, weights: Weights = None
+) -> float:
     """Share of answers that equal an accepted one."""
-    return _mean_best(lambda a, t: float(a == t), map(_composed, answers), examples, _composed)
+    return _mean_best(lambda a, t: float(_composed(a) == _composed(t)), answers, examples, weights)
 
 
-def macro_f1(answers: Sequence[str], examples: Sequence[Example], task: Task) -> float:
+def macro_f1(
+    answers: Sequence[str], examples: Sequence[Example], task: Task, weights: Weights = None
+) -> float:
     """Mean F1 over the task's label set (never over strings outside it).
 
     Of a task without labels, as CrossFit's `codah` with its free choices: over all strings seen.
@@ -144,18 +188,24 @@ def macro_f1(answers: Sequence[str], examples: Sequence[Example], task: Task) ->
             labels=list(map(_composed, task.labels)) or None,
             average="macro",
             zero_division=0,
+            sample_weight=weights,
         )
     )
 
 
-def mcc(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+def mcc(
+    answers: Sequence[str], examples: Sequence[Example], task: Task | None = None, weights: Weights = None
+) -> float:
     """Matthews correlation coefficient, -1 to 1."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(list(map(_composed, _first(examples))), list(map(_composed, answers))))
+    right, said = (list(map(_composed, texts)) for texts in (_first(examples), answers))
+    return float(matthews_corrcoef(right, said, sample_weight=weights))
 
 
-def exact_match(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+def exact_match(
+    answers: Sequence[str], examples: Sequence[Example], task: Task | None = None, weights: Weights = None
+) -> float:
     """Share of answers that equal an accepted one after `normalise`.
 
     Where that leaves nothing of one of them, as of "+" or "A", their own characters are compared, whatever
@@ -166,10 +216,12 @@ def exact_match(answers: Sequence[str], examples: Sequence[Example], task: Task 
         a, t = normalise(answer), normalise(target)
         return float(a == t) if a and t else _bare(answer, target)
 
-    return _mean_best(one, answers, examples)
+    return _mean_best(one, answers, examples, weights)
 
 
-def token_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+def token_f1(
+    answers: Sequence[str], examples: Sequence[Example], task: Task | None = None, weights: Weights = None
+) -> float:
     """Mean over examples of the best token F1 against an accepted answer.
 
     Tokens are the words that `normalise` leaves, and single characters where a script has no blanks between
@@ -181,7 +233,7 @@ def token_f1(answers: Sequence[str], examples: Sequence[Example], task: Task | N
         same = sum((Counter(a) & Counter(t)).values())
         return 2 * same / (len(a) + len(t)) if a and t else _bare(answer, target)
 
-    return _mean_best(one, answers, examples)
+    return _mean_best(one, answers, examples, weights)
 
 
 class RougeWords:
@@ -197,7 +249,9 @@ class RougeWords:
         return "".join(c if kind in "LMN" else " " for c, kind in kinds).split()
 
 
-def rouge_l(answers: Sequence[str], examples: Sequence[Example], task: Task | None = None) -> float:
+def rouge_l(
+    answers: Sequence[str], examples: Sequence[Example], task: Task | None = None, weights: Weights = None
+) -> float:
     """Mean over examples of the best ROUGE-L F1 against an accepted answer (rouge-score, no stemming).
 
     An answer or a target without a word is compared as in `exact_match`.
@@ -212,18 +266,18 @@ def rouge_l(answers: Sequence[str], examples: Sequence[Example], task: Task | No
             return _bare(answer, target)
         return scorer.score(target, answer)["rougeL"].fmeasure
 
-    return _mean_best(one, answers, examples)
+    return _mean_best(one, answers, examples, weights)
 
 
 def _mean_best(
     one: Callable[[str, str], float],
-    answers: Iterable[str],
+    answers: Sequence[str],
     examples: Sequence[Example],
-    form: Callable[[str], str] = str,
+    weights: Weights,
 ) -> float:
     """Mean over examples of the best value of one(answer, target) over the accepted answers."""
     pairs = zip(answers, examples, strict=True)
-    return float(np.mean([max(one(a, form(t)) for t in e.targets) for a, e in pairs]))
+    return float(np.average([max(one(a, t) for t in e.targets) for a, e in pairs], weights=weights))
 
 
 def _composed(text: str) -> str:

@@ -6,7 +6,7 @@ prompts began: "{text} It was {mask}." (Schick & Schütze 2021, arXiv 2001.07676
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,7 +29,8 @@ class MaskEngine(HeadEngine):
       sites: see HeadEngine.
       tokens_per_batch: about how many tokens run at once; every one is scored against the vocabulary.
     Raises:
-      ValueError: no masked-LM head, no mask token, a slot missing, or a word that is not one token.
+      ValueError: no masked-LM head, no mask token, a slot missing, a word that is not one token, or words of
+        two labels that are the same one.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class MaskEngine(HeadEngine):
         if template.count("{text}") != 1 or template.count("{mask}") != 1:
             raise ValueError(f"template {template!r}: write {{text}} and {{mask}} once each")
         self.template, self.verbalizer = template, verbalizer
-        self._words = torch.tensor([self._word(word) for word in verbalizer.words], device=backbone.device)
+        ids = {word: self._word(word) for word in verbalizer.words}
+        self._check_apart(ids)
+        self._words = torch.tensor(list(ids.values()), device=backbone.device)
 
     def _word(self, word: str) -> int:
         """The token of a word that stands in place of {mask}: with its blank only where one is before it."""
@@ -68,6 +71,22 @@ class MaskEngine(HeadEngine):
                 "token; choose another word"
             )
         return ids[0]
+
+    def _check_apart(self, ids: Mapping[str, int]) -> None:
+        """Words of one label may be the same token, as in an uncased model; those of two labels may not."""
+        owner: dict[int, tuple[str, str]] = {}
+        for label, words in self.verbalizer.of.items():
+            for word in words:
+                other, before = owner.setdefault(ids[word], (label, word))
+                if other != label:
+                    raise ValueError(
+                        f"{before!r} of label {other!r} and {word!r} of label {label!r} are the same token "
+                        f"to {self.backbone.name}, which cannot tell them apart; choose another word"
+                    )
+
+    def classes(self, example: Example) -> tuple[str, ...]:
+        """None: labels are told by their words, and options may differ from line to line."""
+        return ()
 
     def _row(self, example: Example, target: int) -> HeadRow:
         labels, tokenizer = self.verbalizer.labels, self.backbone.tokenizer

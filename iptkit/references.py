@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iptkit import backbones, baselines, evaluate, files, prompts, train
+from iptkit import backbones, baselines, evaluate, files, limits, prompts, train
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.engine import LAYOUTS, Engine
 from iptkit.heads import FixedHead
@@ -63,7 +63,7 @@ def fine_tune(
       split: that set, "test" or "dev".
       intrinsic_dim: d_I >= 1 of "DID".
       is_mixed: train with products in bfloat16; weights and their gradients stay float32.
-    Raises: ValueError for an unknown method, or DID without d_I or in bfloat16.
+    Raises: ValueError for an unknown method, DID without d_I or in bfloat16, and see limits.check.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; choose one of {METHODS}")
@@ -73,6 +73,7 @@ def fine_tune(
         raise ValueError("DID's directions would be rounded to bfloat16; leave out is_mixed")
     copy = backbones.load(backbone.name, str(backbone.device), "float32")
     words = copy.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids
+    _check(Engine(backbone), task, len(words), split, test_examples)
     model = copy.model.requires_grad_(True)
     if method == "LoRA":
         from peft import LoraConfig
@@ -120,11 +121,13 @@ def fine_tune_encoder(
 
     Args:
       split: the set that is scored, "test" or "dev"; the others as for `fine_tune`.
+    Raises: ValueError for a task of spans, and see limits.check.
     """
     from transformers import AutoModelForTokenClassification
 
     copy = backbones.load(backbone.name, str(backbone.device), "float32")
     engine, config = HeadEngine(copy), copy.model.config
+    _check(engine, task, 0, split, test_examples)
     rows = [engine.target_row(e) for e in task.train]
     if rows[0].is_span:
         raise ValueError(f"task {task.id} asks for spans; fine_tune_encoder knows classes and tags only")
@@ -143,6 +146,12 @@ def fine_tune_encoder(
     tuned = HeadEngine(replace(copy, model=model.base_model))
     score = evaluate.evaluate(tuned, FixedHead(head), [task], split, test_examples)[0]
     return Reference(score, numbers, seconds)
+
+
+def _check(engine: Engine | HeadEngine, task: Task, prompt_length: int, split: str, scored: int) -> None:
+    """What is trained on and what is scored, before the training; see limits.check."""
+    limits.check(engine, [task], prompt_length, ("train",))
+    limits.check(engine, [task], prompt_length, (split,), (split,), scored)
 
 
 def _take_weights(model: Any, encoder: Any) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iptkit import progress, train
+from iptkit import limits, progress, train
 from iptkit.engine import Engine, Row
 from iptkit.optim import is_better
 from iptkit.prompts import FixedPrompt, Prompt
@@ -72,7 +72,9 @@ def search(
     Args:
       start: [R, n] token ids to begin with.
       runs: R runs.
+    Raises: see limits.check.
     """
+    limits.check(engine, (run.task for run in runs), start.shape[1])
     table, device = engine.backbone.embedding, engine.backbone.device
     tokens = start.to(device).clone()
     allowed = _words_of_the_vocabulary(engine).to(device)

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from iptkit import files, progress
+from iptkit import files, limits, progress
 from iptkit.engine import Engine, Row
 from iptkit.optim import RunAdam
 from iptkit.optim import State as _State
@@ -34,6 +34,7 @@ __all__ = [
     "FitConfig",
     "Run",
     "RunAdam",
+    "credit",
     "dev_scores",
     "draw",
     "fit",
@@ -186,9 +187,11 @@ def fit(
       label: words on the progress bar.
     Raises:
       ValueError: no runs, or the number of runs and the source's rows differ; a run without dev examples;
-        the checkpoint of another training.
+        the checkpoint of another training; what does not fit the model in any set of any run's task, before
+        the first step (see limits.check).
       optim.DivergedError: a loss is not finite (names run, task, step and learning rate).
     """
+    limits.check(engine, (run.task for run in runs), prompt_length(source.eval()))
     state = _State(source, runs, config)
     if checkpoint is not None and checkpoint.exists():
         try:
@@ -279,6 +282,19 @@ def losses_of(
     return losses
 
 
+def credit(scores: Tensor, right: Tensor) -> Tensor:
+    """What the likeliest options earn [B]: 1.0 for the right one alone, 1/k if it is one of k tied ones.
+
+    Args:
+      scores: [B, K], -inf where a row has fewer options.  right: [B] numbers of the right options.
+
+    >>> credit(torch.tensor([[1.0, 2.0], [1.0, 1.0], [2.0, 1.0]]), torch.tensor([1, 0, 1])).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    best = (scores == scores.amax(1, keepdim=True)).double()
+    return best.gather(1, right[:, None])[:, 0] / best.sum(1).clamp(min=1)
+
+
 @torch.no_grad()
 def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: int) -> Tensor:
     """Score every run on its dev set, at most `limit` examples of each.
@@ -300,7 +316,7 @@ def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: in
         )
         target = torch.tensor([right[i] for i in batch], device=scores.device)[:, None]
         loss = (scores.gather(1, target) / tokens.gather(1, target))[:, 0].double().cpu()
-        hit = (scores.argmax(1) == target[:, 0]) & ((tokens > 0).sum(1) > 1)
-        out.index_add_(0, of, torch.stack([hit.double().cpu(), loss], 1))
+        hit = credit(scores, target[:, 0]) * ((tokens > 0).sum(1) > 1)
+        out.index_add_(0, of, torch.stack([hit.cpu(), loss], 1))
         count.index_add_(0, of, torch.ones(len(of), dtype=torch.float64))
     return out / count[:, None]

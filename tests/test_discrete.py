@@ -5,6 +5,7 @@ import torch
 from stock import LAYOUTS, backbone, plain_log_likelihoods
 
 from iptkit import discrete, search, tasks, train
+from iptkit.discrete_studies import accuracy
 from iptkit.engine import Engine
 from iptkit.prompts import Prompt, word_tokens
 from iptkit.tasks import Example
@@ -115,6 +116,19 @@ def test_recall_counts_facts_whose_object_is_among_the_first(words_only, monkeyp
     assert found == {1: 0.5, 2: 1.0}
     with pytest.raises(ValueError, match="is among the candidate objects"):
         discrete.recall(words_only, Template("{x} is {answer}"), [({"x": "A"}, ("six",))], tuple(tokens))
+
+
+def test_ties_count_as_chance():
+    among = discrete._among
+    assert [among(k, [3.0, 2.0, 2.0, 2.0, 1.0], {2}) for k in range(1, 6)] == pytest.approx(
+        [0, 1 / 3, 2 / 3, 1, 1]
+    )
+    assert among(1, [2.0, 2.0, 2.0], {0, 2}) == pytest.approx(2 / 3), "two of three are right"
+    assert among(2, [2.0, 2.0, 2.0], {0, 2}) == 1.0
+    assert among(1, [1.0, 2.0, 1.0], {0, 1}) == 1.0 and among(1, [1.0, 2.0, 1.0], {0, 2}) == 0.0
+    wording = Wording(Template("{text} {answer}"), Verbalizer({"bad": ("sad",), "good": ("glad",)}))
+    examples = [Example("a", ("bad",)), Example("b", ("good",))]
+    assert accuracy(wording, torch.tensor([[1.0, 1.0], [1.0, 2.0]]), examples) == 0.75
 
 
 # ---- search --------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from stock import backbone
 
-from iptkit import evaluate, prompts, tasks
+from iptkit import evaluate, limits, prompts, tasks, train
 from iptkit.engine import Engine
 from iptkit.evaluate import METRICS, by_task, interval, relative
+from iptkit.optim import DivergedError
 from iptkit.prompts import FixedPrompt, Prompt
 from iptkit.tasks import Example
 
@@ -184,18 +185,72 @@ def test_predict_takes_the_likeliest_option_or_the_greedy_answer(scored):
 
 def test_the_cap_of_an_answer_comes_from_training(scored):
     engine, _, of = scored
-    assert evaluate._answer_cap(engine, of[1]) == 4  # one word and the end, and two more
+    assert limits.answer_cap(engine, of[1]) == 4  # one word and the end, and two more
     long = tasks.Example("a question", ("ten " * 200,))
-    assert evaluate._answer_cap(engine, type("Stub", (), {"train": [long]})) == evaluate.MAX_ANSWER_TOKENS
+    assert limits.answer_cap(engine, type("Stub", (), {"train": [long]})) == limits.MAX_ANSWER_TOKENS
 
 
 def test_evaluate_scores_by_the_metric_of_each_task(scored, monkeypatch):
     engine, source, of = scored
     wanted = [[e.targets[0] for e in task.test[:4]] for task in of]
     wanted[2] = ["neither"] * 4
-    monkeypatch.setattr(evaluate, "predict", lambda *args: wanted)
+    monkeypatch.setattr(evaluate, "_likeliest", lambda *args: [[(a,) for a in said] for said in wanted])
     monkeypatch.setitem(METRICS, "exact_match", lambda answers, examples, task: len(examples) / 100)
     assert evaluate.evaluate(engine, source, of, limit=4) == [1.0, 0.04, 0.0]
+
+
+class Tied:
+    """An engine whose options all score alike but for some of each row."""
+
+    def __init__(self, engine, worse=(), nan=False):
+        self.engine, self.worse, self.nan = engine, set(worse), nan
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def log_likelihoods(self, prompt, rows):
+        scores, tokens = self.engine.log_likelihoods(prompt, rows)
+        flat = torch.where(tokens > 0, -1.0, scores)
+        for k in self.worse:
+            flat[:, k] -= 1
+        return (flat * torch.nan if self.nan else flat), tokens
+
+
+def test_a_tie_counts_as_chance(scored):
+    engine, source, (mood, plural, _) = scored
+    kind = tasks.load_task("tiny-kind", suite="tiny")
+    where, three = tasks.load_suite("tiny", only=["tiny-mood"])[0], [mood, plural, kind]
+    assert evaluate.evaluate(Tied(engine), source, three)[::2] == pytest.approx([1 / 2, 1 / 3])
+    named = ["animal" in (e.targets[0]) for e in kind.test]
+    expected = (1 - sum(named) / len(named)) / 2  # food and tool are tied, animal is behind them
+    assert evaluate.evaluate(Tied(engine, {0}), source, three)[2] == pytest.approx(expected)
+    as_f1 = [dataclasses.replace(where, metric=name) for name in ("macro_f1", "mcc", "exact_match")]
+    assert evaluate.evaluate(Tied(engine), source, as_f1) == pytest.approx([0.5, 0.0, 0.5])
+    said = evaluate.predict(Tied(engine), source, three)[2]
+    assert max(said.count(option) for option in kind.labels) <= len(said) / 3 + 1, "never always the first"
+
+
+def test_scores_that_are_no_numbers_are_no_tie(scored):
+    engine, source, of = scored
+    with pytest.raises(DivergedError, match="have scores that are no numbers"):
+        evaluate.evaluate(Tied(engine, nan=True), source, of)
+
+
+def test_a_tie_on_dev_counts_as_chance(scored):
+    engine, source, (mood, _, _) = scored
+    runs = [train.Run(mood), train.Run(tasks.load_task("tiny-plural", suite="tiny")), train.Run(mood)]
+    assert train.dev_scores(Tied(engine), source, runs, 8)[:, 0].tolist() == [0.5, 0.0, 0.5]
+
+
+def test_weights_of_answers():
+    examples, answers = [free("a"), free("a"), free("b")], ["a", "b", "b"]
+    for metric in ("accuracy", "exact_match", "token_f1", "rouge_l"):
+        words = ["red", "fox", "fox"], [free("red"), free("red"), free("fox")]
+        assert METRICS[metric](*words, None, [0.5, 0.5, 1.0]) == pytest.approx(0.75)
+    task = dataclasses.replace(tasks.load_task("tiny-mood", suite="tiny"), labels=("a", "b"))
+    # a: P 1, R 1/2 -> 2/3;  b: P 1/1.5, R 1 -> 0.8
+    assert METRICS["macro_f1"](answers, examples, task, [0.5, 0.5, 1.0]) == pytest.approx((2 / 3 + 0.8) / 2)
+    assert METRICS["mcc"](answers, examples, task, [0.5, 0.5, 1.0]) == pytest.approx(0.5 / (0.5 * 1.5) ** 0.5)
 
 
 def test_other_sets_than_test(scored):

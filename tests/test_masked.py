@@ -1,6 +1,10 @@
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from stock import backbone, stock_attention
+from tokenizers.normalizers import Lowercase
 from transformers import BertConfig, BertForMaskedLM
 
 from iptkit import backbones, deep, evaluate, tasks, tiny, train
@@ -97,3 +101,25 @@ def test_wrong_wishes_are_refused(model):
     long = Example("trip " * 600, ("positive",), ("positive", "negative"))
     with pytest.raises(ValueError, match="take 602 positions"):
         engine.log_likelihoods(Prompt(embeds=torch.zeros(1, 0, 32)), [engine.target_row(long)])
+
+
+def test_words_of_two_labels_are_different_tokens(model):
+    uncased = replace(model, tokenizer=copy.deepcopy(model.tokenizer))
+    uncased.tokenizer.backend_tokenizer.normalizer = Lowercase()
+    MaskEngine(model, TEMPLATE, Verbalizer({"negative": ("sad",), "positive": ("good",)}))
+    MaskEngine(uncased, TEMPLATE, Verbalizer({"negative": ("sad", "Sad"), "positive": ("good",)}))
+    told = "'sad' of label 'negative' and 'Sad' of label 'positive' are the same token .*, which cannot tell"
+    with pytest.raises(ValueError, match=told):
+        MaskEngine(uncased, TEMPLATE, Verbalizer({"negative": ("bad", "sad"), "positive": ("Sad",)}))
+
+
+def test_lines_may_offer_other_labels_of_the_verbalizer(folder):
+    """Labels are told by their words, so no place in a list of options stands for one."""
+    engine = MaskEngine(backbones.load(folder, dtype="float32"), TEMPLATE, MOOD)
+    task = tasks.load_task("tiny-mood", suite="tiny")
+    rows = (SENTENCE, replace(SENTENCE, options=SENTENCE.options[::-1]))
+    task = replace(task, train=rows, dev=rows, test=rows, category="mcqa", labels=())
+    source = SoftPrompt(torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)))
+    train.fit(engine, source, [train.Run(task)], train.FitConfig(steps=1, rows_per_run=2))
+    first, second = evaluate.predict(engine, source, [task])[0]
+    assert first == second
