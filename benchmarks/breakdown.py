@@ -83,7 +83,7 @@ def main() -> None:
     runs = [train.Run(task, task.seed) for task in loaded]
     start = prompts.from_words(backbone, scale.prompt_length)
     source = prompts.SoftPrompt(start.expand(len(runs), -1, -1))
-    state = train._State(source, runs, scale.prompt)
+    state = train._State(engine, source, runs, scale.prompt)
     reading = timed(backbone.device, lambda: engine.keep_contexts(run.examples for run in runs))
     found = breakdown(state, engine, given.steps)
     seconds, slower = found["seconds"], found["seconds_profiled"]

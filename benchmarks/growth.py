@@ -52,7 +52,7 @@ def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
     ]
     words = prompts.from_words(backbone, sizes["prompt"])
     engine = Engine(backbone, context_bytes=16 << 30)
-    state = train._State(SoftPrompt(words.expand(len(runs), -1, -1)), runs, CONFIG)
+    state = train._State(engine, SoftPrompt(words.expand(len(runs), -1, -1)), runs, CONFIG)
     give_back()
     forget_peak()
     before = peak_bytes()

@@ -74,7 +74,7 @@ def runs_of(count: int, suite: str = "core36", names: Sequence[str] = MIXED) -> 
 
 def ours(engine: Any, source: nn.Module, runs: list[train.Run]) -> tuple[Side, float]:
     """A training step of all runs at once, and the seconds of reading the texts before it."""
-    state = train._State(source, runs, CONFIG)
+    state = train._State(engine, source, runs, CONFIG)
     begun = now(engine.backbone.device)
     engine.keep_contexts(run.examples for run in runs)
     reading = now(engine.backbone.device) - begun

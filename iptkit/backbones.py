@@ -59,6 +59,15 @@ class Backbone:
         """The token that closes a free answer."""
         return self.tokenizer.eos_token_id
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the weights, the same in every dtype and under whatever names they have.
+
+        Files of prompts name their model by it: what was trained in one dtype may be used in another.
+        """
+        hashed = {_sha256(p.bfloat16()).hex() for p in self.model.parameters()}  # a tied head counts once
+        return hashlib.sha256(" ".join(sorted(hashed)).encode()).hexdigest()[:16]
+
 
 def load(name: str | Path = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -> Backbone:
     """Load a frozen backbone.
@@ -184,10 +193,17 @@ def fingerprint(model: nn.Module) -> str:
     """A hash of every weight: equal before and after training if the model was really frozen."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
-        digest.update(
-            key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
+        digest.update(key.encode() + _bytes(value).tobytes())
     return digest.hexdigest()
+
+
+def _sha256(value: Tensor) -> bytes:
+    return hashlib.sha256(str(list(value.shape)).encode() + _bytes(value).tobytes()).digest()
+
+
+def _bytes(value: Tensor) -> Any:
+    """What a tensor of any dtype holds, as an array of bytes."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
 def identity(name: str, load_it: Callable[[], Backbone]) -> str:

@@ -6,6 +6,7 @@ distances count each of the d_I numbers alike. The papers show no picture of the
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,7 +65,7 @@ class Agreement:
     tasks: int
 
 
-def keep(study: Study, path: Path, finished_only: bool = False) -> None:
+def keep(study: Study, path: str | Path, finished_only: bool = False) -> None:
     """Write the codes of a study at all its d_I to `path`, which ends in ENDING; makes what is missing.
 
     Args:
@@ -89,23 +90,36 @@ def keep(study: Study, path: Path, finished_only: bool = False) -> None:
     labels = {"side": sides}
     for name in ("category", "group"):
         labels[name] = [getattr(card_of[task], name) for task in study.coded]
-    files.write_tensors(path, tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
+    files.write_tensors(Path(path), tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
 
 
-def read(path: Path, dim: int) -> Codes:
+def read(path: str | Path, dim: int) -> Codes:
     """The codes of a file that `keep` wrote.
 
-    Raises: FileNotFoundError if it is not there; ValueError if it has no codes with that d_I.
+    Raises: FileNotFoundError if it is not there; ValueError if it has no codes with that d_I, or is not
+      what `keep` writes.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no codes at {path}; `iptkit study` writes them beside its rows")
     tensors, about = files.read_tensors(path)
     if f"u-{dim}" not in tensors:
-        dims = sorted(int(name.partition("-")[2]) for name in tensors if name.startswith("u-"))
+        dims = sorted(int(name[2:]) for name in tensors if re.fullmatch(r"u-[0-9]+", name))
         raise ValueError(f"{path.name} has no codes with d_I = {dim}, only {', '.join(map(str, dims))}")
-    labels = {name: tuple(values) for name, values in about["labels"].items()}
-    u, msf = (tensors[f"{name}-{dim}"].numpy() for name in ("u", "msf"))
-    return Codes(tuple(about["tasks"]), labels, u, msf, tuple(about["seeds"][str(dim)]))
+    try:
+        of, seeds = tuple(about["tasks"]), tuple(about["seeds"][str(dim)])
+        labels = {name: tuple(values) for name, values in about["labels"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not say of which tasks, labels and seeds its codes are") from error
+    wanted = {f"u-{dim}": (len(seeds), len(of), dim), f"msf-{dim}": (len(of), dim)}
+    found = {name: tuple(tensors[name].shape) for name in wanted if name in tensors}
+    if found != wanted or any(len(values) != len(of) for values in labels.values()):
+        told = (
+            f"{path} has codes of the shapes {found} and labels for {[len(v) for v in labels.values()]} tasks"
+        )
+        raise ValueError(f"{told}; its {len(seeds)} seeds and {len(of)} tasks ask for {wanted}")
+    u, msf = (tensors[name].numpy() for name in wanted)
+    return Codes(of, labels, u, msf, seeds)
 
 
 def stored(name: str = "ipt120", dim: int = 5) -> Codes:

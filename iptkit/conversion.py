@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import io
 import os
 import shutil
@@ -72,8 +71,8 @@ def _sha256(file: Path) -> str | None:
 
 @functools.cache
 def _hashed(file: Path, *_: int) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Once per process while size and time of change stay."""
+    return files.sha256(file)
 
 
 def _convert(name: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from iptkit import injection
+from iptkit.backbones import Backbone
 from iptkit.injection import DeepMemory
 from iptkit.prompts import Prompt
 from iptkit.ptuning import RunLinear
@@ -77,6 +78,19 @@ def find_sites(model: nn.Module) -> list[Site]:
     if len({(site.num_kv_heads, site.head_width) for site in sites}) > 1:
         raise ValueError(f"the attentions of {type(model).__name__} differ in their sizes; none of ours do")
     return sites
+
+
+def check_sites(backbone: Backbone, sites: Sequence[Site]) -> None:
+    """Make sure that the sites are attentions of this very model.
+
+    Raises: ValueError if they are not: prompts for those of another would be ignored.
+    """
+    mine = set(backbone.model.modules()) if sites else set()
+    if any(site.module not in mine for site in sites):
+        raise ValueError(
+            f"the sites are attentions of another model than this {backbone.name}, so prompts for them would "
+            "have no effect; find them in it: sites=deep.find_sites(backbone.model)"
+        )
 
 
 def choose(sites: Sequence[Site], layers: Sequence[int] | None = None, parts: Sequence[str] = PARTS):

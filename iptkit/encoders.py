@@ -26,7 +26,7 @@ from torch import Tensor
 from iptkit.allocator import keep_freed_memory
 from iptkit.attention import Slots
 from iptkit.backbones import Backbone
-from iptkit.deep import Site, memory_at
+from iptkit.deep import Site, check_sites, memory_at
 from iptkit.exact import CLOSE, in_float32
 from iptkit.examples import SpanExample, TaggedExample
 from iptkit.flat_bert import FlatBert, Rows
@@ -34,7 +34,7 @@ from iptkit.forward import tokens_that_fit
 from iptkit.injection import is_observed, left_memory, own_attention, prepare
 from iptkit.layouts import SLOT
 from iptkit.packing import even_batches, similar_batches, to_device
-from iptkit.prompts import Prompt
+from iptkit.prompts import Prompt, check_prompt
 from iptkit.schemes import OUTSIDE
 from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
@@ -80,8 +80,8 @@ class HeadEngine:
       tokens_per_batch: about how many tokens run at once; None for 4,096 on a CPU, on a GPU for as many as
         a quarter of its memory takes.
     Raises:
-      ValueError: an encoder-decoder model, one that bypasses the attention interface, or one whose own states
-        come out otherwise.
+      ValueError: an encoder-decoder model, one that bypasses the attention interface, one whose own states
+        come out otherwise, or sites of another model.
     """
 
     def __init__(self, backbone: Backbone, sites: Sequence[Site] = (), tokens_per_batch: int | None = None):
@@ -92,6 +92,7 @@ class HeadEngine:
             )
         keep_freed_memory()
         prepare(backbone.model)
+        check_sites(backbone, sites)
         self.flat = FlatBert(backbone.model) if FlatBert.fits(backbone.model) else None
         self.backbone, self.sites = backbone, list(sites)
         self.tokens_per_batch = tokens_per_batch or tokens_that_fit(backbone, TOKENS)
@@ -142,6 +143,14 @@ class HeadEngine:
     def classes(self, example: Example) -> tuple[str, ...]:
         """Names of the classes that the head's rows stand for, in order; the same for a whole task."""
         return self.target_row(example).names
+
+    def check_room(self, prompt_length: int) -> None:
+        """Raise ValueError if the model has not that many positions."""
+        if prompt_length >= self.backbone.max_positions:
+            raise ValueError(
+                f"a prompt of {prompt_length} vectors leaves no room for a text in the "
+                f"{self.backbone.max_positions} positions of {self.backbone.name}"
+            )
 
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
         """Nothing to keep: every token sees the prompt."""
@@ -336,6 +345,7 @@ class HeadEngine:
 
     def _lines(self, prompt: Prompt, rows: Sequence[HeadRow]) -> list[tuple[int, ...]]:
         """Token ids of each row; shallow prompts stand right behind an encoder's first token."""
+        check_prompt(prompt, self.backbone, self.sites)
         n, lead, limit = prompt.length, self._lead, self.backbone.max_positions
         lines = [(*row.text[:lead], *[SLOT] * n, *row.text[lead:]) for row in rows]
         size = max(map(len, lines))

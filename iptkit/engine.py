@@ -26,14 +26,14 @@ from iptkit.allocator import keep_freed_memory
 from iptkit.backbones import Backbone
 from iptkit.contexts import Contexts
 from iptkit.decoding import Going
-from iptkit.deep import Site, memory_at
+from iptkit.deep import Site, check_sites, memory_at
 from iptkit.elementwise import log_probability
 from iptkit.exact import CLOSE, in_float32
 from iptkit.forward import Places, StockForward, forward_of, tokens_that_fit
 from iptkit.injection import own_attention
 from iptkit.layouts import LAYOUTS, SLOT, Layout
 from iptkit.packing import Packed, Row, even_batches, pack, shared_prefixes, to_device
-from iptkit.prompts import Prompt
+from iptkit.prompts import Prompt, check_prompt
 from iptkit.tasks import Example
 
 TOKENS = 1024  # new ones that run at once on a CPU
@@ -52,7 +52,8 @@ class Engine:
       sites: the attentions that deep prompts go to (those of their source); () without deep prompts.
     Raises:
       ValueError: unknown layout, pieces with an encoder-decoder model, an encoder without a language-model
-        head, a model that bypasses the attention interface, or one whose own scores come out otherwise.
+        head, a model that bypasses the attention interface, one whose own scores come out otherwise, or sites
+        of another model.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Engine:
                 "answers; use a causal or seq2seq model"
             )
         keep_freed_memory()
+        check_sites(backbone, sites)
         self.backbone, self.sites = backbone, list(sites)
         self.tokens_per_batch = tokens_per_batch or tokens_that_fit(backbone, TOKENS)
         self.layout = layout if backbone.kind == "causal" else LAYOUTS[1]
@@ -164,6 +166,10 @@ class Engine:
         self.contexts.forget()
         self.beginnings.forget()
 
+    def check_room(self, prompt_length: int) -> None:
+        """Raise ValueError if the layout has places for another number of prompt vectors."""
+        self._line((), prompt_length)
+
     def _line(self, text: tuple[int, ...], prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What stands left of the prompt, and the rest before the answer; see Layout.line."""
         return self._pieces.line(text, prompt_length, self._tokens)
@@ -232,7 +238,8 @@ class Engine:
           ([B, K] summed token log-likelihoods, float32 or float64, -inf where a row has fewer than K
           answers; [B, K] answer tokens).
         Raises:
-          ValueError: a row does not fit the model's positions, or the model has no place for adapters.
+          ValueError: a row does not fit the model's positions, the prompt is of another model's shape, or the
+            model has no place for adapters.
         """
         self._check_length(prompt, rows)
         if self.backbone.kind == "seq2seq":
@@ -331,6 +338,7 @@ class Engine:
 
     def _check_length(self, prompt: Prompt, rows: Sequence[Row], more: Sequence[int] = ()) -> None:
         """more: of each row, tokens that may be generated."""
+        check_prompt(prompt, self.backbone, self.sites)
         words = sum(len(p) for p in self._line((), prompt.length))  # and the prompt
         sizes = [len(row.text) + max(map(len, row.answers)) + words for row in rows]
         longest = max(map(sum, zip(sizes, more, strict=True)) if more else sizes)

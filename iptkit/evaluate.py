@@ -20,7 +20,7 @@ from iptkit.examples import words_of
 from iptkit.intervals import interval as interval
 from iptkit.intervals import over_tasks as over_tasks
 from iptkit.optim import DivergedError
-from iptkit.prompts import prompt_length
+from iptkit.prompts import check_source
 from iptkit.tasks import Example, Task
 
 Weights = Sequence[float] | None  # of the answers, in a metric; None: all alike
@@ -66,7 +66,7 @@ def _likeliest(
     source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
     answers: list[tuple[str, ...]] = [()] * len(plan)
-    length = prompt_length(source)
+    length = check_source(engine, source)
     limits.check(engine, tasks, length, (split,), (split,), limit)
     caps = [
         0 if all(e.options for e in getattr(t, split)[:limit]) else limits.answer_cap(engine, t)

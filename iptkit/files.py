@@ -40,6 +40,7 @@ TEMPORARY = ".iptkit-tmp"
 DAMAGED = ".damaged"
 MAX_DEPTH = 100  # of lists and objects in one another; Python's own limit depends on who calls
 NUM_SHOWN = 20  # problems in one error
+LFS = b"version https://git-lfs"  # how Git LFS pointers begin
 BOM = b"\xef\xbb\xbf"  # some editors begin UTF-8 files with it
 NO_TEXT = {  # first bytes of files that are often taken for text
     b"\xff\xfe": "UTF-16, not UTF-8; save it as UTF-8",
@@ -61,11 +62,12 @@ class DamagedError(ValueError):
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `path` on success; on an error nothing changes.
 
     Raises: DiskFullError where there is no room for the file.
     """
+    path = Path(path)
     with room_for(path), _beside(path) as temporary:
         yield temporary
 
@@ -507,13 +509,13 @@ def _a(kind: type) -> str:
 
 
 # ---- writing -------------------------------------------------------------------------------------
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
 
 
-def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any] | None = None) -> None:
+def write_tensors(path: str | Path, tensors: dict[str, Any], about: dict[str, Any] | None = None) -> None:
     """Write tensors as safetensors, atomically; `about` (JSON) and a checksum of all go into the header."""
     from safetensors.torch import save_file
 
@@ -523,18 +525,19 @@ def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any] | N
         save_file(written, temporary, {"about": text, "sha256": _checksum(written, text)})
 
 
-def read_tensors(path: Path, must_be_checked: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_tensors(path: str | Path, must_be_checked: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a file made by `write_tensors`.
 
     Args:
       must_be_checked: a file without a checksum counts as damaged.
     Returns: its tensors by name, and what was said about them.
     Raises: DamagedError naming a file that is cut short, changed since it was written, or no safetensors;
-      FileNotFoundError; ValueError naming a file that cannot be read.
+      FileNotFoundError; ValueError naming a Git LFS pointer, or what cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
     way_out = "move it away or delete it and run the same command again"
+    check_begin(path)
     try:
         with safe_open(path, framework="pt") as file:
             said = file.metadata() or {}
@@ -552,6 +555,25 @@ def read_tensors(path: Path, must_be_checked: bool = False) -> tuple[dict[str, A
     if not isinstance(about, dict):
         raise DamagedError(f"{path} is damaged (`about` in its header is no JSON object); {way_out}")
     return tensors, about
+
+
+def check_begin(path: str | Path) -> None:
+    """Make sure that a file is there, can be read and is not a Git LFS pointer, which only names a file.
+
+    Raises: FileNotFoundError; ValueError.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_pointer = file.read(len(LFS)) == LFS
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {path}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({reason(error)})") from error
+    if is_pointer:
+        raise ValueError(
+            f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` there, or "
+            "download the file itself"
+        )
 
 
 def _checksum(tensors: dict[str, Any], about: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from iptkit import files
-from iptkit.prompts import prompt_length
+from iptkit.prompts import check_source, made_for
 
 if TYPE_CHECKING:
+    from iptkit.prompts import AnyEngine
     from iptkit.train import FitConfig, Run
 
 READ_EVERY = 16  # steps, on a GPU, which need not be waited for at each of them
@@ -82,11 +86,12 @@ class State:
     """Everything a resumed training needs, and the best state so far.
 
     Args:
-      source, runs, config: as in `train.fit`.
-    Raises: ValueError if there are no runs, their number and the source's rows differ, or one has no dev set.
+      engine, source, runs, config: as in `train.fit`.
+    Raises: ValueError if there are no runs, their number and the source's rows differ, one has no dev set, or
+      the source was made for another model (see `prompts.check_source`).
     """
 
-    def __init__(self, source: nn.Module, runs: Sequence[Run], config: FitConfig):
+    def __init__(self, engine: AnyEngine, source: nn.Module, runs: Sequence[Run], config: FitConfig):
         parameters = {k: p for k, p in source.named_parameters() if p.requires_grad}
         if not runs:
             raise ValueError("fit got no runs; give at least one Run(task)")
@@ -100,8 +105,8 @@ class State:
                 f"task {name} has no dev examples, by which the best step is chosen; give it some"
             )
         lr = torch.tensor([run.lr or config.lr for run in runs] if source.per_run else config.lr)
-        self.source, self.runs, self.config, self.step = source, runs, config, 0
-        self.prompt_length = prompt_length(source)
+        self.engine, self.source, self.runs, self.config, self.step = engine, source, runs, config, 0
+        self.prompt_length = check_source(engine, source)
         self.optimizer = RunAdam(parameters, lr, config.clip, source.per_run)
         self.losses = torch.full((config.steps, len(runs)), torch.nan, dtype=torch.float64)
         self.penalty = torch.zeros(config.steps)
@@ -182,40 +187,74 @@ class State:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically."""
+        tensors = self._places()
+        tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
+        files.write_tensors(path, tensors, {"step": self.step, "training": self.training})
+
+    def _places(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, by name, beside the scores on dev."""
         adam = self.optimizer
         groups = {"now": adam.parameters, "first": adam.first, "second": adam.second, "best": self.best}
-        tensors = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
-        tensors |= {name: getattr(self, name) for name in ("losses", "penalty", "best_score", "best_step")}
-        tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
-        files.write_tensors(path, tensors, {"step": self.step, "training": self._training()})
+        places = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
+        return places | {k: getattr(self, k) for k in ("losses", "penalty", "best_score", "best_step")}
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
 
-        Raises: files.DamagedError; ValueError for the checkpoint of another training.
+        Raises: files.DamagedError; ValueError for one of another training (model, layout, prompts, settings
+          or runs), naming what differs, and for one that lacks something; nothing was taken from it then.
         """
         tensors, about = files.read_tensors(path, must_be_checked=True)
-        if about.get("training") != self._training():
+        if differs := differences(about.get("training"), self.training):
             raise ValueError(
-                f"{path} is the checkpoint of another training (other runs or settings); delete it, or give "
+                f"{path} is the checkpoint of another training ({'; '.join(differs)}); delete it, or give "
                 "this training a file of its own"
             )
-        self.step = self.optimizer.count = about["step"]
-        for name, p in self.optimizer.parameters.items():
-            p.copy_(tensors[f"now.{name}"])
-            self.optimizer.first[name].copy_(tensors[f"first.{name}"])
-            self.optimizer.second[name].copy_(tensors[f"second.{name}"])
-            self.best[name].copy_(tensors[f"best.{name}"])
-        for name in ("losses", "penalty", "best_score", "best_step"):
-            setattr(self, name, tensors[name])
-        self.dev = [tensors[k] for k in sorted(tensors) if k.startswith("dev.")]
+        places, dev = self._places(), sorted(k for k in tensors if k.startswith("dev."))
+        wanted = {k: v.shape for k, v in places.items()} | dict.fromkeys(dev, self.best_score.shape)
+        wrong = [k for k, shape in wanted.items() if k not in tensors or tensors[k].shape != shape]
+        wrong = [f"{k} is missing or of another shape" for k in wrong]
+        step = about.get("step")
+        if type(step) is not int or not 0 <= step <= self.config.steps:
+            wrong.append(f"step {step!r}")
+        if wrong:
+            raise ValueError(f"{path} cannot be gone on from ({'; '.join(wrong)}); delete it")
+        self.step = self.optimizer.count = step
+        for name, place in places.items():
+            place.copy_(tensors[name])
+        self.dev = [tensors[k] for k in dev]
 
-    def _training(self) -> str:
-        """Names runs and settings, so that a checkpoint never goes on as another training."""
-        shapes = {name: list(p.shape) for name, p in self.optimizer.parameters.items()}
-        runs = [(r.task.id, r.seed, r.data, r.lr, r.skip, r.examples) for r in self.runs]
-        return files.digest([self.config, shapes, runs])
+    @functools.cached_property
+    def training(self) -> dict[str, Any]:
+        """Names model, layout, prompts, settings and runs: a checkpoint never goes on as another training."""
+        runs = [[r.task.id, r.seed, r.data, r.lr, r.skip, _digest(r, self.config)] for r in self.runs]
+        shapes = {k: list(p.shape) for k, p in self.optimizer.parameters.items()}
+        made = made_for(self.engine, self.prompt_length)
+        numbers = {"dtype": self.engine.backbone.dtype, "shapes": shapes}
+        return {**made, **numbers, **asdict(self.config), "runs": runs}
+
+
+def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
+    """In what two trainings (see `State.training`) differ, in words."""
+    if not isinstance(theirs, dict):
+        return ["it does not say of which, as those of earlier versions"]
+    ours, found = {name for name in mine if name not in ("backbone", "runs")}, []
+    if theirs.get("fingerprint") != mine["fingerprint"]:
+        found.append(f"the model {theirs.get('backbone')} there, {mine['backbone']} here, with other weights")
+    for name in sorted(ours - {"fingerprint"}):
+        if theirs.get(name) != mine[name]:
+            found.append(f"{name} {theirs.get(name)!r} there, {mine[name]!r} here")
+    if theirs.get("runs") != mine["runs"]:
+        pairs = itertools.zip_longest(theirs.get("runs") or [], mine["runs"])
+        place, (there, here) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        found.append(f"run {place} (task, seed, data, lr, skip, examples) {there} there, {here} here")
+    return found
+
+
+def _digest(run: Run, config: FitConfig) -> str:
+    """Names the examples that a run trains and is chosen on."""
+    return files.digest([run.examples, run.task.dev[: config.dev_examples]])
 
 
 def is_better(new: Tensor, old: Tensor) -> Tensor:

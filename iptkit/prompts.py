@@ -8,15 +8,19 @@ Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient P
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from iptkit.backbones import Backbone
+    from iptkit.encoders import HeadEngine
+    from iptkit.engine import Engine
+
+    AnyEngine = Engine | HeadEngine
 
 SHAPES = (3, 5, 6)  # dimensions of prompts at the input, of adapters, and of deep prompts
 WORDS = "Answer with the right choice. Answer:"  # our own init text; also what "zero-shot" is asked with
@@ -103,6 +107,8 @@ class SoftPrompt(nn.Module):
     Args:
       init: [R, n, d] start values, one prompt per run (see `from_words` and `from_normal`), or deep ones
         [R, S, 2, h, n, k], or adapters [R, N, 2, d, r].
+      about: what they were made for, where a file of prompts says so (see `made_for`): a model or layout that
+        they do not fit is then refused before anything runs.
     Raises:
       ValueError: `init` has another number of dimensions.
     Example:
@@ -112,9 +118,10 @@ class SoftPrompt(nn.Module):
 
     per_run = True
 
-    def __init__(self, init: Tensor):
+    def __init__(self, init: Tensor, about: dict[str, Any] | None = None):
         super().__init__()
         check_numbers(init, "init")
+        self.about = about or {}
         dtype = torch.float64 if init.dtype == torch.float64 else torch.float32
         self.P = nn.Parameter(init.detach().clone().to(dtype).contiguous())
 
@@ -128,13 +135,15 @@ class FixedPrompt(nn.Module):
 
     Args:
       numbers: [R, n, d], or deep ones [R, S, 2, h, n, k], or adapters [R, N, 2, d, r].
+      about: see `SoftPrompt`.
     """
 
     per_run = True
 
-    def __init__(self, numbers: Tensor):
+    def __init__(self, numbers: Tensor, about: dict[str, Any] | None = None):
         super().__init__()
         check_numbers(numbers, "numbers")
+        self.about = about or {}
         self.register_buffer("P", numbers.detach().clone())
 
     def forward(self, runs: Tensor) -> Prompt:
@@ -144,12 +153,110 @@ class FixedPrompt(nn.Module):
 
 def prompt_length(source: nn.Module) -> int:
     """n of the prompts that a source makes."""
-    device = next(tensor.device for tensor in [*source.parameters(), *source.buffers()])
-    with torch.no_grad():
-        prompt: Prompt = source(torch.zeros(1, dtype=torch.long, device=device))
+    return _first_of(source).length
+
+
+# ---- does it fit? --------------------------------------------------------------------------------
+def check_source(engine: AnyEngine, source: nn.Module) -> int:
+    """Make sure that the prompts of a source are for the engine's model, before anything runs.
+
+    Args:
+      engine: an Engine or HeadEngine.
+      source: parts of it may say what they were made for: `about` (see `made_for`) of a subspace, `sites` of
+        deep prompts.
+    Returns: n of its prompts.
+    Raises: ValueError naming what differs.
+    """
+    for part in source.modules():
+        check_about(engine, getattr(part, "about", {}), f"this {type(part).__name__}")
+        sites = [(site.part, site.layer) for site in getattr(part, "sites", ())]
+        if sites and sites != [(site.part, site.layer) for site in engine.sites]:
+            raise ValueError(
+                f"a deep prompt for {len(sites)} attentions, {sites[0]} to {sites[-1]}, was given, but the "
+                "engine has other sites; give the engine those of its source: sites=source.sites"
+            )
+    prompt = _first_of(source)
+    check_prompt(prompt, engine.backbone, engine.sites)
+    engine.check_room(prompt.length)
     return prompt.length
 
 
+def check_prompt(prompt: Prompt, backbone: Backbone, sites: Sequence[Any] = ()) -> None:
+    """Make sure that prompts have the shape that a model takes.
+
+    Raises: ValueError naming the model and what its width, heads or numbers for a head would be.
+    """
+    found: list[tuple[str, int, int]] = []
+    if prompt.embeds is not None:
+        found.append(("width of its vectors", prompt.embeds.shape[-1], backbone.width))
+    if prompt.adapters is not None:
+        found.append(("width of its adapters", prompt.adapters.shape[-2], backbone.width))
+    if prompt.head is not None:
+        found.append(("width of its head, with the bias", prompt.head.shape[-1], backbone.width + 1))
+    if prompt.keys_values is not None and sites:
+        heads, width = prompt.keys_values.shape[3], prompt.keys_values.shape[5]
+        found.append(("number of key/value heads", heads, sites[0].num_kv_heads))
+        found.append(("width of its keys", width, sites[0].head_width))
+    wrong = [f"{what} {is_there}, {needed} needed" for what, is_there, needed in found if is_there != needed]
+    if wrong:
+        raise ValueError(
+            f"the prompt does not fit {backbone.name} ({'; '.join(wrong)}): it was made for another model; "
+            "load that one, or train the prompt anew"
+        )
+
+
+def made_for(engine: AnyEngine, prompt_length: int) -> dict[str, Any]:
+    """What prompts trained with an engine are for, as JSON: model, layout and sizes.
+
+    Its "fingerprint" names the weights in whatever dtype they are loaded (`Backbone.fingerprint`).
+    """
+    layout = getattr(engine, "layout", None)
+    return {
+        "backbone": engine.backbone.name,
+        "fingerprint": engine.backbone.fingerprint,
+        "width": engine.backbone.width,
+        "layout": layout if layout is None or isinstance(layout, str) else list(layout),
+        "prompt_length": prompt_length,
+    }
+
+
+def check_about(engine: AnyEngine, about: dict[str, Any], what: str) -> None:
+    """Make sure that something that was trained for one model is not used with another one.
+
+    Args:
+      about: what is known of it, see `made_for`; what is not there is not compared. Without "fingerprint"
+        (files of earlier versions) the model's name counts.
+      what: it is, for the error.
+    Raises: ValueError naming what differs.
+    """
+    if not about.keys() & {"fingerprint", "backbone", "layout"}:
+        return
+    backbone, wrong = engine.backbone, []
+    if "fingerprint" in about:
+        is_other = about["fingerprint"] != backbone.fingerprint
+    else:
+        is_other = about.get("backbone", backbone.name) != backbone.name
+    if is_other:
+        weights = " with other weights" if about.get("backbone") == backbone.name else ""
+        wrong.append(f"it was made for the model {about.get('backbone')}{weights}, this is {backbone.name}")
+    layout = getattr(engine, "layout", None)
+    theirs = about.get("layout")
+    if layout is not None and theirs is not None and list(layout) != list(theirs):
+        wrong.append(f"it was made for the layout {theirs!r}, this engine has {layout!r}")
+    if wrong:
+        raise ValueError(
+            f"{what} does not fit: {'; '.join(wrong)}. Use it with what it was made for, or train one anew"
+        )
+
+
+def _first_of(source: nn.Module) -> Prompt:
+    """The prompt of run 0."""
+    device = next(tensor.device for tensor in [*source.parameters(), *source.buffers()])
+    with torch.no_grad():
+        return source(torch.zeros(1, dtype=torch.long, device=device))
+
+
+# ---- starts --------------------------------------------------------------------------------------
 def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
     """[n, d] embeddings of the last n tokens of `words`; see `word_tokens`."""
     rows = backbone.embedding[word_tokens(backbone, prompt_length, words)]
@@ -167,7 +274,7 @@ def deep_from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) 
     turns = any("rotary" in name for name, _ in backbone.model.named_modules())
     positions = torch.arange(prompt_length, device=ids.device)[None] - prompt_length * turns
     read = backbone.model(input_ids=ids, position_ids=positions, use_cache=True)
-    layers = read.past_key_values.layers
+    layers = read["cache" if "cache" in read else "past_key_values"].layers  # its name from 5.24 on
     made = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in layers])
     return made.to(torch.float64 if made.dtype == torch.float64 else torch.float32)
 

@@ -165,14 +165,24 @@ def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
     """Trained prompts that come with the project (data/results/NAME.prompts.safetensors).
 
     Returns: [S, T, n, d], and what they are of: "tasks" (T ids, seen ones first), "seeds" (S few-shot
-      samples), "backbone" and "command".
-    Raises: FileNotFoundError with the way to make them.
+      samples), "command", and what they were made for (see `prompts.made_for`; older files name the
+      "backbone" only). `SoftPrompt(P[0], about)` is refused by an engine with another model.
+    Raises: FileNotFoundError with the way to make them; ValueError for a file that does not hold that.
     """
     path = paths.data_dir() / "results" / f"{name}{PROMPTS}"
     if not path.is_file():
         raise FileNotFoundError(f"no prompts at {path}; `iptkit study` writes them beside its rows")
     tensors, about = files.read_tensors(path)
-    return tensors["P"], about
+    trained, counts = tensors.get("P"), [len(about.get(name) or ()) for name in ("seeds", "tasks")]
+    if trained is None or trained.dim() != 4 or list(trained.shape[:2]) != counts:
+        found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+        raise ValueError(
+            f"{path} holds {found} for {counts[0]} seeds and {counts[1]} tasks; prompts are P [seeds, tasks, "
+            "prompt_length, width]"
+        )
+    if not trained.isfinite().all():
+        raise ValueError(f"{path}: some of its prompts are not finite; write them again with `iptkit study`")
+    return trained, about
 
 
 def _row(

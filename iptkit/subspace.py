@@ -15,6 +15,7 @@ error (there it silently became noise).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from iptkit import files, paths
 from iptkit.engine import Engine
-from iptkit.prompts import SHAPES, FixedPrompt, Prompt, as_prompt
+from iptkit.prompts import SHAPES, FixedPrompt, Prompt, as_prompt, made_for, prompt_length
 from iptkit.train import Fit, FitConfig, Run, fit
 
 ENDING = ".subspace.safetensors"
@@ -88,7 +89,7 @@ class AutoEncoder(nn.Module):
     """
 
     per_run = False
-    about: dict[str, Any] = {}  # noqa: RUF012 - of one that was read from disk
+    about: dict[str, Any] = {}  # noqa: RUF012 - what it was made for (prompts.made_for) and is said in its file
 
     def __init__(self, bank: Tensor, config: SubspaceConfig, generator: torch.Generator):
         super().__init__()
@@ -105,7 +106,15 @@ class AutoEncoder(nn.Module):
         self.decoder = Decoder(config.intrinsic_dim, config.hidden, size, generator)
 
     def encode(self, prompts: Tensor) -> Tensor:
-        """prompts: [B, n, d], or deep ones -> z [B, d_I]."""
+        """prompts: [B, n, d], or deep ones -> z [B, d_I].
+
+        Raises: ValueError for prompts of another length or width than the bank's.
+        """
+        if prompts.shape[1:] != self.shape:
+            raise ValueError(
+                f"prompts of shape {tuple(prompts.shape)} were given to a subspace of prompts "
+                f"{tuple(self.shape)}; give prompts of that length and width"
+            )
         return self.encoder((prompts.float().flatten(1) - self.mean) / self.std)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -175,18 +184,23 @@ def find(
     config: SubspaceConfig,
     fit_config: FitConfig,
     generator: torch.Generator,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     label: str = "MSF",
 ) -> tuple[AutoEncoder, Fit]:
     """Multi-task subspace finding: train the auto-encoder on a bank [T, n, d] and T runs in its order.
 
-    Raises: ValueError if the bank and the runs differ in number, or a prompt is missing.
+    The auto-encoder says in `about` what model and layout it was made for, see `prompts.made_for`.
+
+    Raises: ValueError if the bank and the runs differ in number, a prompt is missing, or the prompts do not
+      fit the model.
     """
     if len(bank) != len(runs):
         told = f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given"
         raise ValueError(f"{told}; train the missing prompts first")
     autoencoder = AutoEncoder(bank, config, generator).to(engine.backbone.device)
-    return autoencoder, fit(engine, autoencoder, runs, fit_config, checkpoint, label)
+    result = fit(engine, autoencoder, runs, fit_config, checkpoint, label)
+    autoencoder.about = made_for(engine, prompt_length(autoencoder))
+    return autoencoder, result
 
 
 def tune(
@@ -194,36 +208,87 @@ def tune(
     autoencoder: AutoEncoder,
     runs: Sequence[Run],
     fit_config: FitConfig,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     label: str = "IST",
 ) -> tuple[IntrinsicPrompt, Fit]:
-    """Intrinsic subspace tuning: train d_I numbers per run through the frozen decoder."""
+    """Intrinsic subspace tuning: train d_I numbers per run through the frozen decoder.
+
+    Raises: ValueError if the auto-encoder was made for another model, layout or width.
+    """
     source = IntrinsicPrompt(autoencoder, len(runs)).to(engine.backbone.device)
     return source, fit(engine, source, runs, fit_config, checkpoint, label)
 
 
 # ---- on disk -------------------------------------------------------------------------------------
-def save(autoencoder: AutoEncoder, path: Path, about: dict[str, Any] | None = None) -> None:
-    """Write an auto-encoder and the bank it was found on (safetensors), `about` (JSON) beside its shape."""
+def save(autoencoder: AutoEncoder, path: str | Path, about: dict[str, Any] | None = None) -> None:
+    """Write an auto-encoder and the bank it was found on (safetensors).
+
+    Args:
+      about: JSON that is kept with it, beside its shape and its own `about`.
+    """
     shape = {"config": asdict(autoencoder.config), "shape": list(autoencoder.shape)}
-    files.write_tensors(path, autoencoder.state_dict(), {**(about or {}), **shape})
+    files.write_tensors(Path(path), autoencoder.state_dict(), {**autoencoder.about, **(about or {}), **shape})
 
 
-def load(path: Path) -> AutoEncoder:
+def load(path: str | Path) -> AutoEncoder:
     """The auto-encoder of a file that `save` wrote, frozen; its `about` is what was said of it.
 
-    Raises: FileNotFoundError if it is not there; ValueError if it holds something else.
+    Raises: FileNotFoundError if it is not there; ValueError if it holds something else, or tensors that do
+      not fit one another or are not finite. Nothing larger than the file is made before that is known.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no subspace at {path}; subspace.save and `iptkit study` write one")
     tensors, about = files.read_tensors(path)
     if "flat" not in tensors or not {"config", "shape"} <= about.keys():
         raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, no subspace.save did that")
-    empty = torch.zeros(len(tensors["flat"]), *about.pop("shape"))
-    autoencoder = AutoEncoder(empty, SubspaceConfig(**about.pop("config")), torch.Generator())
+    config, shape = _described(path, about.pop("config"), about.pop("shape"))
+    _check_tensors(path, tensors, config, math.prod(shape))
+    autoencoder = AutoEncoder(torch.zeros(len(tensors["flat"]), *shape), config, torch.Generator())
     autoencoder.load_state_dict(tensors)
     autoencoder.about = about
     return autoencoder.requires_grad_(False)
+
+
+def _described(path: Path, config: Any, shape: Any) -> tuple[SubspaceConfig, list[int]]:
+    """Configuration and prompt's shape in a subspace's header. Raises: ValueError if they are none."""
+    whole = [config.get("intrinsic_dim"), config.get("hidden")] if isinstance(config, dict) else []
+    sizes = [*whole, *shape] if isinstance(shape, list) and len(shape) + 1 in SHAPES else []
+    if not whole or not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError(f"{path}: config {config!r} with prompts of shape {shape!r} is no subspace's")
+    try:
+        return SubspaceConfig(**config), shape
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: config {config!r} is no subspace's ({error})") from error
+
+
+def _check_tensors(path: Path, tensors: dict[str, Tensor], config: SubspaceConfig, size: int) -> None:
+    """Raise ValueError unless these are the finite tensors of an auto-encoder for prompts of D = size."""
+    dim, hidden, tasks = config.intrinsic_dim, config.hidden, tensors["flat"].shape[:1] or (2,)
+    wanted = {
+        "flat": (*tasks, size),
+        "mean": (size,),
+        "std": (),
+        "encoder.weight": (dim, size),
+        "encoder.bias": (dim,),
+        "decoder.inner.weight": (hidden, dim),
+        "decoder.inner.bias": (hidden,),
+        "decoder.outer.weight": (size, hidden),
+        "decoder.outer.bias": (size,),
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = [
+        f"{name} {list(found[name]) if name in found else 'missing'}, {list(wanted.get(name, []))} needed"
+        for name in (wanted | found)
+        if found.get(name) != wanted.get(name)
+    ]
+    wrong += [f"{name} not finite" for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if wrong or tasks[0] < 2:
+        raise ValueError(
+            f"{path} does not hold the subspace that its header describes (d_I {dim}, hidden {hidden}, "
+            f"D {size}): {'; '.join(wrong) or 'a bank of fewer than 2 prompts'}. Write it again with "
+            "subspace.save"
+        )
 
 
 def stored(name: str = "ipt120") -> AutoEncoder:
@@ -239,7 +304,7 @@ def mean_code(autoencoder: AutoEncoder, runs: int) -> FixedPrompt:
     """The prompt at the mean of all codes, without any tuning, for every run."""
     with torch.no_grad():
         middle = autoencoder.decode(autoencoder.codes().mean(0, keepdim=True))
-        return FixedPrompt(middle.expand(runs, *middle.shape[1:]))
+        return FixedPrompt(middle.expand(runs, *middle.shape[1:]), autoencoder.about)
 
 
 def mean_prompt(bank: Tensor, runs: int) -> FixedPrompt:

@@ -14,6 +14,7 @@ import torch
 from iptkit import claims, codes, evaluate, files, provenance, results, scales, store, subspace
 from iptkit.adapter_studies import METHODS as ADAPTERS
 from iptkit.adapter_studies import SHARED
+from iptkit.prompts import made_for
 from iptkit.transfer import FROM_WORDS, STAGE_TWO
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
 
 def _keep_artefacts(study: Study, path: Path, finished_only: bool) -> None:
     """Prompts of all finished samples, and the subspace."""
-    about = {"command": provenance.command(study), "backbone": study.scale.backbone}
+    about = {"command": provenance.command(study), **made_for(study.engine, study.scale.prompt_length)}
     made = [partial(study._bank, [seeds]) for seeds in study.groups()]
     parts = [step for step in (store.finished(make) if finished_only else make() for make in made) if step]
     if parts:

@@ -25,7 +25,7 @@ from iptkit.engine import Engine, Row
 from iptkit.optim import RunAdam
 from iptkit.optim import State as _State
 from iptkit.packing import to_device
-from iptkit.prompts import Prompt, prompt_length
+from iptkit.prompts import Prompt, check_source, prompt_length
 from iptkit.tasks import Example, Task
 
 __all__ = [
@@ -167,7 +167,7 @@ def fit(
     source: nn.Module,
     runs: Sequence[Run],
     config: FitConfig,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     label: str = "fit",
     checkpoint_seconds: float = 20.0,
 ) -> Fit:
@@ -186,13 +186,14 @@ def fit(
         with a warning, and training begins at its start.
       label: words on the progress bar.
     Raises:
-      ValueError: no runs, or the number of runs and the source's rows differ; a run without dev examples;
-        the checkpoint of another training; what does not fit the model in any set of any run's task, before
-        the first step (see limits.check).
+      ValueError: no runs, or the number of runs and the source's rows differ; a run without dev examples; a
+        source that was made for another model; the checkpoint of another training; what does not fit the
+        model in any set of any run's task. All of it before the first step (see limits.check).
       optim.DivergedError: a loss is not finite (names run, task, step and learning rate).
     """
-    limits.check(engine, (run.task for run in runs), prompt_length(source.eval()))
-    state = _State(source, runs, config)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    limits.check(engine, (run.task for run in runs), check_source(engine, source.eval()))
+    state = _State(engine, source, runs, config)
     if checkpoint is not None and checkpoint.exists():
         try:
             state.load(checkpoint)

@@ -18,7 +18,6 @@ from torch import nn
 from iptkit import files
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-POINTER = b"version https://git-lfs"
 ADAPTER = "adapter_config.json"
 POOLER = "pooler."  # of an encoder: nothing here reads it, and many files come without it
 IN_LAYER = re.compile(r"(.+?)\.(\d+)\.")
@@ -32,18 +31,10 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    files.check_begin(path)
     try:
-        with open(path, "rb") as file:
-            is_pointer = file.read(len(POINTER)) == POINTER
-        if is_pointer:
-            raise ValueError(
-                f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in its "
-                "folder, or download the file itself"
-            )
         with safe_open(path, framework="pt") as file:  # compares the file's size with its header
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {path}") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({files.reason(error)})") from error
     except SafetensorError as error:

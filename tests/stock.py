@@ -1,6 +1,7 @@
 """What the engine is compared with: stock transformers forwards, one row and one answer at a time."""
 
 import contextlib
+import dataclasses
 import functools
 
 import torch
@@ -25,6 +26,16 @@ MIXED_EXAMPLES = (  # texts, answers and options of different lengths; free answ
 def backbone(name, dtype):
     """Load each model once per test session: nothing may change it."""
     return backbones.load(name, dtype=dtype)
+
+
+@functools.cache
+def another(name, dtype):
+    """A model of the same kind, width and layers with other weights."""
+    made = dataclasses.replace(backbones.load(name, dtype=dtype), name=f"another-{name}")
+    with torch.no_grad():
+        for p in made.model.parameters():
+            p.mul_(1.25)
+    return made
 
 
 @contextlib.contextmanager

@@ -62,6 +62,21 @@ def test_tiny_tokenizer_knows_every_word_of_the_tiny_tasks():
     assert tokenizer("entirely unheard").input_ids == [tokenizer.unk_token_id] * 2
 
 
+@pytest.mark.parametrize("name", FACTS)
+def test_a_models_fingerprint_is_the_same_in_every_dtype(name, tmp_path):
+    models = [backbones.load(name, dtype=dtype) for dtype in backbones.DTYPES]
+    prints = {model.fingerprint for model in models}
+    assert len(prints) == 1 and len(prints.pop()) == 16
+    with backbones.quiet_transformers():
+        models[1].model.save_pretrained(tmp_path)
+    models[1].tokenizer.save_pretrained(tmp_path)
+    assert backbones.load(tmp_path, dtype="mixed").fingerprint == models[0].fingerprint
+    other = backbones.load(name)
+    with torch.no_grad():
+        next(other.model.parameters())[0, 0] += 0.5
+    assert other.fingerprint != models[0].fingerprint
+
+
 def test_fingerprint_sees_one_bit():
     model = torch.nn.Linear(3, 2).bfloat16()
     before = backbones.fingerprint(model)

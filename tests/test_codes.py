@@ -5,8 +5,10 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import codes, evaluate, scales, store, subspace
+from iptkit import codes, evaluate, files, paths, results, scales, store, subspace
+from iptkit.engine import Engine
 from iptkit.experiments import Study
+from iptkit.prompts import SoftPrompt, check_source
 
 
 def made(points, categories, groups=None, seeds=2, noise=0.01):
@@ -112,3 +114,62 @@ def test_units_of_a_code():
     center, spread = subspace.unit(autoencoder)
     u = (autoencoder.codes() - center) / spread
     assert u.mean(0).abs().max() < 1e-5 and u.std(0) == pytest.approx(torch.ones(3), abs=1e-5)
+
+
+# ---- on disk -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda t, a: (t, {k: v for k, v in a.items() if k != "labels"}),
+            "does not say of which tasks, labels",
+        ),
+        (lambda t, a: (t, a | {"labels": ["x"]}), "does not say of which tasks, labels and seeds"),
+        (lambda t, a: (t, a | {"seeds": {"5": [0]}}), r"codes of the shapes .*ask for \{'u-5': \(1, 20, 5\)"),
+        (lambda t, a: (t, a | {"tasks": a["tasks"][:3]}), "2 seeds and 3 tasks ask for"),
+        (lambda t, a: (t, a | {"labels": {"side": ["seen"]}}), r"labels for \[1\] tasks"),
+        (lambda t, a: ({"u-5": t["u-5"]}, a), "codes of the shapes .*ask for"),
+        (lambda t, a: (t | {"msf-5": t["msf-5"][:, :4]}, a), r"'msf-5': \(20, 4\).*ask for"),
+        (lambda t, a: ({"u-x": t["u-5"], "u-7": t["u-5"]}, a), "has no codes with d_I = 5, only 7"),
+    ],
+)
+def test_codes_whose_parts_do_not_fit_are_refused(tmp_path, change, told):
+    path = tmp_path / "some.codes.safetensors"
+    stored = paths.data_dir() / "results" / "ipt120-leaky.codes.safetensors"
+    files.write_tensors(path, *change(*files.read_tensors(stored)))
+    with pytest.raises(ValueError, match=f"some.codes.safetensors .*{told}"):
+        codes.read(str(path), 5)
+
+
+def test_all_stored_codes_prompts_and_subspaces_are_read():
+    """Files of earlier versions say less of themselves; they are read all the same."""
+    there = sorted((paths.data_dir() / "results").glob(f"*{codes.ENDING}"))
+    assert len(there) > 5
+    for path in there:
+        for name in (name for name in files.read_tensors(path)[0] if name.startswith("u-")):
+            read = codes.read(path, int(name[2:]))
+            assert read.u.shape == (len(read.seeds), len(read.tasks), int(name[2:]))
+    trained, about = results.stored_prompts()
+    found = subspace.stored()
+    assert trained.shape[2:] == found.shape and about["backbone"] == found.about["backbone"]
+    source = SoftPrompt(trained[0], about)
+    with pytest.raises(ValueError, match="SoftPrompt does not fit: it was made for the model smollm2-135m"):
+        check_source(Engine(backbone("tiny-causal", "float32")), source)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t, a: ({"Q": t["P"]}, a), "prompts are P"),
+        (lambda t, a: ({"P": t["P"][0]}, a), r"'P': \[120, 4, 576\]\} for 2 seeds and 120 tasks"),
+        (lambda t, a: (t, a | {"seeds": [0]}), "for 1 seeds and 120 tasks"),
+        (lambda t, a: (t, {}), "for 0 seeds and 0 tasks"),
+        (lambda t, a: ({"P": t["P"] / 0}, a), "not finite"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_refused(tmp_path, monkeypatch, change, told):
+    stored = files.read_tensors(paths.data_dir() / "results" / f"ipt120{results.PROMPTS}")
+    monkeypatch.setattr(results.paths, "data_dir", lambda: tmp_path)
+    files.write_tensors(tmp_path / "results" / f"mine{results.PROMPTS}", *change(*stored))
+    with pytest.raises(ValueError, match=rf"mine.prompts.safetensors.*{told}"):
+        results.stored_prompts("mine")

@@ -1,3 +1,5 @@
+import inspect
+
 import families
 import pytest
 import torch
@@ -5,11 +7,12 @@ from families import CAUSAL, ENCODERS, MAKERS, SEQ2SEQ, SITES, batch, model, out
 from stock import MIXED_EXAMPLES, backbone
 from transformers import AlbertConfig, AlbertModel, DynamicCache, MPNetConfig, MPNetModel
 
-from iptkit import deep, evaluate, injection, tasks, train
+from iptkit import backbones, deep, evaluate, injection, tasks, train
 from iptkit.deep import DeepPrompt, choose, find_sites
+from iptkit.encoders import HeadEngine
 from iptkit.engine import Engine
 from iptkit.injection import left_memory
-from iptkit.prompts import Prompt
+from iptkit.prompts import Prompt, SoftPrompt
 
 ALL = list(MAKERS)
 
@@ -102,6 +105,11 @@ def test_padding_changes_nothing(name):
     assert torch.allclose(found[-len(said(name, source, short, (1,))) :], said(name, source, short, (1,)))
 
 
+def name_of_the_cache(some_model):
+    """Of the argument: transformers 5.24 gave it a new one."""
+    return "cache" if "cache" in inspect.signature(some_model.forward).parameters else "past_key_values"
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama"])
 def test_it_equals_a_cache_that_holds_the_prompt(name):
     """Where transformers can take keys and values as a cache, with the text's positions from 0."""
@@ -111,7 +119,7 @@ def test_it_equals_a_cache_that_holds_the_prompt(name):
     size = inputs["input_ids"].shape[1]
     start = 2 if name == "roberta" else 0
     by_cache = dict(inputs) | {
-        "past_key_values": cache,
+        name_of_the_cache(model(name)): cache,
         "attention_mask": torch.cat([torch.ones(2, 3, dtype=torch.long), inputs["attention_mask"]], 1),
         "position_ids": torch.arange(start, start + size).expand(2, -1),
     }
@@ -368,6 +376,31 @@ def test_pefts_prefix_leaves_numbers_untrained_where_ours_does_not(name):
     theirs(**inputs).logits.float().square().sum().backward()
     grad = theirs.prompt_encoder["default"].embedding.weight.grad
     assert float((grad != 0).double().mean()) == 0.5
+
+
+@pytest.mark.parametrize("kind", [Engine, HeadEngine])
+def test_sites_of_another_model_are_refused(kind):
+    """Prompts for them would train without having any effect."""
+    mine, other = backbone("tiny-causal", "float64"), backbones.load("tiny-causal", dtype="float64")
+    with pytest.raises(ValueError, match="attentions of another model than this tiny-causal.*find_sites"):
+        kind(mine, sites=deep.find_sites(other.model))
+    assert kind(mine, sites=deep.find_sites(mine.model)).sites
+
+
+def test_a_prompt_for_other_layers_or_other_sizes_is_refused_before_anything_runs():
+    tiny = backbone("tiny-causal", "float64")
+    first, second = deep.find_sites(tiny.model)
+    engine = Engine(tiny, sites=[second])
+    run = [train.Run(tasks.load_task("tiny-mood", suite="tiny"))]
+    source = DeepPrompt(1, [first], 2, torch.Generator())
+    with pytest.raises(ValueError, match=r"\('decoder', 0\) to .*other sites; give the engine those of its"):
+        train.fit(engine, source, run, train.FitConfig(steps=1))
+    wide = torch.zeros(1, 1, 2, 4, 2, 16)
+    told = (
+        r"does not fit tiny-causal \(number of key/value heads 4, 2 needed; width of its keys 16, 8 needed\)"
+    )
+    with pytest.raises(ValueError, match=told):
+        train.fit(engine, SoftPrompt(wide), run, train.FitConfig(steps=1))
 
 
 def test_an_engine_without_the_sites_of_a_prompt_says_so():

@@ -1,8 +1,10 @@
+import dataclasses
+
 import pytest
 import torch
-from stock import backbone
+from stock import another, backbone
 
-from iptkit import files, subspace, tasks, train
+from iptkit import evaluate, files, subspace, tasks, train
 from iptkit.engine import Engine
 from iptkit.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
 from iptkit.train import FitConfig, Run, RunAdam
@@ -74,6 +76,149 @@ def test_what_is_no_subspace_is_told(tmp_path):
     files.write_tensors(tmp_path / "other.safetensors", {"u-5": torch.zeros(2)})
     with pytest.raises(ValueError, match="other.safetensors holds u-5, no subspace.save did that"):
         subspace.load(tmp_path / "other.safetensors")
+
+
+def test_a_string_is_a_path(bank, tmp_path):
+    subspace.save(AutoEncoder(bank, SubspaceConfig(2, 6), seeded()), f"{tmp_path}/a.safetensors")
+    assert subspace.load(f"{tmp_path}/a.safetensors").config.hidden == 6
+
+
+def header(**changes):
+    return lambda tensors, about: (tensors, about | changes)
+
+
+def tensor(name, change):
+    return lambda tensors, about: (tensors | {name: change(tensors[name])}, about)
+
+
+CONFIG = {"intrinsic_dim": 2, "hidden": 6, "recon_weight": 1.0, "task_weight": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (header(shape=[3, 10**9]), r"D 3000000000\): flat \[4, 96\], \[4, 3000000000\] needed; mean"),
+        (header(shape=[3, 33]), r"flat \[4, 96\], \[4, 99\] needed"),
+        (header(shape=[96]), r"with prompts of shape \[96\] is no subspace's"),
+        (header(shape=[3, -32]), "is no subspace's"),
+        (header(shape="3x32"), "is no subspace's"),
+        (
+            header(config=CONFIG | {"hidden": 10**9}),
+            r"decoder.inner.weight \[6, 2\], \[1000000000, 2\] needed",
+        ),
+        (header(config=CONFIG | {"intrinsic_dim": 3}), r"encoder.weight \[2, 96\], \[3, 96\] needed"),
+        (header(config=CONFIG | {"hidden": 6.0}), "is no subspace's"),
+        (header(config=CONFIG | {"depth": 2}), "is no subspace's .*unexpected keyword argument 'depth'"),
+        (header(config=CONFIG | {"task_weight": "x"}), "is no subspace's"),
+        (header(config=[5, 256]), "is no subspace's"),
+        (tensor("decoder.outer.bias", lambda t: t[:-1]), r"decoder.outer.bias \[95\], \[96\] needed"),
+        (tensor("encoder.weight", lambda t: t.T), r"encoder.weight \[96, 2\], \[2, 96\] needed"),
+        (tensor("std", lambda t: t[None]), r"std \[1\], \[\] needed"),
+        (tensor("flat", lambda t: t[0]), "flat"),
+        (tensor("flat", lambda t: t[:1]), "a bank of fewer than 2 prompts"),
+        (tensor("mean", lambda t: t / 0), "mean not finite"),
+        (lambda tensors, about: ({"flat": tensors["flat"]}, about), "encoder.weight missing"),
+        (lambda tensors, about: (tensors | {"more": torch.ones(2)}, about), r"more \[2\], \[\] needed"),
+    ],
+)
+def test_a_subspace_whose_parts_do_not_fit_is_refused(bank, tmp_path, change, told):
+    """Among them a small file that describes a subspace of gigabytes: nothing is made before it is known."""
+    file = tmp_path / "a.safetensors"
+    subspace.save(AutoEncoder(bank, SubspaceConfig(2, 6), seeded()), file)
+    tensors, about = change(*files.read_tensors(file))
+    files.write_tensors(file, tensors, about)
+    with pytest.raises(ValueError, match=f"a.safetensors.*{told}"):
+        subspace.load(file)
+
+
+# ---- what it was made for ------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def found(runs, tmp_path_factory):
+    """The file of a subspace found in tiny-causal."""
+    engine = Engine(backbone("tiny-causal", "float32"))
+    prompts = torch.randn(4, 3, 32, generator=seeded(1))
+    autoencoder, _ = subspace.find(engine, prompts, runs, SubspaceConfig(2, 6), SHORT, seeded())
+    file = tmp_path_factory.mktemp("subspace") / "found.safetensors"
+    subspace.save(autoencoder, file, {"tasks": NAMES})
+    return file
+
+
+def test_a_file_says_what_the_subspace_was_made_for(found):
+    model = backbone("tiny-causal", "float32")
+    assert subspace.load(found).about == {
+        "backbone": "tiny-causal",
+        "fingerprint": model.fingerprint,
+        "width": 32,
+        "layout": "text-prompt-answer",
+        "prompt_length": 3,
+        "tasks": NAMES,
+    }
+
+
+def test_it_serves_its_model_in_another_dtype_and_under_another_name(found, runs):
+    model = dataclasses.replace(backbone("tiny-causal", "float64"), name="some/folder")
+    _, result = subspace.tune(Engine(model), subspace.load(found), runs, SHORT)
+    assert result.losses.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("engine_of", "told"),
+    [
+        (
+            lambda: Engine(another("tiny-causal", "float32")),
+            "this AutoEncoder does not fit: it was made for the model tiny-causal, this is another-tiny",
+        ),
+        (
+            lambda: Engine(dataclasses.replace(another("tiny-causal", "float32"), name="tiny-causal")),
+            "made for the model tiny-causal with other weights, this is tiny-causal",
+        ),
+        (
+            lambda: Engine(backbone("tiny-causal", "float32"), (3, "{text}")),
+            "made for the layout 'text-prompt-",
+        ),
+        (lambda: Engine(backbone("tiny-seq2seq", "float32")), "model tiny-causal, this is tiny-seq2seq"),
+    ],
+)
+def test_a_subspace_of_another_model_is_refused_before_anything_runs(
+    found, runs, monkeypatch, engine_of, told
+):
+    engine, autoencoder = engine_of(), subspace.load(found)
+    monkeypatch.setattr(Engine, "keep_contexts", None)  # nothing is read
+    monkeypatch.setattr(train, "train_step", None)
+    for use in (
+        lambda: subspace.tune(engine, autoencoder, runs, SHORT),
+        lambda: evaluate.evaluate(engine, subspace.mean_code(autoencoder, 1), [runs[0].task]),
+        lambda: evaluate.evaluate(engine, IntrinsicPrompt(autoencoder, 1), [runs[0].task]),
+    ):
+        with pytest.raises(ValueError, match=told.replace("this AutoEncoder", "this [A-Za-z]+")):
+            use()
+
+
+def test_what_an_older_file_says_is_compared(bank, engine, runs, tmp_path):
+    """Files of earlier versions name their model, nothing more."""
+    autoencoder = AutoEncoder(bank, SubspaceConfig(2, 6), seeded())
+    subspace.save(autoencoder, tmp_path / "a.safetensors", {"backbone": "tiny-causal"})
+    subspace.tune(engine, subspace.load(tmp_path / "a.safetensors"), runs, SHORT)
+    subspace.save(autoencoder, tmp_path / "b.safetensors", {"backbone": "smollm2-135m"})
+    with pytest.raises(ValueError, match="made for the model smollm2-135m, this is tiny-causal"):
+        subspace.tune(engine, subspace.load(tmp_path / "b.safetensors"), runs, SHORT)
+    assert subspace.stored().about["backbone"] == "smollm2-135m"
+
+
+def test_another_width_or_length_is_refused_before_anything_runs(bank, engine, runs, monkeypatch):
+    monkeypatch.setattr(train, "train_step", None)
+    wide = torch.randn(4, 3, 64, generator=seeded(1))
+    told = r"does not fit tiny-causal \(width of its vectors 64, 32 needed\): it was made for another model"
+    with pytest.raises(ValueError, match=told):
+        subspace.find(engine, wide, runs, SubspaceConfig(2, 6), SHORT, seeded())
+    autoencoder = AutoEncoder(wide, SubspaceConfig(2, 6), seeded())
+    with pytest.raises(ValueError, match=told):
+        subspace.tune(engine, autoencoder, runs, SHORT)
+    with pytest.raises(ValueError, match=r"shape \(4, 3, 32\) were given to a subspace of prompts \(3, 64\)"):
+        autoencoder.encode(bank)
+    fixed = Engine(engine.backbone, (2, "{text}", 2))
+    with pytest.raises(ValueError, match="the prompt has 3 vectors, but the layout .* has places for 4"):
+        subspace.tune(fixed, AutoEncoder(bank, SubspaceConfig(2, 6), seeded()), runs, SHORT)
 
 
 # ---- the auto-encoder ------------------------------------------------------------------------------

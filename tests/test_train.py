@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from stock import backbone, plain_log_likelihoods
+from stock import another, backbone, plain_log_likelihoods
 
-from iptkit import backbones, files, optim, prompts, subspace, tasks, train
+from iptkit import backbones, evaluate, files, optim, prompts, subspace, tasks, train
+from iptkit.encoders import HeadEngine
 from iptkit.engine import Engine
-from iptkit.prompts import FixedPrompt, SoftPrompt
+from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
 from iptkit.train import FitConfig, Run, RunAdam, draw, fit
 
 NAMES = ["tiny-mood", "tiny-pick", "tiny-plural"]
@@ -328,7 +329,7 @@ def test_a_checkpoint_holds_losses_that_were_not_read_yet(three, monkeypatch, tm
 
 def test_a_loss_that_is_not_finite_is_told_with_its_own_step(three):
     model = backbone("tiny-causal", "float32")
-    state = optim.State(words(model, 2), [Run(task) for task in three[:2]], SHORT)
+    state = optim.State(Engine(model), words(model, 2), [Run(task) for task in three[:2]], SHORT)
     state.read_every = 3
     for state.step in range(2):
         state.keep(torch.tensor([1.0, torch.inf if state.step == 1 else 1.0]), None)
@@ -508,9 +509,90 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     file = tmp_path / "checkpoint.safetensors"
     config = FitConfig(steps=2, rows_per_run=1, evaluations=1)
     fit(Engine(model), prompts.SoftPrompt(words), runs, config, file, checkpoint_seconds=0.0)
-    other = dataclasses.replace(config, lr=0.5)
-    with pytest.raises(ValueError, match="checkpoint of another training .* delete it"):
-        fit(Engine(model), prompts.SoftPrompt(words), runs, other, file)
+    before = file.read_bytes()
+
+    def again(told, engine=None, start=words, runs=runs, **changes):
+        with pytest.raises(ValueError, match=rf"checkpoint of another training \({told}.*delete it"):
+            given = dataclasses.replace(config, **changes)
+            fit(engine or Engine(model), prompts.SoftPrompt(start), runs, given, str(file))
+        assert file.read_bytes() == before
+
+    again("lr 0.02 there, 0.5 here", lr=0.5)
+    again("steps 2 there, 4 here", steps=4)
+    told = "the model tiny-causal there, another-tiny-causal here, with other weights"
+    again(told, Engine(another("tiny-causal", "float32")))
+    again("dtype 'float32' there, 'float64' here", Engine(backbone("tiny-causal", "float64")))
+    again("layout 'text-prompt-answer' there, 'prompt-text-answer' here", Engine(model, "prompt-text-answer"))
+    again(
+        r"prompt_length 2 there, 3 here; shapes \{'P': \[1, 2, 32\]\} there",
+        start=prompts.from_words(model, 3)[None],
+    )
+    again(r"run 0 \(.*'tiny-mood', 0, .*'tiny-mood', 7", runs=[dataclasses.replace(runs[0], seed=7)])
+    task = runs[0].task
+    same_id = dataclasses.replace(task, train=tuple(reversed(task.train)))
+    again("run 0 .*examples", runs=[Run(same_id)])
+    two = torch.cat([words, words])
+    again("shapes .*run 1 .* None there", start=two, runs=[*runs, Run(task, 1)])
+    result = fit(Engine(model), prompts.SoftPrompt(words), runs, config, str(file))
+    assert result.resumed_at == 2 and file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda t, a: ({k: v for k, v in t.items() if k != "first.P"}, a),
+            "first.P is missing or of another",
+        ),
+        (lambda t, a: (t | {"now.P": t["now.P"][:, :1]}, a), "now.P is missing or of another shape"),
+        (lambda t, a: (t | {"dev.0000": torch.zeros(3, 2)}, a), "dev.0000 is missing or of another shape"),
+        (lambda t, a: (t, a | {"step": 9}), "step 9"),
+        (lambda t, a: (t, a | {"step": "two"}), "step 'two'"),
+        (lambda t, a: (t, {"training": a["training"]}), "step None"),
+        (
+            lambda t, a: (t, a | {"training": "1a2b3c4d"}),
+            "does not say of which, as those of earlier versions",
+        ),
+        (lambda t, a: (t, {}), "does not say of which"),
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_refused(three, tmp_path, change, told):
+    model, file = backbone("tiny-causal", "float32"), tmp_path / "fit.safetensors"
+    config = FitConfig(steps=2, rows_per_run=1, evaluations=1)
+    fit(Engine(model), words(model, 1), [Run(three[0])], config, file, checkpoint_seconds=0.0)
+    files.write_tensors(file, *change(*files.read_tensors(file)))
+    source = words(model, 1)
+    with pytest.raises(ValueError, match=rf"fit.safetensors .*{told}.*delete it"):
+        fit(Engine(model), source, [Run(three[0])], config, file)
+    assert torch.equal(source.P, words(model, 1).P)
+
+
+@pytest.mark.parametrize("kind", [SoftPrompt, FixedPrompt])
+def test_a_stored_prompt_of_another_model_is_refused_by_name(three, kind):
+    model, other = (make("tiny-causal", "float32") for make in (backbone, another))
+    start, about = prompts.from_words(model, 3)[None], prompts.made_for(Engine(model), 3)
+    assert 0 <= evaluate.evaluate(Engine(model), kind(start, about), three[:1])[0] <= 1
+    with pytest.raises(
+        ValueError, match=rf"this {kind.__name__} does not fit: it was made for the model tiny-"
+    ):
+        evaluate.evaluate(Engine(other), kind(start, about), three[:1])
+
+
+def test_vectors_of_another_width_are_refused_in_every_engine(three):
+    models = [backbone(name, "float32") for name in ("tiny-causal", "tiny-seq2seq", "tiny-encoder")]
+    engines = [Engine(models[0]), Engine(models[0], "prompt-text-answer"), Engine(models[1])]
+    for engine in (*engines, HeadEngine(models[2])):
+        told = f"does not fit {engine.backbone.name} .width of its vectors 16, 32 needed"
+        row = engine.target_row(three[0].train[0])
+        calls = [lambda prompt, row, e=engine: e.log_likelihoods(prompt, [row])]
+        calls += [lambda prompt, row, e=engine: e.greedy(prompt, [row], [2])]
+        for call in calls:
+            with pytest.raises(ValueError, match=told):
+                call(Prompt(torch.zeros(1, 2, 16), head=torch.zeros(1, 2, 33)), row)
+    with pytest.raises(ValueError, match="width of its head, with the bias 32, 33 needed"):
+        HeadEngine(models[2]).log_likelihoods(Prompt(head=torch.zeros(1, 2, 32)), [row])
+    with pytest.raises(ValueError, match="width of its adapters 16, 32 needed"):
+        fit(engines[0], SoftPrompt(torch.zeros(1, 4, 2, 16, 2)), [Run(three[0])], SHORT)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
@@ -528,14 +610,3 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(three, tmp_p
         result = fit(Engine(model), again, runs, SHORT, file)
     assert result.resumed_at == 0 and (tmp_path / "fit.safetensors.damaged").exists()
     assert_same_fit(again, result, whole, expected)
-
-
-def test_a_checkpoint_of_other_examples_or_of_another_width_is_refused(three, tmp_path):
-    """Task, seed and settings are the same."""
-    file, model = tmp_path / "fit.safetensors", backbone("tiny-causal", "float32")
-    fit(Engine(model), words(model, 1), [Run(three[0])], SHORT, file, checkpoint_seconds=-1)
-    other = dataclasses.replace(three[0], train=three[0].train[::-1])
-    longer = prompts.SoftPrompt(prompts.from_words(model, 5)[None])
-    for source, task in ((words(model, 1), other), (longer, three[0])):
-        with pytest.raises(ValueError, match="checkpoint of another training"):
-            fit(Engine(model), source, [Run(task)], SHORT, file)
