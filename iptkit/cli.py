@@ -5,7 +5,9 @@ Thin wrappers of the same functions that the notebooks use; nothing heavy is imp
 
 import errno
 import os
+import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +41,8 @@ class CleanErrors(TyperGroup):
             _say(f"iptkit: {said}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second one while the rest ends
             _say("\niptkit: stopped; the same command goes on from the last finished step", err=True)
             raise typer.Exit(130) from None
 

@@ -28,7 +28,7 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
         ("device", f"{device}, numbers as {dtype}, {speed:.2f} TFLOP/s in matrix products"),
     ]
     todo = []
-    for findings, duties in (_packages(), _cache(), _disk(), _times(speed, device.type)):
+    for findings, duties in (_packages(), _notebooks(), _cache(), _disk(), _times(speed, device.type)):
         table += findings
         todo += duties
     return table, todo
@@ -74,6 +74,18 @@ def _absent(wanted: list[Requirement], extra: str) -> Iterator[tuple[Requirement
             continue
         if found is None or not one.specifier.contains(found, prereleases=True):
             yield one, f" ({one.specifier}; there is {found})"
+
+
+def _notebooks() -> tuple[list, list]:
+    """Try what runs the notebooks and writes their pages."""
+    try:
+        pipeline.check()
+    except (ImportError, AttributeError, ValueError) as error:
+        told = str(error) if isinstance(error, ValueError) else installation.problem(error)
+        if told is None:
+            raise
+        return [("notebooks", "cannot be run")], [told]
+    return [("notebooks", "can be run")], []
 
 
 def _cache() -> tuple[list, list]:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from iptkit import files, installation, lessons
+from iptkit import files, installation, lessons, paths
 from iptkit.lessons import Lesson
 
 KERNEL = lessons.KERNEL["name"]
@@ -24,7 +24,8 @@ def check() -> None:
 
     papermill.execute_notebook  # noqa: B018 - not there in a package of which only the folder is left
     try:
-        python = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
+        with paths.variables(JUPYTER_PREFER_ENV_PATH="1"):  # as `pipeline` has it for the notebooks
+            python = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
     except (NoSuchKernel, IndexError) as error:
         raise ValueError(
             f"Jupyter knows no kernel {KERNEL!r}, which runs the notebooks; the package ipykernel brings it: "

@@ -58,9 +58,7 @@ def run(
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
     Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
     """
-    with paths.variables(JUPYTER_PREFER_ENV_PATH="1"):  # as for the kernels, see _environment
-        kernels.check()
-    report.exporter()
+    check()
     from iptkit import backbones, downloads
 
     if at_once is not None and at_once < 1:
@@ -83,6 +81,15 @@ def run(
             _timed(display, "downloads", downloads.fetch_all)
         finished = lanes.run_each(chosen, out, parameters, timeout_s, display, at_once)
         return _report_all(finished, chosen, course, scale, out, display, at_once)
+
+
+def check() -> None:
+    """Make sure that notebooks can be run and their pages be written here, before anything is computed.
+
+    Raises: ImportError, AttributeError (see `installation.problem`) or ValueError for what is not there.
+    """
+    kernels.check()
+    report.exporter()
 
 
 def fetch() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
-from iptkit import progress
+from iptkit import files, progress
 
 SECONDS_BETWEEN_LINES = 15.0
 REFRESH_SECONDS = {True: 0.5, False: 1.0}  # at a terminal, elsewhere
@@ -181,7 +181,7 @@ class Display:
         """Write a line that stays."""
         with self._lock:
             self._erase()
-            self._stream.write(f"{text}\n")
+            self._stream.write(f"{files.visible(text)}\n")  # an error of a notebook may hold anything
             self._stream.flush()
             self._said = time.time()
 

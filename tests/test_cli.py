@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,8 @@ def iptkit_command(tmp_path, monkeypatch):
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     for variable in ("IPTKIT_STEPS", "IPTKIT_SCALE", "IPTKIT_DEBUG"):
         monkeypatch.delenv(variable, raising=False)
+
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)  # this process goes on
 
     def run(*words):
         result = CliRunner().invoke(cli.app, list(words), prog_name="iptkit")
@@ -206,6 +209,27 @@ def test_what_ends_a_run_is_told_cleanly(iptkit_command, monkeypatch, error, cod
     monkeypatch.setattr(pipeline, "run", run)
     assert iptkit_command("run")[0] == code
     assert told in iptkit_command("run")[1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends the signal of Ctrl-C, which only POSIX has")
+def test_a_second_ctrl_c_ends_what_still_ends_without_a_traceback(tmp_path):
+    code = """
+import sys, threading
+from iptkit import __main__, pipeline
+def run(*_):
+    threading.Thread(target=threading.Event().wait).start()  # ends as late as a notebook's process may
+    raise KeyboardInterrupt
+pipeline.run = run
+sys.argv = ["iptkit", "run"]
+__main__.main()"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        said = ""
+        while "goes on from the last finished step" not in said:
+            said += (line := process.stderr.readline())
+            assert line
+        process.send_signal(signal.SIGINT)
+        said += process.stderr.read()
+    assert process.returncode == 130 and "Traceback" not in said and "Exception" not in said
 
 
 def test_a_fault_of_ours_is_not_taken_for_the_installation(monkeypatch):

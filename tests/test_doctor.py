@@ -60,6 +60,21 @@ def test_outside_a_checkout_the_advice_needs_no_files_of_it(without, tmp_path, m
     ) in findings
 
 
+def test_notebooks_that_cannot_be_run_are_told(monkeypatch):
+    from jupyter_client import kernelspec
+
+    assert doctor._notebooks() == ([("notebooks", "can be run")], [])
+    gone = kernelspec.KernelSpec(argv=["/gone/python"])
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda *_: gone)
+    findings, (duty,) = doctor._notebooks()
+    assert findings == [("notebooks", "cannot be run")] and "/gone/python, which is not there" in duty
+    monkeypatch.delattr("papermill.execute_notebook")
+    findings, (duty,) = doctor._notebooks()
+    assert (
+        findings == [("notebooks", "cannot be run")] and "package papermill is installed but broken" in duty
+    )
+
+
 def test_it_works_with_an_installed_wheel(tmp_path):
     """Laid out as a wheel is: data inside the package, no notebooks."""
     site = tmp_path / "site"

@@ -275,6 +275,14 @@ def test_archive_without_the_file(cache, index, tmp_path):
         archives.read_archive(index[0], "words.txt", "absent.txt")
 
 
+@pytest.mark.parametrize("name", ["cut.whl", "cut.tar.gz"])
+def test_a_broken_archive_is_told(index, tmp_path, name):
+    archive = tmp_path / name
+    archive.write_bytes(index[0].read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{name} is broken .*move it away and start again"):
+        archives.read_archive(archive, "words.txt")
+
+
 def test_links_and_large_files_in_archives_are_not_read(tmp_path, monkeypatch):
     archive = tmp_path / "made.tar.gz"
     with tarfile.open(archive, "w:gz") as sdist:

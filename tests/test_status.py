@@ -173,3 +173,9 @@ def test_one_rewritten_line_at_a_terminal(tmp_path, monkeypatch):
     assert written.count("\n") == 1
     assert "\r02 prompt tuning | 0:00 so far\x1b[K" in written
     assert "\r\x1b[K02 prompt tuning | done in 1:15\n" in written
+
+
+def test_what_is_said_cannot_steer_the_terminal(tmp_path):
+    stream = io.StringIO()
+    status.Display([], {}, tmp_path / "status.json", stream).say("failed: \x1b]0;title\x07\nnext line")
+    assert stream.getvalue() == "failed: \\x1b]0;title\\x07\nnext line\n"
