@@ -31,7 +31,7 @@ from iptkit.elementwise import log_probability
 from iptkit.exact import CLOSE, in_float32
 from iptkit.forward import Places, StockForward, forward_of, tokens_that_fit
 from iptkit.injection import own_attention
-from iptkit.layouts import LAYOUTS, SLOT, Layout
+from iptkit.layouts import LAYOUTS, SLOT, Layout, tokens_behind
 from iptkit.packing import Packed, Row, even_batches, pack, shared_prefixes, to_device
 from iptkit.prompts import Prompt, check_prompt
 from iptkit.tasks import Example
@@ -84,7 +84,7 @@ class Engine:
             self.forward = forward_of(backbone)
             self.contexts = Contexts(backbone, self.forward, context_bytes)
             self.beginnings = Contexts(backbone, self.forward, context_bytes, is_halved=False)
-        self._ids: dict[str, tuple[int, ...]] = {}
+        self._ids: dict[tuple[str, str], tuple[int, ...]] = {}
         self._ends = {
             backbone.eos,
             *(i for i in self._tokens("\n")[:1] if backbone.tokenizer.decode([i]) == "\n"),
@@ -172,7 +172,7 @@ class Engine:
 
     def _line(self, text: tuple[int, ...], prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What stands left of the prompt, and the rest before the answer; see Layout.line."""
-        return self._pieces.line(text, prompt_length, self._tokens)
+        return self._pieces.line(text, prompt_length, self._behind)
 
     def _split(self, row: Row, prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What of a row is kept, and what runs through the model."""
@@ -200,7 +200,7 @@ class Engine:
 
     def _answer(self, example: Example, answer: str) -> tuple[int, ...]:
         """Options are compared with each other and need no end; a free answer has to say where it stops."""
-        ids = self._tokens(" " + answer)
+        ids = self._behind(" " + answer)
         if not ids:
             raise ValueError(f"{self.backbone.name} has no token for the answer {answer!r}; leave it out")
         if not example.options and "\n" in answer.strip():
@@ -210,10 +210,14 @@ class Engine:
             )
         return ids if example.options else (*ids, self.backbone.eos)
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
-        if text not in self._ids:
-            self._ids[text] = tuple(self.backbone.tokenizer(text, add_special_tokens=False).input_ids)
-        return self._ids[text]
+    def _tokens(self, text: str, before: str = "") -> tuple[int, ...]:
+        if (before, text) not in self._ids:
+            self._ids[before, text] = tokens_behind(self.backbone.tokenizer, before, text)
+        return self._ids[before, text]
+
+    def _behind(self, text: str) -> tuple[int, ...]:
+        """Tokens of an answer or of fixed words, which go on behind a text."""
+        return self._tokens(text, "x" if text.startswith(" ") else "")
 
     # ---- batches ---------------------------------------------------------------------------------
     def batches(self, rows: Sequence[Row], prompt_length: int) -> list[list[int]]:

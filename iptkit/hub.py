@@ -177,6 +177,10 @@ def _entities(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Exam
     """Spans {start, end, type} over the tokens, as IOB2 tags."""
     given = ["O"] * len(record["tokens"])
     for span in record["entities"]:
+        if not 0 <= span["start"] < span["end"] <= len(given):
+            raise ValueError(f"the span {span} does not lie within its {len(given)} tokens")
+        if set(given[span["start"] : span["end"]]) != {"O"}:
+            raise ValueError(f"the span {span} overlaps another; a word has one tag")
         for i in range(span["start"], span["end"]):
             given[i] = f"{'B' if i == span['start'] else 'I'}-{span['type']}"
     return _tagged(record["tokens"], given)

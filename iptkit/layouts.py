@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 TEXT, PROMPT = "{text}", "{prompt}"
 SLOT = -1  # stands in a line of token ids for the next prompt vector
@@ -84,3 +85,22 @@ class Layout:
                 whole += text if piece == TEXT else tokens(piece)
         first = whole.index(SLOT) if prompt_length else 0
         return tuple(whole[:first]), tuple(whole[first:])
+
+
+def tokens_behind(tokenizer: Any, before: str, text: str) -> Ids:
+    """The tokens of a text that goes on behind another one, as in running text.
+
+    By themselves SentencePiece's tokenizers put a blank before every text, so that " yes" begins with two.
+
+    Args:
+      before: what stands before it, "" for nothing; any word does for a text that begins with its own blank.
+    """
+
+    def tokens(part: str) -> Ids:
+        return tuple(tokenizer(part, add_special_tokens=False).input_ids)
+
+    if before:
+        given, both = tokens(before.rstrip()), tokens(before + text)
+        if both[: len(given)] == given:
+            return both[len(given) :]
+    return tokens(text)

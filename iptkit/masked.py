@@ -14,6 +14,7 @@ from torch import Tensor
 from iptkit.backbones import Backbone
 from iptkit.deep import Site
 from iptkit.encoders import HeadEngine, HeadRow
+from iptkit.layouts import tokens_behind
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 from iptkit.wordings import Verbalizer
@@ -59,11 +60,7 @@ class MaskEngine(HeadEngine):
     def _word(self, word: str) -> int:
         """The token of a word that stands in place of {mask}: with its blank only where one is before it."""
         tokenizer, before = self.backbone.tokenizer, self.template.partition("{mask}")[0]
-        before = before.replace("{text}", "x")
-        given, ids = (
-            tokenizer(text, add_special_tokens=False).input_ids for text in (before.rstrip(), before + word)
-        )
-        ids = ids[len(given) :] if ids[: len(given)] == given else ids
+        ids = tokens_behind(tokenizer, before.replace("{text}", "x"), word)
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             pieces = tokenizer.convert_ids_to_tokens(ids)
             raise ValueError(

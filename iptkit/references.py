@@ -21,6 +21,7 @@ from iptkit import backbones, baselines, evaluate, files, limits, prompts, train
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.engine import LAYOUTS, Engine
 from iptkit.heads import FixedHead
+from iptkit.layouts import tokens_behind
 from iptkit.optim import DivergedError
 from iptkit.prompts import FixedPrompt, Prompt
 from iptkit.tasks import Example, Task
@@ -187,7 +188,7 @@ def _with_peft(model: Any, config: Any) -> Any:
 
 def _record(backbone: backbones.Backbone, example: Example, words: list[int]) -> dict[str, list[int]]:
     text = backbone.tokenizer(example.input, add_special_tokens=False).input_ids + words
-    answer = backbone.tokenizer(" " + example.targets[0], add_special_tokens=False).input_ids
+    answer = list(tokens_behind(backbone.tokenizer, "x", f" {example.targets[0]}"))
     answer = answer if example.options else [*answer, backbone.eos]
     return {
         "input_ids": text + answer,

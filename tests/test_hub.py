@@ -3,7 +3,7 @@ import pytest
 from datasets import ClassLabel, Features, Value
 from datasets import List as Many
 
-from iptkit import deep, hub
+from iptkit import deep, evaluate, hub
 
 TAGS = ["O", "B-PER", "I-PER"]
 YES = ClassLabel(names=["False", "True"])
@@ -182,3 +182,65 @@ def test_files_that_are_none_or_empty_are_named(tmp_path):
         hub.load("rte", {**files, "validation": empty})
     with pytest.raises(ValueError, match=r"nulls.parquet\), record 1: premise is of JSON type null"):
         hub.load("rte", {**files, "validation": nulls})
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "given", "expected", "note"),
+    [
+        ("conll03", ["O", "I-PER", "B-PER", "I-LOC"], "I-PER I-PER B-PER O I-LOC", 2, "IOB1 was converted"),
+        ("ontonotes", ["O", "B-PER", "I-PER", "I-LOC"], "B-PER I-PER B-PER O I-LOC", 1, "IOB1 was converted"),
+        ("conll03", ["O", "B-PER", "E-PER", "S-PER", "S-LOC"], "B-PER E-PER S-PER O S-LOC", 0, "BIOES was"),
+    ],
+)
+def test_tags_of_other_schemes_are_converted_and_said(tmp_path, name, tags, given, expected, note):
+    """CoNLL-2003 as its authors gave it out is IOB1; in other sets some spans begin with I-."""
+    names = ClassLabel(names=tags)
+    field = "ner_tags" if name == "conll03" else "tags"
+    numbers = [tags.index(tag) for tag in given.split()]
+    table = datasets.Dataset.from_dict(
+        {"tokens": [["Hana", "Lee", "Ben", "in", "Rome"]] * 10, field: [numbers] * 10},
+        features=Features({"tokens": Many(TEXT), field: Many(names)}),
+    )
+    files = {part: tmp_path / f"{part}.parquet" for part in ("train", "validation")}
+    for path in files.values():
+        table.to_parquet(path)
+    with pytest.warns(UserWarning, match=f"{name}: {note}") as told:
+        task = hub.load(name, files)
+    assert len(told) == 1
+    if expected:
+        assert f"{20 * expected} of 60 spans began with I-" in str(told[0].message)
+    assert task.test[0].tags == ("B-PER", "I-PER", "B-PER", "O", "B-LOC")
+    assert set(task.labels) == {"O", "B-PER", "I-PER", "B-LOC", "I-LOC"}
+    right = [example.targets[0] for example in task.test]
+    assert evaluate.span_f1(right, task.test, task) == 1.0
+
+
+def test_bad_tags_and_spans_name_their_records(tmp_path):
+    tags = ["O", "B-PER", "I-PER", "X"]
+    features = Features({"tokens": Many(TEXT), "tags": Many(Value("int32"))})
+
+    files = dict.fromkeys(("train", "validation"), tmp_path / "some.parquet")
+
+    def load(numbers):
+        columns = {"tokens": [["Ben", "ran"]] * 4, "tags": numbers}
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(files["train"])
+        return hub.load("ontonotes", files, 0.5, tags)
+
+    with pytest.raises(ValueError, match="4 bad tag.*\n.*record 1, word 2 ..ran..: tag 'X' is no IOB2 tag"):
+        load([[1, 0], [1, 3], [1, 0], [3, 0]])
+    with pytest.raises(ValueError, match="record 2: tag number -1; give a part whose words all have tags"):
+        load([[1, 0], [1, 0], [-1, 0], [1, 0]])
+    with pytest.raises(ValueError, match="record 0: .* 2 words with 1 tags"):
+        load([[1], [1, 0], [1, 0], [1, 0]])
+
+    def entities(*spans):
+        features, _, _ = ROWS["conll04"]
+        record = {"tokens": ["Ben", "Lee", "ran"], "entities": [{**s, "type": "Peop"} for s in spans]}
+        made = {key: [value] * 20 for key, value in record.items()}
+        datasets.Dataset.from_dict(made, features=Features(features)).to_parquet(files["train"])
+        return hub.load("conll04", files)
+
+    with pytest.raises(ValueError, match="record 0: the span .* overlaps another; a word has one tag"):
+        entities({"start": 0, "end": 2}, {"start": 1, "end": 3})
+    with pytest.raises(ValueError, match="record 0: the span .* does not lie within its 3 tokens"):
+        entities({"start": 2, "end": 4})

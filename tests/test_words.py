@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from iptkit import deep, evaluate, masked, tasks, tiny, train
 from iptkit.encoders import HeadEngine
-from iptkit.examples import SpanExample, TaggedExample
+from iptkit.engine import Engine
+from iptkit.examples import Example, SpanExample, TaggedExample
 from iptkit.heads import WithHead
 from iptkit.spans import best_span
 
@@ -239,3 +240,14 @@ def test_a_word_at_the_mask_has_its_blank_where_one_is_before_it(kind, template,
     Stub.template = template
     made = masked.MaskEngine._word(Stub(), "great")
     assert Stub.backbone.tokenizer.convert_ids_to_tokens(made) == expected
+
+
+@pytest.mark.parametrize("kind", [*BYTE_LEVEL, *SENTENCEPIECE])
+def test_an_answer_has_one_blank_before_it(kind):
+    """As in running text, also where the tokenizer puts a blank before every text of its own."""
+    made = tokenizer(kind)
+    engine = Engine(backbone("tiny-causal", "float64"))
+    engine.backbone = replace(engine.backbone, tokenizer=made)
+    row = engine.option_row(Example("Anna", ("great",), ("great", "New York")))
+    for answer, option in zip(row.answers, ("great", "New York"), strict=True):
+        assert [*row.text, *answer] == made(f"Anna {option}", add_special_tokens=False).input_ids
