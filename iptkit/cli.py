@@ -4,6 +4,7 @@ Thin wrappers of the same functions that the notebooks use; nothing heavy is imp
 """
 
 import errno
+import functools
 import os
 import signal
 import sys
@@ -33,7 +34,9 @@ class CleanErrors(TyperGroup):
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = functools.partial(_warn, warnings.showwarning)
+                return super().invoke(ctx)
         except (ValueError, OSError, ImportError, AttributeError) as error:
             said = _sentence(error)
             if said is None or os.environ.get("IPTKIT_DEBUG"):
@@ -45,6 +48,14 @@ class CleanErrors(TyperGroup):
                 signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second one while the rest ends
             _say("\niptkit: stopped; the same command goes on from the last finished step", err=True)
             raise typer.Exit(130) from None
+
+
+def _warn(show, message, category, *rest) -> None:
+    """A warning of ours in one line; others as Python shows them."""
+    if category is UserWarning:
+        _say(f"iptkit: warning: {message}", err=True)
+    else:
+        show(message, category, *rest)
 
 
 def _sentence(error: Exception) -> str | None:

@@ -6,6 +6,7 @@ distances count each of the d_I numbers alike. The papers show no picture of the
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +101,7 @@ def read(path: str | Path, dim: int) -> Codes:
       what `keep` writes.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"no codes at {path}; `iptkit study` writes them beside its rows")
     tensors, about = files.read_tensors(path)
     if f"u-{dim}" not in tensors:

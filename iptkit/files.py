@@ -560,15 +560,10 @@ def read_tensors(path: str | Path, must_be_checked: bool = False) -> tuple[dict[
 def check_begin(path: str | Path) -> None:
     """Make sure that a file is there, can be read and is not a Git LFS pointer, which only names a file.
 
-    Raises: FileNotFoundError; ValueError.
+    Raises: what `read_bytes` raises; ValueError for a pointer.
     """
-    try:
-        with open(path, "rb") as file:
-            is_pointer = file.read(len(LFS)) == LFS
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no file {path}") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({reason(error)})") from error
+    with opened(path) as file:
+        is_pointer = file.read(len(LFS)) == LFS
     if is_pointer:
         raise ValueError(
             f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` there, or "

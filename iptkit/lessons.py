@@ -247,4 +247,4 @@ if __name__ == "__main__":
     try:
         print("\n".join(map(str, keep(Path(sys.argv[1])))))
     except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"iptkit: {error}")
+        sys.exit(f"iptkit: {files.visible(str(error))}")

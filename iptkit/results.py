@@ -7,6 +7,7 @@ group are made of the same texts or facts and not independent, so intervals are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,7 @@ def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
     Raises: FileNotFoundError with the way to make them; ValueError for a file that does not hold that.
     """
     path = paths.data_dir() / "results" / f"{name}{PROMPTS}"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"no prompts at {path}; `iptkit study` writes them beside its rows")
     tensors, about = files.read_tensors(path)
     trained, counts = tensors.get("P"), [len(about.get(name) or ()) for name in ("seeds", "tasks")]

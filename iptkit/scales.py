@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import MISSING, dataclass, is_dataclass, replace
+from dataclasses import fields as dataclass_fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from iptkit import files, paths, tasks
-from iptkit.search import SearchConfig
-from iptkit.sizes import DATA, AdapterConfig, DiscreteConfig, EncoderConfig, HeadsConfig, PTuningConfig
+from iptkit.sizes import AdapterConfig, DiscreteConfig, EncoderConfig, PTuningConfig
 from iptkit.subspace import SubspaceConfig
 from iptkit.train import FitConfig
+
+FILE = "data/scales.json"
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
     Args:
       changes: fields of Scale to replace, e.g. seeds=(0, 1).
     Raises:
-      ValueError: unknown scale (lists the known ones).
+      ValueError: unknown scale (lists the known ones), a field that is unknown or of another type.
     Example:
       >>> load("smoke").backbone
       'tiny-causal'
@@ -124,8 +128,12 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
         raise ValueError(
             f"scale {name!r} is unknown; choose one of {', '.join(known)} (parameter `scale` or IPTKIT_SCALE)"
         )
-    fields = {k: _built(k, v) for k, v in known[name].items() if k != "about"}
-    return replace(Scale(name=name, **fields), **changes)
+    fields = {key: value for key, value in known[name].items() if key != "about"}
+    scale, hints = _built(Scale, {**fields, "name": name}, f"{FILE}: {name}"), get_type_hints(Scale)
+    unknown = [key for key in changes if key not in hints]
+    if unknown:
+        raise ValueError(f"a scale has no field {', '.join(map(repr, unknown))}; it has: {', '.join(hints)}")
+    return replace(scale, **{key: _built(hints[key], value, key) for key, value in changes.items()})
 
 
 def of_suite(suite: str | None) -> str:
@@ -139,17 +147,24 @@ def _stored() -> dict[str, dict[str, Any]]:
     Parts of parts (a fit of `adapters` or `encoders`) are taken whole.
     """
     known = files.read_json(paths.data_dir() / "scales.json")
+    for name, fields in known.items():
+        if not isinstance(fields, dict):
+            raise ValueError(
+                f"{FILE}: {name} is {fields!r:.80}, allowed is: an object with the fields of Scale"
+            )
     return {name: _whole(name, known) for name in known}
 
 
-def _whole(name: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _whole(name: str, known: dict[str, dict[str, Any]], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    if name in above:
+        raise ValueError(f"{FILE}: {' is like '.join((*above, name))}; one of them needs fields of its own")
     fields = dict(known[name])
     base = fields.pop("like", None)
     if base is None:
         return fields
     if base not in known:
-        raise ValueError(f"data/scales.json: {name!r} is like {base!r}, which is not there")
-    for key, value in _whole(base, known).items():
+        raise ValueError(f"{FILE}: {name!r} is like {base!r}, which is not there")
+    for key, value in _whole(base, known, (*above, name)).items():
         is_part = isinstance(value, dict) and isinstance(fields.get(key), dict)
         fields[key] = {**value, **fields[key]} if is_part else fields.get(key, value)
     return fields
@@ -196,28 +211,56 @@ def variant(
     return chosen
 
 
-def _built(key: str, value: Any) -> Any:
-    """A JSON value as the dataclass or tuple that it stands for."""
-    if isinstance(value, dict):
-        fields = {k: _built(k, v) for k, v in value.items()}
-        return fields if CONFIGS[key] is dict else CONFIGS[key](**fields)
-    return tuple(value) if isinstance(value, list) else value
+def _built(kind: Any, value: Any, where: str) -> Any:
+    """A JSON value as what a field's annotation asks for: dataclass, tuple, dictionary, number, text.
+
+    Raises: ValueError that names the place, what is given and what is allowed.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and not isinstance(value, kind):
+        return _config(kind, value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_built(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _built(inner[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is UnionType and is_dataclass(inner[0]) and value is not None:
+        return _built(inner[0], value, where)
+    plain = inner if origin is UnionType else (kind,)
+    if not any(_is_a(one, value) for one in plain):
+        raise ValueError(f"{where} is {value!r:.80}, allowed is: {' or '.join(map(_words, plain))}")
+    return value
 
 
-CONFIGS = {
-    "prompt": FitConfig,
-    "msf": FitConfig,
-    "ist": FitConfig,
-    "subspace": SubspaceConfig,
-    "adapters": AdapterConfig,
-    "discrete": DiscreteConfig,
-    "search": SearchConfig,
-    "ptuning": PTuningConfig,
-    "encoders": EncoderConfig,
-    "heads": HeadsConfig,
-    "fit": FitConfig,
-    "fits": dict,
-    **dict.fromkeys(DATA, FitConfig),
-    "rates": dict,
-    "relation_rates": dict,
-}
+def _config(kind: Any, value: Any, where: str) -> Any:
+    """A dataclass from the fields of a JSON object."""
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where} is {value!r:.80}, allowed is: an object with the fields of {kind.__name__}"
+        )
+    hints = get_type_hints(kind)
+    unknown = [name for name in value if name not in hints]
+    needed = [f.name for f in dataclass_fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in needed if name not in value]
+    if unknown or missing:
+        told = [f"the field {name!r} is unknown" for name in unknown]
+        told += [f"the field {name!r} is missing" for name in missing]
+        raise ValueError(f"{where}: {'; '.join(told)}; {kind.__name__} has: {', '.join(hints)}")
+    fields = {name: _built(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    """Whether a plain value is of a kind; true and false are no numbers, a whole number is a float too."""
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, Real)
+    return isinstance(value, Integral if kind is int else get_origin(kind) or kind)
+
+
+def _words(kind: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "null"}
+    return plain.get(kind, "a list" if get_origin(kind) is tuple else "an object")

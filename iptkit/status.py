@@ -198,7 +198,7 @@ class Display:
             parts.append("" if step is None else f"{clock(step)} left")
             parts.append(f"{clock(now - piece.started)} so far" if step is None and whole is None else "")
         parts.append("" if whole is None or not self._running else f"whole run ~{clock(whole)} left")
-        return " | ".join(part for part in parts if part)
+        return files.visible(" | ".join(part for part in parts if part))
 
     def _run_left(self, now: float, steps: Mapping[str, float]) -> float | None:
         waiting = [name for name in self._names if name not in self._finished]

@@ -7,14 +7,13 @@ random model of this size says the same whatever it reads.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from iptkit import paths
+from iptkit import files, paths
 
 SPREAD = 0.2  # standard deviation of the weights of models that answer
 LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4}
@@ -93,10 +92,9 @@ def word_tokenizer() -> Any:
     splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     words = {
         word
-        for file in sorted((paths.data_dir() / "tiny").glob("*.jsonl"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-        for text in _strings(json.loads(line))
+        for file in files.listed(paths.data_dir() / "tiny", ".jsonl")
+        for _, record in files.read_json_lines(file)
+        for text in _strings(record)
         for word, _ in splitter.pre_tokenize_str(text)
     }
     words |= set("Answer with the right choice . :".split())

@@ -309,7 +309,7 @@ def test_rates_of_adapters_are_compared_on_dev():
 
 def test_a_scale_with_adapters():
     sizes = {"rank": 4, "msf": {"steps": 2}, "ist": {"steps": 3}}
-    made = scales._built("adapters", sizes)
+    made = scales.load("smoke", adapters=sizes).adapters
     assert made == AdapterConfig(FitConfig(steps=2), FitConfig(steps=3), rank=4)
     other = Study(replace(scales.load("smoke"), adapters=made, backbone="tiny-seq2seq"))
     with pytest.raises(ValueError, match=r"and adapters are for causal models, .* adapters=None"):

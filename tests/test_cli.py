@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 from typer.testing import CliRunner
@@ -124,6 +125,15 @@ def test_tasks_check_notes_near_duplicates(iptkit_command, tmp_path):
     code, text = iptkit_command("tasks", "check", str(file))
     assert code == 0 and f"note: {file}:2: the input differs from line 1 in case" in text
     assert '"near_duplicates": "drop"' in text and "mine: fine" in text
+
+
+def test_a_warning_is_one_line(iptkit_command, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(f'{{"input": "{word}", "target": "a"}}\n' for word in ("a", "A", "b", "c", "d")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, text = iptkit_command("tasks", "show", "mine", "--suite", str(file))
+    assert code == 0 and text.startswith(f"iptkit: warning: {file}: 1 input(s) differ") and ".py:" not in text
 
 
 def test_what_steers_a_terminal_is_shown_and_not_obeyed(iptkit_command, tmp_path):

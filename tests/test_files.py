@@ -182,6 +182,11 @@ def test_what_is_no_safetensors_or_cannot_be_read_is_named(tmp_path):
         safetensors.torch.save_file({}, tmp_path / "b.safetensors", {"about": about})
         with pytest.raises(files.DamagedError, match=r"b\.safetensors is damaged"):
             files.read_tensors(tmp_path / "b.safetensors")
-    with pytest.raises(ValueError, match="folder cannot be read .Is a directory"):
-        (tmp_path / "folder").mkdir()
-        files.read_tensors(tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (
+        ("folder", "folder is a folder, a file is needed"),
+        ("pipe", "pipe is no regular file"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            files.read_tensors(tmp_path / name)

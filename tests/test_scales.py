@@ -61,7 +61,7 @@ def test_the_environment_takes_the_place_of_the_name(monkeypatch):
 def test_changes():
     scale = scales.load("smoke", seeds=(4,), prompt=FitConfig(steps=1))
     assert scale.seeds == (4,) and scale.prompt.steps == 1 and scale.suite == "tiny"
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="a scale has no field 'colour'"):
         scales.load("smoke", colour="red")
 
 
@@ -87,3 +87,59 @@ def test_an_unknown_scale(monkeypatch):
     monkeypatch.setenv("IPTKIT_SCALE", "huge")
     with pytest.raises(ValueError, match=told + ".*IPTKIT_SCALE"):
         scales.load("lesson")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"colour": "red"},
+            "data/scales.json: smoke: the field 'colour' is unknown; Scale has: name, backbone",
+        ),
+        ({"dims": 5}, "data/scales.json: smoke.dims is 5, allowed is: a list"),
+        ({"dims": [2, "5"]}, "smoke.dims[1] is '5', allowed is: a whole number"),
+        ({"dims": [2, True]}, "smoke.dims[1] is True, allowed is: a whole number"),
+        ({"deep": 1}, "smoke.deep is 1, allowed is: true or false"),
+        ({"context_gib": "much"}, "smoke.context_gib is 'much', allowed is: a number"),
+        ({"prompt_length": 2.5}, "smoke.prompt_length is 2.5, allowed is: a whole number"),
+        ({"prompt": {"stepz": 3}}, "smoke.prompt: the field 'stepz' is unknown; FitConfig has: steps"),
+        ({"prompt": []}, "smoke.prompt is [], allowed is: an object with the fields of FitConfig"),
+        (
+            {"encoders": {"rates": {"deep": "high"}}},
+            "smoke.encoders.rates.deep is 'high', allowed is: a number",
+        ),
+        (
+            {"ptuning": {"layout": [1, 2.5]}},
+            "smoke.ptuning.layout[1] is 2.5, allowed is: a whole number or a text",
+        ),
+        ({"adapters": 3}, "smoke.adapters is 3, allowed is: an object with the fields of AdapterConfig"),
+        ({"prompt": {"lr": -1}}, "data/scales.json: smoke.prompt: "),
+        ({"main_dim": 77}, "main_dim 77 is not among its dims"),
+        ({"like": "smoke"}, "smoke is like smoke; one of them needs fields of its own"),
+        ("big", "data/scales.json: smoke is 'big', allowed is: an object"),
+    ],
+)
+def test_a_stored_scale_with_a_wrong_field_is_named(tmp_path, monkeypatch, change, told):
+    known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
+    if isinstance(change, dict):
+        smoke = known["smoke"]
+        merged = {
+            key: {**smoke[key], **value} if isinstance(value, dict) and key in smoke else value
+            for key, value in change.items()
+        }
+        known["smoke"] = {**smoke, **merged}
+    else:
+        known["smoke"] = change
+    (tmp_path / "scales.json").write_text(json.dumps(known))
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+    with pytest.raises(ValueError) as error:
+        scales.load("smoke")
+    assert told in str(error.value)
+
+
+def test_a_change_of_an_unknown_field_or_type_is_refused():
+    with pytest.raises(ValueError, match="a scale has no field 'dim'; it has: name, backbone"):
+        scales.load("smoke", dim=3)
+    with pytest.raises(ValueError, match=r"seeds\[0\] is '0', allowed is: a whole number"):
+        scales.load("smoke", seeds=("0",))
+    assert scales.load("smoke", seeds=[0, 1]).seeds == (0, 1)

@@ -91,6 +91,16 @@ def test_the_line_tells_notebook_cell_step_and_times(tmp_path, monkeypatch):
     )
 
 
+def test_what_steers_a_terminal_is_shown(tmp_path):
+    file, screen = tmp_path / "status.json", io.StringIO()
+    display = status.Display(["02"], {}, file, screen)
+    display.start("02", "02")
+    file.write_text(json.dumps({**state(), "note": "a\x1b[2Jb\r"}), encoding="utf-8")
+    assert "a\\x1b[2Jb\\r" in display.line(NOW)
+    display.say("c\x1b]0;d\x07")
+    assert "c\\x1b]0;d\\x07\n" in screen.getvalue() and "\x1b" not in screen.getvalue()
+
+
 def test_a_half_written_status_never_breaks_the_line(tmp_path):
     file = tmp_path / "status.json"
     display = status.Display(["02"], {}, file, io.StringIO())
