@@ -85,6 +85,7 @@ class Engine:
             self.contexts = Contexts(backbone, self.forward, context_bytes)
             self.beginnings = Contexts(backbone, self.forward, context_bytes, is_halved=False)
         self._ids: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._choices: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}  # by options
         self._ends = {
             backbone.eos,
             *(i for i in self._tokens("\n")[:1] if backbone.tokenizer.decode([i]) == "\n"),
@@ -129,6 +130,13 @@ class Engine:
 
         Raises: ValueError if two of them are the same tokens, so that the model cannot tell them apart.
         """
+        options = tuple(example.options)
+        if options not in self._choices:
+            self._choices[options] = self._told_apart(example)
+        return Row(self._text(example), self._choices[options])
+
+    def _told_apart(self, example: Example) -> tuple[tuple[int, ...], ...]:
+        """Tokens of the options, no two of which are the same."""
         answers = tuple(self._answer(example, option) for option in example.options)
         if len(set(answers)) < len(answers):
             same = answers[[answers.count(answer) > 1 for answer in answers].index(True)]
@@ -139,7 +147,7 @@ class Engine:
                 f"{pieces} and cannot tell them apart; write them in words that it knows, or use a model "
                 "that knows these"
             )
-        return Row(self._text(example), answers)
+        return answers
 
     def positions(self, example: Example, prompt_length: int, generated: int = 0) -> int:
         """How many the example takes, with a prompt and its longest answer, or `generated` tokens and an end.

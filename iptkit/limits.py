@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from iptkit.examples import ALL_SETS, Example, SpanExample, TaggedExample, Task, words_of
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_TOKENS = 64
 SIDES = ("left", "right")
+_PASSED: WeakKeyDictionary[Any, dict[Any, Task]] = WeakKeyDictionary()  # what `check` has found fine
 
 
 def check(
@@ -43,7 +45,11 @@ def check(
         positions than the model has; options with the same tokens; an answer that can never be given; for a
         head, options that differ from line to line.
     """
+    passed = _PASSED.setdefault(engine, {})
     for task in {id(task): task for task in tasks}.values():
+        asked = (id(task), prompt_length, tuple(sets), tuple(answered), limit)
+        if asked in passed:
+            continue
         classes: tuple[str, ...] | None = None
         for of_set, number, example, cap in _examples(engine, task, sets, answered, limit):
             where = f"task {task.id}, {of_set}, example {number} ({example.input[:40]!r})"
@@ -66,6 +72,7 @@ def check(
                     "head chooses among the same classes everywhere; score such options as texts with a "
                     "language model (engine.Engine)"
                 )
+        passed[asked] = task  # kept, so that no other task gets its id
 
 
 def truncate(engine: Engine | HeadEngine, task: Task, prompt_length: int, side: str) -> Task:

@@ -103,6 +103,24 @@ def test_words_of_a_layout_count():
         limits.check(engine, [with_text("tiny-mood", "dev", LONG)], 4)
 
 
+def test_a_task_is_read_once_for_an_engine(monkeypatch):
+    engine, task, read = (
+        Engine(backbone("tiny-causal", "float32")),
+        tasks.load_task("tiny-mood", suite="tiny"),
+        [],
+    )
+    positions = engine.positions
+    monkeypatch.setattr(engine, "positions", lambda e, *given: read.append(e) or positions(e, *given))
+    for _ in range(2):
+        limits.check(engine, [task, task], 4)
+    assert len(read) == sum(len(getattr(task, name)) for name in ALL_SETS)
+    with pytest.raises(ValueError, match="has 256"):
+        limits.check(engine, [task], 250)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="has 256"):
+            limits.check(engine, [with_text("tiny-mood", "dev", "frog " * 300)], 4)
+
+
 def test_a_limit_looks_at_the_first_examples_only():
     engine, task = engine_of(), with_text("tiny-mood", "test", "frog " * 300, place=5)
     source = source_of(engine)
