@@ -24,8 +24,9 @@ def read(package: str, *patterns: str) -> dict[str, bytes]:
     return read_archive(downloads.fetch(package), *patterns)
 
 
-def read_archive(archive: Path, *patterns: str) -> dict[str, bytes]:
+def read_archive(archive: str | Path, *patterns: str) -> dict[str, bytes]:
     """Return the matching files of a .whl or .tar.gz archive; see `read`."""
+    archive = Path(archive)
     read_members = _read_wheel if archive.suffix == ".whl" else _read_sdist
     found = read_members(archive, patterns)
     for pattern in patterns:

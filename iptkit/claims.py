@@ -83,8 +83,9 @@ def record(name: str, scale: str, here: str, verdict: str, num_tasks: int, num_s
     return row
 
 
-def found(folder: Path, scale: str) -> list[dict[str, Any]]:
+def found(folder: str | Path, scale: str) -> list[dict[str, Any]]:
     """The rows that `record` left in a results folder, in the order of the claims."""
+    folder = Path(folder)
     rows = [_verdict(file) for file in files.listed(_folder(folder, scale), ".json")]
     return sorted(rows, key=lambda row: list(known()).index(row["claim"]))
 
@@ -106,11 +107,12 @@ def stored() -> list[dict[str, Any]]:
     return store.read_results(paths.data_dir() / "results" / STORED)
 
 
-def keep(folder: Path, scale: str) -> int:
+def keep(folder: str | Path, scale: str) -> int:
     """Put the rows of a results folder among those that come with the project, in place of older ones.
 
     Returns: how many.
     """
+    folder = Path(folder)
     new, file = found(folder, scale), paths.data_dir() / "results" / STORED
     if new:
         rows = {(row["claim"], row["scale"]): row for row in (stored() if file.is_file() else [])}

@@ -118,8 +118,10 @@ def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> None:
         shutil.copyfileobj(source, out)
 
 
-def convert_gguf(folder: Path, out: Path) -> None:
+def convert_gguf(folder: str | Path, out: str | Path) -> None:
     """Write folder/model.gguf, weights in float32 and tokenizer, as a transformers folder `out`."""
+    out = Path(out)
+    folder = Path(folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded = AutoModelForCausalLM.from_pretrained(

@@ -199,7 +199,7 @@ class Room:
         rate: float,
         config: FitConfig,
         label: str,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
         skip: int = 0,
     ) -> Fit:
         """Train; `skip`: see train.Run."""

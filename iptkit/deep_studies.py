@@ -45,13 +45,14 @@ def rows(study: Study, part: str) -> list[dict[str, Any]]:
     return [row for step, what in PARTS[part](study) for row in _rows_of(study, part, step, what)]
 
 
-def write(study: Study, path: Path) -> int:
+def write(study: Study, path: str | Path) -> int:
     """Measure what is missing of all PARTS and write the rows, each with its "part"; see `provenance.keep`.
 
     The verdicts on claims B3 to B10 go into the results folder; see `claims.record`.
 
     Returns: the number of rows.
     """
+    path = Path(path)
     measured = [(part, *pair) for part, measure in PARTS.items() for pair in measure(study)]
     found = [row for part, step, what in measured for row in _rows_of(study, part, step, what)]
     once = {step.folder: step for _, step, _ in measured}  # a figure may use a step of another

@@ -73,8 +73,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def room_for(path: Path) -> Iterator[None]:
+def room_for(path: str | Path) -> Iterator[None]:
     """Name `path` where what writes it inside finds no room. Raises: DiskFullError then."""
+    path = Path(path)
     try:
         yield
     except Exception as error:  # safetensors has an error of its own, with the system's in its text
@@ -90,7 +91,7 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
+def alone(folder: str | Path, what: str) -> Iterator[None]:
     """Inside, no other process that asks for the same folder's lock goes on; it waits, and says so.
 
     The lock is the system's: a process that is killed leaves none.
@@ -100,6 +101,7 @@ def alone(folder: Path, what: str) -> Iterator[None]:
       what: is made there, for whoever waits.
     Raises: ValueError where the folder's file system knows no locks.
     """
+    folder = Path(folder)
     lock = FileLock(folder / "lock", fallback_to_soft=False)
     try:
         with room_for(folder / "lock"):
@@ -134,13 +136,15 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch(folder: Path | None = None, name: str = "iptkit") -> Iterator[Path]:
+def scratch(folder: str | Path | None = None, name: str = "iptkit") -> Iterator[Path]:
     """Yield an empty folder that is removed with all in it, by `sweep` where its process was killed.
 
     Args:
       folder: that it is made in (default: the system's for temporary files).
       name: the first part of its name.
     """
+
+    folder = None if folder is None else Path(folder)
 
     def make() -> tuple[int, str]:
         made = tempfile.mkdtemp(dir=folder, prefix=f"{name}-", suffix=TEMPORARY)
@@ -151,13 +155,14 @@ def scratch(folder: Path | None = None, name: str = "iptkit") -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def together(folder: Path, first: str) -> Iterator[Path]:
+def together(folder: str | Path, first: str) -> Iterator[Path]:
     """Yield an empty folder whose files take their places in `folder` once all of them are written.
 
     Args:
       first: name of the file that takes its place first. It should say what the others must be.
     On an error nothing changes. Raises: DiskFullError where there is no room for one of them.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with room_for(folder / first), scratch(folder, ".unfinished") as place:
         yield place
@@ -214,8 +219,9 @@ def sweep(folders: Iterable[Path]) -> None:
             os.close(handle)
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: str | Path) -> Path:
     """Rename a damaged file, so that another can take its place; returns where it is now."""
+    path = Path(path)
     aside = path.with_name(path.name + DAMAGED)
     with contextlib.suppress(FileNotFoundError):  # another process did
         os.replace(path, aside)
@@ -583,13 +589,13 @@ def _checksum(tensors: dict[str, Any], about: str) -> str:
     return found.hexdigest()
 
 
-def sha256(path: Path) -> str:
+def sha256(path: str | Path) -> str:
     """The checksum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def writable_folder(folder: Path, option: str) -> Path:
+def writable_folder(folder: str | Path, option: str) -> Path:
     """The folder's absolute path; it is made if it is not there.
 
     Args:
@@ -610,7 +616,7 @@ def writable_folder(folder: Path, option: str) -> Path:
     return folder
 
 
-def writable_file(path: Path, option: str, endings: Sequence[str] = ()) -> Path:
+def writable_file(path: str | Path, option: str, endings: Sequence[str] = ()) -> Path:
     """The file's absolute path; its folder is made if it is not there, and a file that is there stays.
 
     Args:

@@ -79,13 +79,14 @@ def folder() -> Path:
     )
 
 
-def find(place: Path | None = None, if_any: bool = False) -> list[Lesson]:
+def find(place: str | Path | None = None, if_any: bool = False) -> list[Lesson]:
     """Return the lessons of a folder (default: the course's) in order.
 
     Args:
       if_any: return none where the course's folder is not there, as with an installed wheel.
     Raises: FileNotFoundError if it is not there.
     """
+    place = None if place is None else Path(place)
     try:
         place = place or folder()
     except FileNotFoundError:
@@ -130,7 +131,7 @@ def check_parameters(lesson: Lesson, names: Iterable[str]) -> None:
         )
 
 
-def literal(path: Path) -> str:
+def literal(path: str | Path) -> str:
     """A path as papermill takes it, which else fills in braces, as in exp_{scale}.
 
     >>> literal(Path("exp_{scale}/00.ipynb"))
@@ -167,7 +168,7 @@ def normalise(notebook):
     return notebook
 
 
-def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
+def keep(run_folder: str | Path, into: str | Path | None = None) -> list[Path]:
     """Write a finished lesson run's outputs into the course's notebooks, its times and claims into data.
 
     Args:
@@ -177,6 +178,8 @@ def keep(run_folder: Path, into: Path | None = None) -> list[Path]:
     Raises: ValueError if the run is incomplete, not at lesson scale, older than the notebooks' text, or of
       several notebooks at a time.
     """
+    into = None if into is None else Path(into)
+    run_folder = Path(run_folder)
     import nbformat
 
     timings_file = Path(run_folder) / "timings.json"

@@ -185,7 +185,7 @@ class State:
         for name, p in self.optimizer.parameters.items():
             p.copy_(self.best[name])
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a checkpoint, atomically."""
         tensors = self._places()
         tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
@@ -199,7 +199,7 @@ class State:
         return places | {k: getattr(self, k) for k in ("losses", "penalty", "best_score", "best_step")}
 
     @torch.no_grad()
-    def load(self, path: Path) -> None:
+    def load(self, path: str | Path) -> None:
         """Go on from a checkpoint.
 
         Raises: files.DamagedError; ValueError for one of another training (model, layout, prompts, settings

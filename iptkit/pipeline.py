@@ -38,10 +38,10 @@ class Report:
 def run(
     scale: str = "lesson",
     only: Iterable[str] | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: str = "auto",
     timeout_s: int | None = 1800,
-    notebooks: Path | None = None,
+    notebooks: str | Path | None = None,
     at_once: int | None = None,
 ) -> Report:
     """Run the notebooks and write the report.
@@ -58,6 +58,8 @@ def run(
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
     Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
     """
+    notebooks = None if notebooks is None else Path(notebooks)
+    out = None if out is None else Path(out)
     check()
     from iptkit import backbones, downloads
 
@@ -108,7 +110,7 @@ def fetch() -> None:
 
 def study(
     scale: str,
-    out: Path,
+    out: str | Path,
     device: str = "auto",
     part: str = "subspace",
     overwrite: bool = False,
@@ -131,6 +133,7 @@ def study(
     Raises: ValueError for an unknown scale, device or part, changes that do not go with it, rows of another
       study in `out`, or a cluster that is not there, before anything runs.
     """
+    out = Path(out)
     from iptkit import cluster, deep_studies, experiments, jobs, provenance, scales, stamp, subspace_results
 
     writers = {"subspace": subspace_results.write, "deep": deep_studies.write}

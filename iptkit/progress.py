@@ -105,11 +105,12 @@ def track(label: str, total: int | None = None, unit: str = "step", initial: int
         bar.close()
 
 
-def read_status(path: Path) -> dict | None:
+def read_status(path: str | Path) -> dict | None:
     """Read a status file written by `track`.
 
     Returns: its fields, or None if it is absent, unreadable, half-written or not a status at all.
     """
+    path = Path(path)
     try:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         words = {key: str(state[key]) for key in ("label", "unit", "note")}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from iptkit.experiments import Study
 
 
-def write(study: Study, path: Path, finished_only: bool = False) -> int:
+def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     """Measure what is missing and write all rows to `path` (JSON lines), their provenance beside it.
 
     Args:
@@ -23,6 +23,7 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
     Returns: the number of rows.
     Raises: ValueError if nothing is finished, or more rows of this study lie there than are finished.
     """
+    path = Path(path)
     steps = study.steps(finished_only)
     if finished_only:
         _check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
@@ -32,7 +33,7 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
 
 def keep(
     study: Study,
-    path: Path,
+    path: str | Path,
     rows: Sequence[dict[str, Any]],
     steps: Sequence[store.Step],
     part: str = "subspace",
@@ -45,6 +46,7 @@ def keep(
       left: jobs whose rows are missing.
     Returns: the number of rows.
     """
+    path = Path(path)
     about = {"command": command(study, part), **of(study, steps)}
     if left:
         about["not finished"] = list(left)
@@ -63,13 +65,14 @@ def _check_fewer(study: Study, path: Path, count: int) -> None:
         )
 
 
-def check_target(study: Study, path: Path, part: str = "subspace") -> None:
+def check_target(study: Study, path: str | Path, part: str = "subspace") -> None:
     """Make sure that writing a study's rows to `path` replaces no rows of another study.
 
     Args:
       part: that of `iptkit study`.
     Raises: ValueError naming what differs, if rows of other settings lie there.
     """
+    path = Path(path)
     differs = differences(study, path, part) if path.exists() else []
     if differs:
         raise ValueError(
@@ -78,8 +81,9 @@ def check_target(study: Study, path: Path, part: str = "subspace") -> None:
         )
 
 
-def differences(study: Study, path: Path, part: str = "subspace") -> list[str]:
+def differences(study: Study, path: str | Path, part: str = "subspace") -> list[str]:
     """In what the study that made the rows at `path` differs from this one, by its provenance."""
+    path = Path(path)
     about, older = path.with_suffix(".about.json"), {}
     with contextlib.suppress(FileNotFoundError):
         older = files.read_json(about)

@@ -88,7 +88,7 @@ def train(
     seeds: Sequence[int],
     rates: Sequence[float],
     config: FitConfig,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Trained:
     """P-tuning of a kind at every rate and seed, in one fit; each seed has first weights of its own."""
     engine = _engine(study, _layout(study, kind))

@@ -85,7 +85,7 @@ def step(
     name: str,
     config: Any,
     make: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]],
-    root: Path | None = None,
+    root: str | Path | None = None,
 ) -> Step:
     """Return the finished step `name` for `config`, making it first if it is not in the step cache.
 
@@ -100,7 +100,7 @@ def step(
     Raises: NotFinishedError inside `only_finished`; what `files.alone` raises.
     """
     code = revision.of(make)
-    folder = (root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, code, config])}"
+    folder = Path(root or paths.steps_dir()) / f"{name}-{digest([STEP_FORMAT, code, config])}"
     found = _found(folder, config)
     was_cached = found is not None
     if found is None and _ONLY_FINISHED.get():
@@ -181,12 +181,12 @@ def joined(name: str, parts: Sequence[Step]) -> Step:
     return Step(name, tensors, values, seconds, was_cached, made_with, first.folder, tuple(parts))
 
 
-def forget(root: Path | None = None) -> None:
+def forget(root: str | Path | None = None) -> None:
     """Remove the whole step cache (never the downloads)."""
     shutil.rmtree(root or paths.steps_dir(), ignore_errors=True)
 
 
-def write_results(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_results(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write result rows as JSON lines, atomically."""
     with files.atomic(path) as temporary:
         temporary.write_text(as_lines(rows), encoding="utf-8")
@@ -197,7 +197,7 @@ def as_lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
 
 
-def read_results(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+def read_results(path: str | Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Read rows written by `write_results`.
 
     Args:
@@ -205,6 +205,7 @@ def read_results(path: Path, fields: Sequence[str] = ()) -> list[dict[str, Any]]
     Raises: FileNotFoundError with the way to make them; ValueError naming file and line of a broken row, or
       of one that lacks a field.
     """
+    path = Path(path)
     found = files.read_json_lines(path, "make it with the command named in data/results/README.md", nan=True)
     lacking = [(number, [name for name in fields if name not in row]) for number, row in found]
     told = "; restore the file or make it again"

@@ -68,7 +68,7 @@ class Measured:
         return f"{side} ({line[counted]}{many})"
 
 
-def write(study: Study, path: Path, finished_only: bool = False) -> int:
+def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     """Measure what is missing of a study; write rows (`provenance.write`), codes (`codes.keep`), artefacts.
 
     These are what others can build on: the trained prompts of all tasks (`results.stored_prompts`) and the
@@ -81,6 +81,7 @@ def write(study: Study, path: Path, finished_only: bool = False) -> int:
       finished_only: measure nothing and judge nothing.
     Returns: the number of rows.
     """
+    path = Path(path)
     count = provenance.write(study, path, finished_only)
     codes.keep(study, path.with_suffix(codes.ENDING), finished_only)
     if not (study.scale.only_unseen or study.scale.deep):

@@ -45,11 +45,12 @@ def _all_shapes(parts: Collection[Path]) -> dict[str, tuple[int, ...]]:
     return {key: shape for part in parts for key, shape in shapes(part).items()}
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: str | Path) -> None:
     """Look at a folder before it is read as a model.
 
     Raises: ValueError for one with an adapter in it or a broken config.json, FileNotFoundError without one.
     """
+    folder = Path(folder)
     if (folder / ADAPTER).is_file():
         raise ValueError(
             f"{folder} holds a PEFT adapter ({ADAPTER}) for {_base_of(folder / ADAPTER)}, no model of its "

@@ -1,14 +1,21 @@
 import errno
+import importlib
+import inspect
 import json
 import os
+import pkgutil
+import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import safetensors.torch
 import torch
 
-from iptkit import files
+import iptkit
+from iptkit import archives, claims, files, lessons, progress, provenance, scales, store, weights
+from iptkit.experiments import Study
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -190,3 +197,67 @@ def test_what_is_no_safetensors_or_cannot_be_read_is_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=told):
             files.read_tensors(tmp_path / name)
+
+
+# ---- strings are paths ---------------------------------------------------------------------------
+INSIDE = (
+    "children",
+    "indexes",
+    "kernels",
+    "lanes",
+    "report",
+    "revision",
+    "status",
+)  # the kit calls them itself
+
+
+def public_functions():
+    for name in (m.name for m in pkgutil.walk_packages(iptkit.__path__, "iptkit.")):
+        if name.endswith("__main__") or name.split(".")[1] in INSIDE:
+            continue
+        module = importlib.import_module(name)
+        for key, thing in vars(module).items():
+            if inspect.isfunction(thing) and thing.__module__ == name and not key.startswith("_"):
+                yield f"{name}.{key}", inspect.signature(thing)
+
+
+def test_no_public_function_insists_on_a_path_object():
+    wanted = {
+        f"{name}({argument.name})"
+        for name, signature in public_functions()
+        for argument in signature.parameters.values()
+        if re.sub(r"<class '|'>|pathlib\.(_local\.)?", "", str(argument.annotation))
+        in ("Path", "Path | None")
+    }
+    assert wanted == set()
+
+
+def test_a_string_is_as_good_as_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_json("a.json", {"x": 1})
+    assert files.read_json("a.json") == {"x": 1} and len(files.sha256("a.json")) == 64
+    files.write_tensors("a.safetensors", {"x": torch.ones(2)})
+    assert files.read_tensors("a.safetensors")[0]["x"].tolist() == [1.0, 1.0]
+    assert weights.shapes("a.safetensors") == {"x": (2,)}
+    store.write_results("rows.jsonl", [{"task": "t"}])
+    assert store.read_results("rows.jsonl") == [{"task": "t"}]
+    made = store.step("some", {}, lambda _: ({"x": torch.zeros(1)}, {"rows": []}), root="steps")
+    assert store.step("some", {}, None, root="steps").folder == made.folder
+    store.forget("steps")
+    assert not (tmp_path / "steps").exists()
+    with files.alone(".", "something"), files.scratch(".") as folder:
+        assert folder.is_dir()
+    assert files.writable_folder("new", "--out") == tmp_path / "new"
+    assert files.set_aside("a.json").name == "a.json.damaged"
+    (tmp_path / "00_one.ipynb").touch()
+    assert [lesson.path.name for lesson in lessons.find(".")] == ["00_one.ipynb"]
+    with zipfile.ZipFile("some-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("some/words.txt", "words")
+    assert archives.read_archive("some-1.0-py3-none-any.whl", "some/words.txt") == {
+        "some/words.txt": b"words"
+    }
+    assert progress.read_status("nothing.json") is None and claims.found("nowhere", "smoke") == []
+    study = Study(scales.load("smoke"))
+    assert provenance.differences(study, "rows.jsonl") == [
+        "rows.about.json is not there, so nothing says what they are"
+    ]

@@ -396,3 +396,17 @@ def test_the_random_decoder_is_centred_and_scaled_by_the_bank(bank):
     assert spread.item() == pytest.approx(control.std.item(), rel=1e-4)
     plain = AutoEncoder(bank, SubspaceConfig(3, 64), seeded())
     assert torch.equal(control.decoder.inner.weight, plain.decoder.inner.weight), "no direction was learned"
+
+
+def test_a_pointer_and_a_cut_file_are_no_subspace(bank, tmp_path):
+    file = tmp_path / "a.safetensors"
+    subspace.save(AutoEncoder(bank, SubspaceConfig(2, 6), seeded()), file)
+    whole = file.read_bytes()
+    for data, told in (
+        (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "is a Git LFS pointer.*git lfs pull"),
+        (whole[:-9], "is damaged"),
+        (b"", "is damaged"),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match=f"a.safetensors {told}"):
+            subspace.load(file)
