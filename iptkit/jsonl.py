@@ -306,6 +306,8 @@ def _absent(name: str, fields: dict) -> str:
 
 
 def _check_text(value: object, name: str, limit: float) -> list[str]:
+    if name == "target" and isinstance(value, list):
+        return ["target is of JSON type list, a string is needed; rename it to targets, which is a list"]
     if not isinstance(value, str):
         return [
             f"{name} is of JSON type {files.json_type(value)}, a string is needed; put it in double quotes"

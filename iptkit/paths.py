@@ -68,8 +68,8 @@ def crossfit_dir() -> Path | None:
     Raises: FileNotFoundError if it does not exist.
     """
     given = os.environ.get("IPTKIT_CROSSFIT")
-    folder = Path(given).expanduser().absolute() if given else None
-    if folder is not None and not folder.is_dir():
+    folder = Path(os.path.expanduser(given)).absolute() if given else None
+    if folder is not None and not os.path.isdir(folder):
         raise FileNotFoundError(
             f"IPTKIT_CROSSFIT names the folder {folder}, which is not there; make it, or unset the variable"
         )
@@ -92,7 +92,7 @@ def variables(**values: str) -> Iterator[None]:
 
 
 def _folder(path: str | Path, variable: str) -> Path:
-    folder = Path(path).expanduser().absolute()
+    folder = Path(os.path.expanduser(path)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         is_writable = os.access(folder, os.W_OK | os.X_OK)

@@ -208,7 +208,7 @@ def _course_scale(scale: str) -> Any:
 
 
 def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
-    out = Path(out).expanduser().absolute()
+    out = files.expanded(out).absolute()
     if any(lesson.path.parent.resolve() == out.resolve() for lesson in course):
         raise ValueError(f"--out {out} is the folder of the notebooks themselves; name another one")
     out = files.writable_folder(out, "--out")

@@ -97,7 +97,7 @@ def load_suite(
     elif name in SUITES:
         found = [fewshot.make_pool(read_jsonl(file), card) for card, file in entries]
     else:  # a user's inputs are as different as they are written
-        found = [fewshot.make_pool(read_task(file)[0], card, key=str) for card, file in entries]
+        found = [_own_pool(card, file) for card, file in entries]
     return [
         _task(card, pool, seed, max_test, max_dev, full)
         for (card, _), pool in zip(entries, found, strict=True)
@@ -175,6 +175,14 @@ def sides(
             "one seen task, each task once, and no leakage group (`iptkit tasks show ID`) on both sides"
         )
     return Split(tuple(seen), tuple(unseen))
+
+
+def _own_pool(card: Card, file: Path) -> fewshot.Pool:
+    examples, _ = read_task(file)
+    try:
+        return fewshot.make_pool(examples, card, key=str)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int | None, full: bool) -> Task:

@@ -209,6 +209,16 @@ def test_one_part_is_enough_and_ready_records_are_taken(own):
     assert tasks.load_task("quarel", suite="crossfit").train[0].options == ("a", "b")
 
 
+def test_own_lines_may_begin_with_a_mark_and_end_with_empty_ones(tmp_path, own):
+    (tmp_path / "emo").mkdir()
+    lines = [json.dumps({"input": f"why\u2028 {i}", "target": "sad"}, ensure_ascii=False) for i in range(12)]
+    (tmp_path / "emo" / "train.jsonl").write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n\n").encode())
+    assert len(list(source.rows("emo"))) == 12
+    (tmp_path / "emo" / "train.jsonl").write_bytes(b'{"input": "caf\xe9", "target": "sad"}')
+    with pytest.raises(ValueError, match=r"emo/train.jsonl:1: broken UTF-8 at byte 14"):
+        list(source.rows("emo"))
+
+
 def test_multiple_answers_of_one_question_are_one_example(own):
     answers = [("a", 1), ("b", 0), ("c", 1)]
     own(

@@ -65,6 +65,10 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
             {"input": 3, "target": "a"},
             "input is of JSON type number, a string is needed; put it in double quotes",
         ),
+        (
+            {"input": "q", "target": ["a"]},
+            "target is of JSON type list, a string is needed; rename it to targets",
+        ),
         ({"input": "q", "target": None}, "target is of JSON type null, a string is needed"),
         ({"input": "q", "targets": "a"}, "targets is of JSON type string, a list of strings is needed"),
         ({"input": "q", "targets": ["a", True]}, "targets[1] is of JSON type true/false, a string is needed"),

@@ -8,6 +8,8 @@ import pickle
 import tarfile
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from iptkit import downloads, pools, tasks
@@ -344,6 +346,14 @@ def test_pools_are_built_once_and_kept_as_parquet(monkeypatch):
     assert first.train[0].input == f"What is the capital of {first.train[0].input.split()[-1]}"
     monkeypatch.setattr(pools, "build", lambda cards: pytest.fail("built twice"))
     assert tasks.load_task("country-capital") == first
+    (file,) = pools.paths.tasks_dir().glob("country-capital-*.parquet")
+    for table in (
+        pa.table({"split": ["pool"]}),
+        pa.table({"a": [1]}, pa.schema([("a", pa.int64())], {"iptkit": "["})),
+    ):
+        pq.write_table(table, file)
+        with pytest.raises(ValueError, match=r"country-capital-.*parquet is damaged .*delete it"):
+            tasks.load_task("country-capital")
 
 
 def test_a_changed_card_or_source_makes_a_new_file(monkeypatch):

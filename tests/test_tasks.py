@@ -248,6 +248,12 @@ def test_a_folder_among_the_files_and_one_that_cannot_be_read_are_named(tmp_path
         tasks.list_cards(tmp_path)
 
 
+def test_too_few_examples_of_an_own_file_name_it(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"input": "q", "target": "a"}')
+    with pytest.raises(ValueError, match=r"mine.jsonl: task 'mine' has 1 examples; at least 4 are needed"):
+        tasks.load_suite(tmp_path / "mine.jsonl")
+
+
 def test_sets_without_examples_are_refused():
     card, one = card_of("qa"), (Example("q", ("a",)),)
     for empty in ("train", "dev", "test"):
