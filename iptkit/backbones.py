@@ -166,14 +166,15 @@ def resolve_device(name: str = "auto") -> torch.device:
 def native_dtype(device: torch.device) -> str:
     """The fast and exact enough dtype of a device: "mixed" where bf16 is much faster, else "float32".
 
-    That is so on GPUs and on CPUs with bf16 matrix units (AMX). A CPU that merely has bf16 vector
-    instructions is asked (`bf16_gain`): of two kinds measured, one reached 0.5 of its float32 speed, one 2.3.
+    That is so on GPUs. A CPU with bf16 instructions is asked (`bf16_gain`), because they may be slow (of two
+    kinds with vector instructions one reached 0.5 of its float32 speed, one 2.3), or hidden from the library
+    that multiplies (ONEDNN_MAX_CPU_ISA) though torch sees them.
     """
     if device.type == "cuda":
         return "mixed" if torch.cuda.is_bf16_supported() else "float32"
     found = torch.cpu.get_capabilities()
-    is_faster = found.get("amx_bf16") or (found.get("avx512_bf16") and bf16_gain() >= 1.5)
-    return "mixed" if is_faster else "float32"
+    has_units = found.get("amx_bf16") or found.get("avx512_bf16")
+    return "mixed" if has_units and bf16_gain() >= 1.5 else "float32"
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,15 @@ if TYPE_CHECKING:  # a node is looked at without torch
     from iptkit.jobs import Job
 
 GOES_ON = "finished jobs are kept: the same command goes on"
-PROBE_SECONDS = 120.0  # for a node to start its first worker
+START_SECONDS = 600.0  # for a cluster of one's own to start; Ray gives each try half a minute
+PROBE_SECONDS = 600.0  # for a node to start its first worker
+PATIENCE = {  # Ray's own limits, for nodes started here: a busy machine is slow, not broken
+    "RAY_gcs_server_port_wait_time_s": "600",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_agent_register_timeout_ms": "600000",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "60000",
+}
 SHARED_SECONDS = 120.0  # for another node's file to be seen: network file systems remember what was absent
 IDLE_SECONDS = 60.0  # without a node that a job could run on
 MOST_LOSSES = 10  # lost workers that a job survives
@@ -151,8 +159,9 @@ def joined(study: Study, address: str, cpus: int | None = None) -> Iterator[Clus
     """
     found, ray = check(address), _ray()
     starts = {"include_dashboard": False, "object_store_memory": 100 * 2**20} if found == "local" else {}
+    told = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR, **starts)
+        started(lambda: ray.init(address=found, **told, **starts), ray.shutdown)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(nodes.no_head(found, _line(error, 0))) from error
     try:
@@ -160,6 +169,28 @@ def joined(study: Study, address: str, cpus: int | None = None) -> Iterator[Clus
             yield Cluster(ray, study, order, cpus)
     finally:
         ray.shutdown()  # ends what still runs of this study, and the cluster if it was started here
+
+
+def started(start: Callable[[], Any], give_up: Callable[[], Any]) -> Any:
+    """What `start` returns, tried again where Ray says that a node timed out, for START_SECONDS in all.
+
+    Args:
+      give_up: called after each try that timed out.
+    Raises: ClusterError if it never starts; whatever else `start` raises.
+    """
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return start()
+        except Exception as error:  # Ray raises no class of its own
+            if "timed out" not in str(error).lower():
+                raise
+            give_up()
+            if time.monotonic() > until:
+                raise ClusterError(
+                    f"Ray did not start a node within {START_SECONDS:.0f} s ({_line(error, 0)}); if the "
+                    f"machine is busy, try again when it is not; {GOES_ON}"
+                ) from error
 
 
 # ---- in the workers ------------------------------------------------------------------------------
@@ -221,6 +252,8 @@ def _await(study: Study, needs: Sequence[str], where: str) -> None:
 # ---- in the command ------------------------------------------------------------------------------
 def _ray() -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ModuleNotFoundError as error:

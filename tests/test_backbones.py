@@ -90,7 +90,9 @@ def test_fingerprint_sees_one_bit():
 def test_native_dtype_asks_for_fast_bf16_products(monkeypatch):
     cpu = torch.device("cpu")
     cases = (  # AMX, bf16 vector instructions, how much faster -> dtype
-        (True, True, 0.5, "mixed"),
+        (True, True, 6.0, "mixed"),
+        (True, True, 0.5, "float32"),  # hidden from oneDNN
+        (True, False, 6.0, "mixed"),
         (False, True, 2.3, "mixed"),
         (False, True, 0.5, "float32"),
         (False, False, 2.3, "float32"),

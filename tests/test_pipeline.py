@@ -198,7 +198,7 @@ def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
     pid = tmp_path / "pid"
     told = toy.code(f"open({str(pid)!r}, 'w').write(str(__import__('os').getpid()))")
     first(place, meeting(tmp_path, "a", "b", "raise ValueError('no such prompt')"))
-    toy.write(place / "01_words.ipynb", "# 01. b?", told, meeting(tmp_path, "b", "a", "time.sleep(600)"))
+    toy.write(place / "01_words.ipynb", "# 01. b?", told, meeting(tmp_path, "b", "a", "time.sleep(6000)"))
     toy.write(place / "02_tuning.ipynb", "# 02. c?")
     (tmp_path / "out").mkdir()
     earlier = dict.fromkeys(("01_words", "02_tuning"), "ok")
@@ -206,10 +206,10 @@ def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
     (tmp_path / "out" / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
     begun = time.time()
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
-    assert "ValueError: no such prompt" in report.error and time.time() - begun < 120
+    assert "ValueError: no such prompt" in report.error and time.time() - begun < 3000, "not after its sleep"
     assert report.status == {"00_start_here": "failed", "01_words": "stopped"}, "nothing older is told"
     assert "01 words | stopped in" in capsys.readouterr().out
-    until = time.time() + 30
+    until = time.time() + 600
     while psutil.pid_exists(int(pid.read_text())):
         assert time.time() < until, "its kernel ends too"
         time.sleep(0.1)
