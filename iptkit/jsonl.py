@@ -127,7 +127,7 @@ def read_card(path: str | Path, examples: list[Example]) -> Card:
         inferred["labels"] = sorted({tag for example in examples for tag in words_of(example.targets[0])})
     card = card_from({**inferred, **given}, str(sidecar))
     if category == "tag":
-        card = replace(card, labels=_labels(own) or card.labels)
+        card = replace(card, labels=_labels(own) or tuple(inferred["labels"]))
     if category == "cls" and set(card.labels) != set(inferred["labels"]):
         raise ValueError(
             f"{sidecar}: labels are {', '.join(card.labels)}, but the lines have the options "

@@ -335,8 +335,9 @@ def test_a_sentence_has_a_known_tag_for_every_word(tmp_path, target, problem):
         read_task(file)
 
 
-def test_tags_without_labels_on_the_card_are_those_of_the_lines(tmp_path):
-    file = tag_task(tmp_path, SENTENCE)
+@pytest.mark.parametrize("card", [{}, {"labels": []}])
+def test_tags_without_labels_on_the_card_are_those_of_the_lines(tmp_path, card):
+    file = tag_task(tmp_path, SENTENCE, **card)
     assert check_jsonl(file) == []
     ((example,), card) = read_task(file)
     assert card.labels == ("B-name", "B-place", "I-name", "O") and card.metric == "span_f1"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from iptkit import archives
+from iptkit.examples import words_of
 
 VERSION = 1
 FILES = {
@@ -98,5 +99,5 @@ def _labelled(task_id: str) -> Iterator[list[tuple[str, str]]]:
 
 def _tags(spans: list[tuple[str, str]]) -> str:
     """One tag per word, blanks in their names as underscores."""
-    named = [(tag.replace(" ", "_"), len(span.split())) for tag, span in spans]
+    named = [(tag.replace(" ", "_"), len(words_of(span))) for tag, span in spans]
     return " ".join(f"{'I' if i else 'B'}-{tag}" for tag, size in named for i in range(size))
