@@ -7,11 +7,13 @@ no-index, proxies, certificates, credentials, PIP_* variables. The script import
 """
 
 import hashlib
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+REACHED = "is the right package index set, and reached? `pip config list` shows it, and its proxy"
 ANY_FORMAT = ("--only-binary", ":none:", "--no-binary", ":none:")  # what is never built may be an sdist
 
 
@@ -45,8 +47,9 @@ def fetch(name: str, filename: str, sha256: str, size: int, folder: Path) -> int
                 offered = [candidate.link for candidate in finder.find_all_candidates(name)]
                 links = [link for link in offered if link.filename == filename]
                 if not links:
-                    others = ", ".join(sorted({link.filename for link in offered})[-5:]) or "nothing"
-                    raise CommandError(f"no {filename} is offered, of {name} there is: {others}")
+                    others = ", ".join(sorted({link.filename for link in offered})[-5:])
+                    why = f"of {name} there is: {others}" if offered else f"nothing of {name} is: {REACHED}"
+                    raise CommandError(f"no {filename} is offered, {why}")
                 if not any(self._save(session, link) for link in links):
                     raise CommandError(f"every {filename} that is offered has another sha256 than {sha256}")
             except (AttributeError, TypeError) as error:
@@ -79,6 +82,7 @@ def fetch(name: str, filename: str, sha256: str, size: int, folder: Path) -> int
                 target.unlink()
             return is_right
 
+    os.environ["_PIP_RUNNING_IN_SUBPROCESS"] = "1"  # a PIP_PYTHON is for installing: nothing is to start it
     return Fetch("download", "get one file").main(
         [*ANY_FORMAT, "--disable-pip-version-check", "--no-input", "--no-deps", name]
     )

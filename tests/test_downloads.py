@@ -108,6 +108,8 @@ def test_an_sdist_is_fetched_and_nothing_of_the_index_runs(cache, index, monkeyp
     """Neither its setup.py nor the build tools that the index serves, which no hash vouches for."""
     archive, ran = index
     monkeypatch.setenv("PIP_ONLY_BINARY", ":all:")  # what a careful user says of installing
+    monkeypatch.setenv("PIP_PYTHON", sys.executable)
+    monkeypatch.setenv("PIP_REQUIRE_HASHES", "1")
     assert downloads.fetch(NAME) == cache / archive.name
     assert not ran.exists() and [file.name for file in cache.iterdir()] == [archive.name]
     assert archives.read(NAME, "words.txt") == {"words.txt": b"one two"}
@@ -137,6 +139,12 @@ def test_a_version_that_is_not_offered_is_told_with_those_that_are(cache, index,
     with pytest.raises(FileNotFoundError, match="there is: iptkit_test_data-0.9.tar.gz") as error:
         downloads.fetch(NAME)
     assert f"no {archive.name} is offered" in str(error.value)
+
+
+def test_an_index_that_is_not_reached_is_told(cache, index, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(cache / "gone"))
+    with pytest.raises(FileNotFoundError, match="nothing of iptkit-test-data is: is the right package index"):
+        downloads.fetch(NAME)
 
 
 class Index(BaseHTTPRequestHandler):
