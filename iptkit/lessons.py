@@ -118,16 +118,42 @@ def select(lessons: Sequence[Lesson], only: Iterable[str] | None) -> list[Lesson
 def check_parameters(lesson: Lesson, names: Iterable[str]) -> None:
     """Make sure that a notebook knows the parameters that a run will set (papermill itself only warns).
 
-    Raises: ValueError naming the notebook, the unknown names and the known ones.
+    Raises: ValueError naming the notebook and what is wrong with it, or the unknown names and the known ones.
     """
     import papermill
 
+    _check_notebook(lesson.path)
     known = list(papermill.inspect_notebook(literal(lesson.path)))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             f"{lesson.path.name} has no parameter {', '.join(unknown)}; the cell tagged 'parameters' must "
             f"define it, and defines {', '.join(known) or 'nothing'}"
+        )
+
+
+def _check_notebook(path: Path) -> None:
+    """Raise ValueError for a notebook that papermill would stumble over, in whatever way."""
+    import nbformat
+
+    raw = files.read_json(path)
+    if raw.get("nbformat") != nbformat.current_nbformat:
+        raise ValueError(
+            f"{path} has the notebook format {raw.get('nbformat')!r}; save it in format "
+            f"{nbformat.current_nbformat}, as Jupyter does"
+        )
+    try:
+        nbformat.validate(nbformat.from_dict(raw))
+    except (nbformat.ValidationError, AttributeError, KeyError, TypeError) as error:
+        wrong = getattr(error, "message", str(error))
+        raise ValueError(
+            f"{path} is no notebook that can be run ({wrong[:200]}); save it anew with Jupyter"
+        ) from error
+    kernel, language = (raw["metadata"].get(name, {}) for name in ("kernelspec", "language_info"))
+    if "python" not in (kernel.get("language"), language.get("name")) or "name" not in kernel:
+        raise ValueError(
+            f"{path} does not say that it runs in Python; choose the kernel {KERNEL['display_name']} in "
+            "Jupyter and save it"
         )
 
 

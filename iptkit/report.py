@@ -294,9 +294,11 @@ def _result(out: Path, lesson: Lesson) -> str:
     """Return the summary cell's outputs of an executed notebook, else its first picture, else nothing."""
     import nbformat
 
+    path, broken = out / f"{lesson.name}.ipynb", (ValueError, KeyError, TypeError, AttributeError)
     try:
-        notebook = nbformat.read(out / f"{lesson.name}.ipynb", as_version=4)
-    except (OSError, ValueError):  # absent, or cut off in the middle of writing
+        notebook = nbformat.v4.reads(files.read_text(path))
+        nbformat.validate(notebook)
+    except (OSError, nbformat.ValidationError, *broken):  # absent, or cut off while it was written
         return ""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     summary = [cell for cell in cells if SUMMARY_TAG in cell.metadata.get("tags", [])]

@@ -72,6 +72,37 @@ def test_unknown_parameters_are_refused(tmp_path, course):
         lessons.check_parameters(lessons.Lesson(tmp_path / "08_none.ipynb"), ["scale"])
 
 
+BROKEN = {
+    "another format": (lambda raw: raw.update(nbformat=3), "has the notebook format 3; save it in format 4"),
+    "a format in words": (lambda raw: raw.update(nbformat="4"), "has the notebook format '4'"),
+    "no format": (lambda raw: raw.pop("nbformat"), "has the notebook format None"),
+    "no cells": (lambda raw: raw.pop("cells"), "is no notebook that can be run .*cells"),
+    "an unknown cell": (lambda raw: raw["cells"][1].update(cell_type="x"), "is no notebook that can be run"),
+    "tags in words": (
+        lambda raw: raw["cells"][1]["metadata"].update(tags="parameters"),
+        "is no notebook that can be run .*'parameters' is not of type 'array'",
+    ),
+    "a list for facts": (lambda raw: raw.update(metadata=[]), "is no notebook that can be run"),
+    "a number for text": (lambda raw: raw["cells"][1].update(source=3), "is no notebook that can be run"),
+    "no kernel": (lambda raw: raw.update(metadata={}), "does not say that it runs in Python"),
+    "another language": (
+        lambda raw: raw["metadata"]["kernelspec"].update(language="R"),
+        "does not say that it runs in Python; choose the kernel Python 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_notebook_that_cannot_be_run_is_refused_by_name(tmp_path, kind):
+    change, told = BROKEN[kind]
+    source = toy.write(tmp_path / "00_own.ipynb", "# 00. Mine?")
+    raw = json.loads(source.read_text(encoding="utf-8"))
+    change(raw)
+    source.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"00_own.ipynb {told}"):
+        lessons.check_parameters(lessons.Lesson(source), ["scale"])
+
+
 def executed(source):
     """Return what papermill makes of a notebook, in all the ugliness that must not be committed."""
     notebook = nbformat.read(source, as_version=4)

@@ -178,3 +178,14 @@ def test_every_link_of_a_run_of_some_notebooks_leads_somewhere(tmp_path):
     assert dict(run(course[3])) == {"index": {"02_c.html", "03_d.html"}, **both}, (
         "the first page links it now"
     )
+
+
+@pytest.mark.parametrize(
+    "text", ['{"cells": [', "[]", "{}", '{"nbformat": 4, "nbformat_minor": 5, "cells": 3}']
+)
+def test_a_notebook_that_was_cut_off_has_no_summary_on_the_index_page(tmp_path, text):
+    assert "E 1" in index_of(tmp_path, toy.printed("E 1"))
+    one = lessons.Lesson(toy.write(tmp_path / "in" / "00_own.ipynb", "# 00. Mine?"))
+    (tmp_path / "out" / "00_own.ipynb").write_text(text, encoding="utf-8")
+    page = report.index(tmp_path / "out", "t", [one], {}, {"00_own": "ok"}, [], ("all", 1.0))
+    assert "Mine?" in page.read_text() and "E 1" not in page.read_text()
