@@ -75,6 +75,9 @@ ATTACKS = {
 }
 
 
+MIMES = ("text/html", "text/markdown", "text/latex", "text/vnd.mermaid", "image/svg+xml")
+
+
 def check(html):
     """Nothing of a page runs or asks for an address, by its policy and by what stands in it."""
     head, _, body = html.partition("<body>")
@@ -91,7 +94,7 @@ def check(html):
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_nothing_that_a_notebook_holds_runs_or_reaches_out(tmp_path, attack):
-    outputs = [shown(mime, attack) for mime in ("text/html", "text/markdown", "image/svg+xml")]
+    outputs = [shown(mime, attack) for mime in MIMES]
     outputs.append(shown("text/html", attack, isolated=True))
     outputs.append(shown("application/javascript", "document.title = 'ran'"))
     outputs.append(toy.printed(attack))
@@ -134,6 +137,7 @@ def test_what_a_text_may_hold_is_kept(tmp_path):
     seen = Seen(html.partition("<body>")[2])
     said = "".join(word for word, _ in seen.words)
     assert "a < b & $x_1 < y$ bold link" in said and "1 < 2" in said and "td {" not in said
+    assert '<span style="color:red;">red</span>' in html.replace("color: red", "color:red")
     tags = {tag for tag, _ in seen.elements}
     assert {"code", "strong", "table", "thead", "td", "span", "input", "img"} <= tags
     pictures = [attributes for tag, attributes in seen.elements if tag == "img" and "src" in attributes]
