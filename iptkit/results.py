@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from iptkit.experiments import Study
 
 FIELDS = ("task", "method", "score", "seed")  # that every row has, of any part
+OF_SUBSPACE = (*FIELDS, "d_I", "split", "chance")
 PROMPTS = ".prompts.safetensors"
 DECODERS = {  # what IST decodes with -> its method
     "learned": "IST",
@@ -159,7 +160,10 @@ def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
       a field, or another file than `iptkit study` writes.
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
-    return store.read_results(path, FIELDS), files.read_json(path.with_suffix(".about.json"))
+    rows = store.read_results(path, FIELDS)
+    if not any("part" in row for row in rows):  # which those of `--part deep` have
+        rows = store.read_results(path, OF_SUBSPACE)
+    return rows, files.read_json(path.with_suffix(".about.json"))
 
 
 def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:

@@ -84,7 +84,7 @@ def _reached(module: str, package: Path) -> dict[str, str]:
 def _modules(package: Path) -> dict[str, Path]:
     """Files of all modules of the kit by their full names."""
     found = {}
-    for file in package.rglob("*.py"):
+    for file in package.rglob("[!.]*.py"):
         parts = [package.name, *file.relative_to(package).with_suffix("").parts]
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found

@@ -50,7 +50,10 @@ def code() -> str:
     data = paths.data_dir()
     read = [file for file in data.rglob("*.json*") if file.parent.name != "results" and file.name not in TOLD]
     files = sorted(paths.PACKAGE.rglob("*.py")) + sorted(read)
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+    own = (
+        file for file in files if not file.name.startswith(".")
+    )  # a file manager's `._x.py` is none of ours
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in own)).hexdigest()[:8]
     versions = (f"{name} {_version(name).partition('+')[0]}" for name in PACKAGES)  # +cpu and +cu130 are one
     return f"iptkit {iptkit.__version__} (files {digest}), {', '.join(versions)}"
 

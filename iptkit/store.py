@@ -210,6 +210,11 @@ def read_results(path: str | Path, fields: Sequence[str] = ()) -> list[dict[str,
     lacking = [(number, [name for name in fields if name not in row]) for number, row in found]
     told = "; restore the file or make it again"
     problems = [f"{path}:{n}: the row lacks {', '.join(names)}{told}" for n, names in lacking if names]
+    problems += [
+        f"{path}:{number}: score is {row['score']!r:.80}, a number or null is needed{told}"
+        for number, row in found
+        if not isinstance(row.get("score"), int | float | None)
+    ]
     files.refuse(path, problems)
     return [row for _, row in found]
 

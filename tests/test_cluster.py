@@ -156,6 +156,8 @@ def test_code_is_named_by_versions_modules_and_data(monkeypatch, tmp_path):
     assert stamp.code() == first
     (data / "timings.json").write_text("{}", encoding="utf-8")
     assert stamp.code() == first, "times of another machine change no result"
+    (data / "._claims.json").write_bytes(b"\0")
+    assert stamp.code() == first, "a file manager's file is none of the kit's"
     with open(data / "splits" / "tiny.json", "a", encoding="utf-8") as split:
         split.write(" ")
     other = stamp.code()

@@ -39,11 +39,15 @@ def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, mon
     folder = tmp_path / "results"
     folder.mkdir()
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
-    row = '{"task": "a", "category": "qa", "group": "a", "method": "IST", "metric": "exact_match", "seed": 0'
-    (folder / "mine.jsonl").write_text(row + ', "score": 0.5, "n_test": 3}\n' + row + "}\n")
+    row = '{"task": "a", "method": "IST", "split": "seen", "d_I": 5, "seed": 0'
+    whole = row + ', "score": 0.5, "chance": 0.1}\n'
+    (folder / "mine.jsonl").write_text(whole + row + "}\n")
     with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks score; restore the file"):
         results.stored("mine")
-    (folder / "mine.jsonl").write_text(row + ', "score": 0.5, "n_test": 3}\n')
+    (folder / "mine.jsonl").write_text(whole + whole.replace('"d_I": 5, ', ""))
+    with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks d_I; restore the file"):
+        results.stored("mine")
+    (folder / "mine.jsonl").write_text(whole)
     with pytest.raises(FileNotFoundError, match=r"there is no file .*mine.about.json"):
         results.stored("mine")
     (folder / "mine.about.json").write_text("[]")

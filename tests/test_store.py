@@ -239,6 +239,9 @@ def test_results_are_json_lines(tmp_path):
     (tmp_path / "r.jsonl").write_text('{"task": "a", "score": 1}\n\n{"task": "b"}\n')
     with pytest.raises(ValueError, match="r.jsonl:3: the row lacks seed, score; restore the file"):
         store.read_results(tmp_path / "r.jsonl", ("task", "seed", "score"))
+    (tmp_path / "r.jsonl").write_text('{"task": "a", "score": "high"}\n')
+    with pytest.raises(ValueError, match="r.jsonl:1: score is 'high', a number or null is needed"):
+        store.read_results(tmp_path / "r.jsonl")
 
 
 # ---- what is stored is not believed unseen -----------------------------------------------------------
