@@ -292,6 +292,10 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
     options = {"trust_remote_code": False, **({"local_files_only": True} if is_folder else {})}
     if is_folder:
         weights.check_folder(Path(source))
+    elif Path(source).is_file():
+        raise ValueError(
+            f"{source} is a file; give the folder that it is in, with its config.json and tokenizer"
+        )
     try:
         with weights.named(name, "config.json"):
             config = AutoConfig.from_pretrained(source, **options)

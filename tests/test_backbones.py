@@ -297,6 +297,11 @@ def test_a_model_is_loaded_whole_or_not_at_all(whole, tmp_path, change, told):
     assert str(folder) in str(error.value)
 
 
+def test_one_file_is_no_model(whole):
+    with pytest.raises(ValueError, match=r"model\.safetensors is a file; give the folder that it is in"):
+        backbones.load(whole / "model.safetensors")
+
+
 def test_an_adapters_folder_is_no_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a PEFT adapter .* for another model.*merge_and_unload"):
