@@ -105,9 +105,10 @@ class HyperAdapters(nn.Module):
             raise ValueError(
                 f"HyperAdapters needs intrinsic_dim, places, width, rank >= 1 and up > 0, got {given}"
             )
-        drawn = torch.randn(intrinsic_dim, places, 2, width, rank, generator=generator) * width**-0.5
+        shape, device = (intrinsic_dim, places, 2, width, rank), generator.device
+        drawn = torch.randn(shape, generator=generator, device=device) * width**-0.5
         drawn[:, :, 1] *= up
-        z = torch.randn(1, intrinsic_dim, generator=generator)
+        z = torch.randn(1, intrinsic_dim, generator=generator, device=device)
         self.A = nn.Parameter(drawn)  # all A_l and B_l
         self.z = nn.Parameter(z / z.norm())  # [1, d_I]
 
@@ -141,7 +142,7 @@ class RandomAround(nn.Module):
     def __init__(self, found: HyperAdapters, drawn: HyperAdapters):
         super().__init__()
         self.register_buffer("start", found.decode(found.z).detach())
-        self.drawn = drawn.requires_grad_(False)
+        self.drawn = drawn.requires_grad_(False).to(self.start.device)
 
     def codes(self) -> Tensor:
         """[2, d_I]: see HyperAdapters.codes."""

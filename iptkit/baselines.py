@@ -76,9 +76,10 @@ class Fastfood(nn.Module):
             )
         self.intrinsic_dim, self.size = intrinsic_dim, size
         length = 1 << max(0, math.ceil(math.log2(max(size, intrinsic_dim))))
-        self.register_buffer("signs", torch.randint(0, 2, (length,), generator=generator) * 2.0 - 1)
-        self.register_buffer("order", torch.randperm(length, generator=generator))
-        self.register_buffer("gauss", torch.randn(length, generator=generator))
+        draws = {"generator": generator, "device": generator.device}
+        self.register_buffer("signs", torch.randint(0, 2, (length,), **draws) * 2.0 - 1)
+        self.register_buffer("order", torch.randperm(length, **draws))
+        self.register_buffer("gauss", torch.randn(length, **draws))
 
     def forward(self, v: Tensor) -> Tensor:
         """v [..., d_I] -> [..., D]."""
@@ -103,7 +104,7 @@ class FastfoodPrompt(nn.Module):
             raise ValueError(f"FastfoodPrompt.std is {std}; give a number > 0")
         self.register_buffer("start", start.detach().float())
         self.step = std * start.numel() ** 0.5
-        self.project = Fastfood(intrinsic_dim, start.numel(), generator)
+        self.project = Fastfood(intrinsic_dim, start.numel(), generator).to(start.device)
 
     def codes(self) -> Tensor:
         """[2, d_I] whose mean is 0 and whose spread is 1: there is no bank behind them."""
@@ -127,14 +128,14 @@ def walsh_hadamard(x: Tensor) -> Tensor:
     while left > 1:  # each turn does some of the index bits and puts them first; at the end all are in order
         size = min(BLOCK, left)
         rows = out.reshape(*x.shape[:-1], length // size, size)
-        out = (rows @ _hadamard(size).to(x)).transpose(-1, -2).reshape(x.shape)
+        out = (rows @ _hadamard(size, x.dtype, x.device)).transpose(-1, -2).reshape(x.shape)
         left //= size
     return out
 
 
 @functools.cache
-def _hadamard(size: int) -> Tensor:
-    matrix = torch.ones(1, 1)
+def _hadamard(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    matrix = torch.ones(1, 1, dtype=dtype, device=device)
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
     return matrix

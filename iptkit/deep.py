@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from iptkit import injection
 from iptkit.backbones import Backbone
 from iptkit.injection import DeepMemory
-from iptkit.prompts import Prompt
+from iptkit.prompts import Prompt, each_once
 from iptkit.ptuning import RunLinear
 
 PARTS = ("encoder", "decoder", "cross")
@@ -165,17 +165,19 @@ class DeepPrompt(nn.Module):
         self.heads, self.head_width = sites[0].num_kv_heads, sites[0].head_width
         size = len(sites) * 2 * self.heads * self.head_width
         shape = (max(lengths), size if form == "embedding" else width)
-        drawn = torch.randn(shape, generator=generator) * std
+        drawn = torch.randn(shape, generator=generator, device=generator.device) * std
         self.P = nn.Parameter(drawn.expand(runs, -1, -1).clone())
         is_one = len(set(lengths)) == 1
         self.register_buffer("lengths", None if is_one else torch.tensor(lengths), persistent=False)
         if form == "mlp":
             self.inner = RunLinear(runs, width, inner, generator)
             self.outer = RunLinear(runs, inner, size, generator)
+        weight = next(sites[0].module.parameters(), drawn)
+        self.to(weight.device)
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> Prompt with keys_values [B, S, 2, h, n, k]."""
-        used, where = runs.unique(return_inverse=True)
+        used, where = each_once(runs, len(self.P))
         x = self.P.index_select(0, used)  # [U, n, S * 2 * h * k] or [U, n, width]
         if self.form == "mlp":
             x = self.outer(torch.tanh(self.inner(x, used)), used)

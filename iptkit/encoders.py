@@ -369,7 +369,7 @@ class HeadEngine:
         pad = self.backbone.tokenizer.pad_token_id or 0
         ids = torch.tensor([[*line, *[pad] * (size - len(line))] for line in lines])
         real = torch.arange(size) < torch.tensor([len(line) for line in lines])[:, None]
-        ids, real = ids.to(self.backbone.device), real.to(self.backbone.device)
+        ids, real = (to_device(t, self.backbone.device) for t in (ids, real))
         given = {"attention_mask": real.long()}
         if any(row.types for row in rows):
             kinds = [[*line, *[0] * (size - len(line))] for line in self._types(prompt, rows)]

@@ -30,7 +30,7 @@ from iptkit.deep import Site, check_sites, memory_at
 from iptkit.elementwise import log_probability
 from iptkit.exact import CLOSE, in_float32
 from iptkit.forward import Places, StockForward, forward_of, tokens_that_fit
-from iptkit.injection import own_attention
+from iptkit.injection import own_attention, prepare
 from iptkit.layouts import LAYOUTS, SLOT, Layout, tokens_behind
 from iptkit.packing import Packed, Row, even_batches, pack, shared_prefixes, to_device
 from iptkit.prompts import Prompt, check_prompt
@@ -90,6 +90,8 @@ class Engine:
             backbone.eos,
             *(i for i in self._tokens("\n")[:1] if backbone.tokenizer.decode([i]) == "\n"),
         }
+        if backbone.kind == "seq2seq" and backbone.device.type != "cpu":
+            prepare(backbone.model)  # transformers' own masks ask a GPU at each forward whether all is real
         self._check_numbers()
 
     @torch.no_grad()

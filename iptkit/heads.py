@@ -5,6 +5,7 @@ What they score is the encoder's business (encoders.py); these are the sources t
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,8 +36,11 @@ class WithHead(nn.Module):
         prompt: nn.Module | None = None,
     ):
         super().__init__()
-        drawn = (torch.rand(num_classes, width + 1, generator=generator) * 2 - 1) * width**-0.5
-        self.head = nn.Parameter(drawn.expand(runs, -1, -1).clone())
+        shape, device = (num_classes, width + 1), generator.device
+        drawn = (torch.rand(shape, generator=generator, device=device) * 2 - 1) * width**-0.5
+        if prompt is not None:
+            device = next(itertools.chain(prompt.parameters(), prompt.buffers()), drawn).device
+        self.head = nn.Parameter(drawn.to(device).expand(runs, -1, -1).clone())
         self.prompt = prompt
 
     def forward(self, runs: Tensor) -> Prompt:
@@ -89,7 +93,7 @@ class SharedPrompt(nn.Module):
         rows = {len(p) for p in prompt.parameters()}
         if rows != {1}:
             raise ValueError(f"a shared prompt has one row, this one has {sorted(rows)}")
-        self.inner = WithHead(runs, width, num_classes, generator)
+        self.inner = WithHead(runs, width, num_classes, generator).to(next(prompt.parameters()).device)
         self.prompt = prompt
 
     def forward(self, runs: Tensor) -> Prompt:

@@ -15,6 +15,7 @@ from iptkit.backbones import Backbone
 from iptkit.deep import Site
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.layouts import tokens_behind
+from iptkit.packing import to_device
 from iptkit.prompts import Prompt
 from iptkit.tasks import Example
 from iptkit.wordings import Verbalizer
@@ -108,6 +109,6 @@ class MaskEngine(HeadEngine):
         scores = self.verbalizer.label_scores(said[:, self._words])  # [M, labels]
         known, most = self.verbalizer.labels, max(row.num_classes for row in rows)
         columns = [[known.index(name) for name in row.names] for row in rows]
-        picked = torch.tensor([c + [0] * (most - len(c)) for c in columns], device=scores.device)
-        beyond = torch.tensor([[k >= len(c) for k in range(most)] for c in columns], device=scores.device)
+        picked = to_device([c + [0] * (most - len(c)) for c in columns], scores.device)
+        beyond = to_device([[k >= len(c) for k in range(most)] for c in columns], scores.device)
         return scores.gather(1, picked).masked_fill(beyond, -torch.inf), row_of

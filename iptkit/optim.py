@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from iptkit import files
+from iptkit.packing import to_device
 from iptkit.prompts import check_source, made_for
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class RunAdam:
             raise ValueError(
                 f"{', '.join(scattered)}: not contiguous in memory; train p.contiguous() instead"
             )
-        self.parameters, self.lr, self.clip, self.per_run, self.count = parameters, lr, clip, per_run, 0
+        place = next(iter(parameters.values()), lr).device  # once: to send them at each step is to wait
+        self.parameters, self.lr, self.clip = parameters, lr.to(place), clip
+        self.per_run, self.count = per_run, 0
         self.first = {k: torch.zeros_like(p) for k, p in parameters.items()}
         self.second = {k: torch.zeros_like(p) for k, p in parameters.items()}
 
@@ -138,11 +141,17 @@ class State:
         Raises: DivergedError if a loss or a penalty is not finite.
         """
         unread, self.unread = self.unread, []
-        for step, losses, penalty in unread:
+        if not unread:
+            return
+        kept = torch.stack([losses.double() for _, losses, _ in unread])
+        penalties = [penalty.double().view(1) for _, _, penalty in unread if penalty is not None]
+        read = torch.cat([kept.flatten(), *penalties]).cpu()  # all at once: a GPU is waited for once
+        values, rest = read[: kept.numel()].view(kept.shape), iter(read[kept.numel() :])
+        for (step, _, penalty), losses in zip(unread, values, strict=True):
             self.losses[step] = losses
             self._check_finite("loss", self.losses[step], step)
             if penalty is not None:
-                self.penalty[step] = penalty
+                self.penalty[step] = next(rest)
                 self._check_finite("penalty", self.penalty[step].expand(len(self.runs)), step)
 
     def _check_finite(self, what: str, values: Tensor, step: int) -> None:
@@ -173,9 +182,11 @@ class State:
                 scores = torch.full_like(scores, -float(self.source.penalty().detach()))
             better = (scores[:, 1].mean() > self.best_score[:, 1].mean()).expand(len(self.runs))
         self.best_score[better], self.best_step[better] = scores[better], self.step
+        rows = better.nonzero()[:, 0]
         for name, p in self.optimizer.parameters.items():
             if self.source.per_run:
-                self.best[name][better.to(p.device)] = p.detach()[better.to(p.device)]
+                index = to_device(rows, p.device)
+                self.best[name].index_copy_(0, index, p.detach().index_select(0, index))
             elif better.all():
                 self.best[name] = p.detach().clone()
 

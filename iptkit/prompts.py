@@ -151,6 +151,26 @@ class FixedPrompt(nn.Module):
         return as_prompt(self.P.index_select(0, runs))
 
 
+def each_once(runs: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Which runs of a batch to make a prompt for, and where each row then finds its own.
+
+    Args:
+      runs: [B] run of each row.
+      total: R, runs that the source has.
+    Returns: used [U] and where [B], with used[where] equal to runs. On a CPU each run of the batch once, in
+      order. How many those are a GPU would have to be waited for: there it is all R in order, or if the batch
+      has fewer rows, the run of each row.
+    Example:
+      >>> each_once(torch.tensor([2, 0, 2]), 4)
+      (tensor([0, 2]), tensor([1, 0, 1]))
+    """
+    if runs.device.type == "cpu":
+        return runs.unique(return_inverse=True)
+    if len(runs) < total:
+        return runs, torch.arange(len(runs), device=runs.device)
+    return torch.arange(total, device=runs.device), runs
+
+
 def prompt_length(source: nn.Module) -> int:
     """n of the prompts that a source makes."""
     return _first_of(source).length
@@ -299,7 +319,8 @@ def from_normal(backbone: Backbone, prompt_length: int, std: float, generator: t
 
     It is badly conditioned on models whose embeddings are larger.
     """
-    return torch.randn(prompt_length, backbone.width, generator=generator).to(backbone.device) * std
+    drawn = torch.randn(prompt_length, backbone.width, generator=generator, device=generator.device)
+    return drawn.to(backbone.device) * std
 
 
 def nearest_words(backbone: Backbone, embeds: Tensor, count: int = 3) -> list[list[str]]:

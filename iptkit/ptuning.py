@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from iptkit.prompts import FixedPrompt, Prompt
+from iptkit.prompts import FixedPrompt, Prompt, each_once
 
 ENCODERS = ("lstm", "mlp", "none")
 
@@ -54,10 +54,11 @@ class EncodedPrompt(nn.Module):
         if encoder != "none":
             self.inner = RunLinear(runs, width, width, generator)
             self.outer = RunLinear(runs, width, width, generator)
+        self.to(init.device)
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> Prompt with embeds [B, n, d] (each run is encoded once)."""
-        used, where = runs.unique(return_inverse=True)
+        used, where = each_once(runs, len(self.input))
         x = _rows(self.input, used)
         if self.encoder == "lstm":
             x = self.lstm(x, used)
@@ -154,7 +155,7 @@ def num_parameters(prompt_length: int, width: int, encoder: str = "lstm") -> int
 
 
 def _rows(of_runs: Tensor, used: Tensor) -> Tensor:
-    """Rows `used` (sorted, each once) of a tensor [R, ...]; all of them are not copied."""
+    """Rows `used` (see `each_once`) of a tensor [R, ...]; all of them are not copied."""
     return of_runs if len(used) == len(of_runs) else of_runs.index_select(0, used)
 
 
@@ -162,5 +163,5 @@ def _same_for_all(
     runs: int, shape: tuple[int, ...], bound: float, generator: torch.Generator
 ) -> nn.Parameter:
     """[R, *shape] drawn once from U(-bound, bound): alone or together, a run begins with the same."""
-    drawn = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+    drawn = (torch.rand(shape, generator=generator, device=generator.device) * 2 - 1) * bound
     return nn.Parameter(drawn.expand(runs, *shape).clone())

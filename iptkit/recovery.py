@@ -56,7 +56,7 @@ def without_family(bank: Tensor, families: Sequence[str], dims: Sequence[int]) -
     """
     if len(families) != len(bank):
         raise ValueError(f"{len(bank)} prompts have {len(families)} families; give one for each")
-    shares = torch.zeros(len(dims), len(bank), dtype=torch.float64)
+    shares = torch.zeros(len(dims), len(bank), dtype=torch.float64, device=bank.device)
     for family in dict.fromkeys(families):
         mine = torch.tensor([name == family for name in families])
         shares[:, mine] = in_plane(bank[~mine], bank[mine], dims)

@@ -21,6 +21,7 @@ from iptkit import backbones, baselines, evaluate, files, limits, prompts, train
 from iptkit.encoders import HeadEngine, HeadRow
 from iptkit.engine import LAYOUTS, Engine
 from iptkit.heads import FixedHead
+from iptkit.injection import prepare
 from iptkit.layouts import tokens_behind
 from iptkit.optim import DivergedError
 from iptkit.prompts import FixedPrompt, Prompt
@@ -75,13 +76,14 @@ def fine_tune(
     copy = backbones.load(backbone.name, str(backbone.device), "float32")
     words = copy.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids
     _check(Engine(backbone), task, len(words), split, test_examples)
+    if copy.device.type != "cpu":
+        prepare(copy.model)  # transformers' own masks ask a GPU at each forward whether all is real
     model = copy.model.requires_grad_(True)
     if method == "LoRA":
         from peft import LoraConfig
 
         config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)  # LoRA's first matrix is random
+        with train.seeded(seed, copy.device):  # LoRA's first matrix is random
             model = _with_peft(model, config)
     elif method == "DID":
         baselines.shift_all_weights(model, intrinsic_dim, seed, is_dense=intrinsic_dim <= DENSE)
@@ -132,8 +134,7 @@ def fine_tune_encoder(
     rows = [engine.target_row(e) for e in task.train]
     if rows[0].is_span:
         raise ValueError(f"task {task.id} asks for spans; fine_tune_encoder knows classes and tags only")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # the head's first weights
+    with train.seeded(seed, copy.device):  # the head's first weights
         config.num_labels = rows[0].num_classes
         model = AutoModelForTokenClassification.from_config(config).to(copy.device)
     _take_weights(model, copy.model.base_model)
@@ -235,7 +236,8 @@ def _train(
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     device = next(model.parameters()).device
-    with files.scratch() as folder, backbones.quiet_transformers(), torch.random.fork_rng():
+    own = train.seeded(seed, device)  # Trainer draws from there on
+    with files.scratch() as folder, backbones.quiet_transformers(), own:
         arguments = TrainingArguments(
             str(folder),
             max_steps=steps,
@@ -248,7 +250,7 @@ def _train(
             disable_tqdm=True,
             save_strategy="no",
             logging_strategy="no",
-            logging_nan_inf_filter=False,  # else a loss that is not finite is left out of their mean
+            logging_nan_inf_filter=False,  # it leaves losses out of their mean, and asks a GPU twice a step
             max_grad_norm=1.0,
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=False,

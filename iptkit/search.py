@@ -78,8 +78,8 @@ def search(
     table, device = engine.backbone.embedding, engine.backbone.device
     tokens = start.to(device).clone()
     allowed = _words_of_the_vocabulary(engine).to(device)
-    losses = torch.zeros(config.steps, len(runs), dtype=torch.float64)
-    swaps = torch.zeros(len(runs), dtype=torch.long)
+    losses = torch.zeros(config.steps, len(runs), dtype=torch.float64, device=device)
+    swaps = torch.zeros(len(runs), dtype=torch.long, device=device)
     best = [tokens.clone(), _on_dev(engine, tokens, runs, config)]
     dev = [best[1]]
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
@@ -98,33 +98,34 @@ def search(
             values, which = _losses(engine, variants, rows).min(1)
             better = values < now
             index = torch.arange(len(runs), device=device)
-            tokens = torch.where(better.to(device)[:, None], variants[index, which.to(device)], tokens)
+            tokens = torch.where(better[:, None], variants[index, which], tokens)
             losses[step], swaps = torch.where(better, values, now), swaps + better
-            bar.update(1, note=f"loss {losses[step].mean():.2f}")
+            is_read = device.type == "cpu" or step + 1 in marks
+            bar.update(1, note=f"loss {losses[step].mean():.2f}" if is_read else "")
             if step + 1 in marks:
                 dev.append(_on_dev(engine, tokens, runs, config))
                 best = _better(best, tokens, dev[-1])
-    return Found(best[0].cpu(), losses, swaps, torch.stack(dev))
+    return Found(best[0].cpu(), losses.cpu(), swaps.cpu(), torch.stack(dev))
 
 
 def _loss_and_gradient(
     engine: Engine, tokens: Tensor, rows: Sequence[Sequence[Row]]
 ) -> tuple[Tensor, Tensor]:
-    """Mean token loss [R] (CPU) of each run's rows, and its gradient by the prompts [R, n, d]."""
+    """Mean token loss [R] of each run's rows, and its gradient by the prompts [R, n, d]."""
     embeds = engine.backbone.embedding[tokens].detach().requires_grad_()
     owner = [r for r, of_run in enumerate(rows) for _ in of_run]
     flat = [row for of_run in rows for row in of_run]
-    return train.losses_of(engine, Prompt(embeds), flat, owner, share=1.0).cpu(), embeds.grad
+    return train.losses_of(engine, Prompt(embeds), flat, owner, share=1.0), embeds.grad
 
 
 @torch.no_grad()
 def _losses(engine: Engine, variants: Tensor, rows: Sequence[Sequence[Row]]) -> Tensor:
-    """Mean token loss [R, C] of the rows of run r under variants[r, c] (CPU)."""
+    """Mean token loss [R, C] of the rows of run r under variants[r, c]."""
     count = variants.shape[1]
     pairs = [(r * count + c, row) for r, of_run in enumerate(rows) for row in of_run for c in range(count)]
     prompts = Prompt(engine.backbone.embedding[variants.flatten(0, 1)])
     losses = train.losses_of(engine, prompts, [row for _, row in pairs], [p for p, _ in pairs])
-    return losses.cpu().view(len(rows), count)
+    return losses.view(len(rows), count)
 
 
 def _on_dev(engine: Engine, tokens: Tensor, runs: Sequence[Run], config: SearchConfig) -> Tensor:

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from iptkit.backbones import Backbone, quiet_transformers
 from iptkit.deep import Site, memory_at
 from iptkit.injection import left_memory
+from iptkit.packing import to_device
 from iptkit.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -51,8 +52,13 @@ def log_likelihoods(
     """
     device, num_answers = backbone.device, max(len(row.answers) for row in rows)
     slots = [b * num_answers + k for b, row in enumerate(rows) for k in range(len(row.answers))]
-    owner = torch.tensor([slot // num_answers for slot in slots], device=device)  # [A] row of each answer
-    targets, present = _padded([answer for row in rows for answer in row.answers], device)  # [A, T]
+    owner = to_device([slot // num_answers for slot in slots], device)  # [A] row of each answer
+    answers = [answer for row in rows for answer in row.answers]
+    targets, _ = _padded(answers, device)  # [A, T]
+    flat = [a * targets.shape[1] + t for a, answer in enumerate(answers) for t in range(len(answer))]
+    present = to_device(flat, device)  # [tokens] places in [A, T]
+    tokens = torch.zeros(len(rows) * num_answers, dtype=torch.long)
+    tokens[slots] = torch.tensor([len(answer) for answer in answers])
     start = targets.new_full((len(targets), 1), backbone.model.config.decoder_start_token_id)
     with left_memory(memory_at(sites, prompt)):
         states, mask = _encode(backbone, prompt, rows)
@@ -62,13 +68,12 @@ def log_likelihoods(
             attention_mask=mask[owner],
             decoder_input_ids=torch.cat([start, targets[:, :-1]], 1),
             use_cache=False,
-        ).logits[present]  # [tokens, V]
+        ).logits.flatten(0, 1)[present]  # [tokens, V]
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
-    chosen = logits.gather(1, targets[present][:, None])[:, 0] - logits.logsumexp(-1)
-    slot = torch.tensor(slots, device=device)[:, None].expand_as(targets)[present]
-    sums = chosen.new_zeros(len(rows) * num_answers).index_add(0, slot, chosen)
-    tokens = torch.bincount(slot, minlength=len(sums))
+    chosen = logits.gather(1, targets.flatten()[present][:, None])[:, 0] - logits.logsumexp(-1)
+    slot = to_device(slots, device)[present // targets.shape[1]]
+    sums, tokens = chosen.new_zeros(len(tokens)).index_add(0, slot, chosen), to_device(tokens, device)
     return sums.masked_fill(tokens == 0, -torch.inf).view(len(rows), -1), tokens.view(len(rows), -1)
 
 
@@ -121,6 +126,6 @@ def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Te
 def _padded(lists: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids [B, L] with zeros to the right, and which of them are real [B, L]."""
     longest = max(map(len, lists))
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in lists], device=device)
-    lengths = torch.tensor([len(row) for row in lists], device=device)
+    ids = to_device([[*row, *[0] * (longest - len(row))] for row in lists], device)
+    lengths = to_device([len(row) for row in lists], device)
     return ids, torch.arange(longest, device=device) < lengths[:, None]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from iptkit import files, paths
 from iptkit.engine import Engine
-from iptkit.prompts import SHAPES, FixedPrompt, Prompt, as_prompt, made_for, prompt_length
+from iptkit.prompts import SHAPES, FixedPrompt, Prompt, as_prompt, each_once, made_for, prompt_length
 from iptkit.train import Fit, FitConfig, Run, fit
 
 ENDING = ".subspace.safetensors"
@@ -104,6 +104,7 @@ class AutoEncoder(nn.Module):
         self.encoder = nn.Linear(size, config.intrinsic_dim)
         _default_init(self.encoder, generator)
         self.decoder = Decoder(config.intrinsic_dim, config.hidden, size, generator)
+        self.to(bank.device)
 
     def encode(self, prompts: Tensor) -> Tensor:
         """prompts: [B, n, d], or deep ones -> z [B, d_I].
@@ -123,7 +124,7 @@ class AutoEncoder(nn.Module):
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> the reconstructed prompts of their tasks (each is decoded once)."""
-        used, where = runs.unique(return_inverse=True)
+        used, where = each_once(runs, len(self.flat))
         return as_prompt(self.decode(self.encoder(self.flat[used])).index_select(0, where))
 
     def codes(self) -> Tensor:
@@ -159,11 +160,11 @@ class IntrinsicPrompt(nn.Module):
         center, scale = unit(autoencoder)
         self.register_buffer("center", center)
         self.register_buffer("scale", scale)
-        self.u = nn.Parameter(torch.zeros(runs, len(center)))
+        self.u = nn.Parameter(torch.zeros(runs, len(center), device=center.device))
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> one prompt per row (each run is decoded once)."""
-        used, where = runs.unique(return_inverse=True)
+        used, where = each_once(runs, len(self.u))
         return as_prompt(self.autoencoder.decode(self.z(used)).index_select(0, where))
 
     def z(self, runs: Tensor) -> Tensor:
@@ -320,7 +321,7 @@ def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Ge
     prompts. The decoder's rows are rescaled so that codes of unit size move the prompt as far as the
     trained prompts lie from their mean.
     """
-    autoencoder = AutoEncoder(bank, config, generator).to(bank.device)
+    autoencoder = AutoEncoder(bank, config, generator)
     with torch.no_grad():
         spread = autoencoder.decoder(autoencoder.codes()).std(0).square().mean().sqrt()
         autoencoder.decoder.outer.weight /= spread
@@ -358,4 +359,4 @@ def _default_init(layer: nn.Linear, generator: torch.Generator) -> None:
     bound = layer.in_features**-0.5
     with torch.no_grad():
         for p in (layer.weight, layer.bias):
-            p.copy_((torch.rand(p.shape, generator=generator) * 2 - 1) * bound)
+            p.copy_((torch.rand(p.shape, generator=generator, device=generator.device) * 2 - 1) * bound)

@@ -236,7 +236,7 @@ def train_step(engine: Engine, state: _State) -> Tensor:
     rows = [engine.target_row(e) for _, e in examples]
     share = 1.0 if source.per_run else source.config.task_weight / len(runs)
     with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
-        with _seeded(state.step, engine.backbone.device):  # dropout: the same after a resume
+        with seeded(state.step, engine.backbone.device):  # dropout: the same after a resume
             made = source(torch.arange(len(runs), device=engine.backbone.device))  # once for all rows
         leaf = made.detached()
         losses = losses_of(engine, leaf, rows, [r for r, _ in examples], share)
@@ -252,7 +252,7 @@ def train_step(engine: Engine, state: _State) -> Tensor:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's own random numbers start from `seed` inside and are outside as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -309,15 +309,18 @@ def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: in
             rows.append(engine.option_row(example) if example.options else engine.target_row(example))
             index.append(r)
             right.append(example.options.index(example.targets[0]) if example.options else 0)
-    out, count = torch.zeros(len(runs), 2, dtype=torch.float64), torch.zeros(len(runs), dtype=torch.float64)
+    owner, found, device = [], [], engine.backbone.device
     for batch in engine.batches(rows, prompt_length(source)):
         of = torch.tensor([index[i] for i in batch])
-        scores, tokens = engine.log_likelihoods(
-            source(of.to(engine.backbone.device)), [rows[i] for i in batch]
-        )
-        target = torch.tensor([right[i] for i in batch], device=scores.device)[:, None]
-        loss = (scores.gather(1, target) / tokens.gather(1, target))[:, 0].double().cpu()
+        scores, tokens = engine.log_likelihoods(source(to_device(of, device)), [rows[i] for i in batch])
+        target = to_device([right[i] for i in batch], device)[:, None]
+        loss = (scores.gather(1, target) / tokens.gather(1, target))[:, 0].double()
         hit = credit(scores, target[:, 0]) * ((tokens > 0).sum(1) > 1)
-        out.index_add_(0, of, torch.stack([hit.cpu(), loss], 1))
+        owner.append(of)
+        found.append(torch.stack([hit, loss], 1))
+    out, count = torch.zeros(len(runs), 2, dtype=torch.float64), torch.zeros(len(runs), dtype=torch.float64)
+    if owner:
+        of, of_rows = torch.cat(owner), torch.cat(found).cpu()  # a GPU is waited for once
+        out.index_add_(0, of, of_rows)
         count.index_add_(0, of, torch.ones(len(of), dtype=torch.float64))
     return out / count[:, None]

@@ -1,0 +1,112 @@
+"""Does the pretended GPU find a tensor that was left on the CPU? One is planted in each of several places."""
+
+import dataclasses
+
+import methods
+import pytest
+import torch
+from torch import nn
+
+from iptkit import attention, encoders, engine, evaluate, optim, prompts, seq2seq, subspace
+from iptkit.train import FitConfig, fit
+
+SHORT = FitConfig(steps=1, rows_per_run=2, evaluations=1, dev_examples=2)
+APART = "two devices|same device"
+
+
+def start_of_a_source(monkeypatch):
+    """prompts.py: the words that prompts begin with."""
+    known = prompts.from_words
+    monkeypatch.setattr(prompts, "from_words", lambda *given: known(*given).cpu())
+
+
+def numbers_of_ist(monkeypatch):
+    """subspace.py: u, as it was before it took the device of the codes."""
+    known = subspace.IntrinsicPrompt.__init__
+
+    def init(self, autoencoder, runs):
+        known(self, autoencoder, runs)
+        self.u = nn.Parameter(torch.zeros(runs, len(self.center)))
+
+    monkeypatch.setattr(subspace.IntrinsicPrompt, "__init__", init)
+
+
+def answers_of_a_batch(monkeypatch):
+    """engine.py: which sum each answer token belongs to."""
+    known = engine.pack
+
+    def pack(*given):
+        packed = known(*given)
+        return dataclasses.replace(packed, target_slot=packed.target_slot.cpu())
+
+    monkeypatch.setattr(engine, "pack", pack)
+
+
+def slots_of_tokens(monkeypatch):
+    """attention.py: the places of an encoder's tokens in their rows."""
+    known = attention.to_device
+
+    def only_places(values, device):
+        return known(values, torch.device("cpu") if values.dtype == torch.long else device)
+
+    monkeypatch.setattr(attention, "to_device", only_places)
+
+
+def mask_of_an_encoder(monkeypatch):
+    """seq2seq.py: which tokens of a text are real."""
+    known = seq2seq._padded
+
+    def padded(lists, device):
+        ids, present = known(lists, device)
+        return ids, present.cpu()
+
+    monkeypatch.setattr(seq2seq, "_padded", padded)
+
+
+def classes_of_a_task(monkeypatch):
+    """encoders.py: how many classes each row has."""
+    known = encoders.to_device
+    monkeypatch.setattr(
+        encoders,
+        "to_device",
+        lambda values, device: known(values, "cpu" if isinstance(values[0], int) else device),
+    )
+
+
+def means_of_adam(monkeypatch):
+    """optim.py: what an optimizer remembers."""
+    known = optim.RunAdam.__init__
+
+    def init(self, *given):
+        known(self, *given)
+        self.first = {name: mean.cpu() for name, mean in self.first.items()}
+
+    monkeypatch.setattr(optim.RunAdam, "__init__", init)
+
+
+PLANTED = {
+    start_of_a_source: ("tiny-causal", methods.CAUSAL["prompt tuning"]),
+    numbers_of_ist: ("tiny-causal", methods.CAUSAL["IST"]),
+    answers_of_a_batch: ("tiny-causal", methods.CAUSAL["P-tuning"]),
+    slots_of_tokens: ("tiny-encoder", methods.ENCODER["P-Tuning v2, tags"]),
+    mask_of_an_encoder: ("tiny-seq2seq", methods.SEQ2SEQ["P-Tuning v2"]),
+    classes_of_a_task: ("tiny-encoder", methods.ENCODER["linear probe"]),
+    means_of_adam: ("tiny-causal", methods.CAUSAL["MSF"]),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_tensor_is_found(plant, monkeypatch):
+    name, make = PLANTED[plant]
+
+    def work(device):
+        engine, source, runs = make(methods.load(name, device))
+        fit(engine, source, runs, SHORT)
+        evaluate.evaluate(engine, source, [run.task for run in runs], limit=2)
+
+    work("cuda")
+    plant(monkeypatch)
+    work("cpu")  # where nobody would notice
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(RuntimeError, match=APART):
+            work(device)
