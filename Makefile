@@ -49,6 +49,7 @@ test: $(STAMP) $(BIN)/ray
 	for kind in $(OLDER); do \
 	  env $$kind IPTKIT_STEPS="$$steps/tests" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(NUMERIC); \
 	done; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/pretend_cuda; \
 	IPTKIT_STEPS="$$steps/smoke" $(BIN)/iptkit run --scale smoke --out runs/smoke --at-once 2; \
 	IPTKIT_STEPS="$$steps/smoke" IPTKIT_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax notebooks; \
 	IPTKIT_STEPS="$$steps/check" IPTKIT_SCALE=check $(BIN)/python -m pytest -q --nbval-lax notebooks/06_*.ipynb; \
