@@ -128,7 +128,7 @@ def test_training_gives_what_it_gives_on_a_cpu(model, name, make, device):
 def test_a_step_waits_for_nothing_and_sixteen_wait_once(model, name, make):
     engine, source, runs = make(methods.load(model, "cuda"))
     config, steps = FitConfig(steps=40, rows_per_run=2), 32
-    state = train._State(source, runs, config)
+    state = train._State(engine, source, runs, config)
     engine.keep_contexts(train.read_by(run, config) for run in runs)
     while state.step < 16:
         train.train_step(engine, state)
