@@ -274,7 +274,8 @@ def test_a_shared_prompt_has_one_row():
 def test_known_families_are_taken_in_every_number_type(name, dtype):
     model = backbones._cast(copy.deepcopy(of_family(name)).requires_grad_(False).eval(), dtype)
     tiny = backbone("tiny-causal" if name in CAUSAL else "tiny-encoder", "float32")
-    assert HeadEngine(replace(tiny, model=model, dtype=dtype)).backbone.model is model
+    width = model.get_input_embeddings().embedding_dim
+    assert HeadEngine(replace(tiny, model=model, dtype=dtype, width=width)).backbone.model is model
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
