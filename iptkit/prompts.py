@@ -208,7 +208,7 @@ def check_prompt(prompt: Prompt, backbone: Backbone, sites: Sequence[Any] = ()) 
     """
     found: list[tuple[str, int, int]] = []
     if prompt.embeds is not None:
-        found.append(("width of its vectors", prompt.embeds.shape[-1], backbone.width))
+        found.append(("width of its vectors", prompt.embeds.shape[-1], backbone.embedding.shape[1]))
     if prompt.adapters is not None:
         found.append(("width of its adapters", prompt.adapters.shape[-2], backbone.width))
     if prompt.head is not None:
