@@ -149,6 +149,14 @@ def test_what_a_text_may_hold_is_kept(tmp_path):
     assert ("a", {"href": "05_x.html"}) in seen.elements
 
 
+def test_a_figure_of_lines_is_a_picture(tmp_path):
+    drawn = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><path d='M0 0L9 9'/></svg>"
+    html = page_of(tmp_path, toy.code("1", outputs=[shown("image/svg+xml", drawn)]))
+    (picture,) = [attributes for tag, attributes in Seen(html).elements if tag == "img"]
+    assert base64.b64decode(picture["src"].removeprefix("data:image/svg+xml;base64,")).decode() == drawn
+    check(html)
+
+
 def test_hints_are_closed_and_hold_what_they_hide(tmp_path):
     hint = (
         "Before.\n\n<details><summary>Hint</summary>\n\nTry *two* words.\n\n- a list\n\n</details>\n\nAfter."
