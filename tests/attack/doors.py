@@ -77,7 +77,7 @@ def engine() -> Engine:
 def lines_of(path: Path) -> list[dict]:
     """A second, plain reading of JSON lines."""
     text = path.read_bytes().decode("utf-8-sig")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return [json.loads(line.strip()) for line in text.split("\n") if line.strip()]
 
 
 def no_claim(path: Path, value: Any) -> None:
@@ -237,7 +237,10 @@ ROWS = [
 
 def open_rows(path: Path) -> list[dict]:
     rows = store.read_results(path)
-    results.summary(rows, [("zero-shot", 0)], ("seen",))
+    try:
+        results.summary(rows, [("zero-shot", 0)], ("seen",))
+    except ValueError as error:  # of rows that are whole each, but do not belong together
+        raise ValueError(f"{path.name}: {error}") from error
     return rows
 
 
