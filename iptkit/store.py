@@ -27,6 +27,12 @@ from iptkit.files import digest
 
 STEP_FORMAT = 3  # raise when the file of a stored step changes (3: it has a checksum)
 DONE = "step.safetensors"
+KINDS: dict[str, tuple[Any, str]] = {  # of what readers calculate with and group by, where a row has it
+    **dict.fromkeys(("task", "group", "method", "split"), (str, "a text")),
+    **dict.fromkeys(("d_I", "seed", "n_test"), (int, "a whole number")),
+    "chance": (int | float, "a number"),
+    "score": (int | float | None, "a number or null"),
+}
 _ONLY_FINISHED = contextvars.ContextVar("only_finished", default=False)
 _BESIDE = contextvars.ContextVar("beside", default=False)
 HITS: dict[str, bool] = {}  # step name -> was it in the cache (read by stamp)
@@ -211,9 +217,10 @@ def read_results(path: str | Path, fields: Sequence[str] = ()) -> list[dict[str,
     told = "; restore the file or make it again"
     problems = [f"{path}:{n}: the row lacks {', '.join(names)}{told}" for n, names in lacking if names]
     problems += [
-        f"{path}:{number}: score is {row['score']!r:.80}, a number or null is needed{told}"
+        f"{path}:{number}: {name} is {row[name]!r:.80}, {wanted} is needed{told}"
         for number, row in found
-        if not isinstance(row.get("score"), int | float | None)
+        for name, (kinds, wanted) in KINDS.items()
+        if name in row and (not isinstance(row[name], kinds) or isinstance(row[name], bool))
     ]
     files.refuse(path, problems)
     return [row for _, row in found]

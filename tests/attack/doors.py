@@ -236,7 +236,7 @@ ROWS = [
 
 
 def open_rows(path: Path) -> list[dict]:
-    rows = store.read_results(path)
+    rows = store.read_results(path, results.OF_SUBSPACE)
     try:
         results.summary(rows, [("zero-shot", 0)], ("seen",))
     except ValueError as error:  # of rows that are whole each, but do not belong together
