@@ -263,9 +263,17 @@ def check_tasks(
     from iptkit import tasks
 
     named = tasks.jsonl_files(path)
-    problems = {file: found for file in named if (found := tasks.check_jsonl(file))}
-    for found in problems.values():
-        _say("\n".join(files.first(found)))
+    problems: dict[Path, list[str]] = {}
+    for file in named:
+        try:
+            found = tasks.check_jsonl(file)
+        except (ValueError, FileNotFoundError) as error:  # it cannot be read; the others may be
+            if len(named) == 1:
+                raise
+            found = [str(error)]
+        if found:
+            problems[file] = found
+            _say("\n".join(files.first(found)))
     if problems:
         total = sum(map(len, problems.values()))
         _say(f"{total} problem(s) in {len(problems)} of {len(named)} file(s); nothing was changed")

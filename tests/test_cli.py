@@ -110,12 +110,15 @@ def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
 def test_tasks_check_says_the_first_twenty_problems_of_a_file_and_their_count(iptkit_command, tmp_path):
     (tmp_path / "a.JSONL").write_text('{"input": "q"}\n' * 100_000)
     (tmp_path / "b.jsonl").write_text("[" * 100_000)
+    os.mkfifo(tmp_path / "0.jsonl")
+    (tmp_path / "z.jsonl").symlink_to("z.jsonl")
     (tmp_path / "._b.jsonl").write_bytes(b"\0\5\x16\7")
     code, text = iptkit_command("tasks", "check", str(tmp_path))
     assert code == 1 and text.count("a.JSONL:") == 20 and text.count("b.jsonl:1: ") == 1
     assert (
-        "... and 99980 more" in text and "100001 problem(s) in 2 of 2 file(s)" in text and len(text) < 10_000
+        "... and 99980 more" in text and "100003 problem(s) in 4 of 4 file(s)" in text and len(text) < 10_000
     )
+    assert "0.jsonl is no regular file" in text and "z.jsonl cannot be read (Too many levels of" in text
 
 
 def test_tasks_check_notes_near_duplicates(iptkit_command, tmp_path):
