@@ -159,10 +159,32 @@ _MARKS = "".join(c for c in map(chr, range(0x0E01, 0x30FF)) if unicodedata.categ
 _ALONE = re.compile(f"[{_RANGES}][{_MARKS}]*")
 
 
+_NUMBER = re.compile(r"(?<![\w.,\-\u2212])([-\u2212]?)(\d+(?:,\d{3})*)(\.\d+)?(?![\w.,]*\d)")
+_APOSTROPHE = re.compile(r"(?<=[^\W\d_])\u2019(?=[^\W\d_])")  # a letter of its own where it is inside a word
+_MINUS, _POINT, _APOSTROPHE_KEPT = "\ue000", "\ue001", "\ue002"  # stand for what stays of the punctuation
+_BACK = str.maketrans({_MINUS: "-", _POINT: ".", _APOSTROPHE_KEPT: "\u2019"})
+
+
 def normalise(text: str) -> str:
-    """Lower case, letters composed, no punctuation, no articles, single blanks (as SQuAD's script does)."""
-    text = "".join(c for c in _lower(text) if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+    """Lower case, letters composed, no punctuation of any script, no articles, single blanks.
+
+    As SQuAD's script does, but that numbers keep their minus sign and their decimal point: else 3.14 would
+    equal 314, and -5 would equal 5.
+
+    Example:
+      >>> normalise("The answer: -3.14!"), normalise("1,000 \u00abmiles\u00bb")
+      ('answer -3.14', '1000 miles')
+    """
+
+    def kept(found: re.Match[str]) -> str:
+        sign, whole, rest = found.groups("")
+        return f"{_MINUS if sign else ''}{whole}{rest.replace('.', _POINT)}"
+
+    text = _NUMBER.sub(kept, _lower(text))
+    text = _APOSTROPHE.sub(_APOSTROPHE_KEPT, text)
+    text = "".join(c for c in text if c not in string.punctuation and unicodedata.category(c)[0] != "P")
+    text = re.sub(r"\b(a|an|the)\b", " ", text)
+    return " ".join(text.translate(_BACK).split())
 
 
 def accuracy(

@@ -24,6 +24,7 @@ LETTERS = {"IOB2": "BI", "IOB1": "BI", "BIOES": "BIES", "BILOU": "BILU"}
 ALL_LETTERS = "BIESLU"
 OUTSIDE, BARE_KIND = "O", "span"
 ODD_PREFIX = re.compile(rf"[{ALL_LETTERS}][_:/|.]\w.*|\w.*[-_:/|][{ALL_LETTERS}]")  # B_PER, PER-B
+SMALL = re.compile(rf"o|[{ALL_LETTERS.lower()}]-.+")  # b-per
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def convert(sentences: Sequence[Sequence[str]], scheme: str = "auto") -> Convert
     given = tuple(map(tuple, sentences))
     is_auto, scheme = scheme == "auto", find(given) if scheme == "auto" else scheme
     if scheme == "none":
-        return Converted(given, scheme)
+        is_small = is_auto and any(map(len, given)) and all(SMALL.fullmatch(t) for of in given for t in of)
+        told = "tag {!r} has a prefix in small letters; write B-x, I-x and O" if is_small else ""
+        small = [(s, i, told.format(t)) for s, tags in enumerate(given) for i, t in enumerate(tags) if told]
+        return Converted(given, scheme, tuple(small))
     check = {"IOB2": _check_iob2, "BIOES": _check_ends, "BILOU": _check_ends}.get(scheme, _check_form)
     problems = [(s, *found) for s, tags in enumerate(given) for found in check(tags, scheme)]
     if is_auto and scheme == "types":
@@ -226,4 +230,6 @@ def _note(scheme: str, given: Sequence[Sequence[str]], tags: Sequence[Sequence[s
     opened = sum(len(_opens(of)) for of in given)
     if scheme == "IOB1":
         return f"IOB1 was converted to IOB2: {opened} of {spans} spans began with I-"
+    if scheme == "IOB2":
+        return f"prefixes without a kind are read as spans of one kind, {BARE_KIND!r} ({spans} spans)"
     return f"{scheme} was converted to IOB2 ({spans} spans)"

@@ -33,6 +33,29 @@ def test_normalise_is_squads():
     assert evaluate.normalise("another theme") == "another theme"
 
 
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [
+        ("314", "3.14", 0.0),
+        ("It is 3.14.", "it is (3.14)", 1.0),
+        ("5", "-5", 0.0),
+        ("\u22125", "-5", 1.0),
+        ("1,000", "1000", 1.0),
+        ("1,000.5", "10005", 0.0),
+        ("3-5", "35", 1.0),  # a hyphen between digits is no sign: SQuAD's rule
+        ("2020-05-01", "20200501", 1.0),
+        ("巴黎。", "巴黎", 1.0),
+        ("\u201cParis\u201d", "Paris", 1.0),
+        ("l\u2019an", "lan", 0.0),
+        ("U.S.", "US", 1.0),
+        ("v1.2", "v12", 1.0),
+    ],
+)
+def test_numbers_keep_their_signs_and_punctuation_of_any_script_is_none(answer, target, score):
+    assert evaluate.exact_match([answer], [Example("q", (target,))]) == score
+    assert (evaluate.token_f1([answer], [Example("q", (target,))]) == 1.0) == (score == 1.0)
+
+
 def test_exact_match_looks_past_case_articles_and_stops():
     examples = [free("Paris"), free("ten", "10"), free("Leo saw a fox.")]
     assert METRICS["exact_match"](["the paris!", "10", "Leo saw a dog"], examples) == pytest.approx(2 / 3)

@@ -126,3 +126,16 @@ def test_answers_with_too_few_or_other_tags_are_wrong_there():
 def test_a_tagged_sentence_has_a_known_tag_for_every_word(tags, told):
     with pytest.raises(ValueError, match=told):
         TaggedExample("one two three four five", (tags,), (), ("B-x", "O"))
+
+
+def test_prefixes_in_small_letters_are_no_tags_without_a_scheme():
+    made = schemes.convert([["b-per", "i-per", "o"], ["o"]])
+    assert [place[:2] for place in made.problems] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert "'b-per' has a prefix in small letters; write B-x, I-x and O" in made.problems[0][2]
+    assert schemes.convert([["noun", "o"], ["verb", "b-side"]]).problems == ()  # parts of speech
+
+
+def test_prefixes_without_a_kind_are_said_to_be_of_one_kind():
+    made = schemes.convert([["B", "I", "O", "B"]])
+    assert made.tags == (("B-span", "I-span", "O", "B-span"),)
+    assert made.note == "prefixes without a kind are read as spans of one kind, 'span' (2 spans)"
