@@ -3,6 +3,7 @@
 Thin wrappers of the same functions that the notebooks use; nothing heavy is imported before a command runs.
 """
 
+import contextlib
 import errno
 import functools
 import os
@@ -29,12 +30,42 @@ def _say(text: str, err: bool = False) -> None:
     typer.echo(files.visible(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
+@contextlib.contextmanager
+def _interruptible():
+    """Inside, a first Ctrl-C is a KeyboardInterrupt; a second one, also after it, ends the process at once.
+
+    That loses nothing: files take their places whole, and what is left unfinished is swept at the next start.
+    """
+
+    def first(*_):
+        signal.signal(signal.SIGINT, second)
+        raise KeyboardInterrupt
+
+    def second(*_):
+        os.write(2, b"\niptkit: stopped at once; the same command goes on from the last checkpoint\n")
+        os._exit(130)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, second)
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is first:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class CleanErrors(TyperGroup):
     """Shows what a user did wrong as a message, without a traceback (IPTKIT_DEBUG=1 shows the traceback)."""
 
     def invoke(self, ctx):
         try:
-            with warnings.catch_warnings():
+            with _interruptible(), warnings.catch_warnings():
                 warnings.showwarning = functools.partial(_warn, warnings.showwarning)
                 return super().invoke(ctx)
         except (ValueError, OSError, ImportError, AttributeError) as error:
@@ -44,8 +75,6 @@ class CleanErrors(TyperGroup):
             _say(f"iptkit: {said}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second one while the rest ends
             _say("\niptkit: stopped; the same command goes on from the last finished step", err=True)
             raise typer.Exit(130) from None
 

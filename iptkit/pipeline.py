@@ -69,6 +69,7 @@ def run(
     course = lessons.find(notebooks)
     chosen = lessons.select(course, only)
     out = _out_folder(out or Path("runs") / scale, course)
+    _sweep(out)
     parameters = {"scale": scale, "device": str(backbones.resolve_device(device))}
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
@@ -101,6 +102,7 @@ def fetch() -> None:
     """
     from iptkit import backbones, downloads, tasks
 
+    _sweep(paths.cache_dir())
     with _watched("lesson", []) as display:
         _timed(display, "downloads", downloads.fetch_all)
         _timed(display, "tasks", lambda: [tasks.load_suite(suite) for suite in tasks.COURSE])
@@ -131,10 +133,10 @@ def study(
       changes: suite, split, dims and num_seeds of scales.variant; "subspace" only.
     Returns: the number of rows.
     Raises: ValueError for an unknown scale, device or part, changes that do not go with it, rows of another
-      study in `out`, or a cluster that is not there, before anything runs.
+      study in `out`, another process that writes it, or a cluster that is not there, before anything runs.
     """
     out = Path(out)
-    from iptkit import cluster, deep_studies, experiments, jobs, provenance, scales, stamp, subspace_results
+    from iptkit import cluster, deep_studies, experiments, provenance, scales, subspace_results
 
     writers = {"subspace": subspace_results.write, "deep": deep_studies.write}
     if part not in writers:
@@ -157,15 +159,34 @@ def study(
     if out.suffix != ".jsonl":
         raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
     out = files.writable_file(out, "--out", subspace_results.BESIDE)  # asked now, not after hours
-    if not overwrite:
-        provenance.check_target(measured, out, part)
-    if address:
-        cluster.check(address)
-    if part != "subspace":
-        with _watched(scale, []) as display:
-            return _timed(display, f"study {scale}, {part}", lambda: writers[part](measured, out))
-    if finished_only:
-        return subspace_results.write(measured, out, finished_only=True)
+    _sweep(out.parent)
+
+    def check() -> None:
+        if not overwrite:
+            provenance.check_target(measured, out, part)
+
+    def write(**more: Any) -> int:
+        check()  # again: where nothing can be locked, others may have written meanwhile
+        return writers[part](measured, out, **more)
+
+    with files.one_writer(out, "wait for its end, or name another file with --out"):
+        check()
+        if address:
+            cluster.check(address)
+        if part != "subspace":
+            with _watched(scale, []) as display:
+                return _timed(display, f"study {scale}, {part}", write)
+        if finished_only:
+            return write(finished_only=True)
+        return _measure(measured, scale, address, job_cpus, write)
+
+
+def _measure(
+    measured: Any, scale: str, address: str | None, job_cpus: int | None, write: Callable[[], int]
+) -> int:
+    """Run the jobs of a study (experiments.Study) that are not done, then write its rows."""
+    from iptkit import cluster, jobs, stamp
+
     left = [job for job in measured.jobs() if not job.is_done]
     if left:
         names, costs = {job.name for job in left}, jobs.Costs(measured)
@@ -184,7 +205,7 @@ def study(
         else:
             for job in left:
                 _timed(display, job.name, job.make)
-        return writers[part](measured, out)
+        return write()
 
 
 def expected_seconds(scale: str) -> dict[str, float]:
@@ -205,6 +226,13 @@ def _course_scale(scale: str) -> Any:
         if loaded.deep:
             raise ValueError(f"no notebook trains the deep prompts of scale {scale!r}; `iptkit study` does")
     return loaded
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed processes left in the kit's folders, in `out`, and in the system's temporary one."""
+    own = [folder() for folder in (paths.cache_dir, paths.downloads_dir, paths.models_dir, paths.tasks_dir)]
+    steps = [*paths.steps_dir().iterdir()]
+    files.sweep([*own, *steps, paths.results_dir(), out, Path(tempfile.gettempdir())])
 
 
 def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
@@ -232,8 +260,8 @@ def _watched(
       more: what else Display takes.
     """
     expected = expected_seconds(scale) if expected is None else expected
-    with tempfile.TemporaryDirectory(prefix="iptkit-") as place:
-        status_file = Path(place) / "status.json"
+    with files.scratch() as place:
+        status_file = place / "status.json"
         display = Display(names, expected, status_file, **more)
         with _environment(scale, status_file), display:
             yield display

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,20 @@ if TYPE_CHECKING:
     from iptkit.experiments import Study
 
 
-def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
+ENDING = ".about.json"  # of a provenance
+
+
+def write(
+    study: Study,
+    path: str | Path,
+    finished_only: bool = False,
+    beside: Callable[[Path], None] | None = None,
+) -> int:
     """Measure what is missing and write all rows to `path` (JSON lines), their provenance beside it.
 
     Args:
       finished_only: measure nothing; the jobs that are not finished are named in the provenance.
+      beside: see `keep`.
     Returns: the number of rows.
     Raises: ValueError if nothing is finished, or more rows of this study lie there than are finished.
     """
@@ -28,7 +37,8 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     if finished_only:
         _check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
     left = [job.name for job in study.jobs() if not job.is_done] if finished_only else []
-    return keep(study, path, [row for step in steps for row in step.values["rows"]], steps, left=left)
+    rows = [row for step in steps for row in step.values["rows"]]
+    return keep(study, path, rows, steps, left=left, beside=beside)
 
 
 def keep(
@@ -38,22 +48,45 @@ def keep(
     steps: Sequence[store.Step],
     part: str = "subspace",
     left: Sequence[str] = (),
+    beside: Callable[[Path], None] | None = None,
 ) -> int:
     """Write rows to `path` (JSON lines), and beside it command, settings and what made their steps.
+
+    All files are written before the first takes its place. The provenance does so first and has the checksums
+    of the others, so that `check_files` finds files of two studies if the process is killed right then.
 
     Args:
       part: that of `iptkit study`.
       left: jobs whose rows are missing.
+      beside: writes other files beside the rows; called with the path of their draft.
     Returns: the number of rows.
     """
     path = Path(path)
     about = {"command": command(study, part), **of(study, steps)}
     if left:
         about["not finished"] = list(left)
-    with files.atomic(path) as draft:  # both are there, or neither: rows without the other are nobody's
-        draft.write_text(store.as_lines(rows), encoding="utf-8")
-        files.write_json(path.with_suffix(".about.json"), about)
+    name = path.with_suffix(ENDING).name
+    with files.together(path.parent, name) as place:
+        draft = place / path.name
+        store.write_results(draft, rows)
+        if beside is not None:
+            beside(draft)
+        about["files"] = {file.name: files.sha256(file) for file in sorted(place.iterdir())}
+        files.write_json(place / name, about)
     return len(rows)
+
+
+def check_files(path: Path, about: dict[str, Any]) -> None:
+    """Make sure that a file is the one that its provenance is of; older provenances do not say.
+
+    Raises: ValueError if it is not.
+    """
+    known = about.get("files")
+    if known is not None and (not isinstance(known, dict) or known.get(path.name) != files.sha256(path)):
+        raise ValueError(
+            f"{path} is not the file that its provenance was written with: it was changed, or a study was "
+            "killed while it replaced another's rows. Run the command of the study again"
+        )
 
 
 def _check_fewer(study: Study, path: Path, count: int) -> None:
@@ -84,7 +117,7 @@ def check_target(study: Study, path: str | Path, part: str = "subspace") -> None
 def differences(study: Study, path: str | Path, part: str = "subspace") -> list[str]:
     """In what the study that made the rows at `path` differs from this one, by its provenance."""
     path = Path(path)
-    about, older = path.with_suffix(".about.json"), {}
+    about, older = path.with_suffix(ENDING), {}
     with contextlib.suppress(FileNotFoundError):
         older = files.read_json(about)
         if not isinstance(older.get("scale", {}), dict) or not isinstance(older.get("command", ""), str):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from iptkit import evaluate, files, paths, store
+from iptkit import evaluate, files, paths, provenance, store
 from iptkit.tasks import Task
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rows = store.read_results(path, FIELDS)
     if not any("part" in row for row in rows):  # which those of `--part deep` have
         rows = store.read_results(path, OF_SUBSPACE)
-    return rows, files.read_json(path.with_suffix(".about.json"))
+    about = files.read_json(path.with_suffix(provenance.ENDING))
+    provenance.check_files(path, about)
+    return rows, about
 
 
 def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:

@@ -19,6 +19,7 @@ from iptkit.subspace import SubspaceConfig
 from iptkit.train import FitConfig
 
 FILE = "data/scales.json"
+MOST_SEEDS = 1000  # each draws a few-shot sample of every task
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def variant(
     Args:
       suite, split: names for tasks.load_suite and tasks.split; either replaces the scale's own tasks.
       dims: values of d_I; the controls are run at the scale's main one, or at the first if it is not there.
-      num_seeds: >= 1; the seeds are 0, 1, ...
+      num_seeds: 1 to MOST_SEEDS; the seeds are 0, 1, ...
       only_unseen: leave out what splits are not compared by: scores on seen tasks, controls, stage two.
     Raises: ValueError for an unknown scale, suite or split, a d_I below 1, no seed.
     """
@@ -197,6 +198,8 @@ def variant(
             raise ValueError(f"dims are {', '.join(map(str, dims))}; give numbers from 1 on, each once")
         changes |= {"dims": tuple(dims), "main_dim": scale.main_dim if scale.main_dim in dims else dims[0]}
     if num_seeds is not None:
+        if not 1 <= num_seeds <= MOST_SEEDS:
+            raise ValueError(f"num_seeds (--seeds) is {num_seeds}; give 1 to {MOST_SEEDS}")
         changes["seeds"] = tuple(range(num_seeds))
     if only_unseen:
         changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}

@@ -71,6 +71,15 @@ class Decoder(nn.Module):
         return self.outer(torch.tanh(self.inner(z)))
 
 
+def check_dim(intrinsic_dim: int, numbers: int) -> None:
+    """Raise ValueError for a d_I above the count of numbers in one prompt, which is no subspace of it."""
+    if intrinsic_dim > numbers:
+        raise ValueError(
+            f"d_I = {intrinsic_dim} is more than the {numbers} numbers of one prompt; give --dims, or "
+            f"intrinsic_dim, of at most {numbers}"
+        )
+
+
 class AutoEncoder(nn.Module):
     """The auto-encoder of MSF over a bank of trained prompts, a prompt source that all runs share.
 
@@ -80,7 +89,8 @@ class AutoEncoder(nn.Module):
       config: shape and weights of the losses.
       generator: draws the first weights.
     Raises:
-      ValueError: a prompt of the bank is missing (not finite) or the bank has the wrong shape.
+      ValueError: a prompt of the bank is missing (not finite), the bank has the wrong shape, or d_I is larger
+        than a prompt.
     Example:
       >>> generator = torch.Generator().manual_seed(0)
       >>> bank = torch.randn(6, 4, 8, generator=generator)
@@ -101,6 +111,7 @@ class AutoEncoder(nn.Module):
         self.register_buffer("std", (flat - flat.mean(0)).square().mean().sqrt().clamp_min(1e-6))
         self.register_buffer("flat", (flat - self.mean) / self.std)
         size = flat.shape[1]
+        check_dim(config.intrinsic_dim, size)
         self.encoder = nn.Linear(size, config.intrinsic_dim)
         _default_init(self.encoder, generator)
         self.decoder = Decoder(config.intrinsic_dim, config.hidden, size, generator)

@@ -82,10 +82,13 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     Returns: the number of rows.
     """
     path = Path(path)
-    count = provenance.write(study, path, finished_only)
-    codes.keep(study, path.with_suffix(codes.ENDING), finished_only)
-    if not (study.scale.only_unseen or study.scale.deep):
-        _keep_artefacts(study, path, finished_only)
+
+    def beside(path: Path) -> None:
+        codes.keep(study, path.with_suffix(codes.ENDING), finished_only)
+        if not (study.scale.only_unseen or study.scale.deep):
+            _keep_artefacts(study, path, finished_only)
+
+    count = provenance.write(study, path, finished_only, beside)
     is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
     if not finished_only and is_own:
         for verdict in verdicts(study.table(), study.scale.main_dim):

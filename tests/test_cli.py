@@ -397,3 +397,34 @@ def test_check_of_words_with_tags(iptkit_command, tmp_path):
     code, text = iptkit_command("tasks", "check", str(file))
     assert code == 1 and f"{file}:4: 6 words with 3 tags" in text
     assert f"{file}:6: word 2: tag 'name' is no IOB1 tag; write B-x, I-x or O" in text
+
+
+# ---- Ctrl-C --------------------------------------------------------------------------------------------
+SLOW_END = """
+import sys, time
+from iptkit import cli, pipeline
+def study(*given, **named):
+    try:
+        print("working", flush=True)
+        time.sleep(600)
+    finally:
+        print("ending", flush=True)
+        time.sleep(600 if sys.argv[1] == "slowly" else 0)
+pipeline.study = study
+cli.app(["study"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
+@pytest.mark.parametrize(("ends", "told"), [("quickly", "last finished step"), ("slowly", "stopped at once")])
+def test_ctrl_c_once_or_twice_ends_without_a_traceback(ends, told):
+    command = [sys.executable, "-c", SLOW_END, ends]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "ending\n"
+    if ends == "slowly":
+        process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in said
+    assert said.strip().startswith("iptkit: stopped") and told in said

@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from iptkit import (
     files,
     inputs,
     jobs,
+    paths,
     pipeline,
     prompts,
     provenance,
@@ -497,6 +500,128 @@ def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
 
 def full(*_):
     raise files.DiskFullError("no space left for x")
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+FEW = {"seeds": (0,), "dims": (2,), "same_data": False, "nearest": False, "stage_two_runs": 0, "controls": ()}
+
+
+def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monkeypatch):
+    """A full disk at any of them: before, rows were new then and codes old."""
+    folder = tmp_path / "out"
+    subspace_results.write(small(**FEW), folder / "rows.jsonl")
+    before = contents(folder)
+    assert sorted(before) == ["rows.about.json", "rows.codes.safetensors", "rows.jsonl"] + [
+        f"rows{ending}" for ending in (results.PROMPTS, subspace.ENDING)
+    ]
+    other = small(**FEW, test_examples=3)
+    other.steps()
+    for module, name in ((codes, "keep"), (subspace_results, "_keep_artefacts"), (files, "write_json")):
+        with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
+            patch.setattr(module, name, full)
+            subspace_results.write(other, folder / "rows.jsonl")
+        assert contents(folder) == before and {f.name for f in folder.iterdir()} == {*before}
+    subspace_results.write(other, folder / "rows.jsonl")
+    after = contents(folder)
+    assert after.keys() == before.keys() and after["rows.jsonl"] != before["rows.jsonl"]
+    about = json.loads(after["rows.about.json"])
+    assert about["files"].keys() == after.keys() - {"rows.about.json"}
+    for name in about["files"]:
+        provenance.check_files(folder / name, about)
+    (folder / "rows.jsonl").write_bytes(before["rows.jsonl"])  # as if killed between two renames
+    with pytest.raises(ValueError, match=r"rows.jsonl is not the file that its provenance.*Run the command"):
+        provenance.check_files(folder / "rows.jsonl", about)
+    (tmp_path / "results").mkdir()
+    for name in ("rows.jsonl", "rows.about.json"):
+        shutil.copy(folder / name, tmp_path / "results")
+    monkeypatch.setattr(results.paths, "data_dir", lambda: tmp_path)
+    with pytest.raises(ValueError, match="is not the file that its provenance was written with"):
+        results.stored("rows")
+
+
+def test_the_provenance_takes_its_place_first(tmp_path, monkeypatch):
+    """If the process is killed right then, the same command finds its own provenance and goes on."""
+    study, out = small(**FEW), tmp_path / "out" / "rows.jsonl"
+    study.steps()
+    renamed = []
+
+    def killed(old, new, replace=os.replace):
+        if Path(new).parent == out.parent:
+            renamed.append(Path(new).name)
+            if len(renamed) == 2:
+                raise KeyboardInterrupt
+        replace(old, new)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        subspace_results.write(study, out)
+    assert renamed[0] == "rows.about.json" and not out.exists()
+    provenance.check_target(study, out)
+    subspace_results.write(study, out)
+    provenance.check_files(out, files.read_json(out.with_suffix(".about.json")))
+
+
+def test_two_studies_into_one_file_do_not_replace_each_other(tmp_path, monkeypatch):
+    """The second one is refused while the first runs, whatever it measures; a killed one does not count."""
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
+    out = tmp_path / "rows.jsonl"
+    wanted = {"suite": "tiny", "split": "random", "dims": (2,), "num_seeds": 1, "only_unseen": True}
+    with files.one_writer(out, "wait"):
+        for more in ({}, {"overwrite": True}, {"finished_only": True}):
+            with pytest.raises(ValueError, match="another process is writing .*rows.jsonl.*--out"):
+                pipeline.study("smoke", out, "cpu", **wanted, **more)
+    assert not [*tmp_path.glob(".*")] and not out.exists()
+    lock = files.FileLock.acquire
+    with monkeypatch.context() as patch:  # a file system without locks: the other one was faster
+
+        def no_locks(self, *given, **named):
+            if Path(self.lock_file).name.startswith(".rows"):
+                raise OSError(37, "No locks available")
+            return lock(self, *given, **named)
+
+        patch.setattr(files.FileLock, "acquire", no_locks)
+        measure = pipeline._measure
+
+        def beside(*given):
+            subspace_results.write(small(seeds=(0,), dims=(3,), main_dim=3), out)
+            return measure(*given)
+
+        patch.setattr(pipeline, "_measure", beside)
+        with pytest.raises(ValueError, match="holds rows of another study.*Nothing was changed"):
+            pipeline.study("smoke", out, "cpu", **wanted)
+    assert {row["d_I"] for row in store.read_results(out)} == {0, 3}, "the first one's rows are there"
+
+
+@pytest.mark.parametrize("dims", [(10**12,), (2, 10**30)])
+def test_a_dimension_beyond_a_prompt_is_refused_before_anything_trains(tmp_path, monkeypatch, dims, steps):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=rf"d_I = {dims[-1]} is more than the \d+ numbers of one prompt.*--dims"
+    ):
+        pipeline.study("smoke", tmp_path / "rows.jsonl", "cpu", suite="tiny", split="random", dims=dims)
+    assert not [*steps.glob("*/step.safetensors")]
+    with pytest.raises(ValueError, match=r"num_seeds \(--seeds\) is 1000000000; give 1 to 1000"):
+        scales.variant("smoke", num_seeds=10**9)
+
+
+def test_what_killed_studies_left_is_swept_at_the_start(tmp_path, monkeypatch):
+    """In the step cache, beside the rows, in the other caches, in the system's temporary folder."""
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    places = [paths.steps_dir() / "prompts-1", tmp_path / "out", tmp_path / "temporary", paths.cache_dir()]
+    places += [paths.models_dir(), paths.downloads_dir(), paths.tasks_dir(), paths.results_dir()]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        (place / f".checkpoint.safetensors.x{files.TEMPORARY}").write_text("half")
+        (place / f".model-x{files.TEMPORARY}").mkdir()
+        (place / f".model-x{files.TEMPORARY}" / "weights").write_text("half")
+    with pytest.raises(ValueError, match="only 0 rows are finished"):
+        pipeline.study("smoke", tmp_path / "out" / "rows.jsonl", "cpu", finished_only=True)
+    assert not [*tmp_path.rglob(f"*{files.TEMPORARY}")]
 
 
 # ---- the command ---------------------------------------------------------------------------------

@@ -1,0 +1,46 @@
+"""Studies that are killed, or whose stored steps are damaged, end with the rows of an undisturbed one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import killing
+import pytest
+
+KILLS, FLIPS = 16, 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_study_that_was_killed_or_damaged_anywhere_ends_with_the_same_rows(tmp_path):
+    own = {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "IPTKIT_QUIET": "1",
+        "TMPDIR": str(tmp_path),
+    }
+    unset = ("IPTKIT_SCALE", "IPTKIT_STATUS")
+    env = {name: value for name, value in os.environ.items() if name not in unset} | own
+    command = [sys.executable, killing.__file__, str(tmp_path / "studies"), "--seed", "0"]
+    command += ["--kills", str(KILLS), "--flips", str(FLIPS)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, *others = map(json.loads, done.stdout.splitlines())
+    assert first["problem"] == "" and first["moments"] > 100
+    assert [what["kind"] for what in others] == ["kill"] * KILLS + ["flip"] * FLIPS
+    assert [what for what in others if what["problem"]] == []
+    assert not [*tmp_path.glob("*.iptkit-tmp")], "also what was in the system's temporary folder is swept"
+
+
+def test_moments_are_counted_and_the_last_one_kills(tmp_path):
+    def work(moments):
+        for name in "abc":
+            (tmp_path / name).write_text(name)
+
+    folders = (str(tmp_path),)
+    assert killing.in_child(work, folders).moments == 3
+    ended = killing.in_child(work, folders, at=3)
+    assert ended.signal == 9 and sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+    (tmp_path / "b").unlink()
+    assert killing.in_child(work, folders, at=2).signal == 9 and not (tmp_path / "b").exists()
+    assert "ZeroDivisionError" in killing.in_child(lambda _: 1 / 0, folders).error
