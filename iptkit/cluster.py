@@ -257,9 +257,7 @@ def _ray(address: str) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    if (
-        address == "local"
-    ):  # read by Ray when it is imported: without clusters it listens on the loopback only
+    if address == "local":  # Ray reads it when it is imported: without clusters it uses the loopback only
         os.environ[ONE_MACHINE] = "0"
     try:
         import ray

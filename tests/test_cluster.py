@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -344,6 +345,26 @@ def two_nodes():
     cluster.started(start, give_up)
     yield made[0]
     give_up()
+
+
+ON_LOOPBACK = """
+import psutil
+from iptkit import cluster, scales
+from iptkit.experiments import Study
+with cluster.joined(Study(scales.load("smoke")), "local", 1):
+    started = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    heard = [c.laddr.ip for p in started for c in p.net_connections("inet") if c.status == "LISTEN"]
+print(len(started), *heard)
+"""
+
+
+@needs_ray
+def test_a_cluster_of_this_machine_alone_listens_on_the_loopback_only():
+    done = subprocess.run([sys.executable, "-c", ON_LOOPBACK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    started, *heard = done.stdout.split()
+    assert int(started) > 3 and heard, "Ray's processes were found"
+    assert set(heard) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def slow(**changes):
