@@ -657,7 +657,8 @@ def writable_file(path: str | Path, option: str, endings: Sequence[str] = ()) ->
         try:
             if place.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "there is a folder of this name")
-            with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}."):  # as in `atomic`
+            prefix = f".{place.name[:-20]}."  # about as long a name
+            with _held(lambda: tempfile.mkstemp(dir=place.parent, prefix=prefix, suffix=TEMPORARY)):  # noqa: B023
                 pass
         except OSError as error:
             told = f"{place.name[:60]}..." if len(place.name) > 100 else place.name
