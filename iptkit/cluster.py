@@ -39,9 +39,7 @@ PATIENCE = {  # Ray's own limits, for nodes started here: a busy machine is slow
 SHARED_SECONDS = 120.0  # for another node's file to be seen: network file systems remember what was absent
 IDLE_SECONDS = 60.0  # without a node that a job could run on
 MOST_LOSSES = 10  # lost workers that a job survives
-ONE_MACHINE = (
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0", as on these by default: Ray runs on one machine alone
-)
+ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": Ray runs on one machine alone, as on these
 
 
 @dataclass(frozen=True)

@@ -230,9 +230,11 @@ def _course_scale(scale: str) -> Any:
 
 def _sweep(out: Path) -> None:
     """Remove what killed processes left in the kit's folders, in `out`, and in the system's temporary one."""
+    from iptkit import store
+
     own = [folder() for folder in (paths.cache_dir, paths.downloads_dir, paths.models_dir, paths.tasks_dir)]
-    steps = [*paths.steps_dir().iterdir()]
-    files.sweep([*own, *steps, paths.results_dir(), out, Path(tempfile.gettempdir())])
+    files.sweep([*own, paths.results_dir(), out, Path(tempfile.gettempdir())])
+    store.sweep()
 
 
 def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:

@@ -164,8 +164,20 @@ def _make(
     about = {"values": values, "seconds": elapsed + time.time() - begun}
     about |= {"config": _plain(config), "code": code, "made_with": dict(stamp.rows())}
     files.write_tensors(folder / DONE, tensors, about)
+    _remove_checkpoints(folder)
+
+
+def _remove_checkpoints(folder: Path) -> None:
     for left in folder.glob("*checkpoint.safetensors*"):  # with those that were set aside
         left.unlink(missing_ok=True)
+
+
+def sweep(root: Path | None = None) -> None:
+    """Remove what killed processes left in the step cache: unfinished files, finished steps' checkpoints."""
+    for folder in (root or paths.steps_dir()).iterdir():
+        files.sweep([folder])
+        if (folder / DONE).exists():
+            _remove_checkpoints(folder)
 
 
 def joined(name: str, parts: Sequence[Step]) -> Step:

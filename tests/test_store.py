@@ -336,6 +336,21 @@ def test_what_a_killed_process_left_in_a_steps_folder_is_swept(tmp_path):
     assert sorted(file.name for file in folder.iterdir()) == ["begun", "lock", "step.safetensors"]
 
 
+def test_checkpoints_of_a_step_that_was_stored_are_swept_and_others_stay(tmp_path):
+    """A process may be killed after it stored a step and before it removed its checkpoints."""
+    step = store.step("bank", 1, Maker(), tmp_path)
+    unfinished = tmp_path / "msf-1"
+    unfinished.mkdir()
+    names = ("checkpoint.safetensors", "IST-checkpoint.safetensors")
+    for folder in (tmp_path / step.folder, unfinished):
+        for name in names:
+            (folder / name).write_text("trained")
+    store.sweep(tmp_path)
+    assert not [*(tmp_path / step.folder).glob("*checkpoint*")]
+    assert sorted(file.name for file in unfinished.iterdir()) == sorted(names)
+    assert store.step("bank", 1, Maker(), tmp_path).was_cached
+
+
 LEFT = """
 import os, signal, sys
 from pathlib import Path
