@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # a node is looked at without torch
     from iptkit.jobs import Job
 
 GOES_ON = "finished jobs are kept: the same command goes on"
-START_SECONDS = 600.0  # for a cluster of one's own to start; Ray gives each try half a minute
+START_SECONDS = (
+    1200.0  # for a cluster of one's own to start; Ray gives each try a quarter of a minute, or half
+)
 PROBE_SECONDS = 600.0  # for a node to start its first worker
 PATIENCE = {  # Ray's own limits, for nodes started here: a busy machine is slow, not broken
     "RAY_gcs_server_port_wait_time_s": "600",

@@ -333,7 +333,7 @@ def two_nodes():
     def start():
         made.append(Cluster(initialize_head=True, head_node_args={**size(), "include_dashboard": False}))
         made[0].add_node(wait=False, **size())
-        made[0].wait_for_nodes(timeout=cluster.START_SECONDS)
+        made[0].wait_for_nodes(timeout=60)
 
     def give_up():
         while made:
