@@ -330,4 +330,6 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
         )
     weights.check_loaded(name, model, found, parts)
     with weights.named(name, "tokenizer"):
-        return model, AutoTokenizer.from_pretrained(source, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    weights.check_tokenizer(name, tokenizer, model.get_input_embeddings().num_embeddings)
+    return model, tokenizer

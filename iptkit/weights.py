@@ -190,6 +190,20 @@ def check_loaded(name: str, model: nn.Module, found: dict[str, Any], parts: Coll
         )
 
 
+def check_tokenizer(name: str, tokenizer: Any, rows: int) -> None:
+    """Make sure that every token of a tokenizer has a row in its model's table of embeddings.
+
+    Raises: ValueError naming the first tokens that have none.
+    """
+    homeless = sorted((place, token) for token, place in tokenizer.get_vocab().items() if place >= rows)
+    if homeless:
+        raise ValueError(
+            f"the tokenizer of {name} has tokens that its model has no embedding for ({rows} rows): "
+            f"{_some([f'{token!r} ({place})' for place, token in homeless])}. Give the tokenizer that "
+            "belongs to the model, or save the model after resize_token_embeddings"
+        )
+
+
 def not_finite(model: nn.Module) -> list[str]:
     """Names of the parameters that hold NaN or infinite values."""
     with torch.no_grad():  # the smallest and the largest: one pass, no copy, and NaN is both

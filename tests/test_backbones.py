@@ -297,6 +297,16 @@ def test_a_model_is_loaded_whole_or_not_at_all(whole, tmp_path, change, told):
     assert str(folder) in str(error.value)
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "model")
+    tokenizer = backbones.load(folder).tokenizer
+    size = len(tokenizer)
+    tokenizer.add_tokens(["unheard"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match=rf"no embedding for \({size} rows\): 'unheard' \({size}\)"):
+        backbones.load(folder)
+
+
 def test_one_file_is_no_model(whole):
     with pytest.raises(ValueError, match=r"model\.safetensors is a file; give the folder that it is in"):
         backbones.load(whole / "model.safetensors")
