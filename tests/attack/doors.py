@@ -479,25 +479,6 @@ DOORS = [
 ]
 
 
-def commanded(*words: str) -> Callable[[Path], str]:
-    """A command of `iptkit` with the file in place of FILE; its words as an error where it refuses."""
-
-    def open_it(path: Path) -> str:
-        found = CliRunner().invoke(cli.app, [str(path) if word == "FILE" else word for word in words])
-        if found.exception and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        if found.exit_code:
-            raise ValueError(found.output)
-        return found.output
-
-    return open_it
-
-
-def terminal_is_safe(path: Path, output: str) -> None:
-    """Nothing printed would steer a terminal."""
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", output)
-
-
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
     """Raise TimeoutError inside where it takes longer: a pipe that nobody writes to would wait for ever."""
