@@ -5,9 +5,9 @@ if there was a fault.
 """
 
 import argparse
-import random
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import killer
@@ -18,7 +18,7 @@ from doors import DOORS
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/attack", description=__doc__)
     parser.add_argument("--files", type=int, default=20_000, help="damaged files in all")
-    parser.add_argument("--kills", type=int, default=100, help="kills of a study in all")
+    parser.add_argument("--kills", type=int, default=100, help="studies that are killed")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--only", default="", help="doors whose names hold this text")
     wishes = parser.parse_args()
@@ -41,15 +41,16 @@ def main() -> int:
 
 
 def kills(count: int, seed: int) -> list[str]:
-    """Kill studies until there were `count` kills; prints how many studies that took."""
-    rng, done, studies, faults, begun = random.Random(seed), 0, 0, [], time.monotonic()
+    """Kill `count` studies and flip bits of a fifth as many stored files; prints how many ended otherwise."""
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="iptkit-attack-") as place:
-        other, seconds = killer.undisturbed(Path(place) / "other")
-        while done < count:
-            new, found = killer.kill(Path(place) / f"{studies}", other, seconds, count - done, rng)
-            done, studies = done + new, studies + 1
-            faults += [f"study {studies}, {new} kills: {what}" for what in found]
-    print(f"{done} kills of {studies} studies in {time.monotonic() - begun:.0f} s, {len(faults)} differences")
+        happened = killer.attack_apart(Path(place), count, count // 5, seed)
+    faults = [f"study: {what}" for what in happened if what["problem"]]
+    kinds = Counter(what["kind"] for what in happened)
+    print(
+        f"{kinds['kill']} killed studies and {kinds['flip']} flipped bits in {time.monotonic() - begun:.0f} s"
+    )
+    print(f"{len(faults)} of them ended otherwise than an undisturbed study")
     return faults
 
 

@@ -1,125 +1,250 @@
-"""A study that is killed again and again ends with the rows, and leaves the files, of one that was not."""
+"""Kill -9 a study at a chosen moment, let the same command go on, and compare the rows.
 
-from __future__ import annotations
+A moment is an event of the system (a file is opened, renamed or removed, a folder made) in the folders of the
+study, or a step of training; they are counted, so a seed names the same moments on every machine and under
+any load. Each study runs in a fork of one process that has imported everything, which takes no time.
 
+    python tests/attack/killer.py FOLDER --kills 100 --flips 20 --seed 1
+
+prints what happened, a JSON object a line; `attack` does it from Python.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from iptkit import files
-
-COMMAND = (
-    sys.executable,
-    "-m",
-    "iptkit",
-    "study",
-    "--scale",
-    "smoke",
-    "--device",
-    "cpu",
-    "--dims",
-    "2",
-    "--out",
-)
+EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
-@dataclass(frozen=True)
-class Place:
-    """The folders of one study: its rows, its step cache, and where its temporary files go."""
+@dataclass
+class Moments:
+    """Counts moments of this process in some folders; at number `at` the process is killed."""
 
-    folder: Path
+    folders: tuple[str, ...]
+    at: int | None = None
+    count: int = 0
 
-    @property
-    def rows(self) -> Path:
-        return self.folder / "out" / "rows.jsonl"
+    def watch(self) -> None:
+        """Count from now on, to the end of the process."""
+        sys.addaudithook(self._audit)
 
-    def start(self) -> subprocess.Popen:
-        """The study's command, in a process group of its own."""
-        for name in ("out", "steps", "tmp", "cache"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        places = {f"IPTKIT_{name.upper()}": str(self.folder / name) for name in ("steps", "cache")}
-        places |= {"TMPDIR": str(self.folder / "tmp"), "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "cache")}
-        variables = {**os.environ, **places, "IPTKIT_QUIET": "1"}
-        variables.pop("IPTKIT_SCALE", None)
-        where = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "env": variables}
-        return subprocess.Popen([*COMMAND, str(self.rows)], start_new_session=True, **where)
+    def pass_one(self) -> None:
+        """A moment passes."""
+        self.count += 1
+        if self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    def finish(self) -> str:
-        """Run it to its end; returns what it wrote to standard error. Raises RuntimeError if it fails."""
-        process = self.start()
-        told = process.communicate()[1].decode(errors="replace")
-        if process.returncode:
-            raise RuntimeError(f"exit status {process.returncode}: {told[-2000:]}")
-        return told
-
-    def kill_after(self, seconds: float) -> bool:
-        """Start it and kill it, all its processes at once; False if it was done before."""
-        process = self.start()
-        try:
-            told = process.communicate(timeout=seconds)[1].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return True
-        if process.returncode:
-            raise RuntimeError(f"exit status {process.returncode}: {told[-2000:]}")
-        return False
-
-    def steps(self) -> dict[str, tuple[dict[str, torch.Tensor], object]]:
-        """Tensors and values of every finished step."""
-        found = {}
-        for file in sorted((self.folder / "steps").glob("*/step.safetensors")):
-            tensors, about = files.read_tensors(file)
-            found[file.parent.name] = tensors, about["values"]
-        return found
-
-    def left_over(self) -> list[str]:
-        """Files and folders that no finished study has: checkpoints and what was written half."""
-        everything = [path.relative_to(self.folder) for path in self.folder.rglob("*")]
-        temporary = [path for path in everything if path.parts[0] == "tmp" and len(path.parts) > 1]
-        half = [path for path in everything if path.name.startswith(".") or "checkpoint" in path.name]
-        return sorted({str(path) for path in temporary + half})
+    def _audit(self, event, given):
+        if event in EVENTS and given and isinstance(given[0], str | os.PathLike):
+            if os.fspath(given[0]).startswith(self.folders):
+                self.pass_one()
 
 
-def differences(killed: Place, other: Place) -> list[str]:
-    """In what a finished study differs from another one: rows byte for byte, steps, what is left over."""
-    found = []
-    if killed.rows.read_bytes() != other.rows.read_bytes():
-        found.append("its rows are others")
-    mine, theirs = killed.steps(), other.steps()
-    if mine.keys() != theirs.keys():
-        found.append(f"steps {sorted(mine.keys() ^ theirs.keys())} are in one of the two")
-    for name in mine.keys() & theirs.keys():
-        (tensors, values), (others, other_values) = mine[name], theirs[name]
-        same = tensors.keys() == others.keys() and all(torch.equal(tensors[k], others[k]) for k in tensors)
-        if not same or values != other_values:
-            found.append(f"the step {name} holds something else")
-    return [*found, *(f"left over: {name}" for name in killed.left_over())]
+@dataclass
+class Ended:
+    """How a child ended: its signal (0: none), moments, and what it warned of or failed with."""
+
+    signal: int
+    moments: int = 0
+    warnings: list[str] = field(default_factory=list)
+    error: str = ""
 
 
-def undisturbed(folder: Path) -> tuple[Place, float]:
-    """A study that nobody kills, and its seconds."""
-    place, begun = Place(folder), time.monotonic()
-    place.finish()
-    return place, time.monotonic() - begun
+def in_child(work: Callable[[Moments], None], folders: tuple[str, ...], at: int | None = None) -> Ended:
+    """Run `work` in a fork of this process, which is killed at moment `at`."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        said = Ended(0)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            try:
+                with warnings.catch_warnings(record=True) as told:
+                    warnings.simplefilter("always", UserWarning)
+                    moments = Moments(folders, at)
+                    moments.watch()
+                    work(moments)
+                said.moments = moments.count
+                said.warnings = [str(warning.message) for warning in told]
+            except BaseException:
+                said.error = traceback.format_exc()
+        os.write(write, json.dumps(vars(said)).encode()[:60_000])
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as stream:
+        text = stream.read()
+    _, status = os.waitpid(child, 0)
+    return Ended(**json.loads(text)) if os.WIFEXITED(status) else Ended(os.WTERMSIG(status))
 
 
-def kill(folder: Path, other: Place, seconds: float, most: int, rng: random.Random) -> tuple[int, list[str]]:
-    """Kill a new study at random moments until it gets done, or `most` times; then let it end.
+def flip(file: Path, rng: random.Random) -> None:
+    """Change one bit of a file."""
+    data = bytearray(file.read_bytes())
+    place = rng.randrange(8 * len(data))
+    data[place // 8] ^= 1 << place % 8
+    file.write_bytes(data)
 
-    Args:
-      seconds: that an undisturbed one takes.
-    Returns: the number of kills, and in what it differs from `other`.
+
+class SmallStudy:
+    """`iptkit study` of hand-written tasks on the tiny model, with a checkpoint after every training step."""
+
+    def __init__(self) -> None:
+        from iptkit import (
+            adapter_studies,
+            backbones,
+            experiments,
+            pipeline,
+            scales,
+            stamp,
+            train,
+            transfer,
+        )
+
+        assert pipeline and backbones.load("tiny-causal").model  # all is imported before the first fork
+        importlib.import_module("rouge_score.rouge_scorer")
+        fit = train.FitConfig(steps=3, rows_per_run=1, evaluations=1, dev_examples=2, lr=0.1)
+        scale = scales.load(
+            "smoke", seeds=(0,), dims=(2,), main_dim=2, test_examples=2, prompt=fit, msf=fit, ist=fit,
+            controls=(), nearest=True, stage_two_runs=1,
+        )  # fmt: skip
+        scales.variant = lambda *_, **__: scale
+        stamp.matmul_speed = lambda *_, **__: 1.0
+        always = functools.partial(train.fit, checkpoint_seconds=-1.0)
+        for module in (experiments, transfer, adapter_studies):
+            module.fit = always
+
+        from iptkit import subspace
+
+        subspace.fit = always
+        self._train_step = train.train_step
+
+    def run(self, folder: Path, at: int | None = None) -> Ended:
+        """Run the command with its steps and rows in a folder."""
+
+        def work(moments: Moments) -> None:
+            from iptkit import pipeline, train
+
+            def step(*given):
+                moments.pass_one()
+                return self._train_step(*given)
+
+            train.train_step = step
+            os.environ |= {"IPTKIT_STEPS": str(folder / "steps"), "IPTKIT_RESULTS": str(folder / "results")}
+            pipeline.study("smoke", folder / "out" / "rows.jsonl", "cpu")
+
+        return in_child(work, (str(folder),), at)
+
+
+def made(folder: Path) -> dict[str, object]:
+    """What a study left for others: its rows, and the tensors beside them."""
+    from iptkit import files
+
+    found = {"rows.jsonl": (folder / "out" / "rows.jsonl").read_text(encoding="utf-8")}
+    for file in (folder / "out").glob("*.safetensors"):
+        tensors, _ = files.read_tensors(file)
+        found[file.name] = {name: tensor.tolist() for name, tensor in tensors.items()}
+    return found
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Names of files that a finished study should not leave."""
+    known = {"lock", "begun", "step.safetensors"}
+    steps = [
+        f for f in (folder / "steps").glob("*/*") if f.name not in known and not f.name.endswith(".damaged")
+    ]
+    return [*map(str, steps), *(str(f) for f in (folder / "out").glob(".*"))]
+
+
+def attack(folder: Path, kills: int, flips: int, seed: int) -> Iterator[dict]:
+    """Kill studies, and change bits of what they stored; yields what happened each time.
+
+    A study is killed once or twice; a checkpoint that it left may be damaged too. Then the same command
+    goes on.
+
+    Yields: {"kind", "moments" (of each kill, or the file flipped), "problem" ("" if none)}.
     """
-    place, kills = Place(folder), 0
-    while kills < most and place.kill_after(rng.uniform(0.2, 1.0) * seconds):
-        kills += 1
-    place.finish()
-    return kills, differences(place, other)
+    rng, study, whole = random.Random(seed), SmallStudy(), folder / "whole"
+    first = study.run(whole)
+    if first.error:
+        raise RuntimeError(first.error)
+    expected = made(whole)
+    yield {"kind": "undisturbed", "moments": first.moments, "problem": _wrong(first, whole, expected)}
+    for number in range(kills):
+        place, moments = folder / f"kill-{number}", []
+        for _ in range(rng.choice((1, 1, 2))):
+            moments.append(rng.randint(1, first.moments))
+            ended = study.run(place, moments[-1])
+            if ended.signal == 0:  # the second had less to do
+                break
+        checkpoints = [*(place / "steps").glob("*/*checkpoint.safetensors")]
+        if checkpoints and rng.random() < 0.3:
+            flip(rng.choice(checkpoints), rng)
+            moments.append("checkpoint flipped")
+        problem = _wrong(study.run(place), place, expected)
+        yield {"kind": "kill", "moments": moments, "problem": problem}
+        if not problem:
+            shutil.rmtree(place)
+    for _ in range(flips):
+        file = rng.choice(sorted(whole.glob("steps/*/step.safetensors")))
+        before = file.read_bytes()
+        flip(file, rng)
+        (whole / "out" / "rows.jsonl").unlink()
+        ended = study.run(whole)
+        problem = _wrong(ended, whole, expected)
+        is_told = any(str(file) in text for text in ended.warnings)
+        if not problem and not is_told and file.read_bytes() != before:
+            problem = "a changed file was taken without a word" if _holds(before, file) else ""
+        yield {"kind": "flip", "moments": [file.parent.name], "problem": problem}
+
+
+def attack_apart(folder: Path, kills: int, flips: int, seed: int) -> list[dict]:
+    """What `attack` yields, in a process of its own: it forks, and changes modules.
+
+    Raises: RuntimeError if that process fails.
+    """
+    own = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "IPTKIT_QUIET": "1"}
+    kept = {name: v for name, v in os.environ.items() if name not in ("IPTKIT_SCALE", "IPTKIT_STATUS")}
+    command = [sys.executable, __file__, str(folder / "studies")]
+    command += ["--kills", str(kills), "--flips", str(flips), "--seed", str(seed)]
+    env = {**kept, **own, "TMPDIR": str(folder)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"exit status {done.returncode}: {done.stderr[-3000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _holds(before: bytes, file: Path) -> bool:
+    """Is the changed bit one that holds something? (Spaces that pad the header hold nothing.)"""
+    return any(a != b and a != ord(" ") for a, b in zip(before, file.read_bytes(), strict=True))
+
+
+def _wrong(ended: Ended, folder: Path, expected: dict[str, object]) -> str:
+    if ended.signal or ended.error:
+        return ended.error or f"signal {ended.signal}"
+    found = made(folder)
+    differ = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    left = left_behind(folder)
+    return "; ".join([*(f"{name} differs" for name in differ), *(f"left behind: {name}" for name in left)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    for name, default in (("--kills", 16), ("--flips", 4), ("--seed", 0)):
+        parser.add_argument(name, type=int, default=default)
+    wished = parser.parse_args()
+    for happened in attack(wished.folder, wished.kills, wished.flips, wished.seed):
+        print(json.dumps(happened), flush=True)
