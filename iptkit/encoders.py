@@ -40,6 +40,7 @@ from iptkit.spans import best_span, over_positions
 from iptkit.tasks import Example
 
 TOKENS = 4096  # that run at once on a CPU
+NO_TOKEN = "{!r} has no token; leave it out"
 BLANKS = "\u2581\u0120"  # a blank in the vocabulary of SentencePiece, and of byte-level tokenizers
 
 
@@ -165,6 +166,8 @@ class HeadEngine:
                 f"{example.input[:60]!r} has neither options nor tags, but a head chooses among classes"
             )
         ids = tuple(self.backbone.tokenizer(example.input).input_ids)
+        if not ids:
+            raise ValueError(NO_TOKEN.format(example.input[:60]))
         label = example.options.index(example.targets[target])
         place = 0 if self.backbone.kind == "encoder" else len(ids) - 1
         return HeadRow(ids, (place,), ((label,),), len(example.options), example.options)
@@ -188,7 +191,7 @@ class HeadEngine:
                 stacklevel=3,
             )
         if not coded["input_ids"]:
-            raise ValueError(f"{example.input[:60]!r} has no token; leave it out")
+            raise ValueError(NO_TOKEN.format(example.input[:60]))
         which = 0 if self.backbone.kind == "encoder" else -1
         chosen = tuple(places[word][which] for word in read)
         classes = tuple(example.labels.index(example.tags[word]) for word in read)

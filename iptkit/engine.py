@@ -154,11 +154,17 @@ class Engine:
     def positions(self, example: Example, prompt_length: int, generated: int = 0) -> int:
         """How many the example takes, with a prompt and its longest answer, or `generated` tokens and an end.
 
-        Raises: ValueError for options and answers that cannot be scored, see option_row.
+        Raises: ValueError for options and answers that cannot be scored (see option_row), or if nothing
+          stands before an answer.
         """
         row = self.option_row(example) if example.options else self.target_row(example)
         longest = max(1 + generated if generated else 0, *map(len, row.answers))
-        return sum(len(part) for part in self._line((), prompt_length)) + len(row.text) + longest
+        before = sum(len(part) for part in self._line((), prompt_length)) + len(row.text)
+        if not before:
+            raise ValueError(
+                f"{example.input[:60]!r} has no token, and no prompt stands beside it; leave it out"
+            )
+        return before + longest
 
     def classes(self, example: Example) -> tuple[str, ...]:
         """Names of the classes that numbers stand for: none, as answers are words."""

@@ -159,7 +159,7 @@ _MARKS = "".join(c for c in map(chr, range(0x0E01, 0x30FF)) if unicodedata.categ
 _ALONE = re.compile(f"[{_RANGES}][{_MARKS}]*")
 
 
-_NUMBER = re.compile(r"(?<![\w.,\-\u2212])([-\u2212]?)(\d+(?:,\d{3})*)(\.\d+)?(?![\w.,]*\d)")
+_NUMBER = re.compile(r"(?<![\w.,\-\u2212])([-\u2212]?)(\d+(?:,\d{3})*|(?=\.\d))(\.\d+)?(?![\w.,]*\d)")
 _APOSTROPHE = re.compile(r"(?<=[^\W\d_])\u2019(?=[^\W\d_])")  # a letter of its own where it is inside a word
 _MINUS, _POINT, _APOSTROPHE_KEPT = "\ue000", "\ue001", "\ue002"  # stand for what stays of the punctuation
 _BACK = str.maketrans({_MINUS: "-", _POINT: ".", _APOSTROPHE_KEPT: "\u2019"})

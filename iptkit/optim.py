@@ -55,7 +55,16 @@ class RunAdam:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Clip, update, clear the gradients; `rate`: share of the peak learning rate."""
+        """Clip, update, clear the gradients; `rate`: share of the peak learning rate.
+
+        Raises: ValueError naming parameters that the loss does not depend on.
+        """
+        unused = [name for name, p in self.parameters.items() if p.grad is None]
+        if unused:
+            raise ValueError(
+                f"{', '.join(unused)}: the loss does not depend on it, so it cannot be trained; a head needs "
+                "encoders.HeadEngine, and what is to stay as it is needs requires_grad_(False)"
+            )
         self.count += 1
         gradients = {name: self._rows(p.grad.contiguous()) for name, p in self.parameters.items()}
         norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients.values()])

@@ -175,7 +175,8 @@ def _as_iob2(tags: Sequence[str], scheme: str) -> tuple[str, ...]:
 def _opens(tags: Sequence[str]) -> list[int]:
     """The places where I- begins a span."""
     pairs = zip((OUTSIDE, *tags), tags, strict=False)
-    return [i for i, (before, tag) in enumerate(pairs) if tag[:1] == "I" and before[1:] != tag[1:]]
+    goes_on = [before != OUTSIDE and before[1:] == tag[1:] for before, tag in pairs]
+    return [i for i, tag in enumerate(tags) if tag[:1] == "I" and not goes_on[i]]
 
 
 def _check_form(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:

@@ -126,6 +126,6 @@ def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Te
 def _padded(lists: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids [B, L] with zeros to the right, and which of them are real [B, L]."""
     longest = max(map(len, lists))
-    ids = to_device([[*row, *[0] * (longest - len(row))] for row in lists], device)
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in lists], dtype=torch.long)
     lengths = to_device([len(row) for row in lists], device)
-    return ids, torch.arange(longest, device=device) < lengths[:, None]
+    return to_device(ids, device), torch.arange(longest, device=device) < lengths[:, None]

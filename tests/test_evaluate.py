@@ -31,6 +31,7 @@ def test_accuracy_counts_accepted_answers():
 def test_normalise_is_squads():
     assert evaluate.normalise("  The U.S.,  a  Nation ") == "us nation"
     assert evaluate.normalise("another theme") == "another theme"
+    assert evaluate.normalise("-.5 or .25, see p.5 ...5") == "-.5 or .25 see p5 5"
 
 
 @pytest.mark.parametrize(

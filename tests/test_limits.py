@@ -179,8 +179,7 @@ def test_a_cut_ends_where_characters_are_many_tokens():
         and limits._rest(Bytes(), "abcd", 1, "right") == "abc"
     )
     assert (
-        limits._rest(Bytes(), "abcd", 4, "right") == "abc"[:3]
-        and limits._rest(Bytes(), "abcd", 12, "left") == ""
+        limits._rest(Bytes(), "abcd", 4, "right") == "abc" and limits._rest(Bytes(), "abcd", 12, "left") == ""
     )
 
 
@@ -301,3 +300,31 @@ def test_the_order_of_a_lines_options_does_not_matter_to_a_head():
     ]
     assert torch.equal(*losses)
     assert evaluate.evaluate(engine, sources[0], [task]) == evaluate.evaluate(engine, sources[1], [mixed])
+
+
+# ---- texts without a token ------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["tiny-encoder", "tiny-causal"])
+def test_a_head_refuses_a_text_without_a_token(name):
+    """It would look at a prompt's vector, or at the padding behind a text that was not there."""
+    engine = HeadEngine(backbone(name, "float32"))
+    source = source_of(engine)
+    for of_set in ("train", "test"):
+        bad = with_text("tiny-kind", of_set, "")
+        with pytest.raises(ValueError, match=f"tiny-kind, {of_set}, example 3 .*: '' has no token; leave it"):
+            train.fit(engine, source, [train.Run(bad)], SHORT)
+
+
+def test_an_answer_needs_something_before_it():
+    engine, bad = engine_of(), with_text("tiny-mood", "test", "")
+    with pytest.raises(ValueError, match="tiny-mood, test, example 3 .* has no token, and no prompt stands"):
+        limits.check(engine, [bad], 0)  # as with a deep prompt
+    assert len(evaluate.predict(engine, source_of(engine), [bad])[0]) == len(bad.test)
+
+
+def test_texts_without_a_token_stand_behind_a_prompt_of_an_encoder():
+    engine = engine_of("tiny-seq2seq")
+    prompts = Prompt(torch.randn(2, 3, engine.backbone.width, generator=torch.Generator().manual_seed(0)))
+    rows = [engine.target_row(Example(text, ("duck",), ("duck", "drill"))) for text in ("", "a fox")]
+    together = engine.log_likelihoods(prompts, rows)[0]
+    alone = engine.log_likelihoods(prompts.rows(torch.tensor([0])), rows[:1])[0]
+    torch.testing.assert_close(alone, together[:1])

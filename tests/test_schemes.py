@@ -139,3 +139,12 @@ def test_prefixes_without_a_kind_are_said_to_be_of_one_kind():
     made = schemes.convert([["B", "I", "O", "B"]])
     assert made.tags == (("B-span", "I-span", "O", "B-span"),)
     assert made.note == "prefixes without a kind are read as spans of one kind, 'span' (2 spans)"
+
+
+def test_a_prefix_alone_begins_a_span_behind_o():
+    given = ["O", "I", "I", "O", "B", "I"]
+    found = schemes.convert([given])
+    assert found.scheme == "IOB1" and found.note == "IOB1 was converted to IOB2: 1 of 2 spans began with I-"
+    assert found.tags == (("O", "B-span", "I-span", "O", "B-span", "I-span"),)
+    ((_, place, told),) = schemes.convert([given], "IOB2").problems
+    assert place == 1 and told.endswith("begin the span with 'B'")

@@ -14,6 +14,7 @@ from stock import another, backbone, plain_log_likelihoods
 from iptkit import backbones, evaluate, files, optim, prompts, subspace, tasks, train
 from iptkit.encoders import HeadEngine
 from iptkit.engine import Engine
+from iptkit.heads import WithHead
 from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
 from iptkit.train import FitConfig, Run, RunAdam, draw, fit
 
@@ -131,6 +132,13 @@ def test_run_adam_refuses_scattered_parameters():
     with pytest.raises(ValueError, match="P: not contiguous in memory"):
         RunAdam({"P": scattered}, torch.tensor([0.1, 0.1]), clip=1.0, per_run=True)
     assert prompts.SoftPrompt(scattered).P.is_contiguous()
+
+
+def test_a_head_is_not_trained_by_an_engine_that_scores_words(three):
+    model, generator = backbone("tiny-causal", "float32"), torch.Generator().manual_seed(0)
+    source = WithHead(1, model.width, 2, generator, words(model, 1))
+    with pytest.raises(ValueError, match=r"head: the loss does not depend on it.*needs encoders\.HeadEngine"):
+        fit(Engine(model), source, [Run(three[0])], SHORT)
 
 
 # ---- fit -------------------------------------------------------------------------------------------
