@@ -124,7 +124,7 @@ def alone(folder: str | Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_writer(path: Path, way_out: str) -> Iterator[None]:
+def one_writer(path: str | Path, way_out: str) -> Iterator[None]:
     """Inside, no other process is inside for the same path.
 
     A killed process does not count. Where the file system knows no locks, nobody is kept out.
@@ -133,6 +133,7 @@ def one_writer(path: Path, way_out: str) -> Iterator[None]:
       way_out: for whoever is kept out.
     Raises: ValueError if another process is inside.
     """
+    path = Path(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
     is_held = False
     try:
@@ -153,13 +154,17 @@ def one_writer(path: Path, way_out: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(
-        lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=TEMPORARY)
-    ) as (handle, temporary):
+    with _temporary(path) as (handle, temporary):
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         os.fsync(handle)
         os.replace(temporary, path)
+
+
+def _temporary(path: Path) -> contextlib.AbstractContextManager[tuple[int, Path]]:
+    """A new file beside a path, and its handle."""
+    prefix = f".{path.name[:100]}."
+    return _held(lambda: tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=TEMPORARY))
 
 
 @contextlib.contextmanager
@@ -655,10 +660,9 @@ def writable_file(path: str | Path, option: str, endings: Sequence[str] = ()) ->
     path = writable_folder(path.parent, option) / path.name
     for place in (path, *(path.with_suffix(ending) for ending in endings)):
         try:
-            if place.is_dir():
+            if place.is_dir():  # an error where its name is too long
                 raise IsADirectoryError(errno.EISDIR, "there is a folder of this name")
-            prefix = f".{place.name[:-20]}."  # about as long a name
-            with _held(lambda: tempfile.mkstemp(dir=place.parent, prefix=prefix, suffix=TEMPORARY)):  # noqa: B023
+            with _temporary(place):
                 pass
         except OSError as error:
             told = f"{place.name[:60]}..." if len(place.name) > 100 else place.name

@@ -76,12 +76,12 @@ def keep(
     return len(rows)
 
 
-def check_files(path: Path, about: dict[str, Any]) -> None:
+def check_files(path: str | Path, about: dict[str, Any]) -> None:
     """Make sure that a file is the one that its provenance is of; older provenances do not say.
 
     Raises: ValueError if it is not.
     """
-    known = about.get("files")
+    path, known = Path(path), about.get("files")
     if known is not None and (not isinstance(known, dict) or known.get(path.name) != files.sha256(path)):
         raise ValueError(
             f"{path} is not the file that its provenance was written with: it was changed, or a study was "

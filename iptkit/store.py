@@ -172,9 +172,9 @@ def _remove_checkpoints(folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def sweep(root: Path | None = None) -> None:
+def sweep(root: str | Path | None = None) -> None:
     """Remove what killed processes left in the step cache: unfinished files, finished steps' checkpoints."""
-    for folder in (root or paths.steps_dir()).iterdir():
+    for folder in Path(root or paths.steps_dir()).iterdir():
         files.sweep([folder])
         if (folder / DONE).exists():
             _remove_checkpoints(folder)

@@ -287,7 +287,7 @@ def test_a_broken_environment_gives_a_sentence(tmp_path, module):
     ("out", "told"),
     [
         (f"{'x' * 300}.jsonl", f"cannot write the file {'x' * 60}... in "),
-        (f"{'x' * 230}.jsonl", "File name too long"),  # those beside it have longer names
+        (f"{'x' * 240}.jsonl", "File name too long"),  # those beside it have longer names
         (f"{'x' * 300}/rows.jsonl", "File name too long"),
         ("taken.jsonl", "there is a folder of this name"),
         ("taken.about.json/../fine.jsonl", "cannot write the file fine.about.json"),

@@ -319,7 +319,7 @@ def free_ports(count):
 @pytest.fixture(scope="module")
 def two_nodes():
     """A cluster of two nodes with one core each on this machine."""
-    cluster._ray()
+    cluster._ray("auto")
     from ray.cluster_utils import Cluster
 
     made = []
