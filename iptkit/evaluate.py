@@ -47,7 +47,8 @@ def predict(
     Returns: R lists of answers.
     Raises:
       ValueError: see limits.check.
-      optim.DivergedError: the scores of options are no numbers.
+      optim.DivergedError: the scores of options are no numbers, or a prompt that generates or tags is not
+        finite.
     """
     likeliest = _likeliest(engine, source, tasks, split, limit, label)
     return [[best[i % len(best)] for i, best in enumerate(of_task)] for of_task in likeliest]
@@ -98,7 +99,13 @@ def _answers(
     """Answers of one batch; planned: (row of the source, example) of each of its rows."""
     of = [r for r, _ in planned]
     prompt = source(torch.tensor(of, device=engine.backbone.device))
-    if not has_options:
+    if not has_options:  # a word or a tag is chosen even among scores that are no numbers
+        if False in (finite := prompt.are_finite.tolist()):
+            text = planned[finite.index(False)][1].input
+            raise DivergedError(
+                f"the prompt for {text[:60]!r} holds numbers that are not finite; train with a smaller "
+                "learning rate"
+            )
         return [(text,) for text in engine.greedy(prompt, rows, [caps[r] for r in of])]
     scores, _ = engine.log_likelihoods(prompt, rows)
     best = (scores == scores.amax(1, keepdim=True)).tolist()

@@ -63,6 +63,12 @@ class Prompt:
         """B, how many prompts there are."""
         return next(len(t) for t in self._parts() if t is not None)
 
+    @property
+    def are_finite(self) -> Tensor:
+        """[B] Are all numbers of each prompt finite?"""
+        parts = [t for t in self._parts() if t is not None and t.dim() > 1]
+        return torch.stack([t.isfinite().flatten(1).all(1) for t in parts]).all(0)
+
     def rows(self, index: Tensor) -> Prompt:
         """The prompts of rows `index` [B']."""
         return self._each(lambda t: t.index_select(0, index))

@@ -260,6 +260,20 @@ def test_scores_that_are_no_numbers_are_no_tie(scored):
         evaluate.evaluate(Tied(engine, nan=True), source, of)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_prompt_that_is_not_finite_answers_nothing(scored, bad):
+    """A word or a tag can be picked even then: of scores that are no numbers argmax takes one."""
+    engine, source, (_, plural, _) = scored
+    numbers = source.P[:2].clone()
+    numbers[1, 2, 3] = bad
+    told = "the prompt for '.+' holds numbers that are not finite"
+    evaluate.predict(engine, FixedPrompt(numbers[:1]), [plural])
+    with pytest.raises(DivergedError, match=told):
+        evaluate.predict(engine, FixedPrompt(numbers[1:]), [plural])
+    prompt = Prompt(torch.ones(2, 0, 4), head=torch.tensor([[[0.0, bad]], [[0.0, 1.0]]]))
+    assert prompt.are_finite.tolist() == [False, True]
+
+
 def test_a_tie_on_dev_counts_as_chance(scored):
     engine, source, (mood, _, _) = scored
     runs = [train.Run(mood), train.Run(tasks.load_task("tiny-plural", suite="tiny")), train.Run(mood)]
