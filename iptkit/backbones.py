@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit import tiny, weights
+from iptkit import files, tiny, weights
 from iptkit.conversion import WHEEL_MODELS, converted
 
 DTYPES = ("float64", "float32", "bfloat16", "mixed")
 TINY = tuple(tiny.MODELS)
+UNUSED = ("transformers_version", "dtype", "torch_dtype", "use_cache")  # of a config: no result is of them
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,26 @@ def _bytes(value: Tensor) -> Any:
 
 
 def identity(name: str, load_it: Callable[[], Backbone]) -> str:
-    """What names a model's weights in a cache: `name` if it is bundled, else their fingerprint."""
-    return name if name in (*TINY, *WHEEL_MODELS) else fingerprint(load_it().model)
+    """What names a model in a cache: `name` if bundled, else a digest of weights, config and tokenizer."""
+    if name in (*TINY, *WHEEL_MODELS):
+        return name
+    loaded = load_it()
+    config = {
+        key: value
+        for key, value in loaded.model.config.to_diff_dict().items()
+        if key not in UNUSED and not key.startswith("_")
+    }
+    told = files.canonical([fingerprint(loaded.model), config, _tokens(loaded.tokenizer)])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _tokens(tokenizer: Any) -> Any:
+    """All that a tokenizer turns texts into tokens by."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map]
+    told = json.loads(fast.to_str())
+    return {key: value for key, value in told.items() if key not in ("truncation", "padding")}  # of a call
 
 
 @contextlib.contextmanager

@@ -187,11 +187,12 @@ def scratch(folder: str | Path | None = None, name: str = "iptkit") -> Iterator[
 
 
 @contextlib.contextmanager
-def together(folder: str | Path, first: str) -> Iterator[Path]:
+def together(folder: str | Path, first: str, older: Iterable[str] = ()) -> Iterator[Path]:
     """Yield an empty folder whose files take their places in `folder` once all of them are written.
 
     Args:
       first: name of the file that takes its place first. It should say what the others must be.
+      older: names of files in `folder` that are removed then if none of the new ones takes their place.
     On an error nothing changes. Raises: DiskFullError where there is no room for one of them.
     """
     folder = Path(folder)
@@ -202,6 +203,8 @@ def together(folder: str | Path, first: str) -> Iterator[Path]:
         for file in made:
             with open(file, "rb+") as stream:
                 os.fsync(stream.fileno())
+        for name in {*older} - {file.name for file in made}:
+            (folder / name).unlink(missing_ok=True)
         for file in made:
             os.replace(file, folder / file.name)
 

@@ -221,7 +221,7 @@ def _check_sides(study: Study) -> None:
         raise ValueError(f"{told}; give `unseen`, another split, or leave these out")
     if len(study.seen) < 2:
         raise ValueError(
-            f"there are {len(study.seen)} seen tasks; an auto-encoder needs the prompts of 2 or more"
+            f"the number of seen tasks is {len(study.seen)}; an auto-encoder needs the prompts of 2 or more"
         )
 
 

@@ -56,7 +56,8 @@ def run(
       at_once: >= 1, how many run at a time, each in another process with its share of the cores; None for
         as many as fit (lanes.fitting).
     Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
-    Raises: ValueError or FileNotFoundError for wrong wishes, before anything runs.
+    Raises: ValueError or FileNotFoundError for wrong wishes, or ValueError for another run that is writing to
+      the same folder, before anything runs.
     """
     notebooks = None if notebooks is None else Path(notebooks)
     out = None if out is None else Path(out)
@@ -79,7 +80,9 @@ def run(
     if at_once > 1:
         expected = {name: lanes.SLOWER * seconds for name, seconds in expected.items()}
     beside = {"at_once": at_once, "needs": lanes.needs(chosen)}
-    with _watched(scale, names, expected, **beside) as display, paths.variables(IPTKIT_RESULTS=str(out)):
+    alone = files.one_writer(out / "index.html", "wait for its end, or name another folder with --out")
+    watched = _watched(scale, names, expected, **beside)
+    with alone, watched as display, paths.variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
             _timed(display, "downloads", downloads.fetch_all)
         finished = lanes.run_each(chosen, out, parameters, timeout_s, display, at_once)

@@ -53,7 +53,8 @@ def keep(
     """Write rows to `path` (JSON lines), and beside it command, settings and what made their steps.
 
     All files are written before the first takes its place. The provenance does so first and has the checksums
-    of the others, so that `check_files` finds files of two studies if the process is killed right then.
+    of the others, so that `check_files` finds files of two studies if the process is killed right then. Files
+    of the study that was there before go, such as its prompts, if this one writes none.
 
     Args:
       part: that of `iptkit study`.
@@ -66,7 +67,7 @@ def keep(
     if left:
         about["not finished"] = list(left)
     name = path.with_suffix(ENDING).name
-    with files.together(path.parent, name) as place:
+    with files.together(path.parent, name, _written(path)) as place:
         draft = place / path.name
         store.write_results(draft, rows)
         if beside is not None:
@@ -74,6 +75,16 @@ def keep(
         about["files"] = {file.name: files.sha256(file) for file in sorted(place.iterdir())}
         files.write_json(place / name, about)
     return len(rows)
+
+
+def _written(path: Path) -> list[str]:
+    """Names of the files that the provenance beside rows says were written with it."""
+    try:
+        known = files.read_json(path.with_suffix(ENDING)).get("files")
+    except (FileNotFoundError, ValueError):  # none, or not ours
+        return []
+    names = known if isinstance(known, dict) else ()  # older provenances do not say
+    return [name for name in names if Path(name).name == name and name.startswith(f"{path.stem}.")]
 
 
 def check_files(path: str | Path, about: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ def _digest(package: Path, module: str) -> str:
 def _reached(module: str, package: Path) -> dict[str, str]:
     """Digests of modules by name."""
     there, known, found = _modules(package), _kept(), {}
+    own = Path(__file__).read_bytes()  # what an older version of this module found may be other digests
     used, new = set(), False
     left = [module] if module else list(there)
     while left:
@@ -65,7 +66,7 @@ def _reached(module: str, package: Path) -> dict[str, str]:
         if name not in there or name in found:
             continue
         source = there[name].read_bytes()
-        key = f"{hashlib.sha256(source).hexdigest()} {sys.version_info[0]}.{sys.version_info[1]}"
+        key = f"{hashlib.sha256(own + source).hexdigest()} {sys.version_info[0]}.{sys.version_info[1]}"
         if key not in known:
             tree, new = ast.parse(source), True
             known[key] = {"imports": sorted(set(_imports(tree))), "digest": _plain(tree)}
@@ -110,7 +111,18 @@ def _plain(tree: ast.AST) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_lists(tree)).encode()).hexdigest()[:16]
+
+
+def _lists(node: Any) -> Any:
+    """A tree as lists, the same in every version of Python: what is empty is left out.
+
+    New versions add fields that are empty in older code (`type_params` in 3.12).
+    """
+    if isinstance(node, ast.AST):
+        given = [(name, getattr(node, name, None)) for name in sorted(node._fields)]
+        return [type(node).__name__, *([name, _lists(v)] for name, v in given if v is not None and v != [])]
+    return [_lists(part) for part in node] if isinstance(node, list) else repr(node)
 
 
 def _kept() -> dict[str, Any]:

@@ -202,8 +202,8 @@ def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
         for card, file in entries:
             if file_of.setdefault(card.id, file) != file:
                 raise ValueError(
-                    f"{file_of[card.id]} and {file}: two tasks have the same id {card.id!r}; give each "
-                    ".card.json its own"
+                    f"{file_of[card.id]} and {file}: two tasks have the same id {card.id!r}; rename a "
+                    "file, or give each .card.json an id of its own"
                 )
         return entries
     files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(str(suite), (suite,))]

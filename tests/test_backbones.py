@@ -77,6 +77,33 @@ def test_a_models_fingerprint_is_the_same_in_every_dtype(name, tmp_path):
     assert other.fingerprint != models[0].fingerprint
 
 
+def test_a_model_in_a_folder_is_named_by_its_config_and_tokenizer_too(tmp_path):
+    """Equal weights with other tokens or another config give other results, so steps have other names."""
+
+    def named(folder=tmp_path, **how):
+        loaded = backbones.load(folder, **how)
+        return backbones.identity(str(folder), lambda: loaded)
+
+    tiny = backbones.load("tiny-causal")
+    with backbones.quiet_transformers():
+        tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    before = named()
+    copy = shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    assert named() == named(copy) == before
+    used = backbones.load(tmp_path)
+    used.tokenizer(["a", "a b"], padding=True, truncation=True, max_length=1)
+    assert backbones.identity(str(tmp_path), lambda: used) == before
+    assert backbones.identity("tiny-causal", None) == "tiny-causal"
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.01}))
+    assert named(copy) != before
+    tokens = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokens["normalizer"] = {"type": "Lowercase"} if tokens["normalizer"] is None else None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokens))
+    assert named() != before
+
+
 def test_fingerprint_sees_one_bit():
     model = torch.nn.Linear(3, 2).bfloat16()
     before = backbones.fingerprint(model)

@@ -364,7 +364,7 @@ def test_a_study_is_freed(steps):
 
 def test_too_few_tasks_are_told_before_anything_trains(steps):
     ids = tuple(card.id for card in tasks.list_cards("tiny"))
-    with pytest.raises(ValueError, match="there are 1 seen tasks; .* 2 or more"):
+    with pytest.raises(ValueError, match="number of seen tasks is 1; .* 2 or more"):
         Study(scales.load("smoke", seen=ids[:1], unseen=ids[1:])).jobs()
     with pytest.raises(ValueError, match="asks for nearest, stage_two_runs on unseen tasks, .* none"):
         Study(scales.load("smoke", seen=ids, unseen=(), nearest=True, stage_two_runs=2)).jobs()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import toy_notebooks as toy
 
-from iptkit import children, lanes, pipeline
+from iptkit import children, files, lanes, pipeline
 from iptkit.lessons import Lesson
 
 FIGURE = """import matplotlib.pyplot as plt
@@ -334,6 +334,18 @@ def test_wrong_wishes_are_refused_before_anything_runs(place, tmp_path):
     assert re.search(
         "cannot write to the folder .*file.*--out", wrong(place, tmp_path, out=tmp_path / "file")
     )
+
+
+def test_two_runs_into_one_folder_are_refused(place, tmp_path):
+    first(place, toy.code("print(1)"))
+    out = tmp_path / "out"
+    out.mkdir()
+    with files.one_writer(out / "index.html", "wait"):
+        with pytest.raises(ValueError, match=r"another process is writing .*out/index.html.*--out"):
+            pipeline.run("smoke", None, out, "cpu", notebooks=place)
+    assert not [*out.iterdir()]
+    assert not pipeline.run("smoke", None, out, "cpu", notebooks=place).error
+    assert not (out / ".index.html.lock").exists()
 
 
 def test_a_notebook_without_the_parameters_is_refused(place, tmp_path):

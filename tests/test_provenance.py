@@ -1,8 +1,9 @@
+import errno
 from types import SimpleNamespace
 
 import pytest
 
-from iptkit import paths, provenance, results, scales
+from iptkit import files, paths, provenance, results, scales
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,42 @@ def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, mon
     (folder / "mine.about.json").write_text("[]")
     with pytest.raises(ValueError, match=r"mine.about.json: the file holds a JSON list"):
         results.stored("mine")
+
+
+def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
+    """Prompts of one study beside the rows of another would be taken for its own."""
+    monkeypatch.setattr(provenance, "of", lambda *_: {})
+    monkeypatch.setattr(provenance, "command", lambda *_: "")
+    path = tmp_path / "rows.jsonl"
+    for name in ("rows.mine.txt", "other.txt"):
+        (tmp_path / name).write_text("not of a study")
+    provenance.keep(None, path, [], [], beside=lambda draft: draft.with_suffix(".prompts").write_text("1"))
+    assert (tmp_path / "rows.prompts").exists()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(files.DiskFullError):
+        provenance.keep(None, path, [], [], beside=full)
+    assert (tmp_path / "rows.prompts").exists(), "nothing changed"
+    provenance.keep(None, path, [], [])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "other.txt",
+        "rows.about.json",
+        "rows.jsonl",
+        "rows.mine.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"files": 3}', '{"files": {"../a": "", "rows./../a": "", "a": "", "rows.jsonl": 3}}']
+)
+def test_what_an_older_provenance_names_is_removed_only_if_it_is_of_these_rows(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(provenance, "of", lambda *_: {})
+    monkeypatch.setattr(provenance, "command", lambda *_: "")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a").write_text("")
+    (tmp_path / "in" / "a").write_text("")
+    (tmp_path / "in" / "rows.about.json").write_text(text)
+    provenance.keep(None, tmp_path / "in" / "rows.jsonl", [], [])
+    assert (tmp_path / "a").exists() and (tmp_path / "in" / "a").exists()

@@ -1,4 +1,6 @@
+import ast
 import functools
+import json
 import shutil
 import subprocess
 import sys
@@ -91,6 +93,17 @@ def test_what_was_parsed_is_kept_and_a_broken_file_of_it_does_no_harm(kit, tmp_p
         assert kit() == before
 
 
+def test_what_another_version_of_this_module_found_is_not_taken(kit, tmp_path, monkeypatch):
+    before = kit()
+    file = tmp_path / "cache" / revision.KEPT
+    known = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({key: {**about, "digest": "x"} for key, about in known.items()}))
+    assert kit() != before, "it is believed"
+    (tmp_path / "revision.py").write_text("# another version")
+    monkeypatch.setattr(revision, "__file__", str(tmp_path / "revision.py"))
+    assert kit() == before
+
+
 def test_makers_of_the_kit_are_named_by_their_module():
     from iptkit import experiments
 
@@ -130,3 +143,28 @@ def test_the_installed_kit_and_another_process_give_the_same_name(tmp_path):
     name, place = said.stdout.splitlines()
     assert place == str(tmp_path / "site" / "iptkit")
     assert name == revision._digest(paths.PACKAGE, "iptkit.experiments")
+
+
+def test_fields_that_a_new_python_adds_do_not_count():
+    tree = ast.parse("def f(x):\n    return [x, None, f(x)]\n")
+    before = revision._lists(tree)
+    tree.body[0].type_params = []
+    tree.body[0]._fields = (*ast.FunctionDef._fields, "type_params")
+    assert revision._lists(tree) == before
+    tree.body[0].type_params = [ast.Name("T", ast.Load())]
+    assert revision._lists(tree) != before
+    texts = (
+        "f(0)",
+        "f(0.0)",
+        "f(False)",
+        "f(None)",
+        "f('0')",
+        "f(b'0')",
+        "f([])",
+        "f()",
+        "f",
+        "f[:]",
+        "f[::1]",
+    )
+    found = [str(revision._lists(ast.parse(text))) for text in texts]
+    assert len({*found}) == len(found)
