@@ -83,7 +83,7 @@ def attack(door: Door, count: int, number: int = 0) -> Outcomes:
         assert attempt(door, path, "the good file") == ("read", ""), attempt(door, path, "the good file")
 
         def one(change: Any, content: str) -> None:
-            with fresh(good, Path(place) / "bad") as folder:
+            with fresh(good, Path(place) / "of-this-attempt") as folder:
                 change(folder / inside)
                 outcomes.add(*attempt(door, folder / inside, content))
 
