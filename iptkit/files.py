@@ -236,9 +236,9 @@ def _held(make: Callable[[], tuple[int, str]]) -> Iterator[tuple[int, Path]]:
             os.close(handle)
 
 
-def sweep(folders: Iterable[Path]) -> None:
+def sweep(folders: Iterable[str | Path]) -> None:
     """Remove what killed processes of this user left unfinished in the folders (not in folders in them)."""
-    for folder in folders if fcntl else ():
+    for folder in map(Path, folders if fcntl else ()):
         for left in folder.glob(f"*{TEMPORARY}"):
             is_folder = left.is_dir()
             try:
