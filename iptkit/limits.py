@@ -78,8 +78,8 @@ def check(
 def truncate(engine: Engine | HeadEngine, task: Task, prompt_length: int, side: str) -> Task:
     """The task with those texts cut that are too long for the model; all others as they are.
 
-    A cut sentence with tags loses words and their tags, so that less is scored. A text that ends with its
-    choices loses them on the right.
+    A cut sentence with tags loses words and their tags, so that less is scored; what is left of a span is a
+    span. A text that ends with its choices loses them on the right.
 
     Args:
       engine, prompt_length: see `check`.
@@ -163,5 +163,7 @@ def _cut(example: Example, text: str, side: str) -> Example:
         return replace(example, input=text)
     count = min(len(words_of(text)), len(example.words) - 1)
     part = slice(len(example.words) - count, None) if side == "left" else slice(count)
-    words, tags = " ".join(example.words[part]), " ".join(example.tags[part])
-    return replace(example, input=words, targets=(tags,))
+    words, tags = " ".join(example.words[part]), list(example.tags[part])
+    if tags and tags[0][:2] == "I-" and "B" + tags[0][1:] in example.labels:  # its beginning was cut off
+        tags[0] = "B" + tags[0][1:]
+    return replace(example, input=words, targets=(" ".join(tags),))

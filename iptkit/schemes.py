@@ -134,10 +134,13 @@ def read(
 
     Args:
       sentences, scheme: see `convert`.
-      labels: all tags of the task, in its own scheme or as IOB2; () for those that occur.
+      labels: all tags of the task, in its own scheme or as IOB2; () for those that occur. With O among them
+        bare types are of the scheme "types" though no O occurs.
       where: names the place of a sentence's tag.
     Raises: ValueError that lists the first twenty bad tags, with their places, and how many there are.
     """
+    if scheme == "auto" and find(sentences) == "none" and find([labels]) == "types":
+        scheme = "types"  # every word of these sentences happens to be in a span
     made = convert(sentences, scheme)
     problems = list(made.problems)
     known = iob2_labels(labels, made.scheme) or tuple(sorted({tag for tags in made.tags for tag in tags}))

@@ -167,6 +167,22 @@ def test_a_cut_sentence_keeps_the_tags_of_its_words():
         assert len(example.words) == len(example.tags) and engine.positions(example, 4) == 256
 
 
+def test_what_is_left_of_a_span_is_a_span():
+    engine, labels = engine_of("tiny-encoder"), ("B-x", "I-x", "O")
+    tagged = TaggedExample("frog " * 300, ("B-x " + "I-x " * 299,), (), labels)
+    task = dataclasses.replace(
+        tasks.load_task("tiny-mood", suite="tiny"),
+        **dict.fromkeys(ALL_SETS, (tagged,)),
+        category="tag",
+        metric="span_f1",
+        labels=labels,
+    )
+    for side in limits.SIDES:
+        cut = limits.truncate(engine, task, 4, side)
+        assert cut.test[0].tags == ("B-x", *["I-x"] * 251)
+        assert evaluate.evaluate(engine, source_of(engine), [cut])[0] in (0.0, 1.0), "it can be scored"
+
+
 def test_a_cut_ends_where_characters_are_many_tokens():
     """A character of several tokens goes as a whole."""
 

@@ -148,3 +148,12 @@ def test_a_prefix_alone_begins_a_span_behind_o():
     assert found.tags == (("O", "B-span", "I-span", "O", "B-span", "I-span"),)
     ((_, place, told),) = schemes.convert([given], "IOB2").problems
     assert place == 1 and told.endswith("begin the span with 'B'")
+
+
+def test_labels_tell_types_from_other_tags_where_no_o_occurs():
+    """As in a small test set: its spans are those of the training set's scheme."""
+    made, known = schemes.read([["x", "x"], ["y"]], ("O", "x", "y"), "auto", lambda s, i: "")
+    assert made.scheme == "types" and made.tags == (("B-x", "I-x"), ("B-y",))
+    assert known == ("O", "B-x", "I-x", "B-y", "I-y")
+    made, known = schemes.read([["NN", "NN"]], ("NN", "VB"), "auto", lambda s, i: "")
+    assert made.scheme == "none" and made.tags == (("NN", "NN"),) and known == ("NN", "VB")
