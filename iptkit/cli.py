@@ -318,6 +318,7 @@ def check_tasks(
     for task in loaded:
         kind = f"{task.category}, scored by {task.metric}"
         _say(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
-        _say(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about 100 a label")
+        needed = "100 a label" if task.category == "cls" else "100 examples"
+        _say(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about {needed}")
     for warning in noted:
         _say(f"warning: {warning.message}")

@@ -256,20 +256,24 @@ def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
 
 
 def _check_fields(fields: dict, max_input: int, max_target: float) -> list[str]:
+    likes = {name: get_close_matches(name.lower(), FIELDS, 1, 0.8) for name in fields if name not in FIELDS}
     problems = [
         f"field {name!r} looks like {like[0]!r}, which it is not; rename it"
-        for name in fields.keys() - set(FIELDS)
-        if (like := get_close_matches(name.lower(), FIELDS, 1, 0.8))
+        for name, like in likes.items()
+        if like
     ]
-    has_input = "input" in fields
-    problems += _check_text(fields["input"], "input", max_input) if has_input else [_absent("input", fields)]
+    misspelt = {name for like in likes.values() for name in like}
+    if "input" in fields:
+        problems += _check_text(fields["input"], "input", max_input)
+    elif "input" not in misspelt:
+        problems.append(_absent("input", fields))
     if "target" in fields and "targets" in fields:
         problems.append("both target and targets are given; keep targets")
     elif "target" in fields:
         problems += _check_text(fields["target"], "target", max_target)
     elif "targets" in fields:
         problems += _check_texts(fields["targets"], "targets", 1, max_target)
-    else:
+    elif not misspelt & {"target", "targets"}:
         problems.append(_absent("targets", fields))
     if fields.get("options") not in (None, []):
         problems += _check_texts(fields["options"], "options", 2, max_target)

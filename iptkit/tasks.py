@@ -221,6 +221,10 @@ def jsonl_files(suite: str | Path) -> list[Path]:
     path = expanded(suite)
     if not os.path.isdir(path):
         if path.suffix.lower() != ".jsonl":
+            if os.path.isfile(path):
+                raise ValueError(
+                    f"{path} does not end in .jsonl; rename it if it holds one JSON object a line"
+                )
             _one_of_suites(str(suite))
         return [path]
     found = listed(path, ".jsonl")

@@ -398,3 +398,11 @@ def test_wrong_fields_of_tag_tasks(tmp_path):
         check_jsonl(tag_task(tmp_path, SENTENCE, scheme="BIO"))
     long = {"input": "w " * 300, "target": "O " * 300}
     assert check_jsonl(tag_task(tmp_path, long)) == [], "tags are as many as words"
+
+
+def test_a_name_in_capitals_is_one_problem(tmp_path):
+    file = write(tmp_path / "a.jsonl", {"Input": "q", "Targets": ["a"], "note": 1})
+    assert check_jsonl(file) == [
+        f"{file}:1: field 'Input' looks like 'input', which it is not; rename it",
+        f"{file}:1: field 'Targets' looks like 'targets', which it is not; rename it",
+    ]

@@ -344,3 +344,11 @@ def test_sides_are_those_given_or_the_random_split():
             tasks.sides("tiny", seen, unseen)
     with pytest.raises(ValueError, match="no leakage group"):
         tasks.sides("core36", ["babel-en-fr"], ["babel-en-de"])
+
+
+def test_a_file_with_another_ending_is_told_from_a_suite(tmp_path):
+    (tmp_path / "mine.json").write_text('{"input": "q", "target": "a"}')
+    with pytest.raises(ValueError, match=r"mine.json does not end in .jsonl; rename it if"):
+        tasks.jsonl_files(tmp_path / "mine.json")
+    with pytest.raises(ValueError, match="no suite is called '.*absent.json'"):
+        tasks.jsonl_files(tmp_path / "absent.json")
