@@ -223,10 +223,10 @@ def _check_metric(metric: str, category: str, where: str) -> None:
 def _check_id(name: str, where: str = "") -> None:
     """Refuse an id that is no name of a file: steps and pools lie in folders and files named after it."""
     is_long = len(name.encode("utf-8", "surrogatepass")) > LONGEST_ID
-    if is_long or re.search("[/\\\\\x00-\x1f\x7f-\x9f\ud800-\udfff]|^\\.|^$", name):
+    if is_long or not name.isprintable() or re.search(r"[/\\]|^\.|^\s*$", name):
         raise ValueError(
             f"{where}the id {name!r:.80} is no name for a file: at most {LONGEST_ID} bytes, no slash, "
-            "backslash or control character, no dot at its beginning; give the task another id"
+            "backslash or invisible character, no dot at its beginning; give the task another id"
         )
 
 
