@@ -589,7 +589,7 @@ def read_tensors(path: str | Path, must_be_checked: bool = False) -> tuple[dict[
     except OSError as error:
         raise ValueError(f"cannot read {path} ({error.strerror or error})") from error
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); {way_out}") from error
+        raise DamagedError(f"{path} is damaged ({visible(str(error))}); {way_out}") from error
     if "sha256" in said or must_be_checked:
         if said.get("sha256") != _checksum(tensors, said.get("about", "{}")):
             raise DamagedError(f"{path} is damaged (its contents do not fit their checksum); {way_out}")

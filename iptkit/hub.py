@@ -14,7 +14,7 @@ from typing import Any
 from iptkit import paths, schemes, superglue
 from iptkit.examples import Card, Example, SpanExample, TaggedExample, Task, words_of
 from iptkit.fewshot import make_task
-from iptkit.files import opened, read_json
+from iptkit.files import opened, read_json, visible
 
 Record = Mapping[str, Any]
 BOOLEAN = ("BoolQ", "WiC", "WSC")  # their labels are 0 and 1 on the hub, false and true in SuperGLUE's files
@@ -108,7 +108,7 @@ def _records(name: str, entry: Record, part: str, files: Mapping[str, str | Path
             with opened(files[part], f"{name} needs a Parquet file {part!r}") as file:
                 is_empty = not pq.read_metadata(file).num_rows
         except pa.ArrowException as error:
-            raise ValueError(f"{files[part]} is no Parquet file ({error})") from error
+            raise ValueError(f"{files[part]} is no Parquet file ({visible(str(error))})") from error
         if is_empty:  # the library has words of its own for it
             raise ValueError(f"{name}: there is no example in {files[part]}; give a part with some")
         try:

@@ -61,7 +61,9 @@ class Lesson:
             cells = files.read_json(self.path)["cells"]
             return [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in cells]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path} is no notebook that can be read ({error})") from error
+            raise ValueError(
+                f"{self.path} is no notebook that can be read ({files.visible(str(error))})"
+            ) from error
 
 
 def folder() -> Path:

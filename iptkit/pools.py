@@ -181,6 +181,8 @@ def _read(file: Path) -> fewshot.Pool:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if getattr(error, "errno", None):  # the system's, not the file's
             raise ValueError(f"{file} cannot be read ({files.reason(error)})") from error
-        raise ValueError(f"{file} is damaged ({error}); delete it, and it is built anew") from error
+        raise ValueError(
+            f"{file} is damaged ({files.visible(str(error))}); delete it, and it is built anew"
+        ) from error
     num_pool = splits.count("pool")
     return fewshot.Pool(rows[:num_pool], rows[num_pool:], shots)

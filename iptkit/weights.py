@@ -38,7 +38,9 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({files.reason(error)})") from error
     except SafetensorError as error:
-        raise ValueError(f"{path} is cut short or no safetensors ({error}); fetch it again") from error
+        raise ValueError(
+            f"{path} is cut short or no safetensors ({files.visible(str(error))}); fetch it again"
+        ) from error
 
 
 def _all_shapes(parts: Collection[Path]) -> dict[str, tuple[int, ...]]:

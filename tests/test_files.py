@@ -199,6 +199,16 @@ def test_what_is_no_safetensors_or_cannot_be_read_is_named(tmp_path):
             files.read_tensors(tmp_path / name)
 
 
+def test_what_a_library_quotes_of_a_file_cannot_steer_a_terminal(tmp_path):
+    header = json.dumps({"x": {"dtype": "\x1b[2J\b", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    for read in (files.read_tensors, weights.shapes):
+        with pytest.raises(ValueError, match="x.safetensors") as error:
+            read(path)
+        assert str(error.value).isprintable()
+
+
 # ---- strings are paths ---------------------------------------------------------------------------
 INSIDE = (
     "children",

@@ -194,7 +194,7 @@ def test_a_packed_llama_is_near_to_the_stock_forward_in_float64(name, monkeypatc
     forward, plain = results("float32", FlatForward)
     assert not forward.llama.is_packed
     errors = [(found - exact).norm() / exact.norm() for found in (packed, plain)]
-    assert errors[0] < 4 * errors[1] < 1e-3, errors  # both are float32 roundings, in another order
+    assert max(errors) < 1e-4, errors  # float32's rounding in 30 layers, whatever the order of sums
 
 
 @needs_packed

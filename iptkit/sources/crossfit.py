@@ -107,7 +107,9 @@ def _parquet(file: Path, most: int) -> Iterator[Record]:
                             yield record
                         number += 1
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{file} is not a Parquet file, or damaged ({error})") from error
+            raise ValueError(
+                f"{file} is not a Parquet file, or damaged ({files.visible(str(error))})"
+            ) from error
 
 
 def _jsonl(file: Path) -> Iterator[Record]:
