@@ -83,7 +83,7 @@ class MaskEngine(HeadEngine):
                     )
 
     def classes(self, example: Example) -> tuple[str, ...]:
-        """None: labels are told by their words, and options may differ from line to line."""
+        """None: labels are known by their words, and options may differ from line to line."""
         return ()
 
     def _row(self, example: Example, target: int) -> HeadRow:

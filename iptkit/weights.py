@@ -69,7 +69,7 @@ def check_folder(folder: str | Path) -> None:
 def _base_of(adapter: Path) -> str:
     try:
         return str(files.read_json(adapter)["base_model_name_or_path"])
-    except (ValueError, KeyError):  # who reads this is told what the folder is in any case
+    except (ValueError, KeyError):  # the message says what the folder is in any case
         return "another model"
 
 

@@ -114,7 +114,7 @@ def test_words_of_two_labels_are_different_tokens(model):
 
 
 def test_lines_may_offer_other_labels_of_the_verbalizer(folder):
-    """Labels are told by their words, so no place in a list of options stands for one."""
+    """Labels are known by their words, so no place in a list of options stands for one."""
     engine = MaskEngine(backbones.load(folder, dtype="float32"), TEMPLATE, MOOD)
     task = tasks.load_task("tiny-mood", suite="tiny")
     rows = (SENTENCE, replace(SENTENCE, options=SENTENCE.options[::-1]))
