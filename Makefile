@@ -84,5 +84,5 @@ study-ipt120: $(STAMP)
 	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'ipt120')"
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache
+	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
