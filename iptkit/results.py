@@ -230,7 +230,7 @@ def _compared(
     full = evaluate.by_task([r for r in rows if (r["method"], r["d_I"], r["split"]) == (method, 0, split)])
     missing = sorted(set(mine) - set(full))
     if missing:
-        told = f"there are no rows of {method!r} without d_I on {', '.join(missing)}"
+        told = f"there are no rows of {method!r} without d_I on {files.visible(', '.join(missing))}"
         raise ValueError(f"{told}; give another reference")
     reference = {task: sum(values) / len(values) for task, values in full.items()}
     chance = {r["task"]: r["chance"] for r in rows}

@@ -360,3 +360,9 @@ def make(checkpoint):
         os.kill(os.getpid(), signal.SIGKILL)
 store.step("a", 1, make, Path(sys.argv[1]))
 """
+
+
+def test_a_number_that_no_float_holds_is_no_score(tmp_path):
+    (tmp_path / "r.jsonl").write_text(f'{{"task": "a", "score": {10**400}}}\n')
+    with pytest.raises(ValueError, match="r.jsonl:1: score is 1000.*a number or null is needed"):
+        store.read_results(tmp_path / "r.jsonl")
