@@ -150,12 +150,12 @@ def _rte(f: Fields) -> Iterator[Example]:
 
 def _wic(f: Fields) -> Iterator[Example]:
     text = f"{text_of(f, 'sentence1')}\n{text_of(f, 'sentence2')}\n"
-    return _chosen(f, BOOLEAN, f"{text}Does {text_of(f, 'word')!r} mean the same in both?")
+    return _chosen(f, BOOLEAN, f"{text}Does '{text_of(f, 'word')}' mean the same in both?")
 
 
 def _wsc(f: Fields) -> Iterator[Example]:
     one, other = text_of(f, "target.span2_text"), text_of(f, "target.span1_text")
-    return _chosen(f, BOOLEAN, f"{text_of(f, 'text')}\nDoes {one!r} refer to {other!r}?")
+    return _chosen(f, BOOLEAN, f"{text_of(f, 'text')}\nDoes '{one}' refer to '{other}'?")
 
 
 NAMES: dict[str, Callable[[Fields], Iterator[Example]]] = {

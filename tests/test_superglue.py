@@ -60,6 +60,17 @@ def test_every_task_is_read(tmp_path, name):
     assert all(e.targets[0] in e.options and e.input for e in task.test) and task.train_new == ()
 
 
+@pytest.mark.parametrize("word", ["Ann's", 'a "bank"', "back\\slash", "\x1b[31mred", "Uni\u00f3n"])
+def test_words_are_quoted_as_they_are_written(tmp_path, word):
+    (tmp_path / "wic").mkdir()
+    wic = {**RECORDS["WiC"], "word": word}
+    task = superglue.load_folder(folder_of(tmp_path / "wic", "WiC", wic), "WiC")
+    assert task.test[-1].input.endswith(f"Does '{word}' mean the same in both?")
+    wsc = {**RECORDS["WSC"], "target": {"span1_text": word, "span2_text": word}}
+    task = superglue.load_folder(folder_of(tmp_path, "WSC", wsc), "WSC")
+    assert task.test[-1].input.endswith(f"Does '{word}' refer to '{word}'?")
+
+
 def test_a_missing_split_names_those_that_are_there(tmp_path):
     folder = folder_of(tmp_path, "RTE", splits=("train", "val"))
     with pytest.raises(FileNotFoundError, match=r"lacks dev32.jsonl \(there: train.jsonl, val.jsonl\)"):
