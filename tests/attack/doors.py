@@ -371,7 +371,7 @@ def training_ends_the_same(path: Path, found: tuple[torch.Tensor, train.Fit]) ->
 def model_files() -> dict[str, bytes]:
     import tempfile
 
-    loaded = backbones.load("tiny-causal")
+    loaded = backbones.load("tiny-causal", dtype="float32")
     with tempfile.TemporaryDirectory() as place:
         loaded.model.save_pretrained(place)
         loaded.tokenizer.save_pretrained(place)
@@ -388,13 +388,13 @@ def write_model(name: str) -> Callable[[Path], Path]:
 
 
 def open_model(path: Path) -> list[str]:
-    return [backbones.fingerprint(backbones.load(str(path.parent)).model) for _ in range(2)]
+    return [backbones.fingerprint(backbones.load(str(path.parent), dtype="float32").model) for _ in range(2)]
 
 
 def weights_are_the_files(path: Path, found: list[str]) -> None:
     """Two loads are equal (nothing is random), all is finite, and every tensor of the model is the file's."""
     assert found[0] == found[1], "weights differ from one load to the next"
-    state = backbones.load(str(path.parent)).model.state_dict()
+    state = backbones.load(str(path.parent), dtype="float32").model.state_dict()
     stored = load_file(path.parent / "model.safetensors")
     assert all(value.isfinite().all() for value in state.values())
     tied = {"lm_head.weight": "model.embed_tokens.weight"}
