@@ -17,8 +17,14 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import keep, timed
-from iptkit import backbones, prompts, scales, tasks, train
-from iptkit.engine import Engine
+from iptkit.engine.engine import Engine
+from iptkit.methods import prompt_tuning
+from iptkit.models.backbone import load
+from iptkit.studies import scales
+from iptkit.tasks import suites
+from iptkit.training import trainer
+from iptkit.training.runs import Run
+from iptkit.training.state import State
 
 GROUPS = {  # the first of which a word stands in an operation's name takes it
     "products with weights": "mkldnn::_linear aten::mm aten::addmm aten::linear",
@@ -43,7 +49,7 @@ def breakdown(state: Any, engine: Engine, steps: int) -> dict[str, Any]:
     """Seconds of a step in all (without the profiler), and shares of its time by group."""
 
     def step() -> None:
-        train.train_step(engine, state)
+        trainer.train_step(engine, state)
         state.step += 1
 
     for _ in range(2):  # touches its memory for the first time
@@ -77,13 +83,13 @@ def main() -> None:
     scale = scales.load(given.scale)
     names = [*scale.seen, *scale.unseen][: given.tasks]
     seeds = scale.seeds[: 1 if given.tasks else None]
-    loaded = [task for seed in seeds for task in tasks.load_suite(scale.suite, seed, only=names)]
-    backbone = backbones.load(scale.backbone, "cpu", given.dtype or scale.dtype)
+    loaded = [task for seed in seeds for task in suites.load_suite(scale.suite, seed, only=names)]
+    backbone = load(scale.backbone, "cpu", given.dtype or scale.dtype)
     engine = Engine(backbone, context_bytes=int(scale.context_gib * 2**30))
-    runs = [train.Run(task, task.seed) for task in loaded]
-    start = prompts.from_words(backbone, scale.prompt_length)
-    source = prompts.SoftPrompt(start.expand(len(runs), -1, -1))
-    state = train._State(engine, source, runs, scale.prompt)
+    runs = [Run(task, task.seed) for task in loaded]
+    start = prompt_tuning.from_words(backbone, scale.prompt_length)
+    source = prompt_tuning.SoftPrompt(start.expand(len(runs), -1, -1))
+    state = State(engine, source, runs, scale.prompt)
     reading = timed(backbone.device, lambda: engine.keep_contexts(run.examples for run in runs))
     found = breakdown(state, engine, given.steps)
     seconds, slower = found["seconds"], found["seconds_profiled"]

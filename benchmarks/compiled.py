@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from benchmarks.machine import keep
-from iptkit.elementwise import norm, norm_backward, rotate_, rotation, swiglu, swiglu_backward
+from iptkit.engine.fast.elementwise import norm, norm_backward, rotate_, rotation, swiglu, swiglu_backward
 
 D, INNER, HEADS, WIDTH, EPS = 576, 1536, 12, 64, 1e-5  # HEADS: those of queries and keys, which rotate
 ROWS, NEW, LEFT, SHARED = 40, 13, 47, 3  # attention: rows, new tokens, texts, queries for each key head

@@ -20,28 +20,29 @@ from typing import Any
 
 from benchmarks.machine import keep, matmul_peak
 from benchmarks.products import flops_of
-from iptkit import deep_studies, discrete_studies, pipeline, ptuning_studies, scales
-from iptkit.experiments import Study
+from iptkit.course import pipeline
+from iptkit.studies import lesson01, lesson03, lesson04, scales
+from iptkit.studies.study import Study
 
 PEAK_TOKENS = (512, 1024)  # the best of these
 Work = Callable[[Study], Any]
 LESSONS: dict[str, dict[str, Work]] = {
     "00": {"zero-shot": Study.zero_shot},
     "01": {
-        "wordings": discrete_studies.wordings_of,
-        "in context": discrete_studies.in_context,
-        "token search": discrete_studies.token_search,
-        "facts": discrete_studies.facts,
+        "wordings": lesson01.wordings_of,
+        "in context": lesson01.in_context,
+        "token search": lesson01.token_search,
+        "facts": lesson01.facts,
     },
     "02": {
         "prompt tuning": Study.bank,
         "starts and rates": Study.start_and_rate,
         "LoRA and fine-tuning": Study.beside_prompt_tuning,
     },
-    "03": {"P-tuning and best words": ptuning_studies.compared},
+    "03": {"P-tuning and best words": lesson03.compared},
     "04": {
-        part: lambda study, part=part: deep_studies.rows(study, part)
-        for part in deep_studies.PARTS
+        part: lambda study, part=part: lesson04.rows(study, part)
+        for part in lesson04.PARTS
         if part != "heads"  # stored, not run in the lesson
     },
     "05": {

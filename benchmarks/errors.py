@@ -27,9 +27,13 @@ from torch import Tensor
 
 from benchmarks.machine import keep
 from benchmarks.pairs import MODEL
-from iptkit import backbones, prompts, tasks
-from iptkit.engine import Engine, Row
-from iptkit.prompts import Prompt
+from iptkit.engine.engine import Engine
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.rows import Row
+from iptkit.methods import prompt_tuning
+from iptkit.models.backbone import Backbone, load
+from iptkit.models.devices import native_dtype
+from iptkit.tasks import examples, suites
 
 KINDS = {
     "native": {},
@@ -58,7 +62,7 @@ def of_engine(engine: Engine) -> Tensor:
 
 
 @torch.no_grad()
-def of_model(backbone: backbones.Backbone) -> Tensor:
+def of_model(backbone: Backbone) -> Tensor:
     """The same by the model's own forward."""
     ids = torch.tensor([[*TEXT, *PROMPT, *ANSWER[:-1]]])
     logits = backbone.model(input_ids=ids, use_cache=False).logits[0, -len(ANSWER) :]
@@ -67,10 +71,10 @@ def of_model(backbone: backbones.Backbone) -> Tensor:
     return torch.cat([first[None], logs[0, OTHERS.start : OTHERS.stop]])
 
 
-def gradients(engine: Engine, given: list[tasks.Task]) -> list[Tensor]:
+def gradients(engine: Engine, given: list[examples.Task]) -> list[Tensor]:
     """That of each task's prompt, of the sum of its rows' mean token losses."""
     found = []
-    start = prompts.from_words(engine.backbone, LENGTH)
+    start = prompt_tuning.from_words(engine.backbone, LENGTH)
     for task in given:
         rows = [engine.target_row(example) for example in task.train[:ROWS]]
         vectors = start.expand(len(rows), -1, -1).clone().requires_grad_()
@@ -82,11 +86,11 @@ def gradients(engine: Engine, given: list[tasks.Task]) -> list[Tensor]:
 
 def of_this_cpu(count: int) -> dict[str, Any]:
     """Errors of every number type in this process."""
-    loaded = tasks.load_suite("core36", max_test=1)
+    loaded = suites.load_suite("core36", max_test=1)
     given = loaded[:: max(1, len(loaded) // count)][:count]
     exact, out = None, {}
     for dtype in ("float64", *DTYPES):
-        backbone, taken = backbones.load(MODEL, "cpu", dtype), True
+        backbone, taken = load(MODEL, "cpu", dtype), True
         try:
             Engine(backbone)
         except ValueError:
@@ -106,7 +110,7 @@ def of_this_cpu(count: int) -> dict[str, Any]:
             "model": [float(off_own[0]), float(off_own.max())],
             "gradient": [median(of_gradient), max(of_gradient)],
         }
-    return {"errors": out, "native_dtype": backbones.native_dtype(torch.device("cpu"))}
+    return {"errors": out, "native_dtype": native_dtype(torch.device("cpu"))}
 
 
 def table(found: dict[str, Any]) -> str:

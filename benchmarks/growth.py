@@ -18,10 +18,15 @@ from typing import Any
 
 from benchmarks.machine import alone, forget_peak, give_back, keep, peak_bytes, timed
 from benchmarks.pairs import MODEL
-from iptkit import backbones, prompts, tasks, train
-from iptkit.engine import Engine
-from iptkit.prompts import SoftPrompt
-from iptkit.tasks import Example
+from iptkit.engine.engine import Engine
+from iptkit.methods import prompt_tuning
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.models.backbone import load
+from iptkit.tasks import suites
+from iptkit.tasks.examples import Example
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
+from iptkit.training.state import State
 
 AXES = {
     "tasks": (1, 4, 16, 64, 256),
@@ -30,7 +35,7 @@ AXES = {
 }
 USUAL = {"tasks": 16, "text": 32, "prompt": 10}
 EXAMPLES, ROWS = 4, 2
-CONFIG = train.FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
+CONFIG = FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
 WORDS = ("cat", "dog", "tree", "house", "river", "road", "bird", "book")  # one token each
 
 
@@ -41,18 +46,16 @@ def texts(count: int, length: int) -> list[str]:
 
 def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
     """Seconds of a step, of reading the texts, and memory, at one set of sizes."""
-    backbone = backbones.load(MODEL, "cpu", dtype)
-    (task,) = tasks.load_suite("core36", only=["country-capital"], max_test=1)
+    backbone = load(MODEL, "cpu", dtype)
+    (task,) = suites.load_suite("core36", only=["country-capital"], max_test=1)
     lines = texts(EXAMPLES * sizes["tasks"], sizes["text"])
     runs = [
-        train.Run(
-            replace(task, train=tuple(Example(line, ("river",)) for line in lines[t :: sizes["tasks"]]))
-        )
+        Run(replace(task, train=tuple(Example(line, ("river",)) for line in lines[t :: sizes["tasks"]])))
         for t in range(sizes["tasks"])
     ]
-    words = prompts.from_words(backbone, sizes["prompt"])
+    words = prompt_tuning.from_words(backbone, sizes["prompt"])
     engine = Engine(backbone, context_bytes=16 << 30)
-    state = train._State(engine, SoftPrompt(words.expand(len(runs), -1, -1)), runs, CONFIG)
+    state = State(engine, SoftPrompt(words.expand(len(runs), -1, -1)), runs, CONFIG)
     give_back()
     forget_peak()
     before = peak_bytes()
@@ -61,7 +64,7 @@ def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
     seconds = []
     for step in range(rounds + 1):
         state.step = step
-        seconds.append(timed(backbone.device, lambda: train.train_step(engine, state)))
+        seconds.append(timed(backbone.device, lambda: trainer.train_step(engine, state)))
     return {
         **sizes,
         "step_seconds": median(seconds[1:]),

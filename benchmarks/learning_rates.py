@@ -23,41 +23,38 @@ from typing import Any
 import torch
 
 from benchmarks.machine import keep
-from iptkit import (
-    adapter_studies,
-    deep_methods,
-    experiments,
-    ptuning,
-    ptuning_studies,
-    references,
-    scales,
-    subspace,
-    train,
-)
-from iptkit.adapters import RandomAround
-from iptkit.prompts import SoftPrompt
+from iptkit.methods import subspace
+from iptkit.methods.adapters import RandomAround
+from iptkit.methods.fine_tuning import fine_tune
+from iptkit.methods.p_tuning import ENCODERS
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.studies import adapters, lesson03, lesson04_methods, scales
+from iptkit.studies.adapters import config_of, drawn, engine_of
+from iptkit.studies.study import Study
+from iptkit.training import trainer
+from iptkit.training.runs import Fit, Run
 
 Cells = list[dict[str, Any]]
 
 
-def prompt_tuning(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+def prompt_tuning(study: Study, factor: float, every: int = 1) -> Cells:
     """Prompt tuning, of all tasks or each so many."""
     seed = study.seeds[0]
     rates = rates_around(study.scale.prompt.lr, factor)
-    runs = [train.Run(task, seed, lr=lr) for lr in rates for task in study.tasks(seed)[::every]]
+    runs = [Run(task, seed, lr=lr) for lr in rates for task in study.tasks(seed)[::every]]
     config = replace(study.scale.prompt, evaluations=1)
     label = f"prompt tuning, {len(runs)} runs"
-    fit = train.fit(study.engine, SoftPrompt(study.words(len(runs)).P), runs, config, label=label)
+    fit = trainer.fit(study.engine, SoftPrompt(study.words(len(runs)).P), runs, config, label=label)
     return cells_of("prompt tuning", runs, rates, fit)
 
 
-def ist(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+def ist(study: Study, factor: float, every: int = 1) -> Cells:
     """IST through the learned and the random decoder, of all tasks or each so many."""
     seed, cells = study.seeds[0], []
     rates = rates_around(study.scale.ist.lr, factor)
     config = replace(study.scale.ist, evaluations=1)
     fresh = study.fresh_tasks(seed)[::every]
-    runs = [train.Run(task, seed, "train_new", lr) for lr in rates for task in fresh]
+    runs = [Run(task, seed, "train_new", lr) for lr in rates for task in fresh]
     for method, decoder in (("IST", "learned"), ("random decoder", "random")):
         autoencoder = study.decoder(study.scale.main_dim, decoder)
         label = f"{method}, {len(runs)} runs"
@@ -66,72 +63,74 @@ def ist(study: experiments.Study, factor: float, every: int = 1) -> Cells:
     return cells
 
 
-def p_tuning(study: experiments.Study, factor: float) -> Cells:
+def p_tuning(study: Study, factor: float) -> Cells:
     """P-tuning with every encoder, classifications and relations together."""
     chosen, cells = study.scale.ptuning, []
     config = replace(chosen.fit, evaluations=1)
-    for encoder in ptuning.ENCODERS:
-        for kind in ptuning_studies.KINDS:
-            rates = rates_around(ptuning_studies.rate_of(study, encoder, kind), factor)
-            made = ptuning_studies.train(study, encoder, kind, chosen.seeds[:1], rates, config)
+    for encoder in ENCODERS:
+        for kind in lesson03.KINDS:
+            rates = rates_around(lesson03.rate_of(study, encoder, kind), factor)
+            made = lesson03.train(study, encoder, kind, chosen.seeds[:1], rates, config)
             cells += cells_of(f"{encoder}, {kind}", made.runs, rates, made.fit)
     return cells
 
 
-def encoders(study: experiments.Study, factor: float) -> Cells:
+def encoders(study: Study, factor: float) -> Cells:
     """Linear probe, prompt tuning and P-Tuning v2 (both forms) on the encoder, classes and tags."""
     chosen, cells = study.scale.encoders, []
     config = replace(chosen.fits[chosen.data], evaluations=1)
-    for name in (*deep_methods.METHODS[:3], "P-Tuning v2, mlp"):
+    for name in (*lesson04_methods.METHODS[:3], "P-Tuning v2, mlp"):
         method, _, form = name.partition(", ")
         rates = rates_around(chosen.rates[name], factor)
         options = {"form": form} if form else {}
-        runs, fit = deep_methods.train(study, method, study.seeds[0], rates, config, **options)
+        runs, fit = lesson04_methods.train(study, method, study.seeds[0], rates, config, **options)
         cells += cells_of(f"{name} (04)", runs, rates, fit)
     return cells
 
 
-def weights(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+def weights(study: Study, factor: float, every: int = 1) -> Cells:
     """The causal model's own weights on seen tasks, scored after the last step."""
     scale, seed, cells = study.scale, study.seeds[0], []
     chosen, how = study.seen_tasks(seed)[::every], study.scale.prompt
     for method, rate in (("fine-tuning", scale.fine_tuning_lr), ("DID", scale.did_lr)):
         for lr in rates_around(rate, factor):
             sizes = (how.steps, how.rows_per_run, lr, seed, how.dev_examples, "dev", scale.main_dim)
-            found = [references.fine_tune(study.backbone, t, method, *sizes) for t in chosen]
+            found = [fine_tune(study.backbone, t, method, *sizes) for t in chosen]
             mean = {name: fmean(getattr(one, name) for one in found) for name in ("dev_loss", "score")}
             about = {"method": method, "lr": lr, "dev_loss": mean["dev_loss"], "tasks": len(found)}
             cells.append(about | {"option_accuracy": mean["score"]})
     return cells
 
 
-def adapters(study: experiments.Study, factor: float, every: int = 1) -> Cells:
+def adapters(study: Study, factor: float, every: int = 1) -> Cells:
     """The adapter variant: half of the tasks find hyper-matrices, the other half is tuned through them."""
-    chosen, seed, dim, cells = adapter_studies.config_of(study), study.seeds[0], study.scale.main_dim, []
-    engine = adapter_studies.engine_of(study)
-    runs = [train.Run(task, seed) for task in study.seen_tasks(seed)[::every][::2]]
+    chosen, seed, dim, cells = config_of(study), study.seeds[0], study.scale.main_dim, []
+    engine = engine_of(study)
+    runs = [Run(task, seed) for task in study.seen_tasks(seed)[::every][::2]]
     found = {}
     for lr in rates_around(chosen.msf.lr, factor):
-        found[lr] = adapter_studies.drawn(study, dim)
-        fit = train.fit(engine, found[lr], runs, replace(chosen.msf, lr=lr, evaluations=1), label="adapters")
+        found[lr] = drawn(study, dim)
+        fit = trainer.fit(
+            engine, found[lr], runs, replace(chosen.msf, lr=lr, evaluations=1), label="adapters"
+        )
         cells += cells_of("adapters (MSF)", runs, (lr,), fit)
     others = study.fresh_tasks(seed)[: len(study.seen)][::every][1::2]
     rates, config = rates_around(chosen.ist.lr, factor), replace(chosen.ist, evaluations=1)
-    tuned = [train.Run(task, seed, "train_new", lr) for lr in rates for task in others]
-    mine, random = found[chosen.msf.lr], adapter_studies.drawn(study, dim)
+    tuned = [Run(task, seed, "train_new", lr) for lr in rates for task in others]
+    mine, random = found[chosen.msf.lr], drawn(study, dim)
     decoders = {"learned": mine, "around": RandomAround(mine, random), "random": random}
     for name, decoder in decoders.items():
-        method = adapter_studies.METHODS[name]
+        method = adapters.METHODS[name]
         _, fit = subspace.tune(engine, decoder, tuned, config, label=method)
         cells += cells_of(method, tuned, rates, fit)
     return cells
 
 
-def fine_tuning(study: experiments.Study, factor: float) -> Cells:
+def fine_tuning(study: Study, factor: float) -> Cells:
     """Full fine-tuning of the encoder: mean dev score, by each task's metric; the Trainer keeps no loss."""
     cells = []
     for lr in rates_around(study.scale.encoders.rates["fine-tuning"], factor):
-        scores = deep_methods.fine_tuning_scores(study, study.seeds[0], lr)
+        scores = lesson04_methods.fine_tuning_scores(study, study.seeds[0], lr)
         about = {"method": "fine-tuning (04)", "lr": lr, "dev_loss": None, "tasks": len(scores)}
         cells.append(about | {"option_accuracy": sum(scores) / len(scores)})
     return cells
@@ -150,7 +149,7 @@ USUAL = tuple(name for name in METHODS if name not in ("weights", "adapters"))
 TAKE_SOME = ("prompt", "ist", "weights", "adapters")  # know `every`
 
 
-def measure(study: experiments.Study, factor: float, only: Sequence[str] = USUAL, every: int = 1) -> Cells:
+def measure(study: Study, factor: float, only: Sequence[str] = USUAL, every: int = 1) -> Cells:
     """One cell per method and rate: mean dev loss over tasks, and accuracy where there are options."""
     some = {name: {"every": every} if name in TAKE_SOME else {} for name in only}
     return [cell for name in only for cell in METHODS[name](study, factor, **some[name])]
@@ -161,7 +160,7 @@ def rates_around(rate: float, factor: float) -> tuple[float, float, float]:
     return rate / factor, rate, rate * factor
 
 
-def cells_of(method: str, runs: list[train.Run], rates: tuple[float, ...], fit: train.Fit) -> Cells:
+def cells_of(method: str, runs: list[Run], rates: tuple[float, ...], fit: Fit) -> Cells:
     dev = fit.dev[-1].unflatten(0, (len(rates), -1))  # [rates, tasks, (accuracy, -loss)]
     per_rate = len(runs) // len(rates)
     choices = torch.tensor([bool(run.task.dev[0].options) for run in runs[:per_rate]])
@@ -202,7 +201,7 @@ def main() -> None:
         parser.error(f"--every is {given.every}; give a number from 1 on")
     if not given.factor > 1:
         parser.error(f"--factor is {given.factor}; give a number above 1")
-    study = experiments.Study(scales.load(given.scale), given.device, given.seed)
+    study = Study(scales.load(given.scale), given.device, given.seed)
     cells = measure(study, given.factor, only, given.every)
     print(table(cells))
     about = {"scale": study.scale.name, "seed": study.seeds[0], "every": given.every}

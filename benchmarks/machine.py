@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from iptkit import files, stamp
-from iptkit.backbones import Backbone
+from iptkit.models.backbone import Backbone
+from iptkit.storage import files
+from iptkit.storage.versions import rows
 
 
 def keep(file: Path | None, about: dict[str, Any], **found: Any) -> None:
     """Write figures with versions, machine and what `about` tells; nothing without a file."""
     if file is not None:
-        told = {**dict(stamp.rows()), "threads": torch.get_num_threads(), **about}
+        told = {**dict(rows()), "threads": torch.get_num_threads(), **about}
         files.write_json(file, {"about": json.loads(json.dumps(told, default=str)), **found})
 
 

@@ -14,13 +14,22 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.machine import now
-from iptkit import backbones, deep, prompts, subspace, tasks, train
-from iptkit.backbones import Backbone
-from iptkit.encoders import HeadEngine
-from iptkit.engine import LAYOUTS, Engine, Row
-from iptkit.heads import WithHead
-from iptkit.prompts import SoftPrompt
-from iptkit.tasks import Example, Task
+from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.layouts import LAYOUTS
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.rows import Row
+from iptkit.engine.sites import find_sites
+from iptkit.methods import p_tuning_v2, prompt_tuning, subspace
+from iptkit.methods.heads import WithHead
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.models import backbone
+from iptkit.models.backbone import Backbone
+from iptkit.tasks import suites
+from iptkit.tasks.examples import Example, Task
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run, draw
+from iptkit.training.state import State
 
 MODEL, ENCODER = "smollm2-135m", "minilm-l6"
 MIXED = (  # every category; together their texts are as long as core36's on average
@@ -29,7 +38,7 @@ MIXED = (  # every category; together their texts are as long as core36's on ave
 )  # fmt: skip
 ROWS, PROMPT_LENGTH, DEEP_LENGTH, TURN = 8, 10, 8, 8  # rows per task and step; tasks of the other in one turn
 SUBSPACE = subspace.SubspaceConfig(intrinsic_dim=5, hidden=256)
-CONFIG = train.FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
+CONFIG = FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
 ASKED = 48  # examples that are scored or answered in (e) and (f)
 CONTEXT_BYTES = 8 << 30  # for the texts of 128 tasks
 
@@ -65,23 +74,23 @@ Asked = list[tuple[int, Task, Example]]  # number of the prompt, task, example
 
 
 # ---- iptkit --------------------------------------------------------------------------------------
-def runs_of(count: int, suite: str = "core36", names: Sequence[str] = MIXED) -> list[train.Run]:
+def runs_of(count: int, suite: str = "core36", names: Sequence[str] = MIXED) -> list[Run]:
     """Runs of the tasks `names` again and again, each time with the few-shot sets of another seed."""
     seeds = range(-(-count // len(names)))
-    found = [task for seed in seeds for task in tasks.load_suite(suite, seed, only=names, max_test=ASKED)]
-    return [train.Run(task, task.seed) for task in found[:count]]
+    found = [task for seed in seeds for task in suites.load_suite(suite, seed, only=names, max_test=ASKED)]
+    return [Run(task, task.seed) for task in found[:count]]
 
 
-def ours(engine: Any, source: nn.Module, runs: list[train.Run]) -> tuple[Side, float]:
+def ours(engine: Any, source: nn.Module, runs: list[Run]) -> tuple[Side, float]:
     """A training step of all runs at once, and the seconds of reading the texts before it."""
-    state = train._State(engine, source, runs, CONFIG)
+    state = State(engine, source, runs, CONFIG)
     begun = now(engine.backbone.device)
     engine.keep_contexts(run.examples for run in runs)
     reading = now(engine.backbone.device) - begun
 
     def step(i: int) -> float:
         state.step = i
-        return float(train.train_step(engine, state).mean())
+        return float(trainer.train_step(engine, state).mean())
 
     return Side(step, len(runs) * ROWS), reading
 
@@ -98,23 +107,23 @@ def padded(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
     return {key: value.to(device) for key, value in batch.items()}
 
 
-def turn_of(runs: Sequence[train.Run], i: int) -> list[int]:
+def turn_of(runs: Sequence[Run], i: int) -> list[int]:
     """The tasks that one turn of the task-by-task loop takes: all, or the next TURN of them."""
     count = min(TURN, len(runs))
     return [(i * count + k) % len(runs) for k in range(count)]
 
 
-def turns_of_all(runs: Sequence[train.Run]) -> int:
+def turns_of_all(runs: Sequence[Run]) -> int:
     """Turns until every task had one."""
     return -(-len(runs) // len(turn_of(runs, 0)))
 
 
-def peft_prompt_tuning(backbone: Backbone, runs: list[train.Run], engine: Engine) -> Side:
+def peft_prompt_tuning(backbone: Backbone, runs: list[Run], engine: Engine) -> Side:
     """PEFT's prompt tuning, an adapter for each task, task by task, with torch's Adam."""
     from peft import PromptTuningConfig, get_peft_model
 
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=PROMPT_LENGTH)
-    words, optimizers, model = prompts.from_words(backbone, PROMPT_LENGTH), [], None
+    words, optimizers, model = prompt_tuning.from_words(backbone, PROMPT_LENGTH), [], None
     for r in range(len(runs)):
         if model is None:
             model = get_peft_model(backbone.model, config, "task0")
@@ -125,7 +134,7 @@ def peft_prompt_tuning(backbone: Backbone, runs: list[train.Run], engine: Engine
         optimizers.append(torch.optim.Adam([weight], lr=CONFIG.lr))
 
     def batch_of(r: int, i: int) -> dict[str, Tensor]:
-        return padded([engine.target_row(e) for e in train.draw(runs[r], i, ROWS)], backbone.device)
+        return padded([engine.target_row(e) for e in draw(runs[r], i, ROWS)], backbone.device)
 
     def step(i: int) -> None:
         for r in turn_of(runs, i):
@@ -137,9 +146,7 @@ def peft_prompt_tuning(backbone: Backbone, runs: list[train.Run], engine: Engine
     return Side(step, len(turn_of(runs, 0)) * ROWS, turns_of_all(runs))
 
 
-def plain_loop(
-    backbone: Backbone, sources: Sequence[nn.Module], runs: list[train.Run], engine: Engine
-) -> Side:
+def plain_loop(backbone: Backbone, sources: Sequence[nn.Module], runs: list[Run], engine: Engine) -> Side:
     """transformers, task by task: the source's prompt before the embedded text, its loss, torch's Adam.
 
     Args:
@@ -159,7 +166,7 @@ def plain_loop(
     def step(i: int) -> None:
         for r in turn_of(runs, i):
             source = sources[0 if is_shared else r]
-            batch = padded([engine.target_row(e) for e in train.draw(runs[r], i, ROWS)], backbone.device)
+            batch = padded([engine.target_row(e) for e in draw(runs[r], i, ROWS)], backbone.device)
             own = torch.full((ROWS,), r if is_shared else 0, device=backbone.device)
             words = backbone.embedding[batch.pop("input_ids")]
             embeds = torch.cat([source(own).embeds.to(words), words], 1)
@@ -181,15 +188,15 @@ class Bench:
 
     def __init__(self, dtype: str, device: str):
         self.dtype, self.device = dtype, device
-        self.mine = backbones.load(MODEL, device, dtype)
+        self.mine = backbone.load(MODEL, device, dtype)
 
     def other(self, name: str = MODEL) -> Backbone:
         """A model of its own for what PEFT wraps."""
-        return backbones.load(name, self.device, self.dtype)
+        return backbone.load(name, self.device, self.dtype)
 
     def prompt_tuning(self, count: int, layout: str = LAYOUTS[0]) -> Pair:
         runs, engine = runs_of(count), Engine(self.mine, layout, context_bytes=CONTEXT_BYTES)
-        words = prompts.from_words(self.mine, PROMPT_LENGTH)
+        words = prompt_tuning.from_words(self.mine, PROMPT_LENGTH)
         side, reading = ours(engine, SoftPrompt(words.expand(count, -1, -1)), runs)
         theirs = peft_prompt_tuning(self.other(), runs, engine)
         what = f"prompt tuning, {count} task{'s' * (count > 1)}"
@@ -197,7 +204,7 @@ class Bench:
         return Pair(what, "PEFT", side, theirs, reading, engine.contexts.used_bytes)
 
     def _bank(self, count: int) -> Tensor:
-        words = prompts.from_words(self.mine, PROMPT_LENGTH).float()
+        words = prompt_tuning.from_words(self.mine, PROMPT_LENGTH).float()
         drawn = torch.randn(count, *words.shape, generator=torch.Generator().manual_seed(0))
         return words.cpu() + drawn * words.std().item()
 
@@ -258,7 +265,7 @@ class Bench:
             self._read(engine, asked)
             best = found["mine"] = [0] * len(rows)
             for batch in engine.batches(rows, PROMPT_LENGTH):
-                scores, _ = engine.log_likelihoods(prompts.Prompt(prompt[batch]), [rows[i] for i in batch])
+                scores, _ = engine.log_likelihoods(Prompt(prompt[batch]), [rows[i] for i in batch])
                 for i, k in zip(batch, scores.argmax(1).tolist(), strict=True):
                     best[i] = k
 
@@ -303,7 +310,7 @@ class Bench:
             self._read(engine, asked)
             for batch in engine.batches(rows, PROMPT_LENGTH):
                 limits = [caps[i] for i in batch]
-                said = engine.greedy(prompts.Prompt(prompt[batch]), [rows[i] for i in batch], limits)
+                said = engine.greedy(Prompt(prompt[batch]), [rows[i] for i in batch], limits)
                 found.update(zip(batch, said, strict=True))
 
         ends = sorted(engine._ends)
@@ -339,16 +346,16 @@ class Bench:
         from peft import PrefixTuningConfig, get_peft_model
         from transformers import AutoModelForTokenClassification
 
-        mine = backbones.load(ENCODER, self.device, self.dtype)
+        mine = backbone.load(ENCODER, self.device, self.dtype)
         names = ("address-tags", "person-tags", "vader-movieReviewSnippets", "pos-tags")
-        runs, sites = runs_of(count, "encoder9", names), deep.find_sites(mine.model)
+        runs, sites = runs_of(count, "encoder9", names), find_sites(mine.model)
         generator, engine = torch.Generator().manual_seed(0), HeadEngine(mine, sites)
         classes = max(len(run.task.labels) for run in runs)
-        prompt = deep.DeepPrompt(count, sites, DEEP_LENGTH, generator)
+        prompt = p_tuning_v2.DeepPrompt(count, sites, DEEP_LENGTH, generator)
         source = WithHead(count, mine.width, classes, generator, prompt).to(mine.device)
         side, reading = ours(engine, source, runs)
 
-        other = backbones.load(ENCODER, self.device, self.dtype)
+        other = backbone.load(ENCODER, self.device, self.dtype)
         config = PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=DEEP_LENGTH)
         models, optimizers = [], []
         for run in runs:  # a model each around the same encoder, as the heads differ in size
@@ -361,7 +368,7 @@ class Bench:
 
         def step(i: int) -> None:
             for r in turn_of(runs, i):
-                rows = [engine.target_row(e) for e in train.draw(runs[r], i, ROWS)]
+                rows = [engine.target_row(e) for e in draw(runs[r], i, ROWS)]
                 size = max(len(row.text) for row in rows)
                 ids, mask, labels = (torch.full((ROWS, size), f) for f in (0, 0, -100))
                 for b, row in enumerate(rows):

@@ -42,7 +42,7 @@ def _packed_flops(x: Sequence[int], *more: Any, **_: Any) -> int:
 
 
 aten = torch.ops.aten
-MORE = {  # torch counts these on a GPU only, and packed products (iptkit.frozen) nowhere
+MORE = {  # torch counts these on a GPU only, and packed products (iptkit.engine.fast.packed_weights) nowhere
     aten._scaled_dot_product_flash_attention_for_cpu: _flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
 }

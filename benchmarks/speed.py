@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.machine import alone, forget_peak, give_back, keep, peak_bytes, timed
 from benchmarks.pairs import ENCODER, MIXED, MODEL, PAIRS, PROMPT_LENGTH, ROWS, Bench, Pair
 from benchmarks.products import Products, flops_of
-from iptkit.frozen import packed_bytes
+from iptkit.engine.fast.packed_weights import packed_bytes
 
 WHOLE = 100  # steps of a whole training
 SIDES = ("ours", "theirs")

@@ -2,13 +2,13 @@
 
 import sys
 
-from iptkit import installation
+from iptkit.storage import installation
 
 
 def main() -> None:
     """Run the command line; where packages that it needs are missing, say which in a sentence."""
     try:
-        from iptkit.cli import app
+        from iptkit.course.cli import app
     except (ImportError, AttributeError) as error:
         if said := installation.problem(error):
             sys.exit(f"iptkit: {said}")

@@ -6,10 +6,11 @@ import functools
 
 import torch
 
-from iptkit import backbones, engine
-from iptkit.tasks import Example
+from iptkit.engine import layouts
+from iptkit.models.backbone import load
+from iptkit.tasks.examples import Example
 
-LAYOUTS = engine.LAYOUTS
+LAYOUTS = layouts.LAYOUTS
 MIXED_EXAMPLES = (  # texts, answers and options of different lengths; free answers and choices
     Example("What is six plus four?", ("ten",)),
     Example("I had a sad trip.\nChoices: negative, positive", ("negative",), ("negative", "positive")),
@@ -25,13 +26,13 @@ MIXED_EXAMPLES = (  # texts, answers and options of different lengths; free answ
 @functools.cache
 def backbone(name, dtype):
     """Load each model once per test session: nothing may change it."""
-    return backbones.load(name, dtype=dtype)
+    return load(name, dtype=dtype)
 
 
 @functools.cache
 def another(name, dtype):
     """A model of the same kind, width and layers with other weights."""
-    made = dataclasses.replace(backbones.load(name, dtype=dtype), name=f"another-{name}")
+    made = dataclasses.replace(load(name, dtype=dtype), name=f"another-{name}")
     with torch.no_grad():
         for p in made.model.parameters():
             p.mul_(1.25)

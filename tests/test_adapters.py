@@ -10,14 +10,22 @@ from stock import MIXED_EXAMPLES, backbone, rows_of
 from torch import nn
 
 from benchmarks import learning_rates
-from iptkit import adapter_studies, adapters, backbones, evaluate, jobs, results, scales, store, tasks, train
-from iptkit.adapters import HyperAdapters
-from iptkit.engine import Engine
-from iptkit.experiments import Study
-from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
-from iptkit.sizes import AdapterConfig
-from iptkit.subspace import IntrinsicPrompt
-from iptkit.train import FitConfig, Run
+from iptkit.engine.adapter_hooks import find_places, standing_behind
+from iptkit.engine.engine import Engine
+from iptkit.engine.prompt import Prompt
+from iptkit.methods.adapters import HyperAdapters
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.methods.subspace import IntrinsicPrompt
+from iptkit.models.backbone import fingerprint, load
+from iptkit.scores import evaluate, summary
+from iptkit.storage import step_cache
+from iptkit.studies import adapters, scales
+from iptkit.studies.costs import Costs
+from iptkit.studies.scales import AdapterConfig
+from iptkit.studies.study import Study
+from iptkit.tasks import suites
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
 RANK = 3
 LAYOUT = ("{prompt}", "{text}", "Answer:")
@@ -27,12 +35,12 @@ LAYOUT = ("{prompt}", "{text}", "Answer:")
 def steps(tmp_path, monkeypatch):
     monkeypatch.delenv("IPTKIT_SCALE", raising=False)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
 
 
 def drawn(rows, dtype=torch.float64, std=0.3, seed=0):
     of = backbone("tiny-causal", "float64")
-    places = len(adapters.find_places(of.model))
+    places = len(find_places(of.model))
     generator = torch.Generator().manual_seed(seed)
     made = torch.randn(rows, places, 2, of.width, RANK, generator=generator, dtype=torch.float64)
     return made.to(dtype) * std
@@ -55,7 +63,7 @@ class Behind(nn.Module):
 
 def plain(name, weights, row, words):
     """Log-likelihoods of a row's answers, by a model of its own whose blocks are wrapped."""
-    model = backbones.load(name, dtype="float64").model
+    model = load(name, dtype="float64").model
     blocks = [m for layer in model.model.layers for m in (("self_attn", layer), ("mlp", layer))]
     for (name, layer), (down, up) in zip(blocks, weights, strict=True):
         setattr(layer, name, Behind(getattr(layer, name), down, up.T))
@@ -87,14 +95,14 @@ def test_adapters_are_those_of_a_model_with_adapters():
 
 def test_nothing_of_them_stays_behind():
     of = backbone("tiny-causal", "float32")
-    engine, before = Engine(of, LAYOUT), backbones.fingerprint(of.model)
+    engine, before = Engine(of, LAYOUT), fingerprint(of.model)
     rows = rows_of(engine)
     empty = FixedPrompt(of.embedding[None, :0])(torch.zeros(len(rows), dtype=int))
     first, _ = engine.log_likelihoods(empty, rows)
     engine.log_likelihoods(Prompt(adapters=drawn(len(rows), torch.float32)), rows)
-    with pytest.raises(RuntimeError), adapters.standing_behind(adapters.find_places(of.model), drawn(1)):
+    with pytest.raises(RuntimeError), standing_behind(find_places(of.model), drawn(1)):
         raise RuntimeError
-    assert not any(m._forward_hooks for m in of.model.modules()) and backbones.fingerprint(of.model) == before
+    assert not any(m._forward_hooks for m in of.model.modules()) and fingerprint(of.model) == before
     assert torch.equal(engine.log_likelihoods(empty, rows)[0], first)
     zero, _ = engine.log_likelihoods(Prompt(adapters=drawn(len(rows), torch.float32, 0.0)), rows)
     assert torch.allclose(zero, first, atol=1e-4), "at U = 0 the model is as it was"
@@ -102,7 +110,7 @@ def test_nothing_of_them_stays_behind():
 
 def test_answers_are_generated_through_them():
     of = backbone("tiny-causal", "float64")
-    engine, task = Engine(of, LAYOUT), tasks.load_suite("tiny")[0]
+    engine, task = Engine(of, LAYOUT), suites.load_suite("tiny")[0]
     rows = [engine.target_row(e) for e in (*task.test[:3], *MIXED_EXAMPLES[:1])]
     weights = drawn(len(rows), std=1.0)
     limits = [5, 1, 4, 2]  # rows drop out in between
@@ -112,7 +120,7 @@ def test_answers_are_generated_through_them():
     assert together == alone
     empty = FixedPrompt(of.embedding[None, :0])(torch.zeros(len(rows), dtype=int))
     assert together[0] and together != engine.greedy(empty, rows, limits)
-    model = backbones.load("tiny-causal", dtype="float64").model
+    model = load("tiny-causal", dtype="float64").model
     for i, (name, layer) in enumerate((n, y) for y in model.model.layers for n in ("self_attn", "mlp")):
         down, up = weights[0, i]
         setattr(layer, name, Behind(getattr(layer, name), down, up.T))
@@ -144,7 +152,7 @@ def test_they_reach_the_whole_text_in_every_layout(layout, dtype):
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_places_of_causal_models(name):
     model = families.model(name)
-    found = adapters.find_places(model)
+    found = find_places(model)
     assert len(found) == 2 * model.config.num_hidden_layers == len(set(found))
 
 
@@ -152,11 +160,11 @@ def test_wrong_uses_are_named():
     with pytest.raises(
         ValueError, match=r"BertModel has 2 layers, but 0 blocks .* use a Llama, Qwen or GPT-2"
     ):
-        adapters.find_places(families.model("bert"))
+        find_places(families.model("bert"))
     of = backbone("tiny-causal", "float64")
-    places = adapters.find_places(of.model)
+    places = find_places(of.model)
     with pytest.raises(ValueError, match=f"for 1 places were given; the model has {len(places)}"):
-        with adapters.standing_behind(places, drawn(1)[:, :1]):
+        with standing_behind(places, drawn(1)[:, :1]):
             pass
     with pytest.raises(ValueError, match="adapters beside vectors"):
         Prompt(torch.zeros(1, 2, 8), adapters=drawn(1))
@@ -175,7 +183,7 @@ def test_wrong_uses_are_named():
         AdapterConfig(FitConfig(), FitConfig(), rank=0)
     study = Study(scales.load("smoke"))
     with pytest.raises(ValueError, match="scale 'smoke' has no adapters; give it sizes"):
-        adapter_studies.subspace(study, 2)
+        adapters.subspace(study, 2)
 
 
 # ---- the subspace ----------------------------------------------------------------------------------
@@ -208,14 +216,14 @@ def test_where_ist_starts_and_its_unit():
 
 def test_training_with_one_z_changes_the_hyper_matrices_along_it():
     of = backbone("tiny-causal", "float64")
-    engine, seen = Engine(of, LAYOUT), tasks.load_suite("tiny")
-    sizes = len(adapters.find_places(of.model)), of.width, RANK
+    engine, seen = Engine(of, LAYOUT), suites.load_suite("tiny")
+    sizes = len(find_places(of.model)), of.width, RANK
     source = HyperAdapters(4, *sizes, torch.Generator().manual_seed(0)).double()
     runs = [Run(t) for t in seen]
     made = source(torch.arange(len(runs)))
     rows = [engine.target_row(run.examples[0]) for run in runs]
     leaf = made.detached()
-    losses = train.losses_of(engine, leaf, rows, list(range(len(rows))), 1 / len(runs))
+    losses = trainer.losses_of(engine, leaf, rows, list(range(len(rows))), 1 / len(runs))
     made.backward(leaf)
     gradient = source.A.grad.flatten(1)
     z = source.z.detach()[0]
@@ -226,17 +234,17 @@ def test_training_with_one_z_changes_the_hyper_matrices_along_it():
 
 def test_adapters_of_every_run_train_as_if_alone():
     of = backbone("tiny-causal", "float64")
-    engine, on = Engine(of, LAYOUT), tasks.load_suite("tiny")[:2]
+    engine, on = Engine(of, LAYOUT), suites.load_suite("tiny")[:2]
     config = FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=1)
     start = drawn(2, std=0.05)
     both, runs = SoftPrompt(start), [Run(t) for t in on]
-    before = train.dev_scores(engine, both, runs, 8)[:, 1]
-    train.fit(engine, both, runs, config)
+    before = trainer.dev_scores(engine, both, runs, 8)[:, 1]
+    trainer.fit(engine, both, runs, config)
     for i, run in enumerate(runs):
         one = SoftPrompt(start[i : i + 1])
-        train.fit(engine, one, [run], config)
+        trainer.fit(engine, one, [run], config)
         assert torch.allclose(one.P[0], both.P[i], atol=1e-9)
-    assert (train.dev_scores(engine, both, runs, 8)[:, 1] > before).all()
+    assert (trainer.dev_scores(engine, both, runs, 8)[:, 1] > before).all()
     assert len(evaluate.evaluate(engine, both, on, limit=4)) == 2
 
 
@@ -252,24 +260,24 @@ def small(**changes):
 
 
 def test_a_study_with_adapters(monkeypatch):
-    of, before = small(), backbones.fingerprint(backbone("tiny-causal", "float32").model)
-    every = of.jobs(jobs.Costs(of))
+    of, before = small(), fingerprint(backbone("tiny-causal", "float32").model)
+    every = of.jobs(Costs(of))
     added = ["adapters-2", *(f"adapter-codes-{name}-2" for name in ("learned", "around", "random"))]
     assert [job.name for job in every[-4:]] == added and all(job.flops > 0 for job in every[-4:])
     assert [job.needs for job in every[-4:]] == [(), ("adapters-2",), ("adapters-2",), ()]
-    read, through, known = [], [], train.fit
+    read, through, known = [], [], trainer.fit
 
     def fit(engine, source, runs, *rest):
         read.append([(run.task.id, run.data) for run in runs])
         through.append(getattr(source, "autoencoder", None))
         return known(engine, source, runs, *rest)
 
-    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(trainer, "fit", fit)
     for job in every[-4:]:
         job.make()
     seen, unseen = ([(t, data) for t in ids] for ids, data in ((of.seen, "train"), (of.unseen, "train_new")))
     assert read == [seen, unseen, unseen, unseen]
-    found, untrained = adapter_studies.subspace(of, 2)[0], adapter_studies.drawn(of, 2)
+    found, untrained = adapters.subspace(of, 2)[0], adapters.drawn(of, 2)
     _, learned, around, random = through
     assert torch.equal(learned.A, found.A) and torch.equal(random.A, untrained.A)
     assert torch.allclose(around.decode(untrained.z), found.decode(found.z), atol=1e-6)
@@ -277,23 +285,23 @@ def test_a_study_with_adapters(monkeypatch):
     moved = around.decode(untrained.z + step) - around.decode(untrained.z)
     assert torch.allclose(moved, untrained.decode(step), atol=1e-6) and moved.abs().max() > 0
     rows = of.table()
-    methods = (adapter_studies.SHARED, *adapter_studies.METHODS.values())
+    methods = (adapters.SHARED, *adapters.METHODS.values())
     found = [r for r in rows if r["method"] in methods]
     assert Counter((r["method"], r["d_I"], r["split"]) for r in found) == {
         (m, 2, "unseen"): len(of.unseen) for m in methods
     }
-    assert backbones.fingerprint(of.backbone.model) == before
-    assert len(results.summary(rows, [(m, 2) for m in methods])) == 4
-    hyper, step = adapter_studies.subspace(of, 2)
-    assert step.was_cached and adapter_studies.codes(of, 2, "random").was_cached
+    assert fingerprint(of.backbone.model) == before
+    assert len(summary.summary(rows, [(m, 2) for m in methods])) == 4
+    hyper, step = adapters.subspace(of, 2)
+    assert step.was_cached and adapters.codes(of, 2, "random").was_cached
     assert not torch.equal(hyper.A, untrained.A)
     other = small()
     other.scale = replace(of.scale, adapters=replace(of.scale.adapters, up=0.2))
-    assert not adapter_studies.codes(other, 2, "random").was_cached, "other sizes, another step"
-    u = adapter_studies.codes(of, 2).tensors["u"]
+    assert not adapters.codes(other, 2, "random").was_cached, "other sizes, another step"
+    u = adapters.codes(of, 2).tensors["u"]
     assert u.shape == (len(of.unseen), 2) and (u != 0).any()
     with pytest.raises(ValueError, match="decoder 'pca' is unknown; choose one of learned, around, random"):
-        adapter_studies.codes(of, 2, "pca")
+        adapters.codes(of, 2, "pca")
 
 
 def test_rates_of_adapters_are_compared_on_dev():

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from iptkit import paths
+from iptkit.storage import paths
 
 PACKAGE = paths.data_dir().parent / "iptkit"
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")

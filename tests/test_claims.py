@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from iptkit import claims, paths
+from iptkit.scores import claims
+from iptkit.storage import paths
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def test_rows_that_are_kept_replace_those_of_their_claim_and_scale(results, tmp_
     data = tmp_path / "data"
     (data / "results").mkdir(parents=True)
     (data / "claims.json").write_text((paths.data_dir() / "claims.json").read_text("utf-8"), "utf-8")
-    monkeypatch.setattr(claims.paths, "data_dir", lambda: data)
+    monkeypatch.setattr(paths, "data_dir", lambda: data)
     assert claims.keep(results, "lesson") == 0 and not (data / "results" / claims.STORED).exists()
     for name in ("B10", "B2"):
         claims.record(name, "lesson", "old", "holds", 5, 3)

@@ -19,24 +19,14 @@ import torch
 from stock import backbone
 from typer.testing import CliRunner
 
-from iptkit import (
-    cli,
-    cluster,
-    experiments,
-    files,
-    inputs,
-    jobs,
-    nodes,
-    paths,
-    pipeline,
-    scales,
-    stamp,
-    store,
-    train,
-)
-from iptkit.experiments import Study
-from iptkit.nodes import ClusterError, Node, Seen
-from iptkit.train import FitConfig
+from iptkit.course import cli, pipeline
+from iptkit.storage import files, paths, step_cache
+from iptkit.storage.versions import code
+from iptkit.studies import base, cluster, jobs, nodes, scales, study
+from iptkit.studies.nodes import ClusterError, Node, Seen
+from iptkit.studies.study import Study
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (extra `cluster`)")
@@ -53,7 +43,7 @@ def steps(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
     monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
     return tmp_path / "steps"
 
 
@@ -75,13 +65,13 @@ def small(**changes):
 # ---- the list of jobs ----------------------------------------------------------------------------
 @pytest.mark.parametrize("most_runs", [128, 8])  # seeds in one fit, or each by itself
 def test_a_job_reads_the_steps_of_its_needs_and_no_other(monkeypatch, most_runs):
-    monkeypatch.setattr(inputs, "MOST_RUNS", most_runs)
+    monkeypatch.setattr(base, "MOST_RUNS", most_runs)
     before = set()
     for job in small().jobs():
         assert before.issuperset(job.needs), "the list is in an order that works"
-        store.HITS.clear()
+        step_cache.HITS.clear()
         job.make()
-        assert set(store.HITS) == {job.name, *job.needs}
+        assert set(step_cache.HITS) == {job.name, *job.needs}
         before.add(job.name)
     assert len(before) == len(small().jobs()) == (15 if most_runs == 128 else 21)
 
@@ -93,9 +83,9 @@ def test_any_order_that_works_gives_the_same_rows(steps, monkeypatch):
     left = {job.name: job for job in study.jobs()}
     while left:
         name = order.choice([name for name, job in left.items() if done.issuperset(job.needs)])
-        store.HITS.clear()
+        step_cache.HITS.clear()
         left.pop(name).make()
-        assert [step for step, was_cached in store.HITS.items() if not was_cached] == [name]
+        assert [step for step, was_cached in step_cache.HITS.items() if not was_cached] == [name]
         done.add(name)
     assert files.canonical(study.table()) == files.canonical(rows)
 
@@ -115,14 +105,14 @@ def test_two_at_once_on_one_step_leave_it_whole(steps):
 
     def late(checkpoint):
         files.write_tensors(checkpoint, {"x": torch.zeros(1)})
-        other = store.step("a", 1, lambda path: ({"x": torch.ones(2)}, {"from": path.exists()}))
+        other = step_cache.step("a", 1, lambda path: ({"x": torch.ones(2)}, {"from": path.exists()}))
         assert other.values["from"], "it goes on from the other's checkpoint"
         files.write_tensors(checkpoint, {"x": torch.zeros(1)})
         return {"x": torch.ones(2)}, {"from": "late"}
 
-    with store.beside_others():
-        assert store.step("a", 1, late).values == {"from": "late"}
-    again = store.step("a", 1, late)
+    with step_cache.beside_others():
+        assert step_cache.step("a", 1, late).values == {"from": "late"}
+    again = step_cache.step("a", 1, late)
     assert again.was_cached and torch.equal(again.tensors["x"], torch.ones(2))
     assert [path.name for path in sorted(steps.glob("a-*/*"))] == ["begun", "step.safetensors"]
 
@@ -143,29 +133,29 @@ def test_a_node_tells_what_is_wrong_with_a_folder(tmp_path):
         return nodes.see(SimpleNamespace(cache=str(tmp_path), steps=str(place), mark=".mark"), "a")
 
     (tmp_path / ".mark").touch()
-    assert see(tmp_path) == Seen("a", stamp.code())
+    assert see(tmp_path) == Seen("a", code())
     assert see(tmp_path / "none").folders == ((str(tmp_path / "none"), "it is not there"),)
     (tmp_path / "other").mkdir()
     assert "but another" in see(tmp_path / "other").folders[0][1]
 
 
 def test_code_is_named_by_versions_modules_and_data(monkeypatch, tmp_path):
-    first = stamp.code()
+    first = code()
     assert first.startswith("iptkit ") and f"torch {torch.__version__.partition('+')[0]}" in first
     data = shutil.copytree(paths.data_dir(), tmp_path / "data", ignore=shutil.ignore_patterns("results"))
-    monkeypatch.setattr(stamp.paths, "data_dir", lambda: data)
-    assert stamp.code() == first
+    monkeypatch.setattr(paths, "data_dir", lambda: data)
+    assert code() == first
     (data / "timings.json").write_text("{}", encoding="utf-8")
-    assert stamp.code() == first, "times of another machine change no result"
+    assert code() == first, "times of another machine change no result"
     (data / "._claims.json").write_bytes(b"\0")
-    assert stamp.code() == first, "a file manager's file is none of the kit's"
+    assert code() == first, "a file manager's file is none of the kit's"
     with open(data / "splits" / "tiny.json", "a", encoding="utf-8") as split:
         split.write(" ")
-    other = stamp.code()
+    other = code()
     assert other != first
     (tmp_path / "a.py").write_text("", encoding="utf-8")
-    monkeypatch.setattr(stamp.paths, "PACKAGE", tmp_path)
-    assert stamp.code() not in (first, other)
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path)
+    assert code() not in (first, other)
 
 
 def test_what_a_job_takes_of_a_node():
@@ -376,10 +366,10 @@ def slow(**changes):
 
 def interrupted(scale, monkeypatch):
     """Leave a checkpoint of the job `prompts`, with a mark in a place that the rows do not show."""
-    left, fit, train_step = iter(range(SLOW.steps // 4)), train.fit, train.train_step
+    left, fit, train_step = iter(range(SLOW.steps // 4)), trainer.fit, trainer.train_step
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "fit", lambda *given: fit(*given, checkpoint_seconds=0.0))
-        patch.setattr(train, "train_step", lambda *given: (next(left), train_step(*given)))
+        patch.setattr(study, "fit", lambda *given: fit(*given, checkpoint_seconds=0.0))
+        patch.setattr(trainer, "train_step", lambda *given: (next(left), train_step(*given)))
         with pytest.raises(StopIteration):
             Study(scale).bank()
     (checkpoint,) = paths.steps_dir().glob("prompts-*/checkpoint.safetensors")
@@ -415,14 +405,14 @@ def test_every_node_is_looked_at_before_the_start_and_before_each_job(two_nodes)
     with cluster.joined(study, two_nodes.address) as joined:
         assert joined.needs == {"num_cpus": 1} and joined.slots == 2
         names = [node.name for node in joined.nodes]
-        assert joined._probe() == [Seen(name, stamp.code()) for name in names]
+        assert joined._probe() == [Seen(name, code()) for name in names]
         (mark,) = paths.steps_dir().glob(".cluster-*")
         mark.unlink()
         place, problem = str(paths.steps_dir()), "there is one of that name, but another"
         assert [seen.folders for seen in joined._probe()] == [((place, problem),)] * 2
         with pytest.raises(ClusterError, match=f"the node .* does not share the folder {place} "):
             next(joined.make(study.jobs()))
-    assert not [*paths.cache_dir().glob(".cluster-*")] and store.HITS == {}
+    assert not [*paths.cache_dir().glob(".cluster-*")] and step_cache.HITS == {}
 
 
 @needs_ray

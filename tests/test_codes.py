@@ -5,10 +5,14 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import codes, evaluate, files, paths, results, scales, store, subspace
-from iptkit.engine import Engine
-from iptkit.experiments import Study
-from iptkit.prompts import SoftPrompt, check_source
+from iptkit.engine.engine import Engine
+from iptkit.engine.prompt import check_source
+from iptkit.methods import subspace
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.scores import intervals
+from iptkit.storage import files, paths, step_cache
+from iptkit.studies import codes, scales, stored_results
+from iptkit.studies.study import Study
 
 
 def made(points, categories, groups=None, seeds=2, noise=0.01):
@@ -38,7 +42,7 @@ def test_agreement_counts_tasks_that_can_agree():
         "relatives are no neighbours"
     )
     hits = [[1.0], [1.0], [1.0], [1.0], [0.0], [0.0]]
-    assert kin.share == evaluate.interval(hits, groups="uvwxyy") != evaluate.interval(hits)
+    assert kin.share == intervals.interval(hits, groups="uvwxyy") != intervals.interval(hits)
     with pytest.raises(ValueError, match="no two tasks share a group"):
         codes.agreement(made(CORNERS, "aabbc"), "group")
     with pytest.raises(ValueError, match="no label 'kind', only category, group"):
@@ -72,7 +76,7 @@ def test_the_plane_keeps_the_main_axes():
 def study(tmp_path, monkeypatch):
     monkeypatch.delenv("IPTKIT_SCALE", raising=False)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
     made = Study(scales.load("smoke", seeds=(0, 1), dims=(2, 3), main_dim=2))
     made.backbone = backbone("tiny-causal", "float32")
     return made
@@ -149,7 +153,7 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
         for name in (name for name in files.read_tensors(path)[0] if name.startswith("u-")):
             read = codes.read(path, int(name[2:]))
             assert read.u.shape == (len(read.seeds), len(read.tasks), int(name[2:]))
-    trained, about = results.stored_prompts()
+    trained, about = stored_results.stored_prompts()
     found = subspace.stored()
     assert trained.shape[2:] == found.shape and about["backbone"] == found.about["backbone"]
     source = SoftPrompt(trained[0], about)
@@ -168,8 +172,8 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
     ],
 )
 def test_prompts_that_do_not_fit_are_refused(tmp_path, monkeypatch, change, told):
-    stored = files.read_tensors(paths.data_dir() / "results" / f"ipt120{results.PROMPTS}")
-    monkeypatch.setattr(results.paths, "data_dir", lambda: tmp_path)
-    files.write_tensors(tmp_path / "results" / f"mine{results.PROMPTS}", *change(*stored))
+    stored = files.read_tensors(paths.data_dir() / "results" / f"ipt120{stored_results.PROMPTS}")
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+    files.write_tensors(tmp_path / "results" / f"mine{stored_results.PROMPTS}", *change(*stored))
     with pytest.raises(ValueError, match=rf"mine.prompts.safetensors.*{told}"):
-        results.stored_prompts("mine")
+        stored_results.stored_prompts("mine")

@@ -1,6 +1,6 @@
 import pytest
 
-from iptkit import conll
+from iptkit.tasks import conll
 
 GOOD = (
     "-DOCSTART- -X- O O\n\nHana NNP I B-name\nhas VBZ I O\n\n"

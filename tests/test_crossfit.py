@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iptkit import crossfit, evaluate, fewshot, paths, pools, splits, tasks, train
-from iptkit.sources import crossfit as source
-from iptkit.sources.crossfit_records import STEPS, at, cleaned, texts
+from iptkit.scores import metrics
+from iptkit.storage import paths
+from iptkit.tasks import crossfit, examples, fewshot, pools, splits, suites
+from iptkit.tasks.sources import crossfit as source
+from iptkit.tasks.sources.crossfit_records import STEPS, at, cleaned, texts
+from iptkit.training.runs import FitConfig
 
-CARDS = {card.id: card for card in tasks.list_cards("crossfit")}
+CARDS = {card.id: card for card in suites.list_cards("crossfit")}
 RECIPES = source.recipes()
 WAYS = {"label", "answer", "answers", "target"}
 
@@ -160,9 +163,9 @@ def test_values_in_lists_and_with_blanks():
 
 
 def test_macro_f1_of_a_task_without_labels_runs_over_the_strings_seen():
-    rows = [tasks.Example("?", (target,), ("a", "b", "c")) for target in "ab"]
-    assert evaluate.macro_f1(["a", "c"], rows, SimpleNamespace(labels=())) == pytest.approx(1 / 3)
-    assert evaluate.macro_f1(["a", "c"], rows, SimpleNamespace(labels=("a", "b"))) == pytest.approx(1 / 2)
+    rows = [examples.Example("?", (target,), ("a", "b", "c")) for target in "ab"]
+    assert metrics.macro_f1(["a", "c"], rows, SimpleNamespace(labels=())) == pytest.approx(1 / 3)
+    assert metrics.macro_f1(["a", "c"], rows, SimpleNamespace(labels=("a", "b"))) == pytest.approx(1 / 2)
 
 
 def test_missing_answers_are_left_out_and_wrong_ones_refused():
@@ -185,28 +188,28 @@ def test_missing_answers_are_left_out_and_wrong_ones_refused():
 # ---- loading -------------------------------------------------------------------------------------
 def test_own_files_become_a_task_with_the_data_sets_own_test_set(own):
     own("anli", train=anli(300), test=anli(40, start=290))
-    (task,) = tasks.load_suite("crossfit", seed=100, only=["anli"])
+    (task,) = suites.load_suite("crossfit", seed=100, only=["anli"])
     assert Counter(e.targets[0] for e in task.train) == dict.fromkeys(CARDS["anli"].labels, 16)
     assert len(task.train) == len(task.train_new) == len(task.dev) == 48
     inputs = [{e.input for e in rows} for rows in (task.train, task.train_new, task.dev, task.test)]
     assert len(set.union(*inputs)) == sum(map(len, inputs)) and len(task.test) == 30
     assert task.train[0].input.startswith(" [anli] premise: It is ")
     assert task.train[0].options == task.labels == ("entailment", "neutral", "contradiction")
-    others = [tasks.load_task("anli", seed, "crossfit") for seed in crossfit.SEEDS]
+    others = [suites.load_task("anli", seed, "crossfit") for seed in crossfit.SEEDS]
     assert len({other.train for other in others}) == 5 and {other.test for other in others} == {task.test}
     own("anli", train=anli(90))
-    assert len(tasks.load_task("anli", 100, "crossfit").train) == 30, "changed files are read again"
+    assert len(suites.load_task("anli", 100, "crossfit").train) == 30, "changed files are read again"
 
 
 def test_one_part_is_enough_and_ready_records_are_taken(own):
     ready = [{"input": f"why {i}?", "targets": ["so", "thus"]} for i in range(60)]
     own("eli5-asks", ending="jsonl", train=ready)
-    (task,) = tasks.load_suite("crossfit", only=["eli5-asks"])
+    (task,) = suites.load_suite("crossfit", only=["eli5-asks"])
     assert len(task.train) == 15 and task.train[0].targets == ("so", "thus")
     assert task.train[0].input.startswith(" [eli5-asks] why ") and len(task.test) == 15
     ready = [{"input": f"{i}?", "target": "ab"[i % 2], "options": ["a", "b"]} for i in range(40)]
     own("quarel", ending="jsonl", train=ready)
-    assert tasks.load_task("quarel", suite="crossfit").train[0].options == ("a", "b")
+    assert suites.load_task("quarel", suite="crossfit").train[0].options == ("a", "b")
 
 
 def test_own_lines_may_begin_with_a_mark_and_end_with_empty_ones(tmp_path, own):
@@ -249,7 +252,9 @@ def test_many_labels_find_room_in_the_pool():
     def rows_of(counts):
         labels = tuple(counts)
         return [
-            tasks.Example(f"{label} {i}", (label,), labels) for label, n in counts.items() for i in range(n)
+            examples.Example(f"{label} {i}", (label,), labels)
+            for label, n in counts.items()
+            for i in range(n)
         ]
 
     def card_of(counts):
@@ -284,7 +289,7 @@ def test_the_hub_is_asked_for_the_tasks_wanted_only(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setitem(source.MOST, "train", 57)
-    (task,) = tasks.load_suite("crossfit", only=["anli"])
+    (task,) = suites.load_suite("crossfit", only=["anli"])
     assert set(asked) == {
         ("facebook/anli", None, split, revision)
         for split in ("train_r1", "dev_r1")
@@ -292,7 +297,7 @@ def test_the_hub_is_asked_for_the_tasks_wanted_only(tmp_path, monkeypatch):
     }
     assert 15 <= len(task.train) <= 18 and len(task.test) == 20, "57 of 60 records, a third for each set"
     asked.clear()
-    assert tasks.load_suite("crossfit", only=["anli"]) == [task] and asked == []
+    assert suites.load_suite("crossfit", only=["anli"]) == [task] and asked == []
 
 
 def test_what_cannot_be_had_is_named_with_the_way_out(tmp_path, monkeypatch):
@@ -313,13 +318,13 @@ def test_what_cannot_be_had_is_named_with_the_way_out(tmp_path, monkeypatch):
     ):
         assert words in told[task_id] and f"IPTKIT_CROSSFIT to a folder with {task_id}/train" in told[task_id]
     with pytest.raises(ValueError, match="suite crossfit has no task 'agnews'; did you mean ag_news"):
-        tasks.load_suite("crossfit", only=["agnews"])
+        suites.load_suite("crossfit", only=["agnews"])
 
 
 def test_own_files_that_are_wrong_are_named(tmp_path, monkeypatch, own):
     own("anli", test=anli(9))
     with pytest.raises(FileNotFoundError, match="anli has no train.parquet or train.jsonl; put it there"):
-        tasks.load_suite("crossfit", only=["anli"])
+        suites.load_suite("crossfit", only=["anli"])
     (tmp_path / "emo").mkdir()
     for line, words in (
         ("{", "train.jsonl:1: not valid JSON"),
@@ -339,40 +344,40 @@ def test_own_files_that_are_wrong_are_named(tmp_path, monkeypatch, own):
     ):
         (tmp_path / "emo" / "train.jsonl").write_text(line)
         with pytest.raises(ValueError, match=words):
-            tasks.load_suite("crossfit", only=["emo"])
+            suites.load_suite("crossfit", only=["emo"])
     (tmp_path / "emo" / "train.jsonl").write_text('{"input": "a", "target": "sad"}\n{"text": "b"}')
     with pytest.raises(ValueError, match=r"emo, .*emo/train.jsonl: record 2 has no 'input', only text"):
-        tasks.load_suite("crossfit", only=["emo"])
+        suites.load_suite("crossfit", only=["emo"])
     (tmp_path / "liar").mkdir()
     (tmp_path / "liar" / "train.parquet").write_text("no")
     with pytest.raises(ValueError, match="train.parquet is not a Parquet file"):
-        tasks.load_suite("crossfit", only=["liar"])
+        suites.load_suite("crossfit", only=["liar"])
     own("anli", train=[{"premise": "x", "label": 0}])
     with pytest.raises(
         ValueError, match=r"anli, .*anli/train.parquet: record 1 has no 'hypothesis', only premise, label"
     ):
-        tasks.load_suite("crossfit", only=["anli"])
+        suites.load_suite("crossfit", only=["anli"])
     own("anli", train=[{"premise": ["x", "1"], "hypothesis": "y", "label": 0}])
     with pytest.raises(ValueError, match=r"anli/train.parquet: a field is \['x', '1'\], a text or a number"):
-        tasks.load_suite("crossfit", only=["anli"])
+        suites.load_suite("crossfit", only=["anli"])
     data = (tmp_path / "anli" / "train.parquet").read_bytes()
     (tmp_path / "anli" / "train.parquet").write_bytes(data[:8] + b"\xff" * 40 + data[48:])
     with pytest.raises(ValueError, match=r"train.parquet is not a Parquet file, or damaged"):
-        tasks.load_suite("crossfit", only=["anli"])
+        suites.load_suite("crossfit", only=["anli"])
     (tmp_path / "swag").mkdir()
     (tmp_path / "swag" / "train.jsonl").mkdir()
     with pytest.raises(ValueError, match=r"swag/train.jsonl is a folder, a file is needed"):
-        tasks.load_suite("crossfit", only=["swag"])
+        suites.load_suite("crossfit", only=["swag"])
     monkeypatch.setenv("IPTKIT_CROSSFIT", str(tmp_path / "absent"))
     with pytest.raises(
         FileNotFoundError, match="IPTKIT_CROSSFIT names the folder .*absent, which is not there"
     ):
-        tasks.load_suite("crossfit", only=["anli"])
+        suites.load_suite("crossfit", only=["anli"])
 
 
 # ---- splits and settings -------------------------------------------------------------------------
 def test_the_papers_splits_have_its_counts_and_leak():
-    sides = {name: tasks.split(f"paper_{name}", "crossfit") for name in ("random", "cls", "non_cls")}
+    sides = {name: suites.split(f"paper_{name}", "crossfit") for name in ("random", "cls", "non_cls")}
     counts = {name: (len(s.seen), len(s.unseen), len(s.left_out)) for name, s in sides.items()}
     assert counts == {"random": (100, 20, 0), "cls": (35, 8 + 63, 14), "non_cls": (35, 41 + 43, 1)}
     assert all(s.is_leaky for s in sides.values())
@@ -391,16 +396,16 @@ def test_the_papers_splits_have_its_counts_and_leak():
 
 
 def test_the_papers_smaller_splits_are_parts_of_its_random_split():
-    whole = tasks.split("paper_random", "crossfit")
+    whole = suites.split("paper_random", "crossfit")
     for count in (20, 40, 60, 80):
-        part = tasks.split(f"paper_random{count}", "crossfit")
+        part = suites.split(f"paper_random{count}", "crossfit")
         assert len(part.seen) == count and set(part.seen) < set(whole.seen) and part.unseen == whole.unseen
 
 
 def test_the_random_split_keeps_groups_together():
     stored = json.loads((paths.data_dir() / "splits" / "crossfit.json").read_text(encoding="utf-8"))
     assert stored["random"] == splits.draw(list(CARDS.values()))["random"]
-    sides = tasks.split("random", "crossfit")
+    sides = suites.split("random", "crossfit")
     assert (len(sides.seen), len(sides.unseen), sides.is_leaky) == (100, 20, False)
 
 
@@ -410,9 +415,9 @@ def test_settings_of_the_paper_are_those_of_fit():
     assert len(config["prompt"]["lr"]) * len(config["prompt"]["batch"]) == 12
     for stage in crossfit.STAGES:
         assert config[stage]["source"].startswith("code: ")
-        fit = train.FitConfig(**crossfit.fit_fields(stage))
+        fit = FitConfig(**crossfit.fit_fields(stage))
         assert fit.lr == config[stage]["lr"][0] and fit.steps == config[stage]["steps"]
-    fit = train.FitConfig(**crossfit.fit_fields("prompt", lr=1e-4, batch=8))
+    fit = FitConfig(**crossfit.fit_fields("prompt", lr=1e-4, batch=8))
     assert (fit.steps, fit.evaluations, fit.clip, fit.warmup) == (100_000, 100, 0.1, 0.1)
     assert (fit.lr, fit.rows_per_run) == (1e-4, 8)
     for arguments, words in (

@@ -7,12 +7,19 @@ from families import CAUSAL, ENCODERS, MAKERS, SEQ2SEQ, SITES, batch, model, out
 from stock import MIXED_EXAMPLES, backbone
 from transformers import AlbertConfig, AlbertModel, DynamicCache, MPNetConfig, MPNetModel
 
-from iptkit import backbones, deep, evaluate, injection, tasks, train
-from iptkit.deep import DeepPrompt, choose, find_sites
-from iptkit.encoders import HeadEngine
-from iptkit.engine import Engine
-from iptkit.injection import left_memory
-from iptkit.prompts import Prompt, SoftPrompt
+from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.left_memory import left_memory, observe, recomputed_layers
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.sites import PARTS, choose, find_sites, memory_at
+from iptkit.methods import p_tuning_v2
+from iptkit.methods.p_tuning_v2 import DeepPrompt
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.models.backbone import load
+from iptkit.scores import evaluate
+from iptkit.tasks import suites
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
 ALL = list(MAKERS)
 
@@ -26,7 +33,7 @@ def prompt(name, runs=2, length=3, std=1.0, seed=0, **options):
 
 
 def said(name, source, inputs, runs=(0, 1)):
-    with left_memory(deep.memory_at(source.sites, source(torch.tensor(runs)))):
+    with left_memory(memory_at(source.sites, source(torch.tensor(runs)))):
         return output(name, inputs)
 
 
@@ -39,7 +46,7 @@ def number(out):
 def test_every_attention_is_found(name):
     sites = find_sites(model(name))
     assert len(sites) == SITES[name] and len({site.module for site in sites}) == SITES[name]
-    kinds = {"decoder"} if name in CAUSAL else {"encoder"} if name in ENCODERS else set(deep.PARTS)
+    kinds = {"decoder"} if name in CAUSAL else {"encoder"} if name in ENCODERS else set(PARTS)
     assert {site.part for site in sites} == kinds
     for part in kinds:
         layers = [site.layer for site in sites if site.part == part]
@@ -136,8 +143,8 @@ def test_recomputed_layers_give_the_same_gradients(name):
     number(said(name, source, inputs)).backward()
     expected, source.P.grad = source.P.grad, None
     calls = []
-    count = injection.observe(lambda module, *_: calls.append(module))
-    with injection.recomputed_layers(model(name)), count:
+    count = observe(lambda module, *_: calls.append(module))
+    with recomputed_layers(model(name)), count:
         out = said(name, source, inputs)
         calls.clear()
         number(out).backward()
@@ -147,10 +154,10 @@ def test_recomputed_layers_give_the_same_gradients(name):
 
 def test_recomputed_layers_cannot_fill_a_cache():
     source, inputs = prompt("gpt2"), batch("gpt2")
-    with injection.recomputed_layers(model("gpt2")), pytest.raises(ValueError, match="pass use_cache=False"):
+    with recomputed_layers(model("gpt2")), pytest.raises(ValueError, match="pass use_cache=False"):
         said("gpt2", source, inputs | {"use_cache": True})
     with pytest.raises(ValueError, match="has no layers that can be recomputed"):
-        with injection.recomputed_layers(torch.nn.Linear(1, 1)):
+        with recomputed_layers(torch.nn.Linear(1, 1)):
             pass
 
 
@@ -162,7 +169,7 @@ def test_generation_is_the_same_with_and_without_a_cache(name, beams):
     options = {"max_new_tokens": 6, "num_beams": beams, "do_sample": False, "pad_token_id": 0}
     said_so = []
     for use_cache in (True, False):
-        made = deep.memory_at(source.sites, source(torch.tensor([0, 1])))
+        made = memory_at(source.sites, source(torch.tensor([0, 1])))
         with left_memory(made), torch.no_grad():
             said_so.append(model(name).generate(**inputs, **options, use_cache=use_cache))
     assert torch.equal(*said_so)
@@ -175,7 +182,7 @@ def test_layers_left_out_are_as_if_they_had_no_prompt():
     source, inputs = prompt("bert"), batch("bert")
     made = source(torch.tensor([0, 1])).keys_values
     sites = find_sites(model("bert"))
-    with left_memory(deep.memory_at(choose(sites, [1]), Prompt(keys_values=made[:, 1:]))):
+    with left_memory(memory_at(choose(sites, [1]), Prompt(keys_values=made[:, 1:]))):
         upper = output("bert", inputs)
         inside = model("bert")(**inputs, output_hidden_states=True).hidden_states
     plain = model("bert")(**inputs, output_hidden_states=True).hidden_states
@@ -183,7 +190,7 @@ def test_layers_left_out_are_as_if_they_had_no_prompt():
     assert torch.equal(inside[1][real], plain[1][real]) and not torch.allclose(
         inside[2][real], plain[2][real]
     )
-    with left_memory(deep.memory_at(sites, Prompt(keys_values=made))):
+    with left_memory(memory_at(sites, Prompt(keys_values=made))):
         both = output("bert", inputs)
     assert not torch.allclose(upper, both) and not torch.allclose(upper, output("bert", inputs))
 
@@ -229,16 +236,16 @@ def test_a_wrong_number_of_prompts_is_refused():
 
 # ---- the source ------------------------------------------------------------------------------------
 def test_numbers_of_the_papers_code():
-    assert deep.num_parameters(20, 24, 1024) == 983_040
-    assert deep.num_parameters(128, 24, 1024) == 6_291_456
-    assert deep.num_parameters(20, 24, 1024, "mlp") == 25_760_256
+    assert p_tuning_v2.num_parameters(20, 24, 1024) == 983_040
+    assert p_tuning_v2.num_parameters(128, 24, 1024) == 6_291_456
+    assert p_tuning_v2.num_parameters(20, 24, 1024, "mlp") == 25_760_256
 
 
-@pytest.mark.parametrize("form", deep.FORMS)
+@pytest.mark.parametrize("form", p_tuning_v2.FORMS)
 def test_a_built_prompt_has_that_many_numbers(form):
     source = prompt("bert", runs=1, form=form, width=16, inner=7)
     count = sum(p.numel() for p in source.parameters())
-    assert count == deep.num_parameters(3, 2, 16, form, inner=7)
+    assert count == p_tuning_v2.num_parameters(3, 2, 16, form, inner=7)
 
 
 def test_without_its_mlp_the_prompt_is_the_same():
@@ -258,17 +265,17 @@ def test_dropout_acts_in_training_only():
 def test_dropout_is_off_where_prompts_are_scored_and_the_same_after_a_resume():
     tiny = backbone("tiny-causal", "float32")
     sites = find_sites(tiny.model)
-    task = tasks.load_task("tiny-mood", suite="tiny")
+    task = suites.load_task("tiny-mood", suite="tiny")
     engine, config = (
         Engine(tiny, sites=sites),
-        train.FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=2),
+        FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=2),
     )
     losses = []
     for noise in (0, 1):
         torch.manual_seed(noise)
         source = DeepPrompt(1, sites, 2, torch.Generator().manual_seed(0), std=0.5, dropout=0.5)
-        losses.append(train.fit(engine, source, [train.Run(task)], config).losses)
-        scores = [train.dev_scores(engine, source.train(), [train.Run(task)], 8) for _ in range(3)]
+        losses.append(trainer.fit(engine, source, [Run(task)], config).losses)
+        scores = [trainer.dev_scores(engine, source.train(), [Run(task)], 8) for _ in range(3)]
         assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
         found = [evaluate.evaluate(engine, source.train(), [task], limit=8) for _ in range(2)]
         assert found[0] == found[1]
@@ -291,7 +298,7 @@ def test_wrong_wishes_are_refused(options, told):
 
 
 # ---- through the engine ----------------------------------------------------------------------------
-def deep_source(backbone, layers=None, parts=deep.PARTS):
+def deep_source(backbone, layers=None, parts=PARTS):
     sites = choose(find_sites(backbone.model), layers, parts)
     source = DeepPrompt(2, sites, 3, torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
@@ -309,7 +316,7 @@ def test_the_engine_scores_as_the_model_beside_the_prompt(name, layers):
     scores, tokens = engine.log_likelihoods(source(torch.tensor([0, 1])), rows)
     for b, row in enumerate(rows):
         for k, answer in enumerate(row.answers):
-            memory = deep.memory_at(sites, source(torch.tensor([b])))
+            memory = memory_at(sites, source(torch.tensor([b])))
             with left_memory(memory):
                 logs = answer_logits(tiny, row.text, answer).log_softmax(-1)
             expected = sum(logs[i, token] for i, token in enumerate(answer))
@@ -339,7 +346,7 @@ def test_greedy_answers_beside_a_prompt_are_the_models_own(name):
     for b, row in enumerate(rows):
         said, limit = [], (5, 3)[b]
         while len(said) < limit and not (said and said[-1] == tiny.eos):
-            with left_memory(deep.memory_at(sites, source(torch.tensor([b])))), torch.no_grad():
+            with left_memory(memory_at(sites, source(torch.tensor([b])))), torch.no_grad():
                 said.append(int(answer_logits(tiny, row.text, (*said, 0))[-1].argmax()))
         assert found[b] == tiny.tokenizer.decode(said, skip_special_tokens=True).strip()
 
@@ -347,15 +354,15 @@ def test_greedy_answers_beside_a_prompt_are_the_models_own(name):
 def test_deep_prompts_train_together_as_alone():
     tiny = backbone("tiny-causal", "float32")
     sites = find_sites(tiny.model)
-    runs = [train.Run(tasks.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-sum")]
-    config = train.FitConfig(steps=3, rows_per_run=2, lr=0.05, evaluations=1, dev_examples=4)
+    runs = [Run(suites.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-sum")]
+    config = FitConfig(steps=3, rows_per_run=2, lr=0.05, evaluations=1, dev_examples=4)
     engine = Engine(tiny, sites=sites)
     both = DeepPrompt(2, sites, 2, torch.Generator().manual_seed(0))
-    train.fit(engine, both, runs, config)
+    trainer.fit(engine, both, runs, config)
     for r, run in enumerate(runs):
         alone = DeepPrompt(1, sites, 2, torch.Generator().manual_seed(0))
         before = alone.P.detach().clone()
-        train.fit(engine, alone, [run], config)
+        trainer.fit(engine, alone, [run], config)
         assert not torch.equal(alone.P, before)
         torch.testing.assert_close(both.P[r], alone.P[0], rtol=1e-3, atol=1e-5)
 
@@ -381,26 +388,26 @@ def test_pefts_prefix_leaves_numbers_untrained_where_ours_does_not(name):
 @pytest.mark.parametrize("kind", [Engine, HeadEngine])
 def test_sites_of_another_model_are_refused(kind):
     """Prompts for them would train without having any effect."""
-    mine, other = backbone("tiny-causal", "float64"), backbones.load("tiny-causal", dtype="float64")
+    mine, other = backbone("tiny-causal", "float64"), load("tiny-causal", dtype="float64")
     with pytest.raises(ValueError, match="attentions of another model than this tiny-causal.*find_sites"):
-        kind(mine, sites=deep.find_sites(other.model))
-    assert kind(mine, sites=deep.find_sites(mine.model)).sites
+        kind(mine, sites=find_sites(other.model))
+    assert kind(mine, sites=find_sites(mine.model)).sites
 
 
 def test_a_prompt_for_other_layers_or_other_sizes_is_refused_before_anything_runs():
     tiny = backbone("tiny-causal", "float64")
-    first, second = deep.find_sites(tiny.model)
+    first, second = find_sites(tiny.model)
     engine = Engine(tiny, sites=[second])
-    run = [train.Run(tasks.load_task("tiny-mood", suite="tiny"))]
+    run = [Run(suites.load_task("tiny-mood", suite="tiny"))]
     source = DeepPrompt(1, [first], 2, torch.Generator())
     with pytest.raises(ValueError, match=r"\('decoder', 0\) to .*other sites; give the engine those of its"):
-        train.fit(engine, source, run, train.FitConfig(steps=1))
+        trainer.fit(engine, source, run, FitConfig(steps=1))
     wide = torch.zeros(1, 1, 2, 4, 2, 16)
     told = (
         r"does not fit tiny-causal \(number of key/value heads 4, 2 needed; width of its keys 16, 8 needed\)"
     )
     with pytest.raises(ValueError, match=told):
-        train.fit(engine, SoftPrompt(wide), run, train.FitConfig(steps=1))
+        trainer.fit(engine, SoftPrompt(wide), run, FitConfig(steps=1))
 
 
 def test_an_engine_without_the_sites_of_a_prompt_says_so():

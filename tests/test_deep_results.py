@@ -2,8 +2,10 @@
 
 import pytest
 
-from iptkit import deep_results as dr
-from iptkit import evaluate, paths, store
+from iptkit.scores import intervals
+from iptkit.storage import paths, step_cache
+from iptkit.studies import lesson04_methods
+from iptkit.studies import verdicts_ptuning_v2 as dr
 
 
 def row(part, task, seed, score, category="tag", **more):
@@ -11,7 +13,14 @@ def row(part, task, seed, score, category="tag", **more):
     return {"part": part, "task": task, "category": category, "seed": seed, "score": score, **fixed, **more}
 
 
-SCORES = {dr.COMMONEST: 0.1, dr.PROBE: 0.3, dr.SHALLOW: 0.4, dr.DEEP: 0.6, dr.SHARED: 0.7, dr.TUNED: 0.62}
+SCORES = {
+    lesson04_methods.COMMONEST: 0.1,
+    dr.PROBE: 0.3,
+    dr.SHALLOW: 0.4,
+    dr.DEEP: 0.6,
+    dr.SHARED: 0.7,
+    dr.TUNED: 0.62,
+}
 TASKS = [("a", "tag"), ("b", "tag"), ("c", "cls")]
 
 
@@ -73,7 +82,7 @@ def test_differences_are_paired_by_task_and_seed():
         for t, x, g in zip("abcd", (0.1, 0.3, 0.5, 0.2), "xxyz", strict=True)
     ]
     gap = dr.difference(of, [r | {"score": 0.0} for r in of])
-    assert gap[:3] == evaluate.interval([[0.1], [0.3], [0.5], [0.2]], groups="xxyz") and gap[3] == 4
+    assert gap[:3] == intervals.interval([[0.1], [0.3], [0.5], [0.2]], groups="xxyz") and gap[3] == 4
     assert dr.told((0.12345, -0.5, 0.5)) == "+0.123 [-0.500, +0.500]"
 
 
@@ -97,7 +106,7 @@ def test_differences_are_paired_by_task_and_seed():
         ("B6", {"score": 0.9}, {"length": 16}, "does not hold here"),
         ("B7", {"score": 0.5}, {"method": dr.SHARED}, "does not hold here"),
         ("B8", {"score": 0.1}, {"head": "linear"}, "holds in part"),
-        ("B8", {"score": 0.9}, {"method": dr.COMMONEST}, "does not hold here"),
+        ("B8", {"score": 0.9}, {"method": lesson04_methods.COMMONEST}, "does not hold here"),
         ("B9", {"score": 0.4}, {"method": dr.TUNED}, "holds"),
         ("B9", {"score": 0.7}, {"method": dr.TUNED}, "does not hold here"),
         ("B10", {"score": 0.4}, {"order": "last"}, "does not hold here"),
@@ -124,7 +133,7 @@ def test_what_was_not_measured_or_not_repeated_has_no_verdict(rows):
 
 def test_the_lessons_words_on_depth_are_those_of_the_stored_rows():
     folder = paths.data_dir()
-    stored = store.read_results(folder / "results" / "encoder9.jsonl")
+    stored = step_cache.read_results(folder / "results" / "encoder9.jsonl")
     text = (folder.parent / "notebooks" / "04_p_tuning_v2.ipynb").read_text(encoding="utf-8")
 
     def mean(part, task, **wanted):

@@ -6,17 +6,23 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import codes, experiments, jobs, prompts, scales, store, subspace, tasks, train
-from iptkit.engine import Engine
-from iptkit.experiments import Study
-from iptkit.prompts import FixedPrompt
+from iptkit.engine.engine import Engine
+from iptkit.methods import prompt_tuning, subspace
+from iptkit.methods.prompt_tuning import FixedPrompt
+from iptkit.scores import summary
+from iptkit.storage import step_cache
+from iptkit.studies import codes, scales
+from iptkit.studies.costs import Costs
+from iptkit.studies.study import Study
+from iptkit.tasks import suites
+from iptkit.training.runs import FitConfig, Run
 
 
 @pytest.fixture(autouse=True)
 def steps(tmp_path, monkeypatch):
     monkeypatch.delenv("IPTKIT_SCALE", raising=False)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
 
 
 def study(dtype="float32", **changes):
@@ -28,10 +34,10 @@ def study(dtype="float32", **changes):
 
 def test_words_as_keys_and_values_are_those_words_before_the_text():
     of = study("float64")
-    n, words = of.scale.prompt_length, prompts.word_tokens(of.backbone, of.scale.prompt_length)
-    P = prompts.deep_from_words(of.backbone, n)
+    n, words = of.scale.prompt_length, prompt_tuning.word_tokens(of.backbone, of.scale.prompt_length)
+    P = prompt_tuning.deep_from_words(of.backbone, n)
     assert P.shape[1] == 2 and P.shape[3] == n and P.dtype == torch.float64
-    task = tasks.load_suite("tiny")[0]
+    task = suites.load_suite("tiny")[0]
     rows = [of.engine.option_row(e) for e in task.test[:3]]
     found, _ = of.engine.log_likelihoods(FixedPrompt(P[None])(torch.zeros(3, dtype=torch.long)), rows)
     plain = Engine(of.backbone, ("{prompt}", "{text}", of.backbone.tokenizer.decode(words)))
@@ -42,8 +48,8 @@ def test_words_as_keys_and_values_are_those_words_before_the_text():
 
 def test_every_entry_of_a_deep_prompt_trains_through_the_decoder():
     of = study("float64")
-    runs = [train.Run(t, 0) for t in of.seen_tasks(0)]
-    one = prompts.deep_from_words(of.backbone, of.scale.prompt_length)
+    runs = [Run(t, 0) for t in of.seen_tasks(0)]
+    one = prompt_tuning.deep_from_words(of.backbone, of.scale.prompt_length)
     noise = torch.randn(len(runs), *one.shape, generator=torch.Generator().manual_seed(0)) * 0.1
     bank = (one + noise).float()
     config = subspace.SubspaceConfig(3, 16)
@@ -72,16 +78,16 @@ def test_a_whole_study_of_deep_prompts():
     rows = of.table()
     counts = Counter(r["method"] for r in rows)
     assert counts["IST"] == 2 * len(of.ids) and counts["MSF"] == len(of.ids) and counts["stage two"] == 2
-    assert experiments.summary(rows, [("IST", 2), ("prompt tuning", 0)])
+    assert summary.summary(rows, [("IST", 2), ("prompt tuning", 0)])
     _, walked = codes.walk(of, 2, of.ids[0], of.ids[-1], points=2)
     assert all(len(scores) == 2 for scores in walked.values())
 
 
 def test_costs_of_deep_prompts_count_every_row_whole():
     deep, shallow = study(), Study(scales.load("smoke", seeds=(0, 1), test_examples=4))
-    config = train.FitConfig(steps=10, rows_per_run=2, evaluations=3, dev_examples=4)
+    config = FitConfig(steps=10, rows_per_run=2, evaluations=3, dev_examples=4)
     for of in (deep, shallow):
-        costs, task = jobs.Costs(of), of.tasks(0)[0]
+        costs, task = Costs(of), of.tasks(0)[0]
         texts = 2 * costs.layers * costs._lengths(task)[0]
         without = costs.fit([task], config, 2) - costs.fit([task], config)
         once = 2 * 10 * 2 * costs._prompted(of.scale.prompt_length, costs._lengths(task)[1])

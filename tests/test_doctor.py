@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from iptkit import doctor, installation, paths
+from iptkit.course import doctor
+from iptkit.storage import installation, paths
 
 
 @pytest.fixture

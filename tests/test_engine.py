@@ -19,13 +19,18 @@ from stock import (
     stock_attention,
 )
 
-from iptkit import backbones, contexts, forward, packing, prompts
-from iptkit.contexts import Contexts, _copy, _gather
-from iptkit.engine import Engine, Row
-from iptkit.forward import forward_of
-from iptkit.frozen import Frozen
-from iptkit.prompts import Prompt
-from iptkit.tasks import Example
+from iptkit.engine import text_cache
+from iptkit.engine.batches import similar_rows
+from iptkit.engine.engine import Engine
+from iptkit.engine.fast.packed_weights import Frozen
+from iptkit.engine.forward import forward_of, tokens_that_fit
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.rows import Row
+from iptkit.engine.text_cache import Contexts, _copy, _gather
+from iptkit.methods import prompt_tuning
+from iptkit.models.backbone import _cast, quiet_transformers
+from iptkit.models.devices import native_dtype
+from iptkit.tasks.examples import Example
 
 MODELS = ["tiny-causal", pytest.param("smollm2-135m", marks=pytest.mark.model)]
 
@@ -36,7 +41,7 @@ def tiny():
 
 
 def word_prompts(a_backbone, rows, length=5):
-    return prompts.from_words(a_backbone, length).expand(rows, -1, -1).clone().requires_grad_()
+    return prompt_tuning.from_words(a_backbone, length).expand(rows, -1, -1).clone().requires_grad_()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -137,11 +142,12 @@ def test_kept_contexts_change_nothing(tiny):
 @pytest.mark.parametrize("dtype", ["float64", "mixed"])
 def test_kept_texts_lie_together_outside_of_the_heap(dtype, monkeypatch):
     """The same numbers as in a usual block, in one block for each group, which goes back when forgotten."""
-    from iptkit import allocator, contexts
+    from iptkit.engine import text_cache
+    from iptkit.engine.fast.memory import own_pages
 
     model = backbone("tiny-causal", dtype)
     engine, asked = Engine(model), []
-    monkeypatch.setattr(contexts, "own_pages", lambda size: asked.append(size) or allocator.own_pages(size))
+    monkeypatch.setattr(text_cache, "own_pages", lambda size: asked.append(size) or own_pages(size))
     groups = [MIXED_EXAMPLES[:2], MIXED_EXAMPLES[1:]]
     engine.keep_contexts(groups)
     assert asked == [sum(t.nbytes for t in group.values()) for group in engine.contexts.groups.values()]
@@ -149,7 +155,7 @@ def test_kept_texts_lie_together_outside_of_the_heap(dtype, monkeypatch):
     for group in engine.contexts.groups.values():
         assert len({t.untyped_storage().data_ptr() for t in group.values()}) == 1
     plain = Engine(model)
-    monkeypatch.setattr(contexts, "own_pages", lambda size: None)
+    monkeypatch.setattr(text_cache, "own_pages", lambda size: None)
     plain.keep_contexts(groups)
     for text, values in engine.contexts.kept.items():
         assert torch.equal(values, plain.contexts.kept[text])
@@ -189,7 +195,7 @@ def of_architecture(name, dtype, seed=0, **changes):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(transformers, f"{name}ForCausalLM")(config)
-    model = backbones._cast(model.requires_grad_(False).eval(), dtype)
+    model = _cast(model.requires_grad_(False).eval(), dtype)
     tiny = backbone("tiny-causal", "float32")
     return dataclasses.replace(tiny, model=model, dtype=dtype, num_layers=config.num_hidden_layers)
 
@@ -353,8 +359,8 @@ def test_rows_cut_into_parts_give_the_same_numbers(tiny, monkeypatch, layout):
     engine = Engine(tiny, layout)
     rows = rows_of(engine, MIXED_EXAMPLES)
     vectors = random_prompts(tiny, len(rows), 3)
-    seen, cut = [], functools.partial(packing.similar_rows, least=0)
-    monkeypatch.setattr(contexts, "similar_rows", lambda *args: seen.append(cut(*args)) or seen[-1])
+    seen, cut = [], functools.partial(similar_rows, least=0)
+    monkeypatch.setattr(text_cache, "similar_rows", lambda *args: seen.append(cut(*args)) or seen[-1])
     results = []
     for wants_parts in (True, False):
         engine.forward.wants_parts = wants_parts
@@ -375,16 +381,16 @@ def test_rows_that_share_beginnings_are_cut_into_parts_too(tiny, monkeypatch):
     shared = engine.share(rows)
     assert {bool(row.shared) for row in shared} == {True, False}
     cuts = []
-    cut = functools.partial(packing.similar_rows, least=0)
-    monkeypatch.setattr(contexts, "similar_rows", lambda *args: cuts.append(cut(*args)) or cuts[-1])
+    cut = functools.partial(similar_rows, least=0)
+    monkeypatch.setattr(text_cache, "similar_rows", lambda *args: cuts.append(cut(*args)) or cuts[-1])
     together, _ = engine.log_likelihoods(none.rows(torch.zeros(len(rows), dtype=torch.long)), shared)
     assert len(cuts[-1]) > 1
     torch.testing.assert_close(together[:, 0], torch.stack(alone), rtol=1e-12, atol=1e-12)
 
 
 def test_an_empty_text_is_read_beside_a_long_one(tiny, monkeypatch):
-    cut, seen = functools.partial(packing.similar_rows, least=0), []
-    monkeypatch.setattr(contexts, "similar_rows", lambda *args: seen.append(cut(*args)) or seen[-1])
+    cut, seen = functools.partial(similar_rows, least=0), []
+    monkeypatch.setattr(text_cache, "similar_rows", lambda *args: seen.append(cut(*args)) or seen[-1])
     engine = Engine(tiny)
     examples = [Example("", ("a",)), Example("A long text of many words, again and again. " * 5, ("b",))]
     engine.keep_contexts([examples, examples[:1]])
@@ -398,13 +404,13 @@ def test_an_empty_text_is_read_beside_a_long_one(tiny, monkeypatch):
 
 
 def test_a_gpus_batches_are_sized_from_its_memory(tiny, monkeypatch):
-    assert forward.tokens_that_fit(tiny, 1024) == 1024 == Engine(tiny).tokens_per_batch
+    assert tokens_that_fit(tiny, 1024) == 1024 == Engine(tiny).tokens_per_batch
     there = dataclasses.replace(tiny, device=torch.device("cuda"))
     counts = {}
     for size in (1 << 20, 1 << 30, 1 << 33):
         card = types.SimpleNamespace(total_memory=size)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
-        counts[size] = forward.tokens_that_fit(there, 1024)
+        counts[size] = tokens_that_fit(there, 1024)
     assert counts[1 << 20] == 1024 < counts[1 << 30] == counts[1 << 33] // 8
     taken = counts[1 << 30] * 8 * 20 * tiny.num_layers * tiny.width  # float64, without the vocabulary's part
     assert (1 << 30) / 16 < taken < (1 << 30) / 4
@@ -457,7 +463,7 @@ def test_errors_name_the_way_out(tiny):
 def generated(a_backbone, layout, start, rows, limits):
     """Answers of transformers' own generate, one unpadded row at a time, cut at the first line break."""
     out = []
-    with stock_attention(a_backbone.model) as model, torch.no_grad(), backbones.quiet_transformers():
+    with stock_attention(a_backbone.model) as model, torch.no_grad(), quiet_transformers():
         for row, prompt, limit in zip(rows, start, limits, strict=True):
             ids = model.generate(
                 inputs_embeds=sequence(a_backbone, layout, row.text, prompt),
@@ -508,7 +514,7 @@ def test_greedy_equals_generate_and_stops_at_a_line_break(layout):
     model = backbone("smollm2-135m", "float32")
     engine = Engine(model, layout)
     rows = [Row(engine._tokens(text), ((0,),)) for text in ("The capital of France is", "Say it again:\nno")]
-    start = prompts.from_words(model, 3, ":\n").expand(2, -1, -1)
+    start = prompt_tuning.from_words(model, 3, ":\n").expand(2, -1, -1)
     lengths = []
     hidden = engine.forward.hidden
     engine.forward.hidden = lambda *args: lengths.append(args[0].shape[0]) or hidden(*args)
@@ -541,7 +547,7 @@ def prompt_gradient(dtype, length=8):
 @pytest.mark.parametrize("dtype", ["native", "mixed"])
 def test_the_lessons_dtype_stays_near_the_float64_gradient(dtype):
     if dtype == "native":
-        dtype = backbones.native_dtype(torch.device("cpu"))
+        dtype = native_dtype(torch.device("cpu"))
     exact, found = prompt_gradient("float64"), prompt_gradient(dtype)
     assert (found - exact).norm() < 0.1 * exact.norm()
 

@@ -10,12 +10,19 @@ import torch
 from hypothesis import given
 from stock import backbone
 
-from iptkit import evaluate, limits, prompts, tasks, train
-from iptkit.engine import Engine
-from iptkit.evaluate import METRICS, by_task, interval, relative
-from iptkit.optim import DivergedError
-from iptkit.prompts import FixedPrompt, Prompt
-from iptkit.tasks import Example
+from iptkit.engine import limits
+from iptkit.engine.engine import Engine
+from iptkit.engine.prompt import Prompt
+from iptkit.methods import prompt_tuning
+from iptkit.methods.prompt_tuning import FixedPrompt
+from iptkit.scores import evaluate, intervals, metrics
+from iptkit.scores.intervals import by_task, interval, relative
+from iptkit.scores.metrics import METRICS
+from iptkit.tasks import examples, suites
+from iptkit.tasks.examples import Example
+from iptkit.training import trainer
+from iptkit.training.adam import DivergedError
+from iptkit.training.runs import Run
 
 
 def free(*targets):
@@ -29,9 +36,9 @@ def test_accuracy_counts_accepted_answers():
 
 
 def test_normalise_is_squads():
-    assert evaluate.normalise("  The U.S.,  a  Nation ") == "us nation"
-    assert evaluate.normalise("another theme") == "another theme"
-    assert evaluate.normalise("-.5 or .25, see p.5 ...5") == "-.5 or .25 see p5 5"
+    assert metrics.normalise("  The U.S.,  a  Nation ") == "us nation"
+    assert metrics.normalise("another theme") == "another theme"
+    assert metrics.normalise("-.5 or .25, see p.5 ...5") == "-.5 or .25 see p5 5"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +60,8 @@ def test_normalise_is_squads():
     ],
 )
 def test_numbers_keep_their_signs_and_punctuation_of_any_script_is_none(answer, target, score):
-    assert evaluate.exact_match([answer], [Example("q", (target,))]) == score
-    assert (evaluate.token_f1([answer], [Example("q", (target,))]) == 1.0) == (score == 1.0)
+    assert metrics.exact_match([answer], [Example("q", (target,))]) == score
+    assert (metrics.token_f1([answer], [Example("q", (target,))]) == 1.0) == (score == 1.0)
 
 
 def test_exact_match_looks_past_case_articles_and_stops():
@@ -117,13 +124,13 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_rouge_l_reads_every_script(script):
     text, other, score = SCRIPTS[script]
-    assert evaluate.rouge_l([text], [free(text)]) == 1.0
-    assert evaluate.rouge_l([text.swapcase()], [free(text)]) == 1.0
-    assert evaluate.rouge_l([text], [free(other)]) == pytest.approx(score)
+    assert metrics.rouge_l([text], [free(text)]) == 1.0
+    assert metrics.rouge_l([text.swapcase()], [free(text)]) == 1.0
+    assert metrics.rouge_l([text], [free(other)]) == pytest.approx(score)
 
 
 def test_rouge_l_of_mixed_scripts_splits_at_their_border():
-    assert evaluate.RougeWords().tokenize("Ein USB接口, 2本!") == ["ein", "usb", "接", "口", "2", "本"]
+    assert metrics.RougeWords().tokenize("Ein USB接口, 2本!") == ["ein", "usb", "接", "口", "2", "本"]
 
 
 @hypothesis.settings(deadline=None, derandomize=True, database=None)  # the same texts, however long they take
@@ -131,13 +138,13 @@ def test_rouge_l_of_mixed_scripts_splits_at_their_border():
 def test_ascii_words_are_those_of_rouge_score(text):
     from rouge_score.tokenizers import DefaultTokenizer
 
-    assert evaluate.RougeWords().tokenize(text) == DefaultTokenizer().tokenize(text)
+    assert metrics.RougeWords().tokenize(text) == DefaultTokenizer().tokenize(text)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "mcc", "exact_match", "token_f1", "rouge_l"])
 def test_accents_are_the_same_however_they_are_composed(metric):
     words = ["café", "Çelik", "한글", "Ångström"]
-    task = dataclasses.replace(tasks.load_task("tiny-kind", suite="tiny"), labels=(), category="qa")
+    task = dataclasses.replace(suites.load_task("tiny-kind", suite="tiny"), labels=(), category="qa")
     for ours, theirs in (("NFC", "NFD"), ("NFD", "NFC")):
         answers = [unicodedata.normalize(ours, word) for word in words]
         examples = [free(unicodedata.normalize(theirs, word)) for word in words]
@@ -145,7 +152,7 @@ def test_accents_are_the_same_however_they_are_composed(metric):
 
 
 def test_macro_f1_is_the_mean_over_the_label_set():
-    task = tasks.load_task("tiny-kind", suite="tiny")  # animal, food, tool
+    task = suites.load_task("tiny-kind", suite="tiny")  # animal, food, tool
     examples = [free(t) for t in ("animal", "animal", "animal", "food")]
     answers = ["animal", "animal", "food", "food"]
     # animal: P 1, R 2/3 -> 0.8;  food: P 1/2, R 1 -> 2/3;  tool never occurs -> 0
@@ -164,23 +171,23 @@ def test_mcc():
 
 def test_span_f1_counts_whole_spans_of_the_right_kind():
     examples = [Example("a b c d", ("B-x I-x O B-y",)), Example("a b", ("B-x B-x",))]
-    assert evaluate.span_f1(["B-x I-x O B-y", "B-x B-x"], examples) == 1.0
-    assert evaluate.span_f1(["B-x O O B-y", "B-x B-x"], examples) == pytest.approx(3 / 4), "cut short"
-    assert evaluate.span_f1(["B-x I-x O B-x", "B-x I-x"], examples) == pytest.approx(2 * 1 / (4 + 3))
-    assert evaluate.span_f1(["O O O O", "O O"], examples) == 0.0
-    assert evaluate.span_f1(["I-x I-x O B-y", "B-x B-x"], examples) == pytest.approx(2 * 3 / (4 + 3)), (
+    assert metrics.span_f1(["B-x I-x O B-y", "B-x B-x"], examples) == 1.0
+    assert metrics.span_f1(["B-x O O B-y", "B-x B-x"], examples) == pytest.approx(3 / 4), "cut short"
+    assert metrics.span_f1(["B-x I-x O B-x", "B-x I-x"], examples) == pytest.approx(2 * 1 / (4 + 3))
+    assert metrics.span_f1(["O O O O", "O O"], examples) == 0.0
+    assert metrics.span_f1(["I-x I-x O B-y", "B-x B-x"], examples) == pytest.approx(2 * 3 / (4 + 3)), (
         "a span begins with B-"
     )
 
 
 def test_tag_accuracy_counts_words():
     examples = [Example("a b c", ("x y x",)), Example("a", ("y",))]
-    assert evaluate.tag_accuracy(["x x x", "y"], examples) == pytest.approx(3 / 4)
-    assert evaluate.tag_accuracy(["x y", "y"], examples) == pytest.approx(3 / 4), "no tag is a wrong tag"
+    assert metrics.tag_accuracy(["x x x", "y"], examples) == pytest.approx(3 / 4)
+    assert metrics.tag_accuracy(["x y", "y"], examples) == pytest.approx(3 / 4), "no tag is a wrong tag"
 
 
 def test_every_metric_of_the_task_cards_exists():
-    assert set(tasks.METRICS) <= set(METRICS)
+    assert set(examples.METRICS) <= set(METRICS)
 
 
 # ---- predict and evaluate --------------------------------------------------------------------------
@@ -188,7 +195,7 @@ def test_every_metric_of_the_task_cards_exists():
 def scored():
     """Two tasks, one of them twice, each with its own random prompt."""
     engine = Engine(backbone("tiny-causal", "float32"))
-    mood, plural = tasks.load_suite("tiny", only=["tiny-mood", "tiny-plural"], max_test=10)
+    mood, plural = suites.load_suite("tiny", only=["tiny-mood", "tiny-plural"], max_test=10)
     prompt = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(2))
     return engine, FixedPrompt(prompt), [mood, plural, mood]
 
@@ -211,7 +218,7 @@ def test_predict_takes_the_likeliest_option_or_the_greedy_answer(scored):
 def test_the_cap_of_an_answer_comes_from_training(scored):
     engine, _, of = scored
     assert limits.answer_cap(engine, of[1]) == 4  # one word and the end, and two more
-    long = tasks.Example("a question", ("ten " * 200,))
+    long = examples.Example("a question", ("ten " * 200,))
     assert limits.answer_cap(engine, type("Stub", (), {"train": [long]})) == limits.MAX_ANSWER_TOKENS
 
 
@@ -243,8 +250,8 @@ class Tied:
 
 def test_a_tie_counts_as_chance(scored):
     engine, source, (mood, plural, _) = scored
-    kind = tasks.load_task("tiny-kind", suite="tiny")
-    where, three = tasks.load_suite("tiny", only=["tiny-mood"])[0], [mood, plural, kind]
+    kind = suites.load_task("tiny-kind", suite="tiny")
+    where, three = suites.load_suite("tiny", only=["tiny-mood"])[0], [mood, plural, kind]
     assert evaluate.evaluate(Tied(engine), source, three)[::2] == pytest.approx([1 / 2, 1 / 3])
     named = ["animal" in (e.targets[0]) for e in kind.test]
     expected = (1 - sum(named) / len(named)) / 2  # food and tool are tied, animal is behind them
@@ -277,8 +284,8 @@ def test_a_prompt_that_is_not_finite_answers_nothing(scored, bad):
 
 def test_a_tie_on_dev_counts_as_chance(scored):
     engine, source, (mood, _, _) = scored
-    runs = [train.Run(mood), train.Run(tasks.load_task("tiny-plural", suite="tiny")), train.Run(mood)]
-    assert train.dev_scores(Tied(engine), source, runs, 8)[:, 0].tolist() == [0.5, 0.0, 0.5]
+    runs = [Run(mood), Run(suites.load_task("tiny-plural", suite="tiny")), Run(mood)]
+    assert trainer.dev_scores(Tied(engine), source, runs, 8)[:, 0].tolist() == [0.5, 0.0, 0.5]
 
 
 def test_weights_of_answers():
@@ -286,7 +293,7 @@ def test_weights_of_answers():
     for metric in ("accuracy", "exact_match", "token_f1", "rouge_l"):
         words = ["red", "fox", "fox"], [free("red"), free("red"), free("fox")]
         assert METRICS[metric](*words, None, [0.5, 0.5, 1.0]) == pytest.approx(0.75)
-    task = dataclasses.replace(tasks.load_task("tiny-mood", suite="tiny"), labels=("a", "b"))
+    task = dataclasses.replace(suites.load_task("tiny-mood", suite="tiny"), labels=("a", "b"))
     # a: P 1, R 1/2 -> 2/3;  b: P 1/1.5, R 1 -> 0.8
     assert METRICS["macro_f1"](answers, examples, task, [0.5, 0.5, 1.0]) == pytest.approx((2 / 3 + 0.8) / 2)
     assert METRICS["mcc"](answers, examples, task, [0.5, 0.5, 1.0]) == pytest.approx(0.5 / (0.5 * 1.5) ** 0.5)
@@ -300,8 +307,8 @@ def test_other_sets_than_test(scored):
 def test_the_right_answers_can_be_learned():
     """From prompts of words alone a random model knows nothing: near chance, never a score outside [0, 1]."""
     engine = Engine(backbone("tiny-causal", "float32"))
-    suite = tasks.load_suite("tiny", max_test=16)
-    words = FixedPrompt(prompts.from_words(engine.backbone, 4).expand(len(suite), -1, -1))
+    suite = suites.load_suite("tiny", max_test=16)
+    words = FixedPrompt(prompt_tuning.from_words(engine.backbone, 4).expand(len(suite), -1, -1))
     scores = evaluate.evaluate(engine, words, suite)
     assert len(scores) == 8 and all(0 <= s < 0.8 for s in scores)
 
@@ -377,20 +384,20 @@ def test_tasks_of_a_group_count_as_one():
     """Siblings with the same score say no more than one of them, and the mean stays that over tasks."""
     alone = [[0.1], [0.4], [0.5], [0.9], [0.7]]
     twice, labels = [v for v in alone for _ in "ab"], [name for name in "vwxyz" for _ in "ab"]
-    assert evaluate.interval(twice, groups=labels) == pytest.approx(evaluate.interval(alone))
-    assert evaluate.interval(alone, groups=list("vwxyz")) == evaluate.interval(alone)
-    narrow, wide = evaluate.interval(twice), evaluate.interval(twice, groups=labels)
+    assert intervals.interval(twice, groups=labels) == pytest.approx(intervals.interval(alone))
+    assert intervals.interval(alone, groups=list("vwxyz")) == intervals.interval(alone)
+    narrow, wide = intervals.interval(twice), intervals.interval(twice, groups=labels)
     assert wide[0] == pytest.approx(narrow[0]) and wide[2] - wide[1] > 1.2 * (narrow[2] - narrow[1])
     uneven = [[1.0], [1.0], [1.0], [0.0], [0.0], [0.0]]
-    assert evaluate.interval(uneven, groups=list("aaabcd"))[0] == 0.5, "over tasks, not over groups"
+    assert intervals.interval(uneven, groups=list("aaabcd"))[0] == 0.5, "over tasks, not over groups"
 
 
 def test_many_groups_are_drawn_together():
     scores = [[float(x)] for x in np.random.default_rng(0).normal(size=40)]
     twice, labels = [v for v in scores for _ in "ab"], [i for i in range(40) for _ in "ab"]
-    alone, together = evaluate.interval(scores), evaluate.interval(twice, groups=labels)
+    alone, together = intervals.interval(scores), intervals.interval(twice, groups=labels)
     assert together == pytest.approx(alone, abs=0.03)
-    as_if = evaluate.interval(twice)
+    as_if = intervals.interval(twice)
     assert (together[2] - together[1]) / (as_if[2] - as_if[1]) == pytest.approx(2**0.5, rel=0.1)
 
 
@@ -398,19 +405,19 @@ def test_over_tasks_takes_the_groups_from_the_rows():
     scores = {"b": [0.1, 0.2], "a": [0.5, 0.4], "d": [0.9, 0.7], "c": [0.6, 0.6], "e": [0.3, 0.1]}
     rows = [{"task": t, "group": g, "score": 0.0} for t, g in zip("abcde" * 2, "xxyyz" * 2, strict=True)]
     values = list(scores.values())
-    assert evaluate.over_tasks(scores, rows) == evaluate.interval(values, groups=list("xxyyz"))
-    assert evaluate.over_tasks(scores, [{"task": t} for t in "abcde"]) == evaluate.interval(values)
+    assert intervals.over_tasks(scores, rows) == intervals.interval(values, groups=list("xxyyz"))
+    assert intervals.over_tasks(scores, [{"task": t} for t in "abcde"]) == intervals.interval(values)
     some = [row if row["task"] != "d" else {"task": "d"} for row in rows]
     with pytest.raises(
         ValueError, match="rows of d name no leakage group, others do; put `group` of the task"
     ):
-        evaluate.over_tasks(scores, some)
+        intervals.over_tasks(scores, some)
 
 
 def test_few_groups_say_little_of_others():
     """Six tasks of two groups: one degree of freedom; of one group: over the seeds of these tasks alone."""
     values = [[0.1 * i, 0.1 * i + 0.02] for i in range(6)]
-    mean, low, high = evaluate.interval(values, groups=list("aaabbb"))
+    mean, low, high = intervals.interval(values, groups=list("aaabbb"))
     assert mean == pytest.approx(0.26) and high - low > 3
-    _, low, high = evaluate.interval(values, groups=list("aaaaaa"))
+    _, low, high = intervals.interval(values, groups=list("aaaaaa"))
     assert 0 < high - low < 0.05

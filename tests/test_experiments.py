@@ -10,25 +10,18 @@ import torch
 from stock import backbone
 
 from benchmarks import learning_rates
-from iptkit import (
-    backbones,
-    claims,
-    deep_results,
-    evaluate,
-    experiments,
-    fewshot,
-    paths,
-    prompts,
-    provenance,
-    scales,
-    store,
-    subspace,
-    tables,
-    tasks,
-    train,
-)
-from iptkit.experiments import Study, difference, summary
-from iptkit.prompts import FixedPrompt
+from iptkit.methods import prompt_tuning, subspace
+from iptkit.methods.prompt_tuning import FixedPrompt
+from iptkit.models.backbone import fingerprint
+from iptkit.scores import claims, evaluate, tables
+from iptkit.scores.summary import difference, summary
+from iptkit.storage import files, paths, step_cache
+from iptkit.studies import provenance, scales, stored_results, study, verdicts_ptuning_v2
+from iptkit.studies.study import Study
+from iptkit.tasks import fewshot
+from iptkit.tasks.suites import list_cards, load_task
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig
 
 SMALL = {"seeds": (0, 1), "dims": (2, 3), "main_dim": 2, "test_examples": 4}
 
@@ -38,7 +31,7 @@ def steps(tmp_path, monkeypatch):
     """A fresh step cache, and the size that the test asks for."""
     monkeypatch.delenv("IPTKIT_SCALE", raising=False)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
     return tmp_path / "steps"
 
 
@@ -51,9 +44,9 @@ def small(seed=0, **changes):
 # ---- the study -------------------------------------------------------------------------------------
 def test_smoke_gives_every_row_and_the_second_run_is_cached(steps):
     study = Study(scales.load("smoke"))
-    before = backbones.fingerprint(study.backbone.model)
+    before = fingerprint(study.backbone.model)
     rows = study.table()
-    assert not any(store.HITS.values()) and len(store.HITS) == 8
+    assert not any(step_cache.HITS.values()) and len(step_cache.HITS) == 8
 
     found = Counter((r["method"], r["d_I"], r["split"]) for r in rows)
     for split, size in (("seen", 6), ("unseen", 2)):
@@ -74,12 +67,12 @@ def test_smoke_gives_every_row_and_the_second_run_is_cached(steps):
         assert row["n_test"] == 16 and row["chance"] == task.chance
     settings = {r["setting"] for r in rows if r["method"] == "IST"}
     assert settings == {"IST, seen tasks, new data", "IST, unseen tasks"}
-    assert backbones.fingerprint(study.backbone.model) == before
+    assert fingerprint(study.backbone.model) == before
 
-    store.HITS.clear()
+    step_cache.HITS.clear()
     again = Study(scales.load("smoke"))
     assert again.table() == rows
-    assert all(store.HITS.values()) and "engine" not in vars(again), "nothing was computed"
+    assert all(step_cache.HITS.values()) and "engine" not in vars(again), "nothing was computed"
 
 
 def test_steps_depend_on_what_determines_them(steps):
@@ -96,9 +89,9 @@ def test_steps_depend_on_what_determines_them(steps):
         assert not first & {p.name for p in made(steps, other)}
     for changes, expected in (
         ({"seeds": (0, 2)}, {"zero-shot"}),
-        ({"prompt": train.FitConfig(steps=2)}, {"zero-shot"}),
-        ({"msf": train.FitConfig(steps=9)}, {"zero-shot", "prompts", "codes-random-2"}),
-        ({"ist": train.FitConfig(steps=9)}, {"zero-shot", "prompts", "subspace-2"}),
+        ({"prompt": FitConfig(steps=2)}, {"zero-shot"}),
+        ({"msf": FitConfig(steps=9)}, {"zero-shot", "prompts", "codes-random-2"}),
+        ({"ist": FitConfig(steps=9)}, {"zero-shot", "prompts", "subspace-2"}),
     ):
         other = {p.name for p in made(steps, small(**changes))}
         assert {name.rsplit("-", 1)[0] for name in first & other} == expected
@@ -108,7 +101,7 @@ def test_steps_depend_on_the_words_and_on_every_example(steps, monkeypatch):
     """A mended example or another start gives new steps; only the seeds that a step uses count."""
     first = {p.name for p in made(steps, small())}
     with monkeypatch.context() as patch:
-        patch.setattr(prompts, "WORDS", "Answer:")
+        patch.setattr(prompt_tuning, "WORDS", "Answer:")
         assert not first & {p.name for p in made(steps, small())}
     for seed, kept in ((0, set()), (1, {"zero-shot"})):
         for name in ("train", "train_new", "dev", "test"):
@@ -126,14 +119,14 @@ def made(steps, study):
     names = []
 
     def stub(name, config, make, root=None):
-        names.append(steps / f"{name}-{store.digest(config)}")
+        names.append(steps / f"{name}-{files.digest(config)}")
         if name == "prompts":
             tensors = {"P": torch.randn(2, len(study.ids), 4, 32)}
-            return store.Step(name, tensors, {"rows": []}, 0.0, False, {}, name)
+            return step_cache.Step(name, tensors, {"rows": []}, 0.0, False, {}, name)
         raise StopIteration
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "step", stub)
+        patch.setattr(step_cache, "step", stub)
         study.bank()
         for act in (study.zero_shot, lambda: study.subspace(2), lambda: study.codes(2)):
             with pytest.raises(StopIteration):
@@ -196,7 +189,7 @@ def test_changes_of_the_subspace_are_steps_of_their_own(steps):
 def test_a_study_killed_anywhere_ends_with_the_same_table(steps, monkeypatch, tmp_path):
     expected = small().table()
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "other"))
-    step, budget, kills = train.train_step, [0], 0
+    step, budget, kills = trainer.train_step, [0], 0
 
     def killed(*args):
         if not budget[0]:
@@ -204,10 +197,10 @@ def test_a_study_killed_anywhere_ends_with_the_same_table(steps, monkeypatch, tm
         budget[0] -= 1
         return step(*args)
 
-    fit = train.fit
-    for module in (experiments, experiments.subspace):
+    fit = trainer.fit
+    for module in (study, subspace):
         monkeypatch.setattr(module, "fit", lambda *args: fit(*args, checkpoint_seconds=-1))
-    monkeypatch.setattr(train, "train_step", killed)
+    monkeypatch.setattr(trainer, "train_step", killed)
     while kills < 100:
         budget[0] = 7
         try:
@@ -242,7 +235,7 @@ def test_ist_sees_no_example_that_the_bank_was_trained_or_selected_on(steps):
 
 
 def test_too_few_new_examples_is_an_error():
-    known, task = (tasks.load_task("tiny-sum", seed, "tiny") for seed in (0, 1))
+    known, task = (load_task("tiny-sum", seed, "tiny") for seed in (0, 1))
     greedy = replace(known, train=(*task.train_new, *known.train))
     told = "tiny-sum, seed 1: only 0 of .* examples of train_new are new beside seed 0, at least 4.*more"
     with pytest.raises(ValueError, match=told):
@@ -337,12 +330,12 @@ def test_provenance_tells_what_a_result_was_made_with(steps):
 
 
 def test_a_study_takes_tasks_of_ones_own(steps):
-    suite, own = str(paths.data_dir() / "tiny"), tuple(c.id for c in tasks.list_cards("tiny")[:3])
-    assert set(own) <= {card.id for card in tasks.list_cards(suite)}
-    study = experiments.Study(scales.load("smoke", suite=suite, seen=own[:2], unseen=own[2:]))
+    suite, own = str(paths.data_dir() / "tiny"), tuple(c.id for c in list_cards("tiny")[:3])
+    assert set(own) <= {card.id for card in list_cards(suite)}
+    study = Study(scales.load("smoke", suite=suite, seen=own[:2], unseen=own[2:]))
     assert [row["task"] for row in study.zero_shot().values["rows"]] == list(own)
     with pytest.raises(ValueError, match="has no splits"):
-        experiments.Study(scales.load("smoke", suite=suite, seen=(), unseen=()))
+        Study(scales.load("smoke", suite=suite, seen=(), unseen=()))
 
 
 def test_a_model_is_shared_by_studies_of_the_same_model_only(steps):
@@ -363,7 +356,7 @@ def test_a_study_is_freed(steps):
 
 
 def test_too_few_tasks_are_told_before_anything_trains(steps):
-    ids = tuple(card.id for card in tasks.list_cards("tiny"))
+    ids = tuple(card.id for card in list_cards("tiny"))
     with pytest.raises(ValueError, match="number of seen tasks is 1; .* 2 or more"):
         Study(scales.load("smoke", seen=ids[:1], unseen=ids[1:])).jobs()
     with pytest.raises(ValueError, match="asks for nearest, stage_two_runs on unseen tasks, .* none"):
@@ -376,11 +369,11 @@ README = (paths.data_dir().parent / "README.md").read_text(encoding="utf-8")
 
 def test_stored_rows_know_their_groups_and_intervals_are_over_these():
     suites = ("core36", "encoder9", "ipt120")
-    group = {card.id: card.group for suite in suites for card in tasks.list_cards(suite)}
+    group = {card.id: card.group for suite in suites for card in list_cards(suite)}
     for path in (paths.data_dir() / "results").glob("*.about.json"):
-        stored, _ = experiments.stored(path.name.removesuffix(".about.json"))
+        stored, _ = stored_results.stored(path.name.removesuffix(".about.json"))
         assert stored and all(row["group"] == group[row["task"]] for row in stored), path
-    rows, _ = experiments.stored("ipt120")
+    rows, _ = stored_results.stored("ipt120")
     assert len({row["group"] for row in rows}) == 77
     bare = [{k: v for k, v in row.items() if k != "group"} for row in rows]
     wanted = ("IST", 5), ("prompt tuning", 0), "unseen"
@@ -392,17 +385,17 @@ def test_stored_rows_know_their_groups_and_intervals_are_over_these():
 
 
 def test_the_readmes_table_is_that_of_the_stored_results():
-    rows, about = experiments.stored("core36")
-    assert experiments.as_markdown(rows) in README
+    rows, about = stored_results.stored("core36")
+    assert tables.as_markdown(rows) in README
     assert about["scale"]["name"] == "full" and about["scale"]["seeds"] == [0, 1, 2]
-    rows, about = experiments.stored("ipt120")
-    assert experiments.as_markdown(rows) in README and about["scale"]["suite"] == "ipt120"
+    rows, about = stored_results.stored("ipt120")
+    assert tables.as_markdown(rows) in README and about["scale"]["suite"] == "ipt120"
     kept = {(x["d_I"], x["split"]): x["E_rel"][0] for x in summary(rows, [("IST", d) for d in (5, 10, 50)])}
     told = [", ".join(f"{kept[dim, side]:.2f}" for dim in (5, 10, 50)) for side in ("seen", "unseen")]
     assert f"is {told[0]} on seen and {told[1]} on unseen tasks" in README
-    gap = experiments.difference(rows, ("IST", 5), ("nearest task's prompt", 0), "unseen")
+    gap = difference(rows, ("IST", 5), ("nearest task's prompt", 0), "unseen")
     assert "(IST − nearest task's prompt {:+.3f} [{:+.3f}, {:+.3f}])".format(*gap) in README
-    rows, _ = experiments.stored("ipt120-long")
+    rows, _ = stored_results.stored("ipt120-long")
     kept = [line["E_rel"] for line in summary(rows, [("IST", 5)])]
     told = "E_rel {:.2f} [{:.2f}, {:.2f}] on seen and {:.2f} [{:.2f}, {:.2f}] on unseen tasks"
     assert told.format(*kept[0], *kept[1]) in README
@@ -453,8 +446,8 @@ def test_the_readmes_figures_of_the_other_rungs_are_in_the_notebooks_outputs():
 
 def test_the_readmes_figures_of_the_nine_tasks_are_those_of_the_stored_rows():
     (told,) = (part for part in README.split("\n\n") if part.startswith("**Nine tasks on an encoder**"))
-    rows, of = deep_results.part(experiments.stored("encoder9")[0], "compared"), []
-    deep, shallow, tuned = deep_results.DEEP, deep_results.SHALLOW, deep_results.TUNED
+    rows, of = verdicts_ptuning_v2.part(stored_results.stored("encoder9")[0], "compared"), []
+    deep, shallow, tuned = verdicts_ptuning_v2.DEEP, verdicts_ptuning_v2.SHALLOW, verdicts_ptuning_v2.TUNED
     for data, first, second, category in (
         ("full", deep, shallow, ("tag", "cls")),
         ("full", deep, tuned, ("tag",)),
@@ -466,7 +459,7 @@ def test_the_readmes_figures_of_the_nine_tasks_are_those_of_the_stored_rows():
     ):
         mine = [row for row in rows if row["data"] == data and row["category"] in category]
         sides = ([row for row in mine if row["method"] == name] for name in (first, second))
-        of.append(deep_results.told(deep_results.difference(*sides)))
+        of.append(verdicts_ptuning_v2.told(verdicts_ptuning_v2.difference(*sides)))
     assert re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", " ".join(told.split())) == of
 
 
@@ -496,7 +489,7 @@ def test_markdown_of_a_study_without_e_rel():
         for name, has_dim in tables.README_METHODS
         for row in rows_of(name, 2 * has_dim, scores[name], split)
     ]
-    text = experiments.as_markdown(rows, dim=2)
+    text = tables.as_markdown(rows, dim=2)
     assert "| zero-shot | 0.005 [" in text and text.splitlines()[2].endswith("|  |  |")
     assert text.splitlines()[-1].startswith(
         "Paired differences: prompt tuning − zero-shot, all tasks +0.000 ["

@@ -14,8 +14,12 @@ import safetensors.torch
 import torch
 
 import iptkit
-from iptkit import archives, claims, files, lessons, progress, provenance, scales, store, weights
-from iptkit.experiments import Study
+from iptkit.course import lessons
+from iptkit.models import weights
+from iptkit.scores import claims
+from iptkit.storage import archives, files, progress, step_cache
+from iptkit.studies import provenance, scales
+from iptkit.studies.study import Study
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -249,11 +253,11 @@ def test_a_string_is_as_good_as_a_path(tmp_path, monkeypatch):
     files.write_tensors("a.safetensors", {"x": torch.ones(2)})
     assert files.read_tensors("a.safetensors")[0]["x"].tolist() == [1.0, 1.0]
     assert weights.shapes("a.safetensors") == {"x": (2,)}
-    store.write_results("rows.jsonl", [{"task": "t"}])
-    assert store.read_results("rows.jsonl") == [{"task": "t"}]
-    made = store.step("some", {}, lambda _: ({"x": torch.zeros(1)}, {"rows": []}), root="steps")
-    assert store.step("some", {}, None, root="steps").folder == made.folder
-    store.forget("steps")
+    step_cache.write_results("rows.jsonl", [{"task": "t"}])
+    assert step_cache.read_results("rows.jsonl") == [{"task": "t"}]
+    made = step_cache.step("some", {}, lambda _: ({"x": torch.zeros(1)}, {"rows": []}), root="steps")
+    assert step_cache.step("some", {}, None, root="steps").folder == made.folder
+    step_cache.forget("steps")
     assert not (tmp_path / "steps").exists()
     with files.alone(".", "something"), files.scratch(".") as folder:
         assert folder.is_dir()

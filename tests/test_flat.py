@@ -8,10 +8,8 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import references
-from iptkit.allocator import keep_freed_memory, own_pages
-from iptkit.attention import Heads, Part
-from iptkit.elementwise import (
+from iptkit.engine.fast.attention import Heads, Part
+from iptkit.engine.fast.elementwise import (
     ROWS_IN_CACHE,
     TOKENS_IN_CACHE,
     log_probability,
@@ -23,8 +21,12 @@ from iptkit.elementwise import (
     swiglu,
     swiglu_backward,
 )
-from iptkit.flat import FlatLlama
-from iptkit.forward import FlatForward, Places, StockForward, forward_of, room
+from iptkit.engine.fast.llama import FlatLlama
+from iptkit.engine.fast.llama_forward import FlatForward
+from iptkit.engine.fast.memory import keep_freed_memory, own_pages
+from iptkit.engine.forward import StockForward, forward_of, room
+from iptkit.engine.rows import Places
+from iptkit.methods import fine_tuning
 
 
 def ragged(model, left=(3, 0, 5), new=(4, 2, 1), seed=0):
@@ -166,21 +168,21 @@ def test_the_last_layer_is_computed_where_it_is_read(new, monkeypatch):
 
 
 def test_merging_weights_changes_no_value():
-    from iptkit import backbones
+    from iptkit.models.backbone import fingerprint, load
 
-    model = backbones.load("tiny-causal")
-    before, count = backbones.fingerprint(model.model), sum(p.numel() for p in model.model.parameters())
+    model = load("tiny-causal")
+    before, count = fingerprint(model.model), sum(p.numel() for p in model.model.parameters())
     FlatLlama(model.model)
-    assert backbones.fingerprint(model.model) == before
+    assert fingerprint(model.model) == before
     assert sum(p.numel() for p in model.model.parameters()) == count
     storages = {p.untyped_storage().data_ptr() for p in model.model.model.layers[0].self_attn.parameters()}
     assert len(storages) == 2, "q, k, v share one tensor, o has its own"
 
 
 def test_a_second_engine_shares_the_merged_weights():
-    from iptkit import backbones
+    from iptkit.models.backbone import load
 
-    model = backbones.load("tiny-causal").model
+    model = load("tiny-causal").model
     first, second = FlatLlama(model), FlatLlama(model)
     for a, b in zip(first.layers, second.layers, strict=True):
         assert a.qkv is b.qkv and a.gate_up is b.gate_up
@@ -213,7 +215,7 @@ def test_only_plain_llamas_take_the_flat_forward():
     gpt = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=32))
     hooked = llama()
     hooked.model.layers[0].mlp.register_forward_hook(lambda *_: None)
-    adapted = references._with_peft(llama(), LoraConfig(target_modules=["o_proj"], task_type="CAUSAL_LM"))
+    adapted = fine_tuning._with_peft(llama(), LoraConfig(target_modules=["o_proj"], task_type="CAUSAL_LM"))
     odd = (gpt, hooked, adapted.get_base_model(), llama(attention_bias=True), llama(hidden_act="gelu"))
     assert not any(FlatLlama.fits(model) for model in odd)
     assert FlatLlama.fits(adapted.merge_and_unload())

@@ -11,12 +11,16 @@ import torch
 from families import model as of_family
 from stock import backbone
 
-from iptkit import backbones, deep, flat_bert, injection, packing
-from iptkit.attention import Slots
-from iptkit.encoders import HeadEngine, HeadRow
-from iptkit.flat_bert import FlatBert, Rows
-from iptkit.layouts import SLOT
-from iptkit.prompts import Prompt
+from iptkit.engine import left_memory
+from iptkit.engine.batches import similar_rows
+from iptkit.engine.fast import bert
+from iptkit.engine.fast.attention import Slots
+from iptkit.engine.fast.bert import FlatBert, Rows
+from iptkit.engine.head_engine import HeadEngine, HeadRow
+from iptkit.engine.layouts import SLOT
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.sites import choose, find_sites
+from iptkit.models.backbone import load
 
 MODELS = ["tiny-encoder", pytest.param("minilm-l6", marks=pytest.mark.model)]
 TEXTS = [(2, 9, 8, 7, 6, 3), (2, 5, 3), (2, 11, 12, 13, 3)]
@@ -38,7 +42,7 @@ def of_kind(model, kind, rows=3, dtype=torch.float64):
     if kind == "shallow":
         embeds = random(rows, 2, width)
     elif kind != "probe":
-        sites = deep.choose(deep.find_sites(model.model), [1] if kind == "one layer" else None)
+        sites = choose(find_sites(model.model), [1] if kind == "one layer" else None)
         lengths = torch.tensor([1, 3, 2]) if kind == "lengths" else None
         pairs = random(rows, len(sites), 2, sites[0].num_kv_heads, 3, sites[0].head_width)
     leaves = [leaf for leaf in (head, embeds, pairs) if leaf is not None]
@@ -126,8 +130,8 @@ def test_attention_in_parts_gives_the_same(monkeypatch, kind):
     prompt, leaves, sites = of_kind(model, kind)
     engine = HeadEngine(model, sites)
     whole = scores_and_gradients(engine, prompt, leaves)
-    cuts, cut = [], functools.partial(packing.similar_rows, least=0)
-    monkeypatch.setattr(flat_bert, "similar_rows", lambda *given: cuts.append(cut(*given)) or cuts[-1])
+    cuts, cut = [], functools.partial(similar_rows, least=0)
+    monkeypatch.setattr(bert, "similar_rows", lambda *given: cuts.append(cut(*given)) or cuts[-1])
     for a, b in zip(scores_and_gradients(engine, prompt, leaves), whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     assert [len(found) for found in cuts] == [3]
@@ -149,13 +153,13 @@ def test_places_that_were_never_written_are_never_read(monkeypatch, kind):
 
 def test_prompts_of_different_lengths_in_different_layers_are_refused():
     model = backbone("tiny-encoder", "float64")
-    first, second = deep.find_sites(model.model)[:2]
+    first, second = find_sites(model.model)[:2]
     pairs = {
         s.module: (torch.zeros(1, s.num_kv_heads, n, s.head_width),) * 2 for s, n in ((first, 3), (second, 2))
     }
     rows = Rows.of([(2, 3)], [()], torch.device("cpu"))
     with pytest.raises(ValueError, match="all layers keys and values of one shape"):
-        FlatBert(model.model)(rows, [(0,)], None, injection.DeepMemory(pairs))
+        FlatBert(model.model)(rows, [(0,)], None, left_memory.DeepMemory(pairs))
 
 
 def test_a_second_backward_pass_is_refused():
@@ -230,15 +234,15 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_only_a_plain_frozen_bert_takes_the_flat_forward(change):
-    model = backbones.load("tiny-encoder", dtype="float64").model  # its own copy: it is changed here
+    model = load("tiny-encoder", dtype="float64").model  # its own copy: it is changed here
     assert FlatBert.fits(model)
     assert not changed(model, CHANGES[change])
     assert FlatBert.fits(model), "the change was undone"
 
 
 def test_adapters_and_recomputed_layers_take_the_stock_forward():
-    model = backbones.load("tiny-encoder", dtype="float64").model
-    with injection.recomputed_layers(model):
+    model = load("tiny-encoder", dtype="float64").model
+    with left_memory.recomputed_layers(model):
         assert not FlatBert.fits(model)
     layer = model.encoder.layer[0]
     layer.output.dense = torch.nn.utils.parametrizations.weight_norm(layer.output.dense)
@@ -249,13 +253,13 @@ def test_an_observer_sees_the_attentions():
     model = backbone("tiny-encoder", "float64")
     prompt, _, sites = of_kind(model, "deep")
     seen = []
-    with injection.observe(lambda module, *_: seen.append(module)):
+    with left_memory.observe(lambda module, *_: seen.append(module)):
         HeadEngine(model, sites)._logits(prompt, ROWS)
     assert seen == [site.module for site in sites]
 
 
 def test_weights_that_change_later_and_biases_count():
-    model = backbones.load("tiny-encoder", dtype="float64")
+    model = load("tiny-encoder", dtype="float64")
     prompt, leaves, sites = of_kind(model, "deep")
     flat = HeadEngine(model, sites)
     before, _ = flat._logits(prompt, ROWS)

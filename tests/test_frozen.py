@@ -15,12 +15,14 @@ from stock import backbone
 from test_flat import ragged
 
 from benchmarks import products
-from iptkit import allocator, backbones
-from iptkit import frozen as module
-from iptkit.flat import FlatLlama
-from iptkit.flat_bert import FlatBert
-from iptkit.forward import FlatForward, StockForward
-from iptkit.frozen import frozen, linear, packed_bytes, packs
+from iptkit.engine.fast import packed_weights as module
+from iptkit.engine.fast.bert import FlatBert
+from iptkit.engine.fast.llama import FlatLlama
+from iptkit.engine.fast.llama_forward import FlatForward
+from iptkit.engine.fast.packed_weights import frozen, linear, packed_bytes, packs
+from iptkit.engine.forward import StockForward
+from iptkit.models import devices
+from iptkit.models.backbone import load
 
 HAS_PACKED = packs([torch.zeros(1, 1)])
 needs_packed = pytest.mark.skipif(not HAS_PACKED, reason="no packed products on this machine")
@@ -82,7 +84,7 @@ def test_a_new_engine_sees_what_was_written_unseen():
 
 @needs_packed
 def test_a_weight_inside_a_merged_one_that_was_written_to_is_packed_again():
-    model = backbones.load("tiny-causal").model  # one of its own
+    model = load("tiny-causal").model  # one of its own
     flat, attention = FlatLlama(model), model.model.layers[0].self_attn
     x = torch.ones(1, model.config.hidden_size)
     before = flat.layers[0].qkv.times(x)
@@ -164,11 +166,11 @@ def test_a_machine_too_small_or_of_another_kind_stays_plain(monkeypatch, tmp_pat
     limit = tmp_path / "memory.max"
     for told, is_enough in (("max", True), ("1000", False), (str(1 << 30), True)):
         limit.write_text(told + "\n")
-        monkeypatch.setattr(allocator, "LIMITS", (str(limit), str(tmp_path / "no file")))
-        allocator.machine_memory.cache_clear()
+        monkeypatch.setattr(devices, "LIMITS", (str(limit), str(tmp_path / "no file")))
+        devices.machine_memory.cache_clear()
         assert packs(weights * 5) == is_enough, told
     assert not packs([*weights, torch.zeros(1 << 12, 1 << 12)]), "tied ones count once, others each"
-    allocator.machine_memory.cache_clear()
+    devices.machine_memory.cache_clear()
 
 
 @needs_packed

@@ -2,8 +2,10 @@
 
 import pytest
 
-from iptkit import claims, files, paths, store
-from iptkit import generalisation as g
+from iptkit.scores import claims
+from iptkit.storage import files, paths, step_cache
+from iptkit.studies import verdicts_splits as g
+from iptkit.tasks import suites
 
 TASKS = {**{f"cls{i}": "cls" for i in range(6)}, **{f"other{i}": "qa" for i in range(6)}}
 
@@ -85,8 +87,8 @@ def test_verdict_on_the_number_of_seen_tasks(last, verdict):
 
 
 def test_what_siblings_are_worth(monkeypatch):
-    sides = g.tasks.split("leaky", "ipt120")
-    group = {card.id: card.group for card in g.tasks.list_cards("ipt120")}
+    sides = suites.split("leaky", "ipt120")
+    group = {card.id: card.group for card in suites.list_cards("ipt120")}
     related = {t for t in sides.unseen if group[t] in {group[s] for s in sides.seen}}
     monkeypatch.setattr(f"{__name__}.TASKS", dict.fromkeys(sides.unseen, "qa"))
     studies = {
@@ -117,7 +119,7 @@ def test_stored_studies_are_judged_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "known", lambda: known)
     monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "runs"))
     for name, rows in of_kinds().items():
-        store.write_results(tmp_path / "results" / f"ipt120-{name}.jsonl", rows)
+        step_cache.write_results(tmp_path / "results" / f"ipt120-{name}.jsonl", rows)
         files.write_json(tmp_path / "results" / f"ipt120-{name}.about.json", {})
     assert list(g.stored()) == ["cls", "non_cls"]
     (row,) = g.record()

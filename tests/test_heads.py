@@ -8,12 +8,18 @@ from families import CAUSAL, ENCODERS
 from families import model as of_family
 from stock import backbone, stock_attention
 
-from iptkit import backbones, deep, evaluate, tasks, train
-from iptkit.encoders import HeadEngine, HeadRow
-from iptkit.examples import SpanExample, TaggedExample
-from iptkit.heads import SharedPrompt, WithHead
-from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
-from iptkit.tasks import Example
+from iptkit.engine.head_engine import HeadEngine, HeadRow
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.sites import find_sites
+from iptkit.methods import p_tuning_v2
+from iptkit.methods.heads import SharedPrompt, WithHead
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.models.backbone import _cast
+from iptkit.scores import evaluate
+from iptkit.tasks import suites
+from iptkit.tasks.examples import Example, SpanExample, TaggedExample
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
 KINDS = ("animal", "food", "tool")
 SENTENCES = [
@@ -26,7 +32,7 @@ TAGGED = [
     TaggedExample("Ben sees the duck", ("name other other thing",), (), TAGS),
     TaggedExample("Cara has a drill and one frog", ("name other other thing other other thing",), (), TAGS),
 ]
-SHORT = train.FitConfig(steps=4, rows_per_run=2, lr=0.02, evaluations=1, dev_examples=4)
+SHORT = FitConfig(steps=4, rows_per_run=2, lr=0.02, evaluations=1, dev_examples=4)
 
 
 def seeded(seed=0):
@@ -158,13 +164,13 @@ def test_spans_are_trained_and_scored_end_to_end():
     examples = tuple(
         SpanExample(text, (answer,), (), "What is it?", text, text.index(answer)) for answer, text in spans
     )
-    task = tasks.load_task("tiny-mood", suite="tiny")
+    task = suites.load_task("tiny-mood", suite="tiny")
     sets = {name: examples * 2 for name in ("train", "train_new", "dev", "test")}
     task = replace(task, **sets, category="qa", metric="token_f1", labels=())
     source, engine = source_of(encoder, "deep", 1)
     source.head.data = source.head.data[:, :2].clone()
-    config = train.FitConfig(steps=60, rows_per_run=3, lr=0.05, evaluations=1, dev_examples=3)
-    train.fit(engine, source, [train.Run(task)], config)
+    config = FitConfig(steps=60, rows_per_run=3, lr=0.05, evaluations=1, dev_examples=3)
+    trainer.fit(engine, source, [Run(task)], config)
     assert evaluate.evaluate(engine, source, [task])[0] > 0.8
 
 
@@ -192,10 +198,10 @@ def test_a_shallow_prompt_stands_behind_the_first_token(encoder):
 
 
 def source_of(encoder, kind, runs):
-    sites = deep.find_sites(encoder.model)
+    sites = find_sites(encoder.model)
     prompt = None
     if kind == "deep":
-        prompt = deep.DeepPrompt(runs, sites, 2, seeded(1), std=0.5)
+        prompt = p_tuning_v2.DeepPrompt(runs, sites, 2, seeded(1), std=0.5)
     elif kind == "shallow":
         prompt = SoftPrompt(torch.randn(1, 2, 32, generator=seeded(1)).expand(runs, -1, -1))
     return WithHead(runs, 32, 3, seeded(), prompt), HeadEngine(encoder, sites)
@@ -204,26 +210,26 @@ def source_of(encoder, kind, runs):
 @pytest.mark.parametrize("kind", ["probe", "shallow", "deep"])
 def test_runs_trained_together_are_the_runs_trained_alone(kind):
     encoder = backbone("tiny-encoder", "float32")
-    runs = [train.Run(tasks.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-kind")]
+    runs = [Run(suites.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-kind")]
     both, engine = source_of(encoder, kind, 2)
     before = {name: p.detach().clone() for name, p in both.named_parameters()}
-    train.fit(engine, both, runs, SHORT)
+    trainer.fit(engine, both, runs, SHORT)
     assert all(not torch.equal(p, before[name]) for name, p in both.named_parameters())
     for r, run in enumerate(runs):
         alone, engine = source_of(encoder, kind, 1)
-        train.fit(engine, alone, [run], SHORT)
+        trainer.fit(engine, alone, [run], SHORT)
         for (name, p), q in zip(both.named_parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(p[r], q[0], rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_a_head_learns_to_tag():
     encoder = backbone("tiny-encoder", "float32")
-    task = tasks.load_task("tiny-mood", suite="tiny")
+    task = suites.load_task("tiny-mood", suite="tiny")
     sets = {name: tuple(TAGGED * 4) for name in ("train", "train_new", "dev", "test")}
     task = type(task)(**{**vars(task), **sets, "category": "seq", "metric": "exact_match", "labels": TAGS})
     source, engine = source_of(encoder, "deep", 1)
-    config = train.FitConfig(steps=60, rows_per_run=4, lr=0.05, evaluations=1, dev_examples=4)
-    train.fit(engine, source, [train.Run(task)], config)
+    config = FitConfig(steps=60, rows_per_run=4, lr=0.05, evaluations=1, dev_examples=4)
+    trainer.fit(engine, source, [Run(task)], config)
     assert evaluate.evaluate(engine, source, [task]) == [1.0]
 
 
@@ -245,10 +251,10 @@ def test_wrong_wishes_are_refused(encoder):
 # ---- one prompt for several data sets ----------------------------------------------------------------
 def test_a_shared_prompt_gets_the_mean_gradient_of_its_data_sets():
     encoder = backbone("tiny-encoder", "float32")
-    sites = deep.find_sites(encoder.model)
+    sites = find_sites(encoder.model)
     engine = HeadEngine(encoder, sites)
-    runs = [train.Run(tasks.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-kind")]
-    shared = SharedPrompt(deep.DeepPrompt(1, sites, 2, seeded(1), std=0.5), 2, 32, 3, seeded())
+    runs = [Run(suites.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-kind")]
+    shared = SharedPrompt(p_tuning_v2.DeepPrompt(1, sites, 2, seeded(1), std=0.5), 2, 32, 3, seeded())
     before, rows = shared.prompt.P.detach().clone(), [engine.target_row(run.examples[0]) for run in runs]
     made = shared(torch.tensor([0, 1]))
     assert torch.equal(made.keys_values[0], made.keys_values[1])
@@ -259,20 +265,20 @@ def test_a_shared_prompt_gets_the_mean_gradient_of_its_data_sets():
         scores, _ = engine.log_likelihoods(shared(torch.tensor([r])), [row])
         alone.append(torch.autograd.grad(-scores.sum(), shared.prompt.P)[0])
     torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
-    result = train.fit(engine, shared, runs, SHORT)
+    result = trainer.fit(engine, shared, runs, SHORT)
     assert result.losses.shape == (4, 2) and not torch.equal(shared.prompt.P, before)
 
 
 def test_a_shared_prompt_has_one_row():
-    sites = deep.find_sites(backbone("tiny-encoder", "float32").model)
+    sites = find_sites(backbone("tiny-encoder", "float32").model)
     with pytest.raises(ValueError, match=r"has one row, this one has \[2\]"):
-        SharedPrompt(deep.DeepPrompt(2, sites, 2, seeded()), 2, 32, 3, seeded())
+        SharedPrompt(p_tuning_v2.DeepPrompt(2, sites, 2, seeded()), 2, 32, 3, seeded())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
 @pytest.mark.parametrize("name", [*ENCODERS, *CAUSAL])
 def test_known_families_are_taken_in_every_number_type(name, dtype):
-    model = backbones._cast(copy.deepcopy(of_family(name)).requires_grad_(False).eval(), dtype)
+    model = _cast(copy.deepcopy(of_family(name)).requires_grad_(False).eval(), dtype)
     tiny = backbone("tiny-causal" if name in CAUSAL else "tiny-encoder", "float32")
     width = model.get_input_embeddings().embedding_dim
     assert HeadEngine(replace(tiny, model=model, dtype=dtype, width=width)).backbone.model is model
@@ -289,6 +295,6 @@ def test_a_model_that_scales_words_or_caps_attention_is_refused(name, told, dtyp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = getattr(transformers, f"{name}ForCausalLM")(config)
-    model = backbones._cast(model.requires_grad_(False).eval(), dtype)
+    model = _cast(model.requires_grad_(False).eval(), dtype)
     with pytest.raises(ValueError, match=f"{told}.* use a "):
         HeadEngine(replace(backbone("tiny-causal", "float32"), model=model, dtype=dtype))

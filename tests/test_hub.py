@@ -3,7 +3,9 @@ import pytest
 from datasets import ClassLabel, Features, Value
 from datasets import List as Many
 
-from iptkit import deep, evaluate, hub
+from iptkit.methods import p_tuning_v2
+from iptkit.scores import metrics
+from iptkit.tasks import hub
 
 TAGS = ["O", "B-PER", "I-PER"]
 YES = ClassLabel(names=["False", "True"])
@@ -110,7 +112,7 @@ def test_every_data_set_is_read_from_files_of_its_schema(tmp_path, name):
 
 def test_settings_are_those_of_the_authors_scripts():
     assert hub.settings("rte") == {"prompt_length": 128, "lr": 5e-3, "batch": 32, "epochs": 100}
-    assert hub.settings("wic", "bert-large")["form"] in deep.FORMS
+    assert hub.settings("wic", "bert-large")["form"] in p_tuning_v2.FORMS
     with pytest.raises(ValueError, match="no script for conll03 with 'bert-large'; there are: roberta-large"):
         hub.settings("conll03", "bert-large")
 
@@ -212,7 +214,7 @@ def test_tags_of_other_schemes_are_converted_and_said(tmp_path, name, tags, give
     assert task.test[0].tags == ("B-PER", "I-PER", "B-PER", "O", "B-LOC")
     assert set(task.labels) == {"O", "B-PER", "I-PER", "B-LOC", "I-LOC"}
     right = [example.targets[0] for example in task.test]
-    assert evaluate.span_f1(right, task.test, task) == 1.0
+    assert metrics.span_f1(right, task.test, task) == 1.0
 
 
 def test_bad_tags_and_spans_name_their_records(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from iptkit import backbones, injection
-from iptkit.injection import LeftMemory, left_memory
+from iptkit.engine.left_memory import _MEMORY, LeftMemory, attend, left_memory, prepare
+from iptkit.models import backbone
 
 
 def draw(*shape, seed=0):
@@ -36,7 +36,7 @@ def test_attention_sees_memory_then_new_tokens(scaling):
     memory = LeftMemory([None, (left_keys, left_values)])
     with left_memory(memory):
         module = SimpleNamespace(layer_idx=1)
-        found, _ = injection.attend(module, query, key, value, may_look[:, None], scaling)
+        found, _ = attend(module, query, key, value, may_look[:, None], scaling)
     keys, values = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)
     expected = attention_by_hand(query, keys, values, may_look, scaling or 5**-0.5)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -48,7 +48,7 @@ def test_a_growing_memory_keeps_the_new_tokens():
     memory = LeftMemory([(draw(1, 2, 0, 4), draw(1, 2, 0, 4))], grow=True)
     with left_memory(memory):
         mask = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
-        injection.attend(SimpleNamespace(layer_idx=0), query, key, value, mask)
+        attend(SimpleNamespace(layer_idx=0), query, key, value, mask)
     assert torch.equal(memory.layers[0][0], key) and torch.equal(memory.layers[0][1], value)
 
 
@@ -59,25 +59,25 @@ def test_a_trainable_memory_gets_gradients():
     constant = draw(1, 1, 2, 4, seed=4)
     with left_memory(LeftMemory([(constant, left)])):
         mask = torch.ones(1, 1, 1, 3, dtype=torch.bool)
-        out, _ = injection.attend(SimpleNamespace(layer_idx=0), query, key, value, mask)
+        out, _ = attend(SimpleNamespace(layer_idx=0), query, key, value, mask)
     out.sum().backward()
     assert left.grad.norm() > 0 and query.grad.norm() > 0 and constant.grad is None
 
 
 def test_the_memory_ends_with_its_context():
     memory = LeftMemory([])
-    assert injection._MEMORY.get() is None
+    assert _MEMORY.get() is None
     with pytest.raises(KeyError), left_memory(memory):
-        assert injection._MEMORY.get() is memory
+        assert _MEMORY.get() is memory
         raise KeyError
-    assert injection._MEMORY.get() is None
+    assert _MEMORY.get() is None
 
 
 @pytest.mark.parametrize("name", ["tiny-causal", "tiny-encoder", "tiny-seq2seq"])
 def test_a_prepared_model_without_memory_is_the_stock_model(name):
     """With padding: a mask function of our name has to exist, or padding would be lost without a word."""
-    stock, prepared = backbones.load(name, dtype="float64").model, backbones.load(name, dtype="float64").model
-    injection.prepare(prepared)
+    stock, prepared = backbone.load(name, dtype="float64").model, backbone.load(name, dtype="float64").model
+    prepare(prepared)
     assert prepared.config._attn_implementation == "iptkit" != stock.config._attn_implementation
     ids = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
@@ -98,4 +98,4 @@ def test_models_that_bypass_the_interface_are_refused(kind):
     with pytest.raises(
         ValueError, match=f"{kind}Model does not use transformers' attention interface.*choose a"
     ):
-        injection.prepare(model)
+        prepare(model)

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from iptkit import schemes, tasks
-from iptkit.examples import Example
-from iptkit.jsonl import check_jsonl, near_duplicates, read_card, read_jsonl, read_task
+from iptkit.tasks import schemes, suites
+from iptkit.tasks.examples import Example
+from iptkit.tasks.jsonl import check_jsonl, near_duplicates, read_card, read_jsonl, read_task
 
 GOOD = {"input": "What is one plus one?", "targets": ["two", "2"]}
 
@@ -289,11 +289,11 @@ def test_a_suite_keeps_inputs_in_other_capitals(tmp_path):
     lines = [{"input": word, "target": word} for i in range(6) for word in (f"polish {i}", f"Polish {i}")]
     file = write(tmp_path / "mine.jsonl", *lines)
     with pytest.warns(UserWarning, match="6 input"):
-        (task,) = tasks.load_suite(file)
+        (task,) = suites.load_suite(file)
     drawn = [e for name in ("train", "train_new", "dev", "test") for e in getattr(task, name)]
     assert len(drawn) == 12 and all(e.targets == (e.input,) for e in drawn)
     write(tmp_path / "mine.card.json", {"near_duplicates": "drop"})
-    (task,) = tasks.load_suite(file)
+    (task,) = suites.load_suite(file)
     assert all(e.input.startswith("polish") for e in (*task.train, *task.train_new, *task.dev, *task.test))
 
 

@@ -7,27 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from iptkit import (
-    claims,
-    deep_methods,
-    deep_studies,
-    discrete_studies,
-    ptuning,
-    ptuning_studies,
-    scales,
-    store,
-    tasks,
-    wordings,
-)
-from iptkit.experiments import Study
-from iptkit.scales import DiscreteConfig, EncoderConfig, PTuningConfig
+from iptkit.methods import p_tuning
+from iptkit.scores import claims
+from iptkit.storage import step_cache
+from iptkit.studies import lesson01, lesson03, lesson04, lesson04_methods, scales
+from iptkit.studies.scales import DiscreteConfig, EncoderConfig, PTuningConfig
+from iptkit.studies.study import Study
+from iptkit.tasks import suites, wordings
+from iptkit.training import trainer
 
 
 @pytest.fixture(autouse=True)
 def steps(tmp_path, monkeypatch):
     monkeypatch.delenv("IPTKIT_SCALE", raising=False)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
 
 
 @pytest.fixture
@@ -36,23 +30,23 @@ def study():
 
 
 def name_their_group(rows):
-    group = {card.id: card.group for suite in ("tiny", "tiny3") for card in tasks.list_cards(suite)}
+    group = {card.id: card.group for suite in ("tiny", "tiny3") for card in suites.list_cards(suite)}
     return bool(rows) and all(row["group"] == group[row["task"]] for row in rows)
 
 
 # ---- 01 ------------------------------------------------------------------------------------------
 def test_every_task_is_asked_in_every_wording(study):
-    rows = discrete_studies.wordings_of(study).values["rows"]
+    rows = lesson01.wordings_of(study).values["rows"]
     counts = Counter(row["task"] for row in rows)
     assert counts == {name: len(wordings.of_task(name)) for name in study.scale.discrete.tasks}
     first = next(row for row in rows if row["task"] == "tiny-mood" and row["wording"] == 0)
-    again = discrete_studies.accuracy_of(study, wordings.of_task("tiny-mood")[0], "tiny-mood")
+    again = lesson01.accuracy_of(study, wordings.of_task("tiny-mood")[0], "tiny-mood")
     assert first["accuracy"] == again and first["chance"] == 0.5
     assert name_their_group(rows) and first["group"] == "mood"
 
 
 def test_without_examples_there_is_one_row_and_with_them_one_per_seed(study):
-    rows = discrete_studies.in_context(study).values["rows"]
+    rows = lesson01.in_context(study).values["rows"]
     counts = Counter((row["task"], row["shots"]) for row in rows)
     shots = study.scale.discrete.shots
     assert counts == {(name, k): c for name in study.scale.discrete.tasks for k, c in ((0, 1), (shots, 2))}
@@ -60,7 +54,7 @@ def test_without_examples_there_is_one_row_and_with_them_one_per_seed(study):
 
 
 def test_a_search_is_scored_beside_its_start(study):
-    step = discrete_studies.token_search(study)
+    step = lesson01.token_search(study)
     assert [(row["task"], row["seed"]) for row in step.values["rows"]] == [("tiny-mood", 0), ("tiny-mood", 1)]
     assert len({row["start"] for row in step.values["rows"]}) == 1, "the start knows no seed"
     assert name_their_group(step.values["rows"])
@@ -69,7 +63,7 @@ def test_a_search_is_scored_beside_its_start(study):
 
 
 def test_facts_are_asked_in_every_template(study):
-    rows = discrete_studies.facts(study).values["rows"]
+    rows = lesson01.facts(study).values["rows"]
     assert len(rows) == len(wordings.of_relation("tiny-plural"))
     assert all(0 <= row["P@1"] <= row["P@10"] <= 1 and row["facts"] == 12 for row in rows)
     assert name_their_group(rows)
@@ -85,13 +79,13 @@ def test_both_starts_are_trained_at_every_rate(study):
 
 # ---- 03 ------------------------------------------------------------------------------------------
 def test_every_encoder_meets_the_best_words_on_every_task_and_seed(study):
-    rows, config = ptuning_studies.compared(study), study.scale.ptuning
-    methods = (ptuning_studies.WORDS, *ptuning.ENCODERS)
+    rows, config = lesson03.compared(study), study.scale.ptuning
+    methods = (lesson03.WORDS, *p_tuning.ENCODERS)
     tasks = [*config.tasks, *config.relations]
     expected = {(name, seed, method): 1 for name in tasks for seed in config.seeds for method in methods}
     assert Counter((row["task"], row["seed"], row["method"]) for row in rows) == expected
     assert {row["numbers"] for row in rows if row["method"] == "none"} == {4 * 32}
-    assert name_their_group(rows) and {row["kind"] for row in rows} == set(ptuning_studies.KINDS)
+    assert name_their_group(rows) and {row["kind"] for row in rows} == set(lesson03.KINDS)
 
 
 def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
@@ -104,8 +98,8 @@ def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
         asked.append((task.id, *known))
         return [0.2 if known[0] == wordings.of_task(task.id)[1] else 0.3]
 
-    monkeypatch.setattr(ptuning_studies, "_scores", scored)
-    rows = ptuning_studies.best_words(study, "tasks").values["rows"]
+    monkeypatch.setattr(lesson03, "_scores", scored)
+    rows = lesson03.best_words(study, "tasks").values["rows"]
     config = study.scale.ptuning
     assert [(row["seed"], row["score"]) for row in rows] == [
         (seed, 0.2 if seed == 0 else 0.3) for seed in config.seeds for _ in config.tasks
@@ -115,9 +109,9 @@ def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
 
 def test_seeds_that_train_together_begin_and_end_as_alone(study):
     config = study.scale.ptuning.fit
-    both = ptuning_studies.train(study, "mlp", "relations", (0, 1), (0.01,), config)
+    both = lesson03.train(study, "mlp", "relations", (0, 1), (0.01,), config)
     for i, seed in enumerate((0, 1)):
-        alone = ptuning_studies.train(study, "mlp", "relations", (seed,), (0.01,), config)
+        alone = lesson03.train(study, "mlp", "relations", (seed,), (0.01,), config)
         count = len(alone.runs)
         assert [run.seed for run in both.runs[i * count : (i + 1) * count]] == [seed] * count
         for p, q in zip(both.source.parameters(), alone.source.parameters(), strict=True):
@@ -126,9 +120,9 @@ def test_seeds_that_train_together_begin_and_end_as_alone(study):
 
 # ---- 04 ------------------------------------------------------------------------------------------
 def test_every_method_is_run_on_its_tasks(study):
-    rows, config = deep_studies.rows(study, "compared"), study.scale.encoders
+    rows, config = lesson04.rows(study, "compared"), study.scale.encoders
     of = {"MPT-2": config.shared, "fine-tuning": config.tuned}
-    methods = (*deep_methods.METHODS, deep_methods.COMMONEST)
+    methods = (*lesson04_methods.METHODS, lesson04_methods.COMMONEST)
     expected = {(m, name): 2 for m in methods for name in of.get(m, config.tasks)}
     assert Counter((row["method"], row["task"]) for row in rows) == expected
     numbers = {(row["method"], row["task"]): row["numbers"] for row in rows}
@@ -143,7 +137,7 @@ def test_every_method_is_run_on_its_tasks(study):
 
 
 def test_the_second_stage_of_mpt2_goes_on_from_the_shared_prompt_with_other_examples(study, monkeypatch):
-    fits, real = [], deep_methods.fit
+    fits, real = [], trainer.fit
 
     def watched(engine, source, runs, config, *args):
         before = {name: p.detach().clone() for name, p in source.named_parameters()}
@@ -152,8 +146,8 @@ def test_the_second_stage_of_mpt2_goes_on_from_the_shared_prompt_with_other_exam
         fits.append((before, after, [run.skip for run in runs], config.steps))
         return result
 
-    monkeypatch.setattr(deep_methods, "fit", watched)
-    deep_methods.multi_task(study)
+    monkeypatch.setattr(lesson04_methods, "fit", watched)
+    lesson04_methods.multi_task(study)
     (_, first, skipped, steps), (_, second, _, _), (start, _, skip, rest) = fits
     config = study.scale.encoders.fits["few-shot"]
     assert steps + rest == config.steps and set(skipped) == {0} and set(skip) == {steps * config.rows_per_run}
@@ -165,7 +159,7 @@ def test_the_second_stage_of_mpt2_goes_on_from_the_shared_prompt_with_other_exam
 
 
 def test_the_commonest_answer_is_that_of_the_training_examples(study):
-    rows = deep_methods.commonest(study).values["rows"]
+    rows = lesson04_methods.commonest(study).values["rows"]
     scores = {row["task"]: row["score"] for row in rows}
     assert {row["numbers"] for row in rows} == {0} and 0 < scores["tiny-colours"] < 1
     assert all(0 <= score < 1 for score in scores.values())
@@ -175,38 +169,38 @@ def test_all_examples_are_another_measurement_than_a_few(study):
     config = study.scale.encoders
     both = replace(config, fits={"few-shot": config.fits["few-shot"], "full": config.fits["few-shot"]})
     wider = Study(replace(study.scale, encoders=both, seeds=(0,)))
-    steps = [deep_methods.trained(wider, "linear probe", data=data) for data in both.fits]
+    steps = [lesson04_methods.trained(wider, "linear probe", data=data) for data in both.fits]
     assert [{row["data"] for row in step.values["rows"]} for step in steps] == [{"few-shot"}, {"full"}]
     assert both.data == "full" and not any(step.was_cached for step in steps)
-    assert deep_methods.trained(wider, "linear probe").was_cached, "ablations use the last of the fits"
+    assert lesson04_methods.trained(wider, "linear probe").was_cached, "ablations use the last of the fits"
 
 
 def test_ablations_vary_one_thing(study):
-    depth = deep_studies.rows(study, "depths")
+    depth = lesson04.rows(study, "depths")
     assert {(row["layers"], row["order"]) for row in depth} == {
         (k, order) for k in (1, 2) for order in ("first", "last")
     }
-    assert {row["length"] for row in deep_studies.rows(study, "lengths")} == {1, 2}
-    assert {row["form"] for row in deep_studies.rows(study, "forms")} == {"embedding", "mlp"}
+    assert {row["length"] for row in lesson04.rows(study, "lengths")} == {1, 2}
+    assert {row["form"] for row in lesson04.rows(study, "forms")} == {"embedding", "mlp"}
     both = [row["score"] for row in depth if row["layers"] == 2]
     assert both[: len(both) // 2] == both[len(both) // 2 :], "all layers are all layers"
 
 
 def test_a_causal_model_answers_in_words_and_through_a_head(study):
-    rows = deep_studies.rows(study, "heads")
-    assert Counter(row["head"] for row in rows) == dict.fromkeys(deep_studies.HEADS, 2)
+    rows = lesson04.rows(study, "heads")
+    assert Counter(row["head"] for row in rows) == dict.fromkeys(lesson04.HEADS, 2)
     size = 2 * 2 * 2 * 2 * 8  # n, layers, keys and values, heads of eight numbers
     assert [row["numbers"] for row in rows] == [size + 2 * 33] * 2 + [size] * 2
     without = replace(study.scale, encoders=replace(study.scale.encoders, heads=None))
-    assert deep_studies.rows(Study(without), "heads") == []
+    assert lesson04.rows(Study(without), "heads") == []
 
 
 def test_all_parts_are_written_with_their_provenance_and_verdicts(study, tmp_path, monkeypatch):
     monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "results"))
     few = Study(replace(study.scale, seeds=(0,)))
-    count = deep_studies.write(few, tmp_path / "deep.jsonl")
-    rows = store.read_results(tmp_path / "deep.jsonl")
-    assert len(rows) == count and {row["part"] for row in rows} == set(deep_studies.PARTS)
+    count = lesson04.write(few, tmp_path / "deep.jsonl")
+    rows = step_cache.read_results(tmp_path / "deep.jsonl")
+    assert len(rows) == count and {row["part"] for row in rows} == set(lesson04.PARTS)
     about = json.loads((tmp_path / "deep.about.json").read_text(encoding="utf-8"))
     assert about["scale"]["name"] == "smoke"
     made = sum(len(made["steps"]) for made in about["made"])

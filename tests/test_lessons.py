@@ -5,7 +5,8 @@ import pytest
 import toy_notebooks as toy
 from nbformat.v4 import new_output
 
-from iptkit import lessons
+from iptkit.course import lessons
+from iptkit.storage import paths
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_broken_file_is_named(tmp_path):
 
 
 def test_no_notebooks_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(lessons.paths, "PACKAGE", tmp_path / "iptkit")
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "iptkit")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no notebooks found.*checkout"):
         lessons.folder()
@@ -174,7 +175,7 @@ def test_keep_writes_times_into_data(tmp_path, course, finished, monkeypatch):
         encoding="utf-8",
     )
     monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
-    monkeypatch.setattr(lessons.paths, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     lessons.keep(finished)
     kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
     assert kept.keys() == {"smoke", "lesson"} and kept["lesson"]["teraflops"] > 0
@@ -189,7 +190,7 @@ def test_keep_leaves_the_speed_that_most_of_the_time_was_measured_at(
     before = {"lesson": {"seconds": {"05_subspace_finding": other}, "teraflops": 123.0}}
     (tmp_path / "timings.json").write_text(json.dumps(before), encoding="utf-8")
     monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
-    monkeypatch.setattr(lessons.paths, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     lessons.keep(finished)
     kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
     assert (kept["lesson"]["teraflops"] == 123.0) == stays

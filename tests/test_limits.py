@@ -6,15 +6,22 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import evaluate, limits, references, search, tasks, train
-from iptkit.encoders import HeadEngine
-from iptkit.engine import LAYOUTS, Engine
-from iptkit.examples import ALL_SETS, Example, SpanExample, TaggedExample
-from iptkit.heads import WithHead
-from iptkit.packing import Row
-from iptkit.prompts import Prompt, SoftPrompt
+from iptkit.engine import limits
+from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.layouts import LAYOUTS
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.rows import Row
+from iptkit.methods import fine_tuning, word_search
+from iptkit.methods.heads import WithHead
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.scores import evaluate
+from iptkit.tasks import suites
+from iptkit.tasks.examples import ALL_SETS, Example, SpanExample, TaggedExample
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
-SHORT = train.FitConfig(steps=1, rows_per_run=2, lr=0.02, evaluations=1, dev_examples=4)
+SHORT = FitConfig(steps=1, rows_per_run=2, lr=0.02, evaluations=1, dev_examples=4)
 LONG = "frog " * 246 + "duck"  # 247 of the 256 positions that the tiny models have
 
 
@@ -34,7 +41,7 @@ def source_of(engine, n=4, runs=1):
 
 def with_text(task_id, of_set, text, place=2):
     """A task of `tiny` in which one text of a set is another."""
-    task = tasks.load_task(task_id, suite="tiny")
+    task = suites.load_task(task_id, suite="tiny")
     rows = list(getattr(task, of_set))
     rows[place] = dataclasses.replace(rows[place], input=text)
     return dataclasses.replace(task, **{of_set: tuple(rows)})
@@ -44,20 +51,20 @@ def with_text(task_id, of_set, text, place=2):
 @pytest.mark.parametrize("of_set", ALL_SETS)
 @pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq", "tiny-encoder"])
 def test_no_training_begins_with_a_text_that_is_too_long(name, of_set, monkeypatch):
-    monkeypatch.setattr(train, "train_step", lambda *args: pytest.fail("a step was made"))
+    monkeypatch.setattr(trainer, "train_step", lambda *args: pytest.fail("a step was made"))
     engine, bad = engine_of(name), with_text("tiny-kind", of_set, "frog " * 300)
-    runs = [train.Run(tasks.load_task("tiny-mood", suite="tiny")), train.Run(bad)]
+    runs = [Run(suites.load_task("tiny-mood", suite="tiny")), Run(bad)]
     told = (
         rf"task tiny-kind, {of_set}, example 3 \('frog frog .*'\): prompt \(4\) \+ text \+ answer take 30\d "
     )
     with pytest.raises(ValueError, match=told + 'positions, .* has 256; .*limits.truncate.*side="left"'):
-        train.fit(engine, source_of(engine, runs=2), runs, SHORT)
+        trainer.fit(engine, source_of(engine, runs=2), runs, SHORT)
 
 
 def test_what_may_be_generated_counts_in_test_sets_only():
     """247 + 4 of the prompt + 2 of a word and its end leave 3; an answer may have 4 and an end."""
     engine = engine_of()
-    cap = limits.answer_cap(engine, tasks.load_task("tiny-plural", suite="tiny"))
+    cap = limits.answer_cap(engine, suites.load_task("tiny-plural", suite="tiny"))
     assert cap == 4
     for of_set in ("train", "dev"):
         limits.check(engine, [with_text("tiny-plural", of_set, LONG)], 4)
@@ -71,7 +78,7 @@ def test_what_may_be_generated_counts_in_test_sets_only():
 def test_a_text_that_just_fits_is_answered_beside_others_with_longer_answers(name):
     engine = engine_of(name)
     close = with_text("tiny-plural", "test", LONG)
-    chatty = tasks.load_task("tiny-plural", suite="tiny")
+    chatty = suites.load_task("tiny-plural", suite="tiny")
     chatty = dataclasses.replace(chatty, train=(Example("a duck", ("ten " * 40,)), *chatty.train))
     source = source_of(engine, runs=2)
     answers = evaluate.predict(engine, source, [close, chatty])
@@ -106,7 +113,7 @@ def test_words_of_a_layout_count():
 def test_a_task_is_read_once_for_an_engine(monkeypatch):
     engine, task, read = (
         Engine(backbone("tiny-causal", "float32")),
-        tasks.load_task("tiny-mood", suite="tiny"),
+        suites.load_task("tiny-mood", suite="tiny"),
         [],
     )
     positions = engine.positions
@@ -137,7 +144,7 @@ def test_cut_texts_train_and_are_scored(name, side):
     task = with_text("tiny-kind", "test", " ".join(words))
     cut = limits.truncate(engine, task, prompt_length=4, side=side)
     source = source_of(engine)
-    train.fit(engine, source, [train.Run(cut)], SHORT)
+    trainer.fit(engine, source, [Run(cut)], SHORT)
     assert len(evaluate.predict(engine, source, [cut])[0]) == len(task.test)
     kept = cut.test[2].input.split()
     assert kept == (words[-len(kept) :] if side == "left" else words[: len(kept)])
@@ -153,7 +160,7 @@ def test_a_cut_sentence_keeps_the_tags_of_its_words():
     words, tags = ["Ben", *["frog"] * 300, "drill"], ["x", *["y"] * 300, "z"]
     tagged = TaggedExample(" ".join(words), (" ".join(tags),), (), ("x", "y", "z"))
     task = dataclasses.replace(
-        tasks.load_task("tiny-mood", suite="tiny"),
+        suites.load_task("tiny-mood", suite="tiny"),
         **dict.fromkeys(ALL_SETS, (tagged,)),
         category="tag",
         metric="tag_accuracy",
@@ -171,7 +178,7 @@ def test_what_is_left_of_a_span_is_a_span():
     engine, labels = engine_of("tiny-encoder"), ("B-x", "I-x", "O")
     tagged = TaggedExample("frog " * 300, ("B-x " + "I-x " * 299,), (), labels)
     task = dataclasses.replace(
-        tasks.load_task("tiny-mood", suite="tiny"),
+        suites.load_task("tiny-mood", suite="tiny"),
         **dict.fromkeys(ALL_SETS, (tagged,)),
         category="tag",
         metric="span_f1",
@@ -211,7 +218,7 @@ def test_what_cannot_be_cut_is_refused():
     spans = dataclasses.replace(task, dev=(asked,), category="qa", metric="token_f1", labels=())
     with pytest.raises(ValueError, match="is a question about a passage, and its answer could be cut off"):
         limits.truncate(engine_of("tiny-encoder"), spans, 4, "left")
-    empty = dataclasses.replace(tasks.load_task("tiny-plural", suite="tiny"), train=())
+    empty = dataclasses.replace(suites.load_task("tiny-plural", suite="tiny"), train=())
     with pytest.raises(ValueError, match="task tiny-plural has no training examples"):
         limits.check(engine, [empty], 4)
 
@@ -220,19 +227,19 @@ def test_others_that_train_look_first():
     bad = with_text("tiny-kind", "test", "frog " * 300)
     engine, told = engine_of(), "task tiny-kind, test, example 3 .* has 256"
     with pytest.raises(ValueError, match=told):
-        search.search(
-            engine, torch.zeros(1, 3, dtype=torch.long), [train.Run(bad)], search.SearchConfig(steps=1)
+        word_search.search(
+            engine, torch.zeros(1, 3, dtype=torch.long), [Run(bad)], word_search.SearchConfig(steps=1)
         )
     with pytest.raises(ValueError, match=told):
-        references.fine_tune(engine.backbone, bad, "fine-tuning", 1, 2, 1e-3, 0, 8)
+        fine_tuning.fine_tune(engine.backbone, bad, "fine-tuning", 1, 2, 1e-3, 0, 8)
     with pytest.raises(ValueError, match=told):
-        references.fine_tune_encoder(backbone("tiny-encoder", "float32"), bad, 1, 2, 1e-3, 0, 8)
+        fine_tuning.fine_tune_encoder(backbone("tiny-encoder", "float32"), bad, 1, 2, 1e-3, 0, 8)
 
 
 # ---- answers that cannot be told apart, or given ------------------------------------------------------
 def choosing(*options, category="cls"):
     """A task whose examples all have these options."""
-    task = tasks.load_task("tiny-mood", suite="tiny")
+    task = suites.load_task("tiny-mood", suite="tiny")
     rows = tuple(
         Example(f"a {word} trip", (options[i % 2],), options) for i, word in enumerate(("sad", "red"))
     )
@@ -249,22 +256,22 @@ def test_options_with_the_same_tokens_are_refused_before_training(name):
     with pytest.raises(
         ValueError, match=told + r"\['\[UNK\]'\] and cannot tell them apart; write them in words"
     ):
-        train.fit(engine, source_of(engine), [train.Run(choosing("左1", "右1"))], SHORT)
+        trainer.fit(engine, source_of(engine), [Run(choosing("左1", "右1"))], SHORT)
     with pytest.raises(ValueError, match="task tiny-mood, test, example 1 .* cannot tell them apart"):
         evaluate.evaluate(engine, source_of(engine), [choosing("{", "}", "sad")])
-    train.fit(engine, source_of(engine), [train.Run(choosing("{", "sad"))], SHORT)
+    trainer.fit(engine, source_of(engine), [Run(choosing("{", "sad"))], SHORT)
 
 
 def test_a_head_takes_options_of_any_words():
     engine = engine_of("tiny-encoder")
-    train.fit(engine, source_of(engine), [train.Run(choosing("左1", "右1"))], SHORT)
+    trainer.fit(engine, source_of(engine), [Run(choosing("左1", "右1"))], SHORT)
 
 
 def test_a_free_answer_of_two_lines_is_refused_before_training():
-    engine, task = engine_of(), tasks.load_task("tiny-plural", suite="tiny")
+    engine, task = engine_of(), suites.load_task("tiny-plural", suite="tiny")
     rows = (*task.dev[:3], Example("Give both", ("foxes\nducks",)))
     with pytest.raises(ValueError, match=r"tiny-plural, dev, example 4 .*'foxes\\nducks' holds a line break"):
-        train.fit(engine, source_of(engine), [train.Run(dataclasses.replace(task, dev=rows))], SHORT)
+        trainer.fit(engine, source_of(engine), [Run(dataclasses.replace(task, dev=rows))], SHORT)
     assert engine.option_row(Example("Which?", ("foxes\nducks",), ("foxes\nducks", "foxes"))).answers
 
 
@@ -286,20 +293,20 @@ def test_a_head_refuses_options_that_differ_from_line_to_line():
         "task tiny-mood, dev, example 2 .* has the options tool, food, others have animal, food, but a head"
     )
     with pytest.raises(ValueError, match=told):
-        train.fit(engine, source_of(engine), [train.Run(choice)], SHORT)
+        trainer.fit(engine, source_of(engine), [Run(choice)], SHORT)
     with pytest.raises(ValueError, match=told):
         evaluate.evaluate(engine, source_of(engine), [choice], split="dev")
     with pytest.raises(ValueError, match="task tiny-mood, train, example 2 .* but a head"):
         shuffled = (Example("a", ("x",), ("x", "y")), Example("b", ("x",), ("y", "x")))
-        references.fine_tune_encoder(
+        fine_tuning.fine_tune_encoder(
             engine.backbone, dataclasses.replace(choice, train=shuffled), 1, 2, 1e-3, 0, 8
         )
-    train.fit(engine_of(), source_of(engine_of()), [train.Run(choice)], SHORT)
+    trainer.fit(engine_of(), source_of(engine_of()), [Run(choice)], SHORT)
 
 
 def test_the_order_of_a_lines_options_does_not_matter_to_a_head():
     engine = engine_of("tiny-encoder")
-    task = tasks.load_task("tiny-kind", suite="tiny")
+    task = suites.load_task("tiny-kind", suite="tiny")
     turned = {
         name: tuple(
             dataclasses.replace(e, options=e.options[i % 3 :] + e.options[: i % 3])
@@ -311,8 +318,7 @@ def test_the_order_of_a_lines_options_does_not_matter_to_a_head():
     assert mixed == task
     sources = [source_of(engine) for _ in range(2)]
     losses = [
-        train.fit(engine, s, [train.Run(t)], SHORT).losses
-        for s, t in zip(sources, (task, mixed), strict=True)
+        trainer.fit(engine, s, [Run(t)], SHORT).losses for s, t in zip(sources, (task, mixed), strict=True)
     ]
     assert torch.equal(*losses)
     assert evaluate.evaluate(engine, sources[0], [task]) == evaluate.evaluate(engine, sources[1], [mixed])
@@ -327,7 +333,7 @@ def test_a_head_refuses_a_text_without_a_token(name):
     for of_set in ("train", "test"):
         bad = with_text("tiny-kind", of_set, "")
         with pytest.raises(ValueError, match=f"tiny-kind, {of_set}, example 3 .*: '' has no token; leave it"):
-            train.fit(engine, source, [train.Run(bad)], SHORT)
+            trainer.fit(engine, source, [Run(bad)], SHORT)
 
 
 def test_an_answer_needs_something_before_it():

@@ -7,11 +7,19 @@ from stock import backbone, stock_attention
 from tokenizers.normalizers import Lowercase
 from transformers import BertConfig, BertForMaskedLM
 
-from iptkit import backbones, deep, evaluate, tasks, tiny, train
-from iptkit.masked import MaskEngine
-from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
-from iptkit.tasks import Example
-from iptkit.wordings import Verbalizer
+from iptkit.engine.mask_engine import MaskEngine
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.sites import find_sites
+from iptkit.methods import p_tuning_v2
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.models import tiny
+from iptkit.models.backbone import fingerprint, load
+from iptkit.scores import evaluate
+from iptkit.tasks import suites
+from iptkit.tasks.examples import Example
+from iptkit.tasks.wordings import Verbalizer
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
 TEMPLATE = "{text} {mask} ."
 MOOD = Verbalizer({"negative": ("sad", "bad"), "positive": ("good",)})
@@ -45,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return backbones.load(folder, dtype="float64")
+    return load(folder, dtype="float64")
 
 
 def nothing(rows):
@@ -70,20 +78,20 @@ def test_labels_are_scored_by_their_words_at_the_mask(model):
 
 @pytest.mark.parametrize("kind", ["shallow", "deep"])
 def test_prompts_train_through_the_lm_head(folder, kind):
-    model = backbones.load(folder, dtype="float32")
-    sites = deep.find_sites(model.model)
+    model = load(folder, dtype="float32")
+    sites = find_sites(model.model)
     generator = torch.Generator().manual_seed(0)
     source = SoftPrompt(torch.randn(1, 2, 32, generator=generator))
     if kind == "deep":
-        source = deep.DeepPrompt(1, sites, 2, generator, std=0.5)
+        source = p_tuning_v2.DeepPrompt(1, sites, 2, generator, std=0.5)
     engine = MaskEngine(model, TEMPLATE, MOOD, source.sites if kind == "deep" else ())
-    before = backbones.fingerprint(model.model)
-    task = tasks.load_task("tiny-mood", suite="tiny")
-    config = train.FitConfig(steps=12, rows_per_run=4, lr=0.1, evaluations=2, dev_examples=8)
-    result = train.fit(engine, source, [train.Run(task)], config)
+    before = fingerprint(model.model)
+    task = suites.load_task("tiny-mood", suite="tiny")
+    config = FitConfig(steps=12, rows_per_run=4, lr=0.1, evaluations=2, dev_examples=8)
+    result = trainer.fit(engine, source, [Run(task)], config)
     assert result.losses[-4:].mean() < result.losses[:4].mean()
     assert 0 <= evaluate.evaluate(engine, source, [task])[0] <= 1
-    assert backbones.fingerprint(model.model) == before
+    assert fingerprint(model.model) == before
 
 
 def test_wrong_wishes_are_refused(model):
@@ -115,11 +123,11 @@ def test_words_of_two_labels_are_different_tokens(model):
 
 def test_lines_may_offer_other_labels_of_the_verbalizer(folder):
     """Labels are known by their words, so no place in a list of options stands for one."""
-    engine = MaskEngine(backbones.load(folder, dtype="float32"), TEMPLATE, MOOD)
-    task = tasks.load_task("tiny-mood", suite="tiny")
+    engine = MaskEngine(load(folder, dtype="float32"), TEMPLATE, MOOD)
+    task = suites.load_task("tiny-mood", suite="tiny")
     rows = (SENTENCE, replace(SENTENCE, options=SENTENCE.options[::-1]))
     task = replace(task, train=rows, dev=rows, test=rows, category="mcqa", labels=())
     source = SoftPrompt(torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)))
-    train.fit(engine, source, [train.Run(task)], train.FitConfig(steps=1, rows_per_run=2))
+    trainer.fit(engine, source, [Run(task)], FitConfig(steps=1, rows_per_run=2))
     first, second = evaluate.predict(engine, source, [task])[0]
     assert first == second

@@ -3,8 +3,9 @@ import random
 import pytest
 import torch
 
-from iptkit.layouts import LAYOUTS, SLOT, Layout
-from iptkit.packing import pack, shared_prefixes, similar_batches, similar_rows
+from iptkit.engine.batches import similar_batches, similar_rows
+from iptkit.engine.layouts import LAYOUTS, SLOT, Layout
+from iptkit.engine.rows import pack, shared_prefixes
 
 ANSWERS = [((21, 22, 23), (24,)), ((25, 26),)]
 CPU = torch.device("cpu")

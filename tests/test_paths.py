@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import iptkit
-from iptkit import paths
+from iptkit.storage import paths
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_what_is_imported_leaves_out(imported, absent):
         "print(*sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "iptkit.stamp" in found.stdout.split()
+    assert "iptkit.course.stamp" in found.stdout.split()
     assert not set(absent.split()) & set(found.stdout.split())
 
 

@@ -12,8 +12,9 @@ import psutil
 import pytest
 import toy_notebooks as toy
 
-from iptkit import children, files, lanes, pipeline
-from iptkit.lessons import Lesson
+from iptkit.course import pipeline, processes, schedule
+from iptkit.course.lessons import Lesson
+from iptkit.storage import files, paths
 
 FIGURE = """import matplotlib.pyplot as plt
 from iptkit import plots
@@ -144,7 +145,7 @@ def meeting(tmp_path, mine, other, *more):
 
 
 def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(lanes, "fitting", lambda *_: 2)  # nobody asks for it
+    monkeypatch.setattr(schedule, "fitting", lambda *_: 2)  # nobody asks for it
     made, parents = str(tmp_path / "c"), tmp_path / "parents"
     told = toy.code(f"import os\nprint(os.getppid(), file=open({str(parents)!r}, 'a'))")
     first(place, told, meeting(tmp_path, "a", "b"))
@@ -167,31 +168,33 @@ def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, c
 def test_two_run_at_once_unasked_where_that_ends_sooner_and_fits(monkeypatch):
     course = [Lesson(Path(f"{number}_x.ipynb")) for number in ("00", "01", "02", "05", "06", "90")]
     seconds = {"00_x": 10, "01_x": 500, "02_x": 200, "05_x": 100, "06_x": 100, "90_x": 5}
-    monkeypatch.setattr(lanes, "_threads", lambda: 2)
-    monkeypatch.setattr(lanes, "machine_memory", lambda: 24 * 2**30)
-    monkeypatch.setattr(lanes, "free_memory", lambda: 14 * 2**30)
-    assert lanes.fitting(course, seconds, 2.5, "cpu") == 2
-    assert lanes.fitting(course, {}, 2.5, "cpu") == 1, "no times are known: 6 equal ones, 5 of them a chain"
-    assert lanes.fitting(course, seconds, 8, "cpu") == 1, "24 GiB of texts and models are too many"
-    assert lanes.fitting(course, seconds, 2.5, "cuda") == 1
-    assert lanes.fitting(course[3:5], seconds, 2.5, "cpu") == 1, "06 waits for 05"
-    assert lanes.fitting(course[1:2], seconds, 2.5, "cpu") == 1
-    monkeypatch.setattr(lanes, "machine_memory", lambda: 16 * 2**30)
-    assert lanes.fitting(course, seconds, 2.5, "cpu") == 1
-    monkeypatch.setattr(lanes, "machine_memory", lambda: 24 * 2**30)
-    monkeypatch.setattr(lanes, "free_memory", lambda: 12 * 2**30)
-    assert lanes.fitting(course, seconds, 2.5, "cpu") == 1, "others use the memory"
-    monkeypatch.setattr(lanes, "free_memory", lambda: 14 * 2**30)
-    monkeypatch.setattr(lanes, "_threads", lambda: 1)
-    assert lanes.fitting(course, seconds, 2.5, "cpu") == 1
+    monkeypatch.setattr(schedule, "_threads", lambda: 2)
+    monkeypatch.setattr(schedule, "machine_memory", lambda: 24 * 2**30)
+    monkeypatch.setattr(schedule, "free_memory", lambda: 14 * 2**30)
+    assert schedule.fitting(course, seconds, 2.5, "cpu") == 2
+    assert schedule.fitting(course, {}, 2.5, "cpu") == 1, (
+        "no times are known: 6 equal ones, 5 of them a chain"
+    )
+    assert schedule.fitting(course, seconds, 8, "cpu") == 1, "24 GiB of texts and models are too many"
+    assert schedule.fitting(course, seconds, 2.5, "cuda") == 1
+    assert schedule.fitting(course[3:5], seconds, 2.5, "cpu") == 1, "06 waits for 05"
+    assert schedule.fitting(course[1:2], seconds, 2.5, "cpu") == 1
+    monkeypatch.setattr(schedule, "machine_memory", lambda: 16 * 2**30)
+    assert schedule.fitting(course, seconds, 2.5, "cpu") == 1
+    monkeypatch.setattr(schedule, "machine_memory", lambda: 24 * 2**30)
+    monkeypatch.setattr(schedule, "free_memory", lambda: 12 * 2**30)
+    assert schedule.fitting(course, seconds, 2.5, "cpu") == 1, "others use the memory"
+    monkeypatch.setattr(schedule, "free_memory", lambda: 14 * 2**30)
+    monkeypatch.setattr(schedule, "_threads", lambda: 1)
+    assert schedule.fitting(course, seconds, 2.5, "cpu") == 1
 
 
 def test_how_long_notebooks_take_together():
     course = [Lesson(Path(f"{number}_x.ipynb")) for number in ("00", "01", "02", "90")]
     seconds = {"00_x": 10, "01_x": 70, "02_x": 40, "90_x": 5}
-    assert lanes.together(course, seconds, 1) == 125
-    assert lanes.together(course, seconds, 2) == 1.5 * 75, "01, then 90; 00 and 02 beside 01"
-    assert lanes.together(course, {}, 2) == 1.5 * 2 and lanes.together([], {}, 2) == 0
+    assert schedule.together(course, seconds, 1) == 125
+    assert schedule.together(course, seconds, 2) == 1.5 * 75, "01, then 90; 00 and 02 beside 01"
+    assert schedule.together(course, {}, 2) == 1.5 * 2 and schedule.together([], {}, 2) == 0
 
 
 def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
@@ -236,7 +239,7 @@ def test_a_process_that_died_between_two_notebooks_is_replaced(place, tmp_path):
     """So is one whose notebook leaves a line unfinished: what it says next is understood."""
     unfinished = toy.code("import os\nos.system(f'printf half > /proc/{os.getppid()}/fd/1')")
     course = [Lesson(first(place, unfinished)), Lesson(first(place / "more"))]
-    parameters, running = {"scale": "smoke", "device": "cpu"}, children.Children()
+    parameters, running = {"scale": "smoke", "device": "cpu"}, processes.Children()
 
     def work(lesson):
         return running.run(lesson, tmp_path / "out.ipynb", parameters, 60, lambda *_: None, {})
@@ -256,7 +259,7 @@ def test_a_process_that_dies_is_told(place, tmp_path, monkeypatch):
     gone.write_text("raise SystemExit(3)", encoding="utf-8")
     known = subprocess.Popen
     monkeypatch.setattr(
-        children.subprocess, "Popen", lambda words, **how: known([sys.executable, str(gone)], **how)
+        processes.subprocess, "Popen", lambda words, **how: known([sys.executable, str(gone)], **how)
     )
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
     assert report.error == "00_start_here.ipynb: the process that ran it ended with exit status 3"
@@ -271,11 +274,11 @@ def test_the_longest_chain_of_notebooks_goes_first():
         begun.append(lesson)
         return 1.0, ""
 
-    done = [lesson.number for lesson, _, _ in lanes._each(course, seconds, 1, work, lambda: None)]
+    done = [lesson.number for lesson, _, _ in schedule._each(course, seconds, 1, work, lambda: None)]
     assert done == ["02", "01", "05", "06", "00", "90"]
     assert [lesson.number for lesson in begun] == done
-    assert lanes.needs(course)["90_x"] == {f"{n}_x" for n in ("00", "01", "02", "05", "06")}
-    assert lanes.needs(course[2:4]) == {"02_x": set(), "05_x": {"02_x"}}, (
+    assert schedule.needs(course)["90_x"] == {f"{n}_x" for n in ("00", "01", "02", "05", "06")}
+    assert schedule.needs(course[2:4]) == {"02_x": set(), "05_x": {"02_x"}}, (
         "what is not asked for is not waited for"
     )
 
@@ -354,7 +357,7 @@ def test_a_notebook_without_the_parameters_is_refused(place, tmp_path):
 
 
 def test_missing_downloads_come_first_and_their_error_is_told(place, tmp_path, monkeypatch):
-    from iptkit import downloads
+    from iptkit.storage import downloads
 
     def no_network():
         raise FileNotFoundError("could not download x")
@@ -368,7 +371,7 @@ def test_missing_downloads_come_first_and_their_error_is_told(place, tmp_path, m
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"lesson": 3}', '{"lesson": {"seconds": {"00": "x"}}}'])
 def test_broken_timings_mean_no_estimate(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(pipeline.paths, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     assert pipeline.expected_seconds("lesson") == {}
     (tmp_path / "timings.json").write_text(text, encoding="utf-8")
     assert pipeline.expected_seconds("lesson") == {}
@@ -377,17 +380,17 @@ def test_broken_timings_mean_no_estimate(tmp_path, monkeypatch, text):
 
 
 def test_fetch_tells_its_stages(place, monkeypatch, capsys):
-    from iptkit import backbones, downloads, tasks
+    from iptkit.models import backbone, bundled
+    from iptkit.storage import downloads
+    from iptkit.tasks import suites
 
     monkeypatch.setattr(downloads, "fetch_all", lambda: None)
-    monkeypatch.setattr(tasks, "load_suite", lambda name: None)
-    monkeypatch.setattr(backbones, "load", lambda name: None)
+    monkeypatch.setattr(suites, "load_suite", lambda name: None)
+    monkeypatch.setattr(backbone, "load", lambda name: None)
     pipeline.fetch()
     lines = capsys.readouterr().out.splitlines()
     models = [
-        line
-        for name in backbones.WHEEL_MODELS
-        for line in (f"model {name} | started", f"model {name} | done")
+        line for name in bundled.WHEEL_MODELS for line in (f"model {name} | started", f"model {name} | done")
     ]
     expected = ["downloads | started", "downloads | done", "tasks | started", "tasks | done", *models]
     assert [line.partition(" in ")[0] for line in lines] == expected

@@ -6,7 +6,9 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from iptkit import plots, results, transfer  # noqa: E402
+from iptkit.course import plots
+from iptkit.studies import unseen
+from iptkit.studies.score_rows import DECODERS  # noqa: E402
 
 
 @pytest.fixture
@@ -20,8 +22,8 @@ def ax():
 
 def test_every_method_of_the_course_has_a_style():
     ladder = {"prompt tuning", "MSF", "IST", "LoRA", "fine-tuning"}
-    controls = {"zero-shot", "chance", "paper", "mean code", "mean prompt", *results.DECODERS.values()}
-    assert ladder | controls | {transfer.NEAREST, transfer.STAGE_TWO, "IST, same data"} <= set(plots.METHODS)
+    controls = {"zero-shot", "chance", "paper", "mean code", "mean prompt", *DECODERS.values()}
+    assert ladder | controls | {unseen.NEAREST, unseen.STAGE_TWO, "IST, same data"} <= set(plots.METHODS)
 
 
 def test_no_two_methods_look_alike():

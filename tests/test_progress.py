@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from iptkit import progress
+from iptkit.storage import progress
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@ import pytest
 import torch
 from stock import MIXED_EXAMPLES, backbone, random_prompts, stock_attention
 
-from iptkit import prompts
-from iptkit.engine import Engine
-from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
+from iptkit.engine.engine import Engine
+from iptkit.engine.prompt import Prompt
+from iptkit.methods import prompt_tuning
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 
 
 def test_soft_prompt_gives_each_row_the_prompt_of_its_run():
@@ -43,24 +44,24 @@ def test_wrong_shape(kind, field):
 def test_from_words_takes_the_last_tokens_and_repeats_to_the_left():
     model = backbone("tiny-causal", "float32")
     a, red, fox = (model.embedding[model.tokenizer.get_vocab()[word]] for word in ("a", "red", "fox"))
-    assert torch.equal(prompts.from_words(model, 2, "a red fox"), torch.stack([red, fox]))
-    assert torch.equal(prompts.from_words(model, 5, "a red fox"), torch.stack([red, fox, a, red, fox]))
-    assert prompts.from_words(backbone("tiny-causal", "float64"), 2).dtype == torch.float64
+    assert torch.equal(prompt_tuning.from_words(model, 2, "a red fox"), torch.stack([red, fox]))
+    assert torch.equal(prompt_tuning.from_words(model, 5, "a red fox"), torch.stack([red, fox, a, red, fox]))
+    assert prompt_tuning.from_words(backbone("tiny-causal", "float64"), 2).dtype == torch.float64
     for length, words in ((0, "a red fox"), (3, "")):
         with pytest.raises(ValueError, match=f"prompt_length={length} with words '{words}'.*at least 1"):
-            prompts.from_words(model, length, words)
+            prompt_tuning.from_words(model, length, words)
 
 
 def test_from_normal_has_the_asked_spread_and_follows_its_generator():
     model = backbone("tiny-causal", "float32")
-    draws = [prompts.from_normal(model, 500, 0.02, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    draws = [prompt_tuning.from_normal(model, 500, 0.02, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
     assert draws[0].shape == (500, 32) and draws[0].std().item() == pytest.approx(0.02, rel=0.05)
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
 def test_nearest_words_of_a_word_is_that_word():
     model = backbone("tiny-causal", "float32")
-    found = prompts.nearest_words(model, 3 * prompts.from_words(model, 3, "a red fox"), count=2)
+    found = prompt_tuning.nearest_words(model, 3 * prompt_tuning.from_words(model, 3, "a red fox"), count=2)
     assert [words[0] for words in found] == ["a", "red", "fox"] and {len(words) for words in found} == {2}
 
 

@@ -3,7 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from iptkit import files, paths, provenance, results, scales
+from iptkit.storage import files, paths
+from iptkit.studies import provenance, scales, stored_results
 
 
 @pytest.mark.parametrize(
@@ -44,16 +45,16 @@ def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, mon
     whole = row + ', "score": 0.5, "chance": 0.1}\n'
     (folder / "mine.jsonl").write_text(whole + row + "}\n")
     with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks score; restore the file"):
-        results.stored("mine")
+        stored_results.stored("mine")
     (folder / "mine.jsonl").write_text(whole + whole.replace('"d_I": 5, ', ""))
     with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks d_I; restore the file"):
-        results.stored("mine")
+        stored_results.stored("mine")
     (folder / "mine.jsonl").write_text(whole)
     with pytest.raises(FileNotFoundError, match=r"there is no file .*mine.about.json"):
-        results.stored("mine")
+        stored_results.stored("mine")
     (folder / "mine.about.json").write_text("[]")
     with pytest.raises(ValueError, match=r"mine.about.json: the file holds a JSON list"):
-        results.stored("mine")
+        stored_results.stored("mine")
 
 
 def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):

@@ -3,13 +3,16 @@ import torch
 from stock import backbone
 from torch import nn
 
-from iptkit import ptuning, tasks, train
-from iptkit.engine import Engine
-from iptkit.prompts import from_words
-from iptkit.ptuning import ENCODERS, EncodedPrompt, RunLSTM
+from iptkit.engine.engine import Engine
+from iptkit.methods import p_tuning
+from iptkit.methods.p_tuning import ENCODERS, EncodedPrompt, RunLSTM
+from iptkit.methods.prompt_tuning import from_words
+from iptkit.tasks import suites
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
 LAYOUT = ("{text}", 2, " Answer", 1)
-SHORT = train.FitConfig(steps=4, rows_per_run=2, lr=0.01, evaluations=1, dev_examples=4)
+SHORT = FitConfig(steps=4, rows_per_run=2, lr=0.01, evaluations=1, dev_examples=4)
 
 
 def seeded(seed=0):
@@ -17,14 +20,14 @@ def seeded(seed=0):
 
 
 def test_numbers_of_the_papers_code():
-    assert ptuning.num_parameters(9, 768) == 8_278_272
-    assert ptuning.num_parameters(9, 1024) == 14_707_712
+    assert p_tuning.num_parameters(9, 768) == 8_278_272
+    assert p_tuning.num_parameters(9, 1024) == 14_707_712
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_built_encoder_has_that_many_numbers(encoder):
     built = EncodedPrompt(torch.zeros(3, 9, 32), encoder, seeded())
-    expected = 3 * ptuning.num_parameters(9, 32, encoder)
+    expected = 3 * p_tuning.num_parameters(9, 32, encoder)
     assert sum(p.numel() for p in built.parameters()) == expected
     assert all(len(p) == 3 for p in built.parameters()), "each run has its own"
 
@@ -58,13 +61,13 @@ def test_no_encoder_is_prompt_tuning():
 def test_runs_trained_together_are_the_runs_trained_alone(encoder):
     engine = Engine(backbone("tiny-causal", "float32"), LAYOUT)
     start = from_words(engine.backbone, 3)[None]
-    runs = [train.Run(tasks.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-sum")]
+    runs = [Run(suites.load_task(name, suite="tiny")) for name in ("tiny-mood", "tiny-sum")]
     both = EncodedPrompt(start.expand(2, -1, -1), encoder, seeded())
-    train.fit(engine, both, runs, SHORT)
+    trainer.fit(engine, both, runs, SHORT)
     for r, run in enumerate(runs):
         alone = EncodedPrompt(start, encoder, seeded())
         before = alone.input.detach().clone()
-        train.fit(engine, alone, [run], SHORT)
+        trainer.fit(engine, alone, [run], SHORT)
         assert not torch.equal(alone.input, before)
         for (name, p), q in zip(both.named_parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(p[r], q[0], rtol=1e-3, atol=2e-5, msg=name)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from iptkit import files
+from iptkit.storage import files
 
 DEEP = "[" * 100_000
 

@@ -6,32 +6,35 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification, ModernBertConfig, ModernBertForTokenClassification
 
-from iptkit import backbones, references, tasks
-from iptkit.examples import SpanExample
+from iptkit.engine.engine import Engine
+from iptkit.methods import fine_tuning
+from iptkit.models import backbone
+from iptkit.tasks import suites
+from iptkit.tasks.examples import SpanExample
 
 
-@pytest.mark.parametrize("method", references.METHODS)
+@pytest.mark.parametrize("method", fine_tuning.METHODS)
 def test_a_reference_trains_a_copy_and_is_seeded(method):
-    model, task = backbones.load("tiny-causal"), tasks.load_task("tiny-mood", suite="tiny")
-    before = backbones.fingerprint(model.model)
+    model, task = backbone.load("tiny-causal"), suites.load_task("tiny-mood", suite="tiny")
+    before = backbone.fingerprint(model.model)
     runs = []
     for noise in (1, 2):
         torch.manual_seed(noise)  # what the process did before must not matter
         more = {"intrinsic_dim": 3} if method == "DID" else {}
-        runs.append(references.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, **more))
+        runs.append(fine_tuning.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, **more))
     assert runs[0].score == runs[1].score and 0 <= runs[0].score <= 1
     total = sum(p.numel() for p in model.model.parameters())
     assert runs[0].numbers == total if method == "fine-tuning" else 0 < runs[0].numbers < total
-    assert backbones.fingerprint(model.model) == before
+    assert backbone.fingerprint(model.model) == before
 
 
 def test_logits_of_answers_alone_give_the_loss_of_all():
-    model, task = backbones.load("tiny-causal", dtype="float64"), tasks.load_task("tiny-mood", suite="tiny")
+    model, task = backbone.load("tiny-causal", dtype="float64"), suites.load_task("tiny-mood", suite="tiny")
     words = [5, 6]
-    rows = [references._record(model, example, words) for example in task.train[:4]]
+    rows = [fine_tuning._record(model, example, words) for example in task.train[:4]]
     assert len({len(row["input_ids"]) for row in rows}) > 1, "rows of several lengths"
     found, gradients = [], []
-    for collate in (references._padded, references._padded_with_answers):
+    for collate in (fine_tuning._padded, fine_tuning._padded_with_answers):
         weights = model.model.requires_grad_(True)
         out = weights(**collate(rows))
         found.append(out.loss.detach())
@@ -45,16 +48,16 @@ def test_logits_of_answers_alone_give_the_loss_of_all():
 
 @pytest.mark.parametrize("method", ["LoRA", "fine-tuning"])
 def test_training_in_bfloat16_keeps_weights_and_scores_in_float32(method, monkeypatch):
-    model, task = backbones.load("tiny-causal"), tasks.load_task("tiny-mood", suite="tiny")
-    trained, known = [], references.Engine
+    model, task = backbone.load("tiny-causal"), suites.load_task("tiny-mood", suite="tiny")
+    trained, known = [], Engine
 
     def engine(backbone):  # refuses a model whose forward still rounds to bfloat16
         trained.append(dict(backbone.model.named_parameters()))
         return known(backbone)
 
-    monkeypatch.setattr(references, "Engine", engine)
+    monkeypatch.setattr(fine_tuning, "Engine", engine)
     for is_mixed in (False, True):
-        found = references.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, is_mixed=is_mixed)
+        found = fine_tuning.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, is_mixed=is_mixed)
         assert 0 <= found.score <= 1
     plainly, mixed = trained[1::2]  # the first of two engines looks at the task, before the training
     start = dict(model.model.named_parameters())
@@ -68,52 +71,52 @@ def test_training_in_bfloat16_keeps_weights_and_scores_in_float32(method, monkey
 
 def test_an_unknown_reference():
     with pytest.raises(ValueError, match="method 'adapter' is unknown; choose one of"):
-        references.fine_tune(None, None, "adapter", 1, 1, 0.1, 0, 1)
+        fine_tuning.fine_tune(None, None, "adapter", 1, 1, 0.1, 0, 1)
     with pytest.raises(ValueError, match="intrinsic_dim is 0; DID needs at least 1"):
-        references.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1)
+        fine_tuning.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1)
     with pytest.raises(ValueError, match="directions would be rounded to bfloat16"):
-        references.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1, intrinsic_dim=2, is_mixed=True)
+        fine_tuning.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1, intrinsic_dim=2, is_mixed=True)
 
 
 def test_prompt_tuning_equals_peft():
-    model, task = backbones.load("tiny-causal", dtype="float64"), tasks.load_task("tiny-mood", suite="tiny")
-    ours, theirs = references.compare_with_peft(model, task.train[:3], 3)
+    model, task = backbone.load("tiny-causal", dtype="float64"), suites.load_task("tiny-mood", suite="tiny")
+    ours, theirs = fine_tuning.compare_with_peft(model, task.train[:3], 3)
     for name in ("loss", "gradient"):  # transformers takes the loss of float32 logits
         size = float(theirs[name].abs().max())
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5 * size)
 
 
 def test_an_encoder_is_fine_tuned_with_its_head():
-    encoder = backbones.load("tiny-encoder")
-    before = backbones.fingerprint(encoder.model)
-    task = tasks.load_task("tiny-mood", suite="tiny")
-    found = references.fine_tune_encoder(encoder, task, 3, 4, 1e-3, seed=0, test_examples=8)
+    encoder = backbone.load("tiny-encoder")
+    before = backbone.fingerprint(encoder.model)
+    task = suites.load_task("tiny-mood", suite="tiny")
+    found = fine_tuning.fine_tune_encoder(encoder, task, 3, 4, 1e-3, seed=0, test_examples=8)
     weights = sum(p.numel() for n, p in encoder.model.named_parameters() if "pooler" not in n)
     assert found.numbers == weights + 2 * 33 and 0 <= found.score <= 1
-    assert backbones.fingerprint(encoder.model) == before
+    assert backbone.fingerprint(encoder.model) == before
 
 
 def test_fine_tuning_begins_with_the_encoders_weights():
-    encoder, task = backbones.load("tiny-encoder"), tasks.load_task("tiny-mood", suite="tiny")
+    encoder, task = backbone.load("tiny-encoder"), suites.load_task("tiny-mood", suite="tiny")
     fresh = AutoModelForTokenClassification.from_config(encoder.model.config)
-    references._take_weights(fresh, encoder.model)
+    fine_tuning._take_weights(fresh, encoder.model)
     wanted = encoder.model.state_dict()
     for name, value in fresh.base_model.state_dict().items():
         assert torch.equal(value, wanted[name]), name
     small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     modern = ModernBertForTokenClassification(ModernBertConfig(**small, vocab_size=50, pad_token_id=0))
     with pytest.raises(ValueError, match="has parts that its pre-trained encoder has not: head"):
-        references._take_weights(modern, modern.base_model)
+        fine_tuning._take_weights(modern, modern.base_model)
     span = SpanExample("", ("duck",), (), "What is it?", "a duck", 2)
     with pytest.raises(ValueError, match="knows classes and tags only"):
-        references.fine_tune_encoder(encoder, replace(task, train=(span,)), 1, 1, 1e-3, 0, 4)
+        fine_tuning.fine_tune_encoder(encoder, replace(task, train=(span,)), 1, 1, 1e-3, 0, 4)
 
 
 @pytest.mark.parametrize("kind", ["loss", "weights"])
 def test_fine_tuning_that_diverges_is_told_and_not_scored(monkeypatch, kind):
     """The Trainer itself leaves out losses that are not finite and ends as if all were well."""
-    task = tasks.load_task("tiny-mood", suite="tiny")
-    model, trained = backbones.load("tiny-causal"), []
+    task = suites.load_task("tiny-mood", suite="tiny")
+    model, trained = backbone.load("tiny-causal"), []
 
     def step(self, *args, **kwargs):
         trained.append(self)
@@ -129,4 +132,4 @@ def test_fine_tuning_that_diverges_is_told_and_not_scored(monkeypatch, kind):
         r"fine-tuning on task tiny-mood \(seed 0, lr 0.01\) diverged within its 3 steps.*lower its learning"
     )
     with pytest.raises(ValueError, match=told):
-        references.fine_tune(model, task, "fine-tuning", 3, 2, 1e-2, 0, 8)
+        fine_tuning.fine_tune(model, task, "fine-tuning", 3, 2, 1e-2, 0, 8)

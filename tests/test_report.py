@@ -9,7 +9,7 @@ import pytest
 import toy_notebooks as toy
 from nbformat.v4 import new_output
 
-from iptkit import lessons, report
+from iptkit.course import lessons, report
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()
 FORBIDDEN = {"script", "iframe", "object", "embed", "link", "base", "form", "svg", "math", "textarea"}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from iptkit import paths, revision
+from iptkit.storage import paths, revision
 
 PACKAGE = {
     "__init__.py": "",
@@ -105,22 +105,31 @@ def test_what_another_version_of_this_module_found_is_not_taken(kit, tmp_path, m
 
 
 def test_makers_of_the_kit_are_named_by_their_module():
-    from iptkit import experiments
+    from iptkit.studies.study import Study, by_seed
 
     def mine():
         pass
 
-    of_study = revision.of(experiments.Study.zero_shot)
-    assert revision.of(functools.partial(functools.partial(experiments.by_seed, 1))) == of_study
+    of_study = revision.of(Study.zero_shot)
+    assert revision.of(functools.partial(functools.partial(by_seed, 1))) == of_study
     assert revision.of(mine) == revision._digest(paths.PACKAGE, "")
 
 
 def test_a_study_runs_through_what_trains_and_scores_but_not_through_what_shows():
-    for module in ("iptkit.experiments", "iptkit.transfer", "iptkit.deep_methods", "iptkit.discrete_studies"):
+    for module in (
+        "iptkit.studies.study",
+        "iptkit.studies.unseen",
+        "iptkit.studies.lesson04_methods",
+        "iptkit.studies.lesson01",
+    ):
         found = set(revision.reached(module))
-        assert {"iptkit.train", "iptkit.optim", "iptkit.engine", "iptkit.prompts", "iptkit.evaluate"} <= {
-            *found
-        }, module
+        assert {
+            "iptkit.training.trainer",
+            "iptkit.training.adam",
+            "iptkit.engine.engine",
+            "iptkit.methods.prompt_tuning",
+            "iptkit.scores.evaluate",
+        } <= {*found}, module
         assert not found & {f"iptkit.{name}" for name in ("cli", "report", "plots", "pipeline", "status")}
 
 
@@ -129,20 +138,22 @@ def test_every_module_that_makes_steps_reaches_the_trainer_it_uses():
     makers = [f.stem for f in paths.PACKAGE.glob("*.py") if "store.step(" in f.read_text(encoding="utf-8")]
     assert {"experiments", "transfer", "deep_methods", "ptuning_studies"} <= set(makers)
     for name in makers:
-        assert "iptkit.engine" in revision.reached(f"iptkit.{name}"), name
+        assert "iptkit.engine.engine" in revision.reached(f"iptkit.{name}"), name
 
 
 def test_the_installed_kit_and_another_process_give_the_same_name(tmp_path):
     """A cluster's worker and a notebook find each other's steps."""
     shutil.copytree(paths.PACKAGE, tmp_path / "site" / "iptkit", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(paths.data_dir(), tmp_path / "site" / "iptkit" / "data")
-    program = "from iptkit import paths, revision as r; print(r._digest(paths.PACKAGE, 'iptkit.experiments'))"
+    program = (
+        "from iptkit import paths, revision as r; print(r._digest(paths.PACKAGE, 'iptkit.studies.study'))"
+    )
     env = {"PYTHONPATH": str(tmp_path / "site"), "IPTKIT_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", f"{program}; print(paths.PACKAGE)"]
     said = subprocess.run(command, cwd=tmp_path / "site", env=env, capture_output=True, text=True, check=True)
     name, place = said.stdout.splitlines()
     assert place == str(tmp_path / "site" / "iptkit")
-    assert name == revision._digest(paths.PACKAGE, "iptkit.experiments")
+    assert name == revision._digest(paths.PACKAGE, "iptkit.studies.study")
 
 
 def test_fields_that_a_new_python_adds_do_not_count():

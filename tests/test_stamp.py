@@ -3,11 +3,16 @@ from types import SimpleNamespace
 
 import torch
 
-from iptkit import stamp
+from iptkit.course import stamp
+from iptkit.models.devices import matmul_speed
+from iptkit.storage import paths
+from iptkit.storage.versions import rows
 
 
 def test_stamp_tells_versions_model_seed_and_steps(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "iptkit.store", SimpleNamespace(HITS={"a": True, "b": False, "c": True}))
+    monkeypatch.setitem(
+        sys.modules, "iptkit.storage.step_cache", SimpleNamespace(HITS={"a": True, "b": False, "c": True})
+    )
     backbone = SimpleNamespace(name="tiny-causal", device=torch.device("cpu"), dtype="float32")
     stamp.stamp(backbone, seed=7)
     table = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
@@ -19,11 +24,11 @@ def test_stamp_tells_versions_model_seed_and_steps(capsys, monkeypatch):
 
 
 def test_rows_need_no_git(monkeypatch, tmp_path):
-    monkeypatch.setattr(stamp.paths, "PACKAGE", tmp_path / "iptkit")
-    assert "no git commit" in dict(stamp.rows())["iptkit"]
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "iptkit")
+    assert "no git commit" in dict(rows())["iptkit"]
     (tmp_path / ".git").mkdir()  # not a repository at all
-    assert "no git commit" in dict(stamp.rows())["iptkit"]
+    assert "no git commit" in dict(rows())["iptkit"]
 
 
 def test_matmul_speed_is_a_speed():
-    assert 1e-4 < stamp.matmul_speed(seconds=0.05) < 1e4
+    assert 1e-4 < matmul_speed(seconds=0.05) < 1e4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iptkit import files, revision, store
+from iptkit.storage import files, revision, step_cache
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Config:
 
 @pytest.fixture(autouse=True)
 def no_hits(monkeypatch):
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
 
 
 class Maker:
@@ -39,19 +39,19 @@ class Maker:
 
 def test_a_step_is_made_once(tmp_path):
     make = Maker()
-    first = store.step("bank", [Config()], make, tmp_path)
-    second = store.step("bank", [Config()], make, tmp_path)
+    first = step_cache.step("bank", [Config()], make, tmp_path)
+    second = step_cache.step("bank", [Config()], make, tmp_path)
     assert make.calls == 1 and (first.was_cached, second.was_cached) == (False, True)
     assert torch.equal(first.tensors["P"], second.tensors["P"]) and first.values == second.values
     assert second.name == "bank" and second.seconds == first.seconds >= 0
-    assert store.HITS == {"bank": False}, "this process did not find it in the cache"
+    assert step_cache.HITS == {"bank": False}, "this process did not find it in the cache"
 
 
 def test_hits_tell_what_came_from_the_cache(tmp_path):
-    store.step("bank", 1, Maker(), tmp_path)
-    store.HITS.clear()
-    store.step("bank", 1, Maker(), tmp_path)
-    assert store.HITS == {"bank": True}
+    step_cache.step("bank", 1, Maker(), tmp_path)
+    step_cache.HITS.clear()
+    step_cache.step("bank", 1, Maker(), tmp_path)
+    assert step_cache.HITS == {"bank": True}
 
 
 def test_a_step_is_the_same_whether_it_was_made_or_found(tmp_path):
@@ -60,7 +60,7 @@ def test_a_step_is_the_same_whether_it_was_made_or_found(tmp_path):
     def make(checkpoint):
         return {}, {"pair": (1, 2), 3: "three"}
 
-    first, second = (store.step("words", 1, make, tmp_path) for _ in "ab")
+    first, second = (step_cache.step("words", 1, make, tmp_path) for _ in "ab")
     assert (
         (first.tensors, first.values)
         == (second.tensors, second.values)
@@ -78,16 +78,16 @@ def test_any_change_of_the_config_is_another_step(tmp_path):
     ]
     makers = [Maker(float(i)) for i in range(len(configs))]
     for config, make in zip(configs, makers, strict=True):
-        store.step("s", config, make, tmp_path)
+        step_cache.step("s", config, make, tmp_path)
     assert [make.calls for make in makers] == [1] * 5
     for i, config in enumerate(configs):
-        assert store.step("s", config, makers[i], tmp_path).tensors["P"][0] == i
+        assert step_cache.step("s", config, makers[i], tmp_path).tensors["P"][0] == i
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
-    assert store.digest({"a": 1, "b": Config()}) == store.digest({"b": Config(), "a": 1})
-    assert store.digest([Config()]) == store.digest([{"steps": 3, "lr": 0.1}])
-    assert len(store.digest("x")) == 8
+    assert files.digest({"a": 1, "b": Config()}) == files.digest({"b": Config(), "a": 1})
+    assert files.digest([Config()]) == files.digest([{"steps": 3, "lr": 0.1}])
+    assert len(files.digest("x")) == 8
 
 
 def test_a_killed_make_leaves_no_step_but_its_checkpoint(tmp_path):
@@ -96,16 +96,16 @@ def test_a_killed_make_leaves_no_step_but_its_checkpoint(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.step("bank", 1, killed, tmp_path)
+        step_cache.step("bank", 1, killed, tmp_path)
     (folder,) = tmp_path.iterdir()
-    assert not (folder / "step.safetensors").exists() and store.HITS == {}
+    assert not (folder / "step.safetensors").exists() and step_cache.HITS == {}
     seen = []
 
     def resumed(checkpoint):
         seen.append(files.read_tensors(checkpoint)[1])
         return Maker()(checkpoint)
 
-    assert not store.step("bank", 1, resumed, tmp_path).was_cached
+    assert not step_cache.step("bank", 1, resumed, tmp_path).was_cached
     assert seen == [{"step": 5}] and not (folder / "checkpoint.safetensors").exists()
 
 
@@ -123,10 +123,10 @@ def test_all_checkpoints_stay_until_the_step_is_stored(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
         patch.setattr("safetensors.torch.save_file", full)
-        store.step("two", 1, make, tmp_path)
+        step_cache.step("two", 1, make, tmp_path)
     (folder,) = tmp_path.iterdir()
     assert all((folder / name).exists() for name in names)
-    store.step("two", 1, make, tmp_path)
+    step_cache.step("two", 1, make, tmp_path)
     assert not any((folder / name).exists() for name in names)
 
 
@@ -137,12 +137,12 @@ def test_a_half_written_step_is_never_seen(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
         patch.setattr("safetensors.torch.save_file", torn)
-        store.step("bank", 1, Maker(), tmp_path)
+        step_cache.step("bank", 1, Maker(), tmp_path)
     (folder,) = tmp_path.iterdir()
     (folder / ".step.safetensors.k1ll9").write_bytes(b"half")  # what kill -9 leaves behind
     make = Maker()
-    assert not store.step("bank", 1, make, tmp_path).was_cached and make.calls == 1
-    assert store.step("bank", 1, make, tmp_path).was_cached
+    assert not step_cache.step("bank", 1, make, tmp_path).was_cached and make.calls == 1
+    assert step_cache.step("bank", 1, make, tmp_path).was_cached
 
 
 def test_seconds_count_the_work_of_killed_processes_but_not_the_night_between(tmp_path):
@@ -153,7 +153,7 @@ def test_seconds_count_the_work_of_killed_processes_but_not_the_night_between(tm
     def kill_after(seconds):
         """A process that started `seconds` before its last checkpoint, two hours ago."""
         with pytest.raises(KeyboardInterrupt):
-            store.step("bank", 1, killed, tmp_path)
+            step_cache.step("bank", 1, killed, tmp_path)
         (folder,) = tmp_path.iterdir()
         begun, checkpoint = folder / "begun", folder / "checkpoint.safetensors"
         earlier = time.time() - begun.stat().st_mtime
@@ -162,7 +162,7 @@ def test_seconds_count_the_work_of_killed_processes_but_not_the_night_between(tm
 
     kill_after(100)
     kill_after(50)
-    assert store.step("bank", 1, Maker(), tmp_path).seconds == pytest.approx(150, abs=5)
+    assert step_cache.step("bank", 1, Maker(), tmp_path).seconds == pytest.approx(150, abs=5)
 
 
 MAKER = """
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.FileLock, "acquire", refuse)
     with pytest.raises(ValueError, match=r"a-\w+ cannot be locked .*No locks available.*set IPTKIT_STEPS"):
-        store.step("a", 1, Maker(), tmp_path)
+        step_cache.step("a", 1, Maker(), tmp_path)
 
 
 def test_nobody_waits_for_a_process_that_was_killed(tmp_path):
@@ -204,30 +204,30 @@ def test_nobody_waits_for_a_process_that_was_killed(tmp_path):
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    assert not store.step("a", 1, Maker(), tmp_path).was_cached
+    assert not step_cache.step("a", 1, Maker(), tmp_path).was_cached
 
 
 def test_steps_live_in_their_own_folder_and_can_be_forgotten(tmp_path, monkeypatch):
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    store.step("bank", 1, Maker())
+    step_cache.step("bank", 1, Maker())
     (folder,) = (tmp_path / "steps").iterdir()
-    assert folder.name == f"bank-{store.digest([store.STEP_FORMAT, revision.of(Maker()), 1])}"
-    store.forget()
+    assert folder.name == f"bank-{files.digest([step_cache.STEP_FORMAT, revision.of(Maker()), 1])}"
+    step_cache.forget()
     assert not (tmp_path / "steps").exists()
 
 
 def test_results_are_json_lines(tmp_path):
     rows = [{"task": "a", "score": 0.5}, {"task": "é", "score": None}]
-    store.write_results(tmp_path / "r.jsonl", rows)
-    assert store.read_results(tmp_path / "r.jsonl") == rows
+    step_cache.write_results(tmp_path / "r.jsonl", rows)
+    assert step_cache.read_results(tmp_path / "r.jsonl") == rows
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
     with pytest.raises(FileNotFoundError, match="there is no file .*nothing.jsonl; make it with the command"):
-        store.read_results(tmp_path / "nothing.jsonl")
+        step_cache.read_results(tmp_path / "nothing.jsonl")
     (tmp_path / "r.jsonl").write_text('{"task": "a"}\n{"task": \n')
     with pytest.raises(
         ValueError, match=r"r.jsonl:2: not valid JSON \(.*each line needs one whole JSON object"
     ):
-        store.read_results(tmp_path / "r.jsonl")
+        step_cache.read_results(tmp_path / "r.jsonl")
     for line, told in (
         ("3", "a JSON number is given"),
         ("[" * 100_000, "over 100 deep"),
@@ -235,20 +235,20 @@ def test_results_are_json_lines(tmp_path):
     ):
         (tmp_path / "r.jsonl").write_text(f'{{"task": "a"}}\n{line}\n')
         with pytest.raises(ValueError, match=f"r.jsonl:2: .*{told}"):
-            store.read_results(tmp_path / "r.jsonl")
+            step_cache.read_results(tmp_path / "r.jsonl")
     (tmp_path / "r.jsonl").write_text('{"task": "a", "score": 1}\n\n{"task": "b"}\n')
     with pytest.raises(ValueError, match="r.jsonl:3: the row lacks seed, score; restore the file"):
-        store.read_results(tmp_path / "r.jsonl", ("task", "seed", "score"))
+        step_cache.read_results(tmp_path / "r.jsonl", ("task", "seed", "score"))
     (tmp_path / "r.jsonl").write_text('{"task": "a", "score": "high"}\n')
     with pytest.raises(ValueError, match="r.jsonl:1: score is 'high', a number or null is needed"):
-        store.read_results(tmp_path / "r.jsonl")
+        step_cache.read_results(tmp_path / "r.jsonl")
 
 
 # ---- what is stored is not believed unseen -----------------------------------------------------------
 def stored(tmp_path):
     """A finished step and its file."""
-    step = store.step("bank", [Config()], Maker(), tmp_path)
-    return step, tmp_path / step.folder / store.DONE
+    step = step_cache.step("bank", [Config()], Maker(), tmp_path)
+    return step, tmp_path / step.folder / step_cache.DONE
 
 
 def flip(file, place):
@@ -271,7 +271,7 @@ def test_one_flipped_bit_anywhere_is_found_and_told(tmp_path):
         make = Maker()
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            again = store.step("bank", [Config()], make, tmp_path)
+            again = step_cache.step("bank", [Config()], make, tmp_path)
         assert torch.equal(again.tensors["P"], first.tensors["P"]) and again.values == first.values
         if make.calls:  # spaces that pad the header hold nothing
             assert len(told) == 1 and "step.safetensors is damaged" in str(told[0].message)
@@ -284,9 +284,9 @@ def test_one_flipped_bit_anywhere_is_found_and_told(tmp_path):
 def test_a_damaged_step_is_not_finished(tmp_path):
     _, file = stored(tmp_path)
     flip(file, 8 * file.stat().st_size - 3)
-    with store.only_finished(), pytest.warns(UserWarning, match="fit their checksum"):
-        with pytest.raises(store.NotFinishedError):
-            store.step("bank", [Config()], Maker(), tmp_path)
+    with step_cache.only_finished(), pytest.warns(UserWarning, match="fit their checksum"):
+        with pytest.raises(step_cache.NotFinishedError):
+            step_cache.step("bank", [Config()], Maker(), tmp_path)
     assert file.exists(), "who only looks changes nothing"
 
 
@@ -304,7 +304,7 @@ def test_a_stored_step_is_compared_with_the_one_asked_for(tmp_path, change, told
     files.write_tensors(file, {"P": tensors["P"] + 1}, change(about))
     make = Maker()
     with pytest.warns(UserWarning, match=f"{told}.*made again"):
-        again = store.step("bank", [Config()], make, tmp_path)
+        again = step_cache.step("bank", [Config()], make, tmp_path)
     assert make.calls == 1 and not again.was_cached and again.tensors["P"].tolist() == [1.0, 1.0]
 
 
@@ -315,16 +315,16 @@ def test_a_file_without_a_checksum_is_no_step(tmp_path):
     tensors, about = files.read_tensors(file)
     save_file(tensors, file, {"about": json.dumps(about)})
     with pytest.warns(UserWarning, match="damaged"):
-        assert not store.step("bank", [Config()], Maker(), tmp_path).was_cached
+        assert not step_cache.step("bank", [Config()], Maker(), tmp_path).was_cached
 
 
 def test_a_step_is_of_its_code(tmp_path, monkeypatch):
     makers = [Maker(1.0), Maker(2.0)]
-    store.step("bank", 1, makers[0], tmp_path)
+    step_cache.step("bank", 1, makers[0], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(revision, "of", lambda make: "another")
-        assert store.step("bank", 1, makers[1], tmp_path).tensors["P"][0] == 2
-    assert store.step("bank", 1, makers[1], tmp_path).tensors["P"][0] == 1, "the old code finds its own"
+        assert step_cache.step("bank", 1, makers[1], tmp_path).tensors["P"][0] == 2
+    assert step_cache.step("bank", 1, makers[1], tmp_path).tensors["P"][0] == 1, "the old code finds its own"
 
 
 def test_what_a_killed_process_left_in_a_steps_folder_is_swept(tmp_path):
@@ -332,23 +332,23 @@ def test_what_a_killed_process_left_in_a_steps_folder_is_swept(tmp_path):
     process.wait()
     (folder,) = tmp_path.iterdir()
     assert [*folder.glob(f"*{files.TEMPORARY}")]
-    store.step("a", 1, Maker(), tmp_path)
+    step_cache.step("a", 1, Maker(), tmp_path)
     assert sorted(file.name for file in folder.iterdir()) == ["begun", "lock", "step.safetensors"]
 
 
 def test_checkpoints_of_a_step_that_was_stored_are_swept_and_others_stay(tmp_path):
     """A process may be killed after it stored a step and before it removed its checkpoints."""
-    step = store.step("bank", 1, Maker(), tmp_path)
+    step = step_cache.step("bank", 1, Maker(), tmp_path)
     unfinished = tmp_path / "msf-1"
     unfinished.mkdir()
     names = ("checkpoint.safetensors", "IST-checkpoint.safetensors")
     for folder in (tmp_path / step.folder, unfinished):
         for name in names:
             (folder / name).write_text("trained")
-    store.sweep(tmp_path)
+    step_cache.sweep(tmp_path)
     assert not [*(tmp_path / step.folder).glob("*checkpoint*")]
     assert sorted(file.name for file in unfinished.iterdir()) == sorted(names)
-    assert store.step("bank", 1, Maker(), tmp_path).was_cached
+    assert step_cache.step("bank", 1, Maker(), tmp_path).was_cached
 
 
 LEFT = """
@@ -365,4 +365,4 @@ store.step("a", 1, make, Path(sys.argv[1]))
 def test_a_number_that_no_float_holds_is_no_score(tmp_path):
     (tmp_path / "r.jsonl").write_text(f'{{"task": "a", "score": {10**400}}}\n')
     with pytest.raises(ValueError, match="r.jsonl:1: score is 1000.*a number or null is needed"):
-        store.read_results(tmp_path / "r.jsonl")
+        step_cache.read_results(tmp_path / "r.jsonl")

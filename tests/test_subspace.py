@@ -4,10 +4,15 @@ import pytest
 import torch
 from stock import another, backbone
 
-from iptkit import evaluate, files, subspace, tasks, train
-from iptkit.engine import Engine
-from iptkit.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
-from iptkit.train import FitConfig, Run, RunAdam
+from iptkit.engine.engine import Engine
+from iptkit.methods import subspace
+from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
+from iptkit.scores import evaluate
+from iptkit.storage import files
+from iptkit.tasks import suites
+from iptkit.training import trainer
+from iptkit.training.adam import RunAdam
+from iptkit.training.runs import FitConfig, Run, draw
 
 NAMES = ["tiny-mood", "tiny-pick", "tiny-plural", "tiny-sum"]
 SHORT = FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=1, dev_examples=2)
@@ -24,7 +29,7 @@ def bank():
 
 @pytest.fixture(scope="module")
 def runs():
-    return [Run(t) for t in tasks.load_suite("tiny", only=NAMES, max_test=4)]
+    return [Run(t) for t in suites.load_suite("tiny", only=NAMES, max_test=4)]
 
 
 @pytest.fixture
@@ -184,7 +189,7 @@ def test_a_subspace_of_another_model_is_refused_before_anything_runs(
 ):
     engine, autoencoder = engine_of(), subspace.load(found)
     monkeypatch.setattr(Engine, "keep_contexts", None)  # nothing is read
-    monkeypatch.setattr(train, "train_step", None)
+    monkeypatch.setattr(trainer, "train_step", None)
     for use in (
         lambda: subspace.tune(engine, autoencoder, runs, SHORT),
         lambda: evaluate.evaluate(engine, subspace.mean_code(autoencoder, 1), [runs[0].task]),
@@ -206,7 +211,7 @@ def test_what_an_older_file_says_is_compared(bank, engine, runs, tmp_path):
 
 
 def test_another_width_or_length_is_refused_before_anything_runs(bank, engine, runs, monkeypatch):
-    monkeypatch.setattr(train, "train_step", None)
+    monkeypatch.setattr(trainer, "train_step", None)
     wide = torch.randn(4, 3, 64, generator=seeded(1))
     told = r"does not fit tiny-causal \(width of its vectors 64, 32 needed\): it was made for another model"
     with pytest.raises(ValueError, match=told):
@@ -319,7 +324,7 @@ def test_the_objective_is_the_mean_task_loss_plus_reconstruction(
     expected = AutoEncoder(bank, config, seeded())
     losses = []
     for r, run in enumerate(runs):
-        rows = [engine.target_row(e) for e in train.draw(run, 0, 3)]
+        rows = [engine.target_row(e) for e in draw(run, 0, 3)]
         scores, tokens = engine.log_likelihoods(expected(torch.tensor([r] * 3)), rows)
         losses.append(-scores.sum() / tokens.sum())
     mean = torch.stack(losses).mean()

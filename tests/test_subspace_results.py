@@ -2,8 +2,9 @@
 
 import pytest
 
-from iptkit import claims, experiments, generalisation
-from iptkit import subspace_results as sr
+from iptkit.scores import claims
+from iptkit.studies import adapters, stored_results, unseen, verdicts_splits
+from iptkit.studies import verdicts_ipt as sr
 
 SCORES = {  # method -> d_I, score on seen, on unseen tasks
     "prompt tuning": (0, 0.80, 0.80),
@@ -77,7 +78,7 @@ def test_without_a_usable_reference_e_rel_decides_nothing():
 
 def runs_of(words, second):
     """Four unseen tasks, three runs each of both, around these scores, so far apart."""
-    methods = {sr.FROM_WORDS: (0, *words), sr.STAGE_TWO: (5, *second)}
+    methods = {unseen.FROM_WORDS: (0, *words), unseen.STAGE_TWO: (5, *second)}
     return [
         {
             "task": f"unseen{i}", "split": "unseen", "method": method, "d_I": dim, "seed": 0, "run": run,
@@ -90,8 +91,8 @@ def runs_of(words, second):
 
 
 BEYOND = {  # what A13 and A14 are judged by, beside SCORES
-    sr.ADAPTERS["learned"]: (5, 0.0, 0.70),
-    sr.SHARED: (5, 0.0, 0.60),
+    adapters.METHODS["learned"]: (5, 0.0, 0.70),
+    adapters.SHARED: (5, 0.0, 0.60),
     sr.FASTFOOD: (5, 0.0, 0.30),
     "DID": (5, 0.0, 0.20),
 }
@@ -101,13 +102,13 @@ BEYOND = {  # what A13 and A14 are judged by, beside SCORES
     ("name", "changes", "verdict"),
     [
         ("A13", {}, "holds"),
-        ("A13", {sr.ADAPTERS["learned"]: (5, 0.0, 0.40)}, "does not hold here"),
+        ("A13", {adapters.METHODS["learned"]: (5, 0.0, 0.40)}, "does not hold here"),
         (
             "A13",
-            {sr.ADAPTERS["learned"]: (5, 0.0, 0.56), sr.SHARED: (5, 0.0, 0.56)},
+            {adapters.METHODS["learned"]: (5, 0.0, 0.56), adapters.SHARED: (5, 0.0, 0.56)},
             "not testable at this scale",
         ),
-        ("A13", {sr.SHARED: (5, 0.0, 0.80)}, "holds in part"),
+        ("A13", {adapters.SHARED: (5, 0.0, 0.80)}, "holds in part"),
         ("A14", {}, "holds"),
         ("A14", {"DID": (5, 0.0, 0.56)}, "holds in part"),
         ("A14", {"DID": (5, 0.0, 0.70), sr.FASTFOOD: (5, 0.0, 0.70)}, "does not hold here"),
@@ -136,7 +137,7 @@ def test_stage_two_is_judged_by_its_scores_and_their_spread(words, second, verdi
     runs = runs_of(words, second)
     (found,) = (v for v in sr.verdicts(rows_of() + runs, 5) if v["name"] == "A12")
     assert (found["verdict"], found["num_tasks"], found["num_seeds"]) == (verdict, 4, 1)
-    assert sr.spreads(runs, sr.STAGE_TWO)["unseen3"] == pytest.approx(second[1])
+    assert sr.spreads(runs, unseen.STAGE_TWO)["unseen3"] == pytest.approx(second[1])
     gap, less = second[0] - words[0], second[1] - words[1]
     assert f"from words {gap:+.3f} [" in found["here"] and f"over runs {less:+.3f} [" in found["here"]
 
@@ -144,16 +145,16 @@ def test_stage_two_is_judged_by_its_scores_and_their_spread(words, second, verdi
 def test_a_spread_takes_two_runs():
     one = [row for row in runs_of((0.4, 0.1), (0.5, 0.1)) if row["run"] == 0]
     with pytest.raises(ValueError, match="no two runs on unseen0.*stage_two_runs >= 2"):
-        sr.spreads(one, sr.STAGE_TWO)
+        sr.spreads(one, unseen.STAGE_TWO)
 
 
 @pytest.mark.parametrize(
     ("name", "scale"), [("core36", "full"), ("ipt120", "ipt120"), ("ipt120-long", "ipt120-long")]
 )
 def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
-    rows, about = experiments.stored(name)
+    rows, about = stored_results.stored(name)
     found = sr.verdicts(rows, about["scale"]["main_dim"])
-    found += generalisation.verdicts(generalisation.stored()) if name == "ipt120" else []
+    found += verdicts_splits.verdicts(verdicts_splits.stored()) if name == "ipt120" else []
     expected = {v["name"]: v for v in found}
     kept = {r["claim"]: r for r in claims.stored() if r["scale"] == scale and r["claim"][0] == "A"}
     assert (

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from iptkit import superglue
+from iptkit.tasks import superglue
 
 RECORDS = {  # of our own, in SuperGLUE's fields
     "BoolQ": {"passage": "Ducks swim.", "question": "do ducks swim", "label": True},

@@ -7,10 +7,11 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from iptkit import downloads, fewshot, pools, tasks
-from iptkit.examples import DEFAULT_METRIC, METRICS_OF, Card, Example
+from iptkit.storage import downloads, paths
+from iptkit.tasks import examples, fewshot, pools, suites
+from iptkit.tasks.examples import DEFAULT_METRIC, METRICS_OF, Card, Example
 
-NAMES_OF_PACKAGES = {name for card in tasks.list_cards("core36") for name in card.packages}
+NAMES_OF_PACKAGES = {name for card in suites.list_cards("core36") for name in card.packages}
 needs_downloads = pytest.mark.skipif(
     not all(map(downloads.is_cached, NAMES_OF_PACKAGES)),
     reason="needs the archives that `iptkit fetch` downloads",
@@ -46,7 +47,7 @@ def check_task(task):
             assert set(example.targets) <= set(example.options)
 
 
-@pytest.mark.parametrize("task", tasks.load_suite("tiny"), ids=lambda task: task.id)
+@pytest.mark.parametrize("task", suites.load_suite("tiny"), ids=lambda task: task.id)
 def test_tiny_tasks(task):
     check_task(task)
     shots = 8 * (len(task.labels) or 1)
@@ -57,13 +58,13 @@ def test_tiny_tasks(task):
 
 
 def test_seeds_change_all_but_the_test_set():
-    first, again, other = (tasks.load_task("tiny-sum", seed, suite="tiny") for seed in (0, 0, 1))
+    first, again, other = (suites.load_task("tiny-sum", seed, suite="tiny") for seed in (0, 0, 1))
     assert first == again
     assert first.test == other.test and first.train != other.train and first.dev != other.dev
 
 
 def test_only_max_test_and_max_dev():
-    small = tasks.load_suite("tiny", only=["tiny-past", "tiny-mood"], max_test=6, max_dev=2)
+    small = suites.load_suite("tiny", only=["tiny-past", "tiny-mood"], max_test=6, max_dev=2)
     assert [task.id for task in small] == ["tiny-past", "tiny-mood"]
     assert all(len(task.test) == 6 and len(task.dev) == 2 for task in small)
     assert Counter(example.targets[0] for example in small[1].test) == {"negative": 3, "positive": 3}
@@ -83,13 +84,13 @@ def test_only_max_test_and_max_dev():
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        tasks.load_suite(**arguments)
+        suites.load_suite(**arguments)
 
 
-@pytest.mark.parametrize("suite", tasks.SPLIT)
+@pytest.mark.parametrize("suite", suites.SPLIT)
 def test_splits_keep_leakage_groups_together(suite):
-    sides = tasks.split("random", suite)
-    cards = {card.id: card for card in tasks.list_cards(suite)}
+    sides = suites.split("random", suite)
+    cards = {card.id: card for card in suites.list_cards(suite)}
     if suite == "core36":
         assert (len(sides.seen), len(sides.unseen)) == (28, 8)
         assert {"cls", "qa", "gen", "seq"} <= {cards[task].category for task in sides.unseen}
@@ -101,10 +102,10 @@ def test_splits_keep_leakage_groups_together(suite):
 def test_a_split_that_leaks_is_refused(tmp_path, monkeypatch):
     (tmp_path / "cards").mkdir()
     (tmp_path / "splits").mkdir()
-    source = tasks.paths.data_dir() / "cards" / "tiny.json"
+    source = paths.data_dir() / "cards" / "tiny.json"
     (tmp_path / "cards" / "tiny.json").write_bytes(source.read_bytes())
-    everything = [card.id for card in tasks.list_cards("tiny")]
-    monkeypatch.setattr(tasks.paths, "data_dir", lambda: tmp_path)
+    everything = [card.id for card in suites.list_cards("tiny")]
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     for name, sides, message in [
         (
             "random",
@@ -121,7 +122,7 @@ def test_a_split_that_leaks_is_refused(tmp_path, monkeypatch):
     ]:
         (tmp_path / "splits" / "tiny.json").write_text(json.dumps({name: sides}))
         with pytest.raises(ValueError, match=message):
-            tasks.split("random", "tiny")
+            suites.split("random", "tiny")
 
 
 def test_pool_shares_are_as_even_as_the_counts_allow():
@@ -174,16 +175,16 @@ def test_the_users_own_folder_is_a_suite(tmp_path):
             {"input": f"{name} {i}", "target": ("up", "down")[i % 2], "options": options} for i in range(24)
         ]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    suite = tasks.load_suite(tmp_path)
+    suite = suites.load_suite(tmp_path)
     assert [(task.id, task.category) for task in suite] == [("first", "qa"), ("second", "cls")]
     for task in suite:
         check_task(task)
-    assert tasks.load_suite(tmp_path / "second.jsonl") == suite[1:]
-    assert tasks.load_suite(tmp_path, only=["second"]) == suite[1:]
-    assert [card.id for card in tasks.list_cards(tmp_path)] == ["first", "second"]
+    assert suites.load_suite(tmp_path / "second.jsonl") == suite[1:]
+    assert suites.load_suite(tmp_path, only=["second"]) == suite[1:]
+    assert [card.id for card in suites.list_cards(tmp_path)] == ["first", "second"]
     (tmp_path / "first.card.json").write_text('{"id": "second"}')
     with pytest.raises(ValueError, match="two tasks have the same id"):
-        tasks.load_suite(tmp_path)
+        suites.load_suite(tmp_path)
 
 
 def test_classes_are_numbered_by_the_tasks_labels_not_by_the_lines(tmp_path):
@@ -194,11 +195,11 @@ def test_classes_are_numbered_by_the_tasks_labels_not_by_the_lines(tmp_path):
     ]
     file = tmp_path / "colours.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
-    (task,) = tasks.load_suite(file)
+    (task,) = suites.load_suite(file)
     sets = [*task.train, *task.train_new, *task.dev, *task.test]
     assert len(sets) == 24 and {e.options for e in sets} == {task.labels} and set(task.labels) == set(names)
     (tmp_path / "colours.card.json").write_text(json.dumps({"labels": ["blue", "red", "green"]}))
-    (task,) = tasks.load_suite(file)
+    (task,) = suites.load_suite(file)
     assert {e.options for e in task.train} == {("blue", "red", "green")}, "the card's order"
     bare = dataclasses.replace(task, labels=(), train=(Example("x", ("red",), ("red", "blue", "green")),))
     assert {e.options for e in bare.test} == {("red", "blue", "green")}, "without labels that of the first"
@@ -208,7 +209,7 @@ def test_classes_are_numbered_by_the_tasks_labels_not_by_the_lines(tmp_path):
     ("category", "metric"), [("qa", "span_f1"), ("cls", "tag_accuracy"), ("gen", "mcc"), ("tag", "rouge_l")]
 )
 def test_a_metric_that_does_not_fit_is_refused_before_anything_trains(category, metric):
-    task = tasks.load_task("tiny-plural", suite="tiny")
+    task = suites.load_task("tiny-plural", suite="tiny")
     with pytest.raises(
         ValueError, match=f"task 'tiny-plural': metric is '{metric}', allowed are: .*'{category}'"
     ):
@@ -216,9 +217,9 @@ def test_a_metric_that_does_not_fit_is_refused_before_anything_trains(category, 
 
 
 def test_every_category_has_its_default_among_its_metrics():
-    assert set(METRICS_OF) == set(tasks.CATEGORIES)
+    assert set(METRICS_OF) == set(examples.CATEGORIES)
     assert all(DEFAULT_METRIC[category] in metrics for category, metrics in METRICS_OF.items())
-    assert {metric for metrics in METRICS_OF.values() for metric in metrics} == set(tasks.METRICS)
+    assert {metric for metrics in METRICS_OF.values() for metric in metrics} == set(examples.METRICS)
 
 
 def test_capitals_of_an_ending_do_not_matter_and_dot_files_are_no_tasks(tmp_path):
@@ -228,30 +229,30 @@ def test_capitals_of_an_ending_do_not_matter_and_dot_files_are_no_tasks(tmp_path
     (tmp_path / "X.card.json").write_text('{"title": "The first"}')
     for name in ("._y.jsonl", ".y.jsonl.swp", ".y.jsonl"):
         (tmp_path / name).write_bytes(b"\0\5\x16\7")
-    assert [(task.id, task.title) for task in tasks.load_suite(tmp_path)] == [("X", "The first"), ("y", "y")]
-    assert [card.id for card in tasks.list_cards(tmp_path / "X.JSONL")] == ["X"]
+    assert [(task.id, task.title) for task in suites.load_suite(tmp_path)] == [("X", "The first"), ("y", "y")]
+    assert [card.id for card in suites.list_cards(tmp_path / "X.JSONL")] == ["X"]
     (tmp_path / "y.JSONL").write_text(lines)
     with pytest.raises(ValueError, match=r"y.JSONL and .*y.jsonl: two tasks have the same id 'y'"):
-        tasks.list_cards(tmp_path)
+        suites.list_cards(tmp_path)
 
 
 def test_a_folder_among_the_files_and_one_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     (tmp_path / "z.jsonl").mkdir()
     with pytest.raises(ValueError, match=r"z.jsonl is a folder, a file is needed"):
-        tasks.load_suite(tmp_path)
+        suites.load_suite(tmp_path)
 
     def no(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "listdir", no)
     with pytest.raises(ValueError, match=r"the folder .* cannot be read \(Permission denied\)"):
-        tasks.list_cards(tmp_path)
+        suites.list_cards(tmp_path)
 
 
 def test_too_few_examples_of_an_own_file_name_it(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"input": "q", "target": "a"}')
     with pytest.raises(ValueError, match=r"mine.jsonl: task 'mine' has 1 examples; at least 4 are needed"):
-        tasks.load_suite(tmp_path / "mine.jsonl")
+        suites.load_suite(tmp_path / "mine.jsonl")
 
 
 def test_sets_without_examples_are_refused():
@@ -264,16 +265,16 @@ def test_sets_without_examples_are_refused():
 
 def test_paths_that_hold_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no .jsonl files \(there: nothing\)"):
-        tasks.load_suite(tmp_path)
+        suites.load_suite(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"holds no .jsonl files \(there: mine.json\)"):
-        tasks.load_suite(tmp_path)
+        suites.load_suite(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        tasks.load_suite(tmp_path / "absent.jsonl")
+        suites.load_suite(tmp_path / "absent.jsonl")
 
 
 def test_cards_of_core36():
-    cards = tasks.list_cards("core36")
+    cards = suites.list_cards("core36")
     assert len({card.id for card in cards}) == 36
     assert Counter(card.category for card in cards) == {"cls": 12, "mcqa": 1, "qa": 10, "gen": 7, "seq": 6}
     for card in cards:
@@ -284,10 +285,10 @@ def test_cards_of_core36():
 
 @needs_downloads
 def test_core36_from_the_cached_archives():
-    suite = {task.id: task for task in tasks.load_suite("core36")}
-    other_seed = {task.id: task for task in tasks.load_suite("core36", seed=1)}
+    suite = {task.id: task for task in suites.load_suite("core36")}
+    other_seed = {task.id: task for task in suites.load_suite("core36", seed=1)}
     assert len(suite) == 36
-    for card in tasks.list_cards("core36"):
+    for card in suites.list_cards("core36"):
         task = suite[card.id]
         check_task(task)
         check_task(other_seed[card.id])
@@ -302,7 +303,7 @@ def test_core36_from_the_cached_archives():
 
 @needs_downloads
 def test_encoder9_has_sentences_with_classes_and_words_with_tags():
-    few, full = (tasks.load_suite("encoder9", full=full) for full in (False, True))
+    few, full = (suites.load_suite("encoder9", full=full) for full in (False, True))
     assert Counter(task.category for task in few) == {"cls": 5, "tag": 4}
     for task, whole in zip(few, full, strict=True):
         assert len(whole.train) >= 400 > len(task.train) == 32 and whole.test == task.test
@@ -317,7 +318,9 @@ def test_encoder9_has_sentences_with_classes_and_words_with_tags():
 
 @needs_downloads
 def test_every_i_tag_goes_on_with_a_span_of_its_kind():
-    for task in tasks.load_suite("encoder9", only=["address-tags", "person-tags", "company-tags"], full=True):
+    for task in suites.load_suite(
+        "encoder9", only=["address-tags", "person-tags", "company-tags"], full=True
+    ):
         for example in (*task.train, *task.test):
             for before, tag in zip(("", *example.tags), example.tags, strict=False):
                 assert tag[0] == "B" or before[2:] == tag[2:], example.tags
@@ -327,28 +330,28 @@ def test_a_suite_without_splits_says_so():
     with pytest.raises(
         ValueError, match="'encoder9' has no splits, only core36, ipt120, crossfit and tiny do"
     ):
-        tasks.split("random", "encoder9")
+        suites.split("random", "encoder9")
 
 
 def test_examples_in_docstrings():
-    assert doctest.testmod(tasks).failed == 0
+    assert doctest.testmod(suites).failed == 0
 
 
 def test_sides_are_those_given_or_the_random_split():
-    assert tasks.sides("core36") == tasks.split("random", "core36")
-    given = tasks.sides("tiny", ["tiny-mood"], ["tiny-plural"])
-    assert given == tasks.Split(("tiny-mood",), ("tiny-plural",))
-    assert tasks.sides("tiny", ["tiny-mood"]).unseen == ()
+    assert suites.sides("core36") == suites.split("random", "core36")
+    given = suites.sides("tiny", ["tiny-mood"], ["tiny-plural"])
+    assert given == suites.Split(("tiny-mood",), ("tiny-plural",))
+    assert suites.sides("tiny", ["tiny-mood"]).unseen == ()
     for seen, unseen in (([], ["tiny-mood"]), (["tiny-mood"], ["tiny-mood"]), (["tiny-mood"] * 2, [])):
         with pytest.raises(ValueError, match="at least one seen task, each task once, and no leakage group"):
-            tasks.sides("tiny", seen, unseen)
+            suites.sides("tiny", seen, unseen)
     with pytest.raises(ValueError, match="no leakage group"):
-        tasks.sides("core36", ["babel-en-fr"], ["babel-en-de"])
+        suites.sides("core36", ["babel-en-fr"], ["babel-en-de"])
 
 
 def test_a_file_with_another_ending_is_told_from_a_suite(tmp_path):
     (tmp_path / "mine.json").write_text('{"input": "q", "target": "a"}')
     with pytest.raises(ValueError, match=r"mine.json does not end in .jsonl; rename it if"):
-        tasks.jsonl_files(tmp_path / "mine.json")
+        suites.jsonl_files(tmp_path / "mine.json")
     with pytest.raises(ValueError, match="no suite is called '.*absent.json'"):
-        tasks.jsonl_files(tmp_path / "absent.json")
+        suites.jsonl_files(tmp_path / "absent.json")

@@ -11,12 +11,21 @@ import pytest
 import torch
 from stock import another, backbone, plain_log_likelihoods
 
-from iptkit import backbones, evaluate, files, optim, prompts, subspace, tasks, train
-from iptkit.encoders import HeadEngine
-from iptkit.engine import Engine
-from iptkit.heads import WithHead
-from iptkit.prompts import FixedPrompt, Prompt, SoftPrompt
-from iptkit.train import FitConfig, Run, RunAdam, draw, fit
+from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.prompt import Prompt, made_for
+from iptkit.methods import prompt_tuning, subspace
+from iptkit.methods.heads import WithHead
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.models.backbone import fingerprint, load
+from iptkit.scores import evaluate
+from iptkit.storage import files
+from iptkit.tasks import examples, suites
+from iptkit.training import adam, trainer
+from iptkit.training.adam import DivergedError, RunAdam
+from iptkit.training.runs import FitConfig, Run, draw
+from iptkit.training.state import State
+from iptkit.training.trainer import fit
 
 NAMES = ["tiny-mood", "tiny-pick", "tiny-plural"]
 SHORT = FitConfig(steps=6, rows_per_run=3, lr=0.05, evaluations=3, dev_examples=4)
@@ -24,11 +33,11 @@ SHORT = FitConfig(steps=6, rows_per_run=3, lr=0.05, evaluations=3, dev_examples=
 
 @pytest.fixture(scope="module")
 def three():
-    return tasks.load_suite("tiny", only=NAMES, max_test=8)
+    return suites.load_suite("tiny", only=NAMES, max_test=8)
 
 
 def words(model, runs, length=3):
-    return SoftPrompt(prompts.from_words(model, length).expand(runs, -1, -1))
+    return SoftPrompt(prompt_tuning.from_words(model, length).expand(runs, -1, -1))
 
 
 def shared(model, runs, **config):
@@ -89,7 +98,7 @@ def test_examples_are_drawn_in_shuffled_epochs(three):
 @pytest.mark.parametrize("block", [1, 10, 1 << 18])
 def test_run_adam_equals_torchs_adam_run_by_run(block, monkeypatch):
     """With torch's own clipping and one learning rate per run; the gradients pass the limit now and then."""
-    monkeypatch.setattr(optim, "BLOCK", block)
+    monkeypatch.setattr(adam, "BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     rates, clip = [0.1, 0.02, 0.5], 1.0
     start = {"a": torch.randn(3, 2, 4, generator=generator), "b": torch.randn(3, 5, generator=generator)}
@@ -117,7 +126,7 @@ def test_run_adam_equals_torchs_adam_run_by_run(block, monkeypatch):
 
 @pytest.mark.parametrize("block", [1, 1 << 18])
 def test_run_adam_of_a_shared_source_clips_all_tensors_as_one(block, monkeypatch):
-    monkeypatch.setattr(optim, "BLOCK", block)
+    monkeypatch.setattr(adam, "BLOCK", block)
     ours = {"a": torch.nn.Parameter(torch.zeros(2)), "b": torch.nn.Parameter(torch.zeros(1))}
     optimizer = RunAdam(ours, torch.tensor(0.1), clip=1.0, per_run=False)
     ours["a"].grad, ours["b"].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
@@ -131,7 +140,7 @@ def test_run_adam_refuses_scattered_parameters():
     scattered = torch.nn.Parameter(torch.zeros(2, 3, 4).transpose(1, 2))
     with pytest.raises(ValueError, match="P: not contiguous in memory"):
         RunAdam({"P": scattered}, torch.tensor([0.1, 0.1]), clip=1.0, per_run=True)
-    assert prompts.SoftPrompt(scattered).P.is_contiguous()
+    assert prompt_tuning.SoftPrompt(scattered).P.is_contiguous()
 
 
 def test_a_head_is_not_trained_by_an_engine_that_scores_words(three):
@@ -180,28 +189,28 @@ def test_the_loss_is_the_mean_over_answer_tokens_of_each_run(three, layout):
     result = fit(engine, words(model, 2), runs, SHORT)
     for r, run in enumerate(runs):
         rows = [engine.target_row(e) for e in draw(run, 0, 3)]
-        start = prompts.from_words(model, 3).expand(3, -1, -1)
+        start = prompt_tuning.from_words(model, 3).expand(3, -1, -1)
         scores = plain_log_likelihoods(model, layout, start, rows)
         expected = -sum(s.sum() for s in scores) / sum(len(row.answers[0]) for row in rows)
         assert result.losses[0, r].item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_training_lowers_the_loss_and_leaves_the_model_alone(three):
-    model = backbones.load("tiny-causal")
-    before = backbones.fingerprint(model.model)
+    model = load("tiny-causal")
+    before = fingerprint(model.model)
     source = words(model, 3)
     result = fit(Engine(model), source, [Run(t) for t in three], FitConfig(30, 8, lr=0.1, dev_examples=4))
     assert (result.losses[-3:].mean(0) < result.losses[:3].mean(0) - 0.1).all()
     assert result.losses.shape == (30, 3) and result.dev.shape == (4, 3, 2) and result.seconds > 0
-    assert backbones.fingerprint(model.model) == before
+    assert fingerprint(model.model) == before
     assert all(p.grad is None and not p.requires_grad for p in model.model.parameters())
 
 
 def test_dev_scores_are_accuracy_and_loss(three):
     model = backbone("tiny-causal", "float64")
     engine = Engine(model)
-    source = FixedPrompt(prompts.from_words(model, 3).expand(3, -1, -1))
-    found = train.dev_scores(engine, source, [Run(t) for t in three], limit=5)
+    source = FixedPrompt(prompt_tuning.from_words(model, 3).expand(3, -1, -1))
+    found = trainer.dev_scores(engine, source, [Run(t) for t in three], limit=5)
     for r, task in enumerate(three):
         hits, losses = [], []
         for example in task.dev[:5]:
@@ -217,7 +226,7 @@ def test_dev_scores_are_accuracy_and_loss(three):
 def scripted(monkeypatch, scores):
     """dev_scores that gives these scores [evaluations][runs] = (accuracy, minus loss) one after the other."""
     remaining = [torch.tensor(s, dtype=torch.float64) for s in scores]
-    monkeypatch.setattr(train, "dev_scores", lambda *args: remaining.pop(0))
+    monkeypatch.setattr(trainer, "dev_scores", lambda *args: remaining.pop(0))
 
 
 def states_after(monkeypatch, source):
@@ -264,7 +273,7 @@ def test_pure_reconstruction_is_selected_by_reconstruction(three, monkeypatch):
     seen = states_after(monkeypatch, source)
     penalties = iter([0.5, 0.2, 0.3])
     scripted(monkeypatch, [[(0.0, -3.0)] * 3, [(0.0, -2.0)] * 3, [(1.0, -1.0)] * 3])
-    dev_scores = train.dev_scores
+    dev_scores = trainer.dev_scores
 
     def with_penalty(*args):
         value = next(penalties)
@@ -272,8 +281,8 @@ def test_pure_reconstruction_is_selected_by_reconstruction(three, monkeypatch):
         return dev_scores(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "dev_scores", with_penalty)
-        patch.setattr(train, "train_step", only_reconstruct)
+        patch.setattr(trainer, "dev_scores", with_penalty)
+        patch.setattr(trainer, "train_step", only_reconstruct)
         result = fit(Engine(model), source, [Run(t) for t in three], SHORT)
     assert result.best_step.tolist() == [4, 4, 4]
     for name, p in source.named_parameters():
@@ -296,7 +305,7 @@ def test_no_steps_only_evaluate(three):
     assert torch.equal(source.P, words(model, 1).P)
 
 
-class Seldom(optim.State):
+class Seldom(State):
     """As on a GPU: losses are read every third step."""
 
     most = 0
@@ -313,8 +322,8 @@ class Seldom(optim.State):
 
 def test_losses_read_seldom_are_the_same(three, monkeypatch):
     config, found = dataclasses.replace(SHORT, evaluations=1), []
-    for state in (optim.State, Seldom):
-        monkeypatch.setattr(train, "_State", state)
+    for state in (State, Seldom):
+        monkeypatch.setattr(trainer, "_State", state)
         model = backbone("tiny-causal", "float32")
         found.append(fit(Engine(model), shared(model, 3), [Run(task) for task in three], config))
     assert Seldom.most == 2, "two steps wait while the third is read with them"
@@ -323,10 +332,10 @@ def test_losses_read_seldom_are_the_same(three, monkeypatch):
 
 
 def test_a_checkpoint_holds_losses_that_were_not_read_yet(three, monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "_State", Seldom)
+    monkeypatch.setattr(trainer, "_State", Seldom)
     config, file = dataclasses.replace(SHORT, evaluations=1), tmp_path / "seldom.safetensors"
     model, saved = backbone("tiny-causal", "float32"), []
-    save = optim.State.save
+    save = State.save
     monkeypatch.setattr(
         Seldom, "save", lambda self, path: saved.append(self.losses.clone()) or save(self, path)
     )
@@ -337,13 +346,13 @@ def test_a_checkpoint_holds_losses_that_were_not_read_yet(three, monkeypatch, tm
 
 def test_a_loss_that_is_not_finite_is_told_with_its_own_step(three):
     model = backbone("tiny-causal", "float32")
-    state = optim.State(Engine(model), words(model, 2), [Run(task) for task in three[:2]], SHORT)
+    state = State(Engine(model), words(model, 2), [Run(task) for task in three[:2]], SHORT)
     state.read_every = 3
     for state.step in range(2):
         state.keep(torch.tensor([1.0, torch.inf if state.step == 1 else 1.0]), None)
     state.step = 2
     told = r"run 1 \(task tiny-pick, seed 0, lr 0.05\) is inf at step 1 of 6"
-    with pytest.raises(optim.DivergedError, match=told):
+    with pytest.raises(DivergedError, match=told):
         state.keep(torch.ones(2), None)
 
 
@@ -378,7 +387,7 @@ def test_a_prompt_that_diverges_in_the_last_step_is_no_result(three, monkeypatch
     monkeypatch.setattr(RunAdam, "step", torch.no_grad()(last_step_diverges))
     config = dataclasses.replace(SHORT, evaluations=1)
     told = r"loss on dev of run 1 \(task tiny-pick, seed 0, lr 0.05\) is nan at step 6 of 6"
-    with pytest.raises(optim.DivergedError, match=told):
+    with pytest.raises(DivergedError, match=told):
         fit(Engine(model), words(model, 2), [Run(task) for task in three[:2]], config)
 
 
@@ -386,7 +395,7 @@ def test_a_penalty_that_is_not_finite_is_told(three, monkeypatch):
     model = backbone("tiny-causal", "float32")
     source = shared(model, 2, task_weight=0.0)
     monkeypatch.setattr(source, "penalty", lambda: sum(p.sum() for p in source.parameters()) * torch.nan)
-    with pytest.raises(optim.DivergedError, match=r"penalty of run 0 .* is nan at step 0"):
+    with pytest.raises(DivergedError, match=r"penalty of run 0 .* is nan at step 0"):
         fit(Engine(model), source, [Run(task) for task in three[:2]], SHORT)
 
 
@@ -403,7 +412,7 @@ def whole_and_resumed(engine, make, runs, config, stop, checkpoint):
     model = engine.backbone
     whole, resumed = make(model, len(runs)), make(model, len(runs))
     expected = fit(engine, whole, runs, config)
-    step, done = train.train_step, []
+    step, done = trainer.train_step, []
 
     def killed(*args):
         if len(done) == stop:
@@ -412,7 +421,7 @@ def whole_and_resumed(engine, make, runs, config, stop, checkpoint):
         return step(*args)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "train_step", killed)
+        patch.setattr(trainer, "train_step", killed)
         fit(Engine(model), make(model, len(runs)), runs, config, checkpoint, checkpoint_seconds=-1)
     result = fit(Engine(model), resumed, runs, config, checkpoint, checkpoint_seconds=-1)
     assert result.resumed_at == stop and expected.resumed_at == 0
@@ -430,7 +439,7 @@ def test_a_killed_fit_resumed_equals_an_uninterrupted_one(three, tmp_path, make,
 @pytest.mark.model
 def test_a_resumed_fit_of_the_real_model_is_the_same_to_the_last_bit(three, tmp_path):
     """Its products round differently in batches of another width, and after a restart nothing is cached."""
-    texts = tuple(tasks.Example("so " * size + "on", ("on",)) for size in (2, 5, 9, 14, 20, 27, 35, 44))
+    texts = tuple(examples.Example("so " * size + "on", ("on",)) for size in (2, 5, 9, 14, 20, 27, 35, 44))
     run = Run(dataclasses.replace(three[2], train=texts), seed=3)
     first, second = ({len(e.input) for e in draw(run, step, 5)} for step in (0, 1))
     assert max(second & first) > max(second - first), (
@@ -512,17 +521,17 @@ def test_progress_is_told(three, tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     model = backbone("tiny-causal", "float32")
-    runs = [Run(tasks.load_task("tiny-mood", suite="tiny"))]
-    words = prompts.from_words(model, 2)[None]
+    runs = [Run(suites.load_task("tiny-mood", suite="tiny"))]
+    words = prompt_tuning.from_words(model, 2)[None]
     file = tmp_path / "checkpoint.safetensors"
     config = FitConfig(steps=2, rows_per_run=1, evaluations=1)
-    fit(Engine(model), prompts.SoftPrompt(words), runs, config, file, checkpoint_seconds=0.0)
+    fit(Engine(model), prompt_tuning.SoftPrompt(words), runs, config, file, checkpoint_seconds=0.0)
     before = file.read_bytes()
 
     def again(told, engine=None, start=words, runs=runs, **changes):
         with pytest.raises(ValueError, match=rf"checkpoint of another training \({told}.*delete it"):
             given = dataclasses.replace(config, **changes)
-            fit(engine or Engine(model), prompts.SoftPrompt(start), runs, given, str(file))
+            fit(engine or Engine(model), prompt_tuning.SoftPrompt(start), runs, given, str(file))
         assert file.read_bytes() == before
 
     again("lr 0.02 there, 0.5 here", lr=0.5)
@@ -533,7 +542,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     again("layout 'text-prompt-answer' there, 'prompt-text-answer' here", Engine(model, "prompt-text-answer"))
     again(
         r"prompt_length 2 there, 3 here; shapes \{'P': \[1, 2, 32\]\} there",
-        start=prompts.from_words(model, 3)[None],
+        start=prompt_tuning.from_words(model, 3)[None],
     )
     again(r"run 0 \(.*'tiny-mood', 0, .*'tiny-mood', 7", runs=[dataclasses.replace(runs[0], seed=7)])
     task = runs[0].task
@@ -541,7 +550,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     again("run 0 .*examples", runs=[Run(same_id)])
     two = torch.cat([words, words])
     again("shapes .*run 1 .* None there", start=two, runs=[*runs, Run(task, 1)])
-    result = fit(Engine(model), prompts.SoftPrompt(words), runs, config, str(file))
+    result = fit(Engine(model), prompt_tuning.SoftPrompt(words), runs, config, str(file))
     assert result.resumed_at == 2 and file.read_bytes() == before
 
 
@@ -578,7 +587,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(three, tmp_path, change, t
 @pytest.mark.parametrize("kind", [SoftPrompt, FixedPrompt])
 def test_a_stored_prompt_of_another_model_is_refused_by_name(three, kind):
     model, other = (make("tiny-causal", "float32") for make in (backbone, another))
-    start, about = prompts.from_words(model, 3)[None], prompts.made_for(Engine(model), 3)
+    start, about = prompt_tuning.from_words(model, 3)[None], made_for(Engine(model), 3)
     assert 0 <= evaluate.evaluate(Engine(model), kind(start, about), three[:1])[0] <= 1
     with pytest.raises(
         ValueError, match=rf"this {kind.__name__} does not fit: it was made for the model tiny-"

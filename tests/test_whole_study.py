@@ -15,31 +15,19 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit import (
-    backbones,
-    claims,
-    codes,
-    evaluate,
-    files,
-    inputs,
-    jobs,
-    paths,
-    pipeline,
-    prompts,
-    provenance,
-    references,
-    results,
-    scales,
-    store,
-    subspace,
-    subspace_results,
-    tables,
-    tasks,
-    train,
-    transfer,
-)
-from iptkit.experiments import Study
-from iptkit.prompts import FixedPrompt
+from iptkit.course import pipeline
+from iptkit.methods import fine_tuning, prompt_tuning, subspace
+from iptkit.methods.prompt_tuning import FixedPrompt
+from iptkit.models.backbone import fingerprint
+from iptkit.scores import claims, evaluate, summary, tables
+from iptkit.storage import files, paths, step_cache
+from iptkit.studies import base, codes, provenance, scales, stored_results, unseen, verdicts_ipt
+from iptkit.studies.costs import OF_PEAK, Costs
+from iptkit.studies.score_rows import DECODERS
+from iptkit.studies.study import Study
+from iptkit.tasks import fewshot, suites
+from iptkit.training import trainer
+from iptkit.training.runs import Fit, FitConfig, Run
 
 WHOLE = {
     "seeds": (0, 1), "dims": (2, 3), "main_dim": 2, "test_examples": 4, "same_data": True, "nearest": True,
@@ -51,7 +39,7 @@ WHOLE = {
 def steps(tmp_path, monkeypatch):
     monkeypatch.delenv("IPTKIT_SCALE", raising=False)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    monkeypatch.setattr(store, "HITS", {})
+    monkeypatch.setattr(step_cache, "HITS", {})
     return tmp_path / "steps"
 
 
@@ -78,10 +66,10 @@ def test_a_whole_study_has_every_setting_and_control_once():
         )
     assert found["nearest task's prompt, unseen tasks", 0] == 2
     assert found["stage two, unseen tasks", 2] == 2 * 2 == found["prompt tuning, same runs, unseen tasks", 0]
-    assert {(r["seed"], r["run"]) for r in rows if r["method"] == transfer.STAGE_TWO} == {(0, 0), (0, 1)}
-    both = transfer.STAGE_TWO, transfer.FROM_WORDS
+    assert {(r["seed"], r["run"]) for r in rows if r["method"] == unseen.STAGE_TWO} == {(0, 0), (0, 1)}
+    both = unseen.STAGE_TWO, unseen.FROM_WORDS
     two, words = ([r["score"] for r in rows if r["method"] == method] for method in both)
-    gap = results.difference(rows, (transfer.STAGE_TWO, 2), (transfer.FROM_WORDS, 0))
+    gap = summary.difference(rows, (unseen.STAGE_TWO, 2), (unseen.FROM_WORDS, 0))
     assert gap[0] == pytest.approx(sum(two) / 4 - sum(words) / 4), "runs of a task are averaged"
 
 
@@ -90,10 +78,10 @@ def test_seeds_in_groups_give_what_they_give_together(steps, monkeypatch):
     together, rows = small(), small().table()
     bank, codes = together.bank().tensors["P"], together.codes(2).tensors["u"]
     monkeypatch.setenv("IPTKIT_STEPS", str(steps.with_name("apart")))
-    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    monkeypatch.setattr(base, "MOST_RUNS", 8)
     apart = small()
     other = apart.table()
-    assert [step.split("-seed")[0] for step in sorted(store.HITS) if step.startswith("prompts")] == [
+    assert [step.split("-seed")[0] for step in sorted(step_cache.HITS) if step.startswith("prompts")] == [
         "prompts"
     ] * 3
     assert torch.allclose(apart.bank().tensors["P"], bank, atol=1e-4)
@@ -107,14 +95,14 @@ def test_splits_share_the_prompts_of_their_suite(steps):
     """Another split trains no prompt anew and takes each task's own."""
     study = small()
     bank = study.bank()
-    kept = tasks.split("random", "tiny")
+    kept = suites.split("random", "tiny")
     sides = {"seen": kept.seen[::-1][:4], "unseen": kept.unseen}
     other = small()
     other.seen, other.unseen = sides["seen"], sides["unseen"]
     other.ids = (*other.seen, *other.unseen)
-    store.HITS.clear()
+    step_cache.HITS.clear()
     mine = other.bank()
-    assert store.HITS == {"prompts": True}
+    assert step_cache.HITS == {"prompts": True}
     for task in other.ids:
         place, whole = other.ids.index(task), study.ids.index(task)
         assert torch.equal(mine.tensors["P"][:, place], bank.tensors["P"][:, whole])
@@ -143,8 +131,8 @@ def test_the_nearest_prompt_is_the_seen_one_with_the_lowest_dev_loss():
     step, seen = study.nearest_prompt(), study.seen_tasks(0)
     losses = []
     for task in study.unseen_tasks(0):
-        of = [train.Run(task) for _ in seen]
-        scores = train.dev_scores(study.engine, FixedPrompt(study.first_prompts()[: len(seen)]), of, 32)
+        of = [Run(task) for _ in seen]
+        scores = trainer.dev_scores(study.engine, FixedPrompt(study.first_prompts()[: len(seen)]), of, 32)
         losses.append((-scores[:, 1]).tolist())
     for task, mine, row in zip(study.unseen_tasks(0), losses, step.values["rows"], strict=True):
         best = mine.index(min(mine))
@@ -156,11 +144,11 @@ def test_the_nearest_prompt_is_the_seen_one_with_the_lowest_dev_loss():
 def test_stage_two_starts_from_the_solution_of_ist(monkeypatch):
     study, starts = small(), []
     monkeypatch.setattr(
-        transfer, "fit", lambda engine, source, runs, *_: starts.append((source, runs)) or done()
+        unseen, "fit", lambda engine, source, runs, *_: starts.append((source, runs)) or done()
     )
 
     def done():
-        return train.Fit(torch.zeros(1, 8), torch.zeros(1), torch.zeros(1, 8, 2), torch.zeros(8))
+        return Fit(torch.zeros(1, 8), torch.zeros(1), torch.zeros(1, 8, 2), torch.zeros(8))
 
     step = study.stage_two(2)
     ((source, runs),) = starts
@@ -188,11 +176,11 @@ def test_jobs_are_all_steps_of_the_table_in_an_order_that_works(steps):
     assert not any(job.is_done for job in study.jobs()) and not [*steps.glob("*/step.safetensors")]
     for job in study.jobs():
         assert job.make().name == job.name
-    assert order == list(store.HITS), "each made itself only: what it builds on was there"
+    assert order == list(step_cache.HITS), "each made itself only: what it builds on was there"
     assert all(job.is_done for job in study.jobs())
-    store.HITS.clear()
+    step_cache.HITS.clear()
     rows = study.table()
-    assert all(store.HITS.values()) and len(rows) == len({id(r) for r in rows})
+    assert all(step_cache.HITS.values()) and len(rows) == len({id(r) for r in rows})
 
 
 def test_a_lost_step_is_a_job_again_and_so_is_what_reads_it(steps):
@@ -207,7 +195,7 @@ def test_a_lost_step_is_a_job_again_and_so_is_what_reads_it(steps):
 def test_costs_count_what_runs():
     """FLOPs of scoring and training, against the formula on a task of known lengths."""
     study = small()
-    costs, task = jobs.Costs(study), study.tasks(0)[0]
+    costs, task = Costs(study), study.tasks(0)[0]
     text, answer, options = costs._lengths(task)
     n, layers, head = study.scale.prompt_length, costs.layers, costs.head
     assert head == study.backbone.embedding.numel() and layers > 0
@@ -216,41 +204,41 @@ def test_costs_count_what_runs():
     one = 2 * layers * (n + options) + 2 * head * options
     assert costs.score([task]) == pytest.approx(4 * (2 * layers * text + one))
     assert costs.score([task], 3) - costs.score([task]) == pytest.approx(4 * 2 * one)
-    config = train.FitConfig(steps=5, rows_per_run=2, evaluations=3, dev_examples=4)
+    config = FitConfig(steps=5, rows_per_run=2, evaluations=3, dev_examples=4)
     steps = 2 * 10 * (2 * layers * (n + answer) + 2 * head * answer)
     assert costs.fit([task], config) == pytest.approx(steps + 14 * 2 * layers * text + 12 * one)
     every = study.jobs(costs)
-    assert all(job.flops > 0 and job.seconds(1e12) == job.flops / (jobs.OF_PEAK * 1e12) for job in every)
+    assert all(job.flops > 0 and job.seconds(1e12) == job.flops / (OF_PEAK * 1e12) for job in every)
 
 
 def test_every_decoder_has_a_name_of_its_own():
-    assert len(set(results.DECODERS.values())) == len(results.DECODERS) == 4
+    assert len(set(DECODERS.values())) == len(DECODERS) == 4
 
 
 def test_the_models_own_weights_on_unseen_tasks():
     scale = scales.load("smoke", seeds=(0,), dims=(2,), main_dim=2, test_examples=4, controls=())
     of = Study(replace(scale, weights=("fine-tuning", "DID")))
-    names = [job.name for job in of.jobs(jobs.Costs(of))]
+    names = [job.name for job in of.jobs(Costs(of))]
     added = [f"{method}-{task}" for method in ("fine-tuning", "did") for task in of.unseen]
     assert names[-len(added) :] == added
-    costs, task = jobs.Costs(of), of.unseen_tasks(0)[0]
-    words = len(costs.tokenizer(prompts.WORDS, add_special_tokens=False).input_ids)
+    costs, task = Costs(of), of.unseen_tasks(0)[0]
+    words = len(costs.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids)
     text, answer, _ = costs._lengths(task)
-    config = train.FitConfig(steps=5, rows_per_run=2)
+    config = FitConfig(steps=5, rows_per_run=2)
     tokens = 10 * (text + words + answer)
     assert costs.weights(task, config) == pytest.approx(6 * (costs.layers + costs.head) * tokens)
     whole, costs.slower = costs.weights(task, config), 2.0
     assert costs.weights(task, config) == 2 * whole, "float32 where the rest is mixed"
-    before = backbones.fingerprint(of.backbone.model)
+    before = fingerprint(of.backbone.model)
     rows = of.table()
-    assert backbones.fingerprint(of.backbone.model) == before
+    assert fingerprint(of.backbone.model) == before
     assert {r["dtype"] for r in rows if r["method"] in of.scale.weights} == {"float32"}
     found = {(r["method"], r["d_I"], r["task"], r["split"]) for r in rows if r["method"] in of.scale.weights}
     wanted = {("fine-tuning", 0, t, "unseen") for t in of.unseen}
     assert found == wanted | {("DID", 2, t, "unseen") for t in of.unseen}
-    assert results.summary(rows, [("fine-tuning", 0), ("DID", 2)])[0]["tasks"] == len(of.unseen)
-    numbers = transfer.tuned_weights(of, "DID", of.unseen[0]).values["numbers"]
-    assert numbers == 2 and transfer.tuned_weights(of, "DID", of.unseen[0]).was_cached
+    assert summary.summary(rows, [("fine-tuning", 0), ("DID", 2)])[0]["tasks"] == len(of.unseen)
+    numbers = unseen.tuned_weights(of, "DID", of.unseen[0]).values["numbers"]
+    assert numbers == 2 and unseen.tuned_weights(of, "DID", of.unseen[0]).was_cached
     with pytest.raises(ValueError, match="weights are .*'adapters'.*known are fine-tuning and DID"):
         replace(scale, weights=("adapters",))
     other = Study(replace(scale, weights=("DID",), backbone="tiny-seq2seq"))
@@ -262,20 +250,20 @@ def test_fine_tuning_from_fewer_examples(monkeypatch):
     scale = scales.load("smoke", seeds=(0,), dims=(2,), main_dim=2, test_examples=4, controls=())
     of = Study(replace(scale, weights=("fine-tuning", "DID"), fewer_examples=(1, 3)))
     of.backbone = backbone("tiny-causal", "float32")
-    names = [job.name for job in of.jobs(jobs.Costs(of))][-4:]
+    names = [job.name for job in of.jobs(Costs(of))][-4:]
     assert names == [f"fine-tuning-{k}-{task}" for k in (1, 3) for task in of.unseen]
-    read, known = [], references.fine_tune
+    read, known = [], fine_tuning.fine_tune
 
     def fine_tune(backbone, task, *rest, **named):
         read.append((task.id, task.train))
         return known(backbone, task, *rest, **named)
 
-    monkeypatch.setattr(references, "fine_tune", fine_tune)
+    monkeypatch.setattr(fine_tuning, "fine_tune", fine_tune)
     for job in of.jobs()[-4:]:
         job.make()
     whole = {task.id: task for task in of.unseen_tasks(0)}
     assert read == [(task, whole[task].train_new[:k]) for k in (1, 3) for task in of.unseen]
-    rows = [r for r in of.table() if r["method"] == transfer.FEWER["fine-tuning"]]
+    rows = [r for r in of.table() if r["method"] == unseen.FEWER["fine-tuning"]]
     found = [(r["task"], r["examples"], r["n_train"], r["d_I"], r["split"]) for r in rows]
     assert found == [(task, k, k, 0, "unseen") for k in (1, 3) for task in of.unseen]
 
@@ -295,14 +283,14 @@ def test_only_unseen_tunes_unseen_tasks_only(tmp_path, monkeypatch):
     scores = {(r["task"], r["method"], r["seed"]): r["score"] for r in whole.table() if r["d_I"] == 2}
     assert all(scores[r["task"], r["method"], r["seed"]] == pytest.approx(r["score"]) for r in found)
     assert study.first_codes(2).shape == (2, 2)
-    assert subspace_results.write(study, tmp_path / "rows.jsonl") == len(study.table())
+    assert verdicts_ipt.write(study, tmp_path / "rows.jsonl") == len(study.table())
     assert claims.found(tmp_path, "smoke") == [], "another study than the scale's own has no verdicts"
 
 
 def test_controls_on_unseen_tasks_only():
     study = small(unseen_controls=True)
     table = study.table()
-    sides = {name: {r["split"] for r in table if r["method"] == name} for name in results.DECODERS.values()}
+    sides = {name: {r["split"] for r in table if r["method"] == name} for name in DECODERS.values()}
     assert sides.pop("IST") == {"seen", "unseen"} and set(map(tuple, sides.values())) == {("unseen",)}
     text = tables.as_markdown(table, dim=2)
     (control,) = [line for line in text.splitlines() if "random decoder |" in line]
@@ -314,13 +302,13 @@ def test_controls_on_unseen_tasks_only():
 def test_fewer_examples_are_all_that_is_read(monkeypatch):
     study = small(fewer_examples=(1, 3))
     read = []
-    known = transfer.fit
+    known = trainer.fit
 
     def fit(engine, source, runs, *rest):
         read.append([(len(r.examples), len(r.task.dev)) for r in runs])
         return known(engine, source, runs, *rest)
 
-    monkeypatch.setattr(transfer, "fit", fit)
+    monkeypatch.setattr(unseen, "fit", fit)
     scored, score = [], study.score
     monkeypatch.setattr(
         study, "score", lambda *of: (scored.append([len(t.train) for t in of[1]]), score(*of))[1]
@@ -333,8 +321,8 @@ def test_fewer_examples_are_all_that_is_read(monkeypatch):
     found = Counter((r["method"], r["d_I"], r["examples"], r["task"]) for r in rows)
     assert set(found.values()) == {1} and len(found) == 2 * 2 * 2
     assert {(r["method"], r["d_I"]) for r in rows} == {
-        (transfer.FEWER["IST"], 2),
-        (transfer.FEWER["prompt tuning"], 0),
+        (unseen.FEWER["IST"], 2),
+        (unseen.FEWER["prompt tuning"], 0),
     }
     assert {r["task"] for r in rows} == set(study.unseen) and {r["split"] for r in rows} == {"unseen"}
     assert "fewer-examples-2" in [job.name for job in study.jobs()]
@@ -357,8 +345,8 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
     for name in ("zero-shot", "prompts", "subspace-2", "codes-learned-2"):
         jobs_by_name[name].make()
     out = tmp_path / "rows.jsonl"
-    count = subspace_results.write(study, out, finished_only=True)
-    rows = store.read_results(out)
+    count = verdicts_ipt.write(study, out, finished_only=True)
+    rows = step_cache.read_results(out)
     assert count == len(rows) and {(r["method"], r["d_I"]) for r in rows} == {
         ("zero-shot", 0), ("prompt tuning", 0), ("MSF", 2), ("mean code", 2), ("IST", 2),
     }  # fmt: skip
@@ -375,11 +363,11 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
     expected = study.bank().tensors["P"]
     (tmp_path / "results").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(results.paths, "data_dir", lambda: tmp_path)
+        patch.setattr(paths, "data_dir", lambda: tmp_path)
         with pytest.raises(FileNotFoundError, match="no prompts at .*rows.prompts.safetensors"):
-            results.stored_prompts("rows")
-        shutil.copy(out.with_suffix(results.PROMPTS), tmp_path / "results")
-        trained, of = results.stored_prompts("rows")
+            stored_results.stored_prompts("rows")
+        shutil.copy(out.with_suffix(stored_results.PROMPTS), tmp_path / "results")
+        trained, of = stored_results.stored_prompts("rows")
     assert torch.equal(trained, expected)
     assert (of["tasks"], of["seeds"]) == (list(study.ids), [0, 1])
     assert not jobs_by_name["subspace-3"].is_done
@@ -387,28 +375,28 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
     (codes_step,) = steps.glob("codes-learned-2-*")
     shutil.rmtree(codes_step)
     with pytest.raises(ValueError, match=rf"only {count - 16} rows are finished in .* has {count}.*--out"):
-        subspace_results.write(study, out, finished_only=True)
+        verdicts_ipt.write(study, out, finished_only=True)
     (msf_step,) = steps.glob("subspace-2-*")
     shutil.rmtree(msf_step)
     other = tmp_path / "other.jsonl"
-    assert subspace_results.write(study, other, finished_only=True) == count - 16 - 16
+    assert verdicts_ipt.write(study, other, finished_only=True) == count - 16 - 16
     assert out.read_bytes() == before and not [*steps.glob("subspace-2-*")], "nothing was trained"
     shutil.rmtree(steps)
     with pytest.raises(ValueError, match="only 0 rows are finished"):
-        subspace_results.write(study, tmp_path / "none.jsonl", finished_only=True)
+        verdicts_ipt.write(study, tmp_path / "none.jsonl", finished_only=True)
     with pytest.raises(ValueError, match="leave out --cluster"):
         pipeline.study("smoke", out, finished_only=True, address="local")
 
 
 def test_rows_of_another_study_may_be_replaced_by_fewer(tmp_path):
     out = tmp_path / "rows.jsonl"
-    subspace_results.write(small(), out)
+    verdicts_ipt.write(small(), out)
     other = small(test_examples=3)
     other.zero_shot()
     with pytest.raises(ValueError, match="test_examples 4 there, 3 here"):
         provenance.check_target(other, out)  # what --overwrite leaves out
-    assert subspace_results.write(other, out, finished_only=True) == 8
-    assert {row["method"] for row in store.read_results(out)} == {"zero-shot"}
+    assert verdicts_ipt.write(other, out, finished_only=True) == 8
+    assert {row["method"] for row in step_cache.read_results(out)} == {"zero-shot"}
 
 
 def test_the_scale_asked_for_wins_over_the_variable(tmp_path, monkeypatch):
@@ -423,21 +411,21 @@ def test_too_few_new_examples_are_told_before_anything_trains(monkeypatch, steps
     def too_few(task, *_):
         raise ValueError(f"{task.id} has too few new examples")
 
-    monkeypatch.setattr(inputs.fewshot, "leave_out", too_few)
+    monkeypatch.setattr(fewshot, "leave_out", too_few)
     with pytest.raises(ValueError, match="has too few new examples"):
         study.table()
     assert not steps.exists() or not list(steps.iterdir())
 
 
 def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    monkeypatch.setattr(base, "MOST_RUNS", 8)
     study = small(seeds=(0, 1))
     for job in study.jobs():
         if "seed1" not in job.name:
             job.make()
     out = tmp_path / "rows.jsonl"
-    subspace_results.write(study, out, finished_only=True)
-    rows = store.read_results(out)
+    verdicts_ipt.write(study, out, finished_only=True)
+    rows = step_cache.read_results(out)
     assert {r["seed"] for r in rows} == {0} and "IST" in {r["method"] for r in rows}
     assert codes.read(out.with_suffix(codes.ENDING), 2).u.shape == (1, 8, 2)
     about = json.loads(out.with_suffix(".about.json").read_text(encoding="utf-8"))
@@ -446,13 +434,13 @@ def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
 
 def test_cost_of_runs_on_the_same_texts_counts_the_texts_once():
     study = small()
-    costs, on = jobs.Costs(study), study.unseen_tasks(0)
+    costs, on = Costs(study), study.unseen_tasks(0)
     one, two, three = (costs.fit(on, study.scale.prompt, runs) for runs in (1, 2, 3))
     assert three - two == pytest.approx(two - one) and two < 2 * one
 
 
 def test_with_one_seed_at_a_time_more_seeds_add_steps(monkeypatch):
-    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    monkeypatch.setattr(base, "MOST_RUNS", 8)
     first = {job.make().folder for job in small(seeds=(0,)).jobs()}
     more = {job.make().folder for job in small(seeds=(0, 1)).jobs()}
     assert first < more and len(more - first) == 1 + 2 + 3, "prompts, two d_I and three controls of seed 1"
@@ -488,7 +476,7 @@ def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
     for size, name in (({}, "as_lines"), ({"overwrite": True, "dims": (3,)}, "as_lines")):
         before = [file.read_bytes() if file.exists() else b"" for file in (another, about)]
         with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
-            patch.setattr(store, name, full)
+            patch.setattr(step_cache, name, full)
             pipeline.study("smoke", another, "cpu", **(wanted | size))
         assert [file.read_bytes() if file.exists() else b"" for file in (another, about)] == before
         pipeline.study("smoke", another, "cpu", **wanted)
@@ -512,19 +500,19 @@ FEW = {"seeds": (0,), "dims": (2,), "same_data": False, "nearest": False, "stage
 def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monkeypatch):
     """A full disk at any of them: before, rows were new then and codes old."""
     folder = tmp_path / "out"
-    subspace_results.write(small(**FEW), folder / "rows.jsonl")
+    verdicts_ipt.write(small(**FEW), folder / "rows.jsonl")
     before = contents(folder)
     assert sorted(before) == ["rows.about.json", "rows.codes.safetensors", "rows.jsonl"] + [
-        f"rows{ending}" for ending in (results.PROMPTS, subspace.ENDING)
+        f"rows{ending}" for ending in (stored_results.PROMPTS, subspace.ENDING)
     ]
     other = small(**FEW, test_examples=3)
     other.steps()
-    for module, name in ((codes, "keep"), (subspace_results, "_keep_artefacts"), (files, "write_json")):
+    for module, name in ((codes, "keep"), (verdicts_ipt, "_keep_artefacts"), (files, "write_json")):
         with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
             patch.setattr(module, name, full)
-            subspace_results.write(other, folder / "rows.jsonl")
+            verdicts_ipt.write(other, folder / "rows.jsonl")
         assert contents(folder) == before and {f.name for f in folder.iterdir()} == {*before}
-    subspace_results.write(other, folder / "rows.jsonl")
+    verdicts_ipt.write(other, folder / "rows.jsonl")
     after = contents(folder)
     assert after.keys() == before.keys() and after["rows.jsonl"] != before["rows.jsonl"]
     about = json.loads(after["rows.about.json"])
@@ -537,9 +525,9 @@ def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monke
     (tmp_path / "results").mkdir()
     for name in ("rows.jsonl", "rows.about.json"):
         shutil.copy(folder / name, tmp_path / "results")
-    monkeypatch.setattr(results.paths, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     with pytest.raises(ValueError, match="is not the file that its provenance was written with"):
-        results.stored("rows")
+        stored_results.stored("rows")
 
 
 def test_the_provenance_takes_its_place_first(tmp_path, monkeypatch):
@@ -557,10 +545,10 @@ def test_the_provenance_takes_its_place_first(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", killed)
-        subspace_results.write(study, out)
+        verdicts_ipt.write(study, out)
     assert renamed[0] == "rows.about.json" and not out.exists()
     provenance.check_target(study, out)
-    subspace_results.write(study, out)
+    verdicts_ipt.write(study, out)
     provenance.check_files(out, files.read_json(out.with_suffix(".about.json")))
 
 
@@ -586,13 +574,13 @@ def test_two_studies_into_one_file_do_not_replace_each_other(tmp_path, monkeypat
         measure = pipeline._measure
 
         def beside(*given):
-            subspace_results.write(small(seeds=(0,), dims=(3,), main_dim=3), out)
+            verdicts_ipt.write(small(seeds=(0,), dims=(3,), main_dim=3), out)
             return measure(*given)
 
         patch.setattr(pipeline, "_measure", beside)
         with pytest.raises(ValueError, match="holds rows of another study.*Nothing was changed"):
             pipeline.study("smoke", out, "cpu", **wanted)
-    assert {row["d_I"] for row in store.read_results(out)} == {0, 3}, "the first one's rows are there"
+    assert {row["d_I"] for row in step_cache.read_results(out)} == {0, 3}, "the first one's rows are there"
 
 
 @pytest.mark.parametrize("dims", [(10**12,), (2, 10**30)])
@@ -657,7 +645,7 @@ def test_a_study_that_was_killed_goes_on_and_gives_the_same_rows(tmp_path, steps
 
 
 def test_parts_of_a_step_keep_what_made_each(steps, monkeypatch):
-    monkeypatch.setattr(inputs, "MOST_RUNS", 8)
+    monkeypatch.setattr(base, "MOST_RUNS", 8)
     study = small()
     bank = study.bank()
     assert [part.name for part in bank.parts] == ["prompts-seed0", "prompts-seed1"]
@@ -674,6 +662,6 @@ def test_too_many_dimensions_for_the_controls_are_told_before_anything_runs():
 
 def test_a_scale_like_one_that_is_not_there(tmp_path, monkeypatch):
     (tmp_path / "scales.json").write_text('{"a": {"like": "b"}}', encoding="utf-8")
-    monkeypatch.setattr(scales.paths, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     with pytest.raises(ValueError, match="'a' is like 'b', which is not there"):
         scales.load("a")

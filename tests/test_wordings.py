@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 
-from iptkit import paths, tasks, wordings
-from iptkit.examples import Card, Example
-from iptkit.wordings import Template, Verbalizer, Wording
+from iptkit.storage import paths
+from iptkit.tasks import suites, wordings
+from iptkit.tasks.examples import Card, Example
+from iptkit.tasks.wordings import Template, Verbalizer, Wording
 
 
 def test_a_template_is_filled_up_to_its_answer():
@@ -86,7 +87,7 @@ def test_slots_are_read_back_from_the_cards_template():
 
 def test_the_course_has_eight_wordings_for_each_of_six_tasks():
     known = json.loads((paths.data_dir() / "wordings.json").read_text(encoding="utf-8"))
-    cards = {c.id: c for suite in tasks.SUITES for c in tasks.list_cards(suite)}
+    cards = {c.id: c for suite in suites.SUITES for c in suites.list_cards(suite)}
     for name in known["tasks"]:
         given = wordings.of_task(name)
         assert all(set(w.verbalizer.labels) == set(cards[name].labels) for w in given)
@@ -97,7 +98,7 @@ def test_the_course_has_eight_wordings_for_each_of_six_tasks():
 
 
 def test_every_fact_template_asks_for_its_relations_subject():
-    cards = {c.id: c for suite in tasks.SUITES for c in tasks.list_cards(suite)}
+    cards = {c.id: c for suite in suites.SUITES for c in suites.list_cards(suite)}
     known = json.loads((paths.data_dir() / "wordings.json").read_text(encoding="utf-8"))["facts"]
     for name in (name for name in known if not name.startswith("tiny")):
         for template in wordings.of_relation(name):

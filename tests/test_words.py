@@ -10,12 +10,18 @@ from stock import backbone
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from iptkit import deep, evaluate, masked, tasks, tiny, train
-from iptkit.encoders import HeadEngine
-from iptkit.engine import Engine
-from iptkit.examples import Example, SpanExample, TaggedExample
-from iptkit.heads import WithHead
-from iptkit.spans import best_span
+from iptkit.engine import mask_engine
+from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine, best_span
+from iptkit.engine.sites import find_sites
+from iptkit.methods import p_tuning_v2
+from iptkit.methods.heads import WithHead
+from iptkit.models import tiny
+from iptkit.scores import evaluate
+from iptkit.tasks import suites
+from iptkit.tasks.examples import Example, SpanExample, TaggedExample
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
 TEXTS = ["Anna runs in New York .", "Ben sees New York , and Anna swims in the sea ."] * 4
 TEXTS += ["It was great .", "great (great)"] * 4
@@ -135,7 +141,7 @@ def test_word_pieces_are_those_of_words_one_by_one(task):
     """So that stored results of encoder9 and of lesson 04 stay what they are."""
     engine = HeadEngine(backbone("minilm-l6", "float32"))
     made = engine.backbone.tokenizer
-    (read,) = tasks.load_suite("encoder9", only=[task])
+    (read,) = suites.load_suite("encoder9", only=[task])
     for example in (*read.train, *read.dev, *read.test):
         row, coded = engine.target_row(example), made(list(example.words), is_split_into_words=True)
         owners = coded.word_ids()
@@ -174,16 +180,16 @@ def test_words_without_a_token_get_o_and_a_note_and_training_goes_on():
         sentence("\u200b", "\u200b\u200b", tags=("O", "B-name"), labels=labels),
         sentence("Cara", "Ben", "sees", "\u200b", tags=("B-name", "I-name", "O", "O"), labels=labels),
     )
-    task = tasks.load_task("tiny-mood", suite="tiny")
+    task = suites.load_task("tiny-mood", suite="tiny")
     sets = {name: examples for name in ("train", "train_new", "dev", "test")}
     task = replace(task, **sets, category="tag", metric="tag_accuracy", labels=labels)
-    sites = deep.find_sites(model.model)
+    sites = find_sites(model.model)
     start = torch.Generator().manual_seed(0)
-    source = WithHead(1, 32, 3, start, deep.DeepPrompt(1, sites, 2, start, std=0.5))
+    source = WithHead(1, 32, 3, start, p_tuning_v2.DeepPrompt(1, sites, 2, start, std=0.5))
     engine = HeadEngine(model, sites)
-    config = train.FitConfig(steps=60, rows_per_run=1, lr=0.05, evaluations=2, dev_examples=3)
+    config = FitConfig(steps=60, rows_per_run=1, lr=0.05, evaluations=2, dev_examples=3)
     with pytest.warns(UserWarning, match="tiny-encoder has no token for the word .* get the tag O") as told:
-        fitted = train.fit(engine, source, [train.Run(task)], config)
+        fitted = trainer.fit(engine, source, [Run(task)], config)
     assert len(told) == 1, "one note for all of them"
     assert torch.isfinite(torch.as_tensor(fitted.losses)).all()
     (answers,) = evaluate.predict(engine, source, [task])
@@ -238,7 +244,7 @@ def test_a_word_at_the_mask_has_its_blank_where_one_is_before_it(kind, template,
         backbone = replace(backbone("tiny-encoder", "float64"), tokenizer=tokenizer(kind))
 
     Stub.template = template
-    made = masked.MaskEngine._word(Stub(), "great")
+    made = mask_engine.MaskEngine._word(Stub(), "great")
     assert Stub.backbone.tokenizer.convert_ids_to_tokens(made) == expected
 
 

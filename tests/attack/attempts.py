@@ -18,7 +18,7 @@ from doors import Door, within
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from iptkit.files import DiskFullError
+from iptkit.storage.files import DiskFullError
 
 FAULTS = ("raw error", "wrong value", "bad message")
 OUTCOMES = ("read", "refused", *FAULTS)

@@ -24,26 +24,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from iptkit import (
-    backbones,
-    claims,
-    cli,
-    codes,
-    conll,
-    evaluate,
-    files,
-    prompts,
-    provenance,
-    results,
-    scales,
-    store,
-    subspace,
-    superglue,
-    tasks,
-    train,
-)
-from iptkit.engine import Engine
-from iptkit.experiments import Study
+from iptkit.course import cli
+from iptkit.engine.engine import Engine
+from iptkit.methods import prompt_tuning, subspace
+from iptkit.models import backbone
+from iptkit.scores import claims, metrics, summary
+from iptkit.storage import files, step_cache
+from iptkit.studies import codes, provenance, scales
+from iptkit.studies.study import Study
+from iptkit.tasks import conll, examples, suites, superglue
+from iptkit.training import trainer
+from iptkit.training.runs import Fit, FitConfig, Run
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @functools.cache
 def engine() -> Engine:
-    return Engine(backbones.load("tiny-causal", dtype="float32"))
+    return Engine(backbone.load("tiny-causal", dtype="float32"))
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -127,7 +118,7 @@ def damaged_json(original: bytes) -> st.SearchStrategy[bytes]:
     return changed | damage.of_bytes(original)
 
 
-def tasks_are_read_whole(path: Path, found: list[tasks.Task]) -> None:
+def tasks_are_read_whole(path: Path, found: list[examples.Task]) -> None:
     """Every line is an example of the task, and perfect answers get the perfect score."""
     (task,) = found
     rows = lines_of(path)
@@ -145,7 +136,7 @@ def tasks_are_read_whole(path: Path, found: list[tasks.Task]) -> None:
             assert list(example.options) == options
             assert not example.options or set(example.targets) <= set(example.options)
     answers = [e.targets[0] for e in task.test]
-    assert evaluate.METRICS[task.metric](answers, task.test, task) == 1.0 or task.metric in (
+    assert metrics.METRICS[task.metric](answers, task.test, task) == 1.0 or task.metric in (
         "mcc",
         "macro_f1",
     )
@@ -158,7 +149,7 @@ def write_card(folder: Path) -> Path:
     return path
 
 
-def card_is_kept(path: Path, found: list[tasks.Task]) -> None:
+def card_is_kept(path: Path, found: list[examples.Task]) -> None:
     given = json.loads(path.read_bytes().decode("utf-8-sig"))
     assert [task.title for task in found] == [given.get("title", "birds")]
     name = found[0].id
@@ -191,7 +182,7 @@ def write_superglue(name: str) -> Callable[[Path], Path]:
     return write
 
 
-def texts_are_texts(path: Path, task: tasks.Task) -> None:
+def texts_are_texts(path: Path, task: examples.Task) -> None:
     """Nothing of an example is how Python prints a list, a dictionary, None or a number that was no text."""
     given = [text for row in lines_of(path) for text in texts_in(row)]
     assert task.train and all(e.targets[0] in e.options for e in task.train)
@@ -220,7 +211,7 @@ CROSSFIT = [
 
 def open_crossfit(path: Path) -> list[dict]:
     with mock.patch.dict(os.environ, IPTKIT_CROSSFIT=str(path.parent.parent)):
-        from iptkit.sources import crossfit
+        from iptkit.tasks.sources import crossfit
 
         return list(crossfit.rows("ag_news"))
 
@@ -240,9 +231,9 @@ ROWS = [
 
 
 def open_rows(path: Path) -> list[dict]:
-    rows = store.read_results(path, results.OF_SUBSPACE)
+    rows = step_cache.read_results(path, summary.OF_SUBSPACE)
     try:
-        results.summary(rows, [("zero-shot", 0)], ("seen",))
+        summary.summary(rows, [("zero-shot", 0)], ("seen",))
     except ValueError as error:  # of rows that are whole each, but do not belong together
         raise ValueError(f"{path.name}: {error}") from error
     return rows
@@ -322,32 +313,32 @@ def made_step(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_step(folder: Path) -> Path:
-    store.step("a-step", {"lr": 0.1}, made_step, folder)
+    step_cache.step("a-step", {"lr": 0.1}, made_step, folder)
     (path,) = folder.glob("*/*.safetensors")
     return path
 
 
-def open_step(path: Path) -> store.Step:
-    return store.step("a-step", {"lr": 0.1}, made_step, path.parent.parent)
+def open_step(path: Path) -> step_cache.Step:
+    return step_cache.step("a-step", {"lr": 0.1}, made_step, path.parent.parent)
 
 
-def step_is_the_one_made(path: Path, found: store.Step) -> None:
+def step_is_the_one_made(path: Path, found: step_cache.Step) -> None:
     tensors, values = made_step(path)
     assert torch.equal(found.tensors["P"], tensors["P"]) and found.values == values
     assert found.tensors.keys() == tensors.keys()
 
 
 @functools.cache
-def runs() -> tuple[train.Run, ...]:
-    return tuple(train.Run(t) for t in tasks.load_suite("tiny", only=["tiny-mood", "tiny-sum"], max_test=4))
+def runs() -> tuple[Run, ...]:
+    return tuple(Run(t) for t in suites.load_suite("tiny", only=["tiny-mood", "tiny-sum"], max_test=4))
 
 
-CONFIG = train.FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=2, dev_examples=2)
+CONFIG = FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=2, dev_examples=2)
 
 
-def trained(checkpoint: Path | None) -> tuple[torch.Tensor, train.Fit]:
-    source = prompts.SoftPrompt(prompts.from_words(engine().backbone, 3).expand(2, -1, -1))
-    found = train.fit(engine(), source, runs(), CONFIG, checkpoint, checkpoint_seconds=0)
+def trained(checkpoint: Path | None) -> tuple[torch.Tensor, Fit]:
+    source = prompt_tuning.SoftPrompt(prompt_tuning.from_words(engine().backbone, 3).expand(2, -1, -1))
+    found = trainer.fit(engine(), source, runs(), CONFIG, checkpoint, checkpoint_seconds=0)
     return source.P.detach(), found
 
 
@@ -362,7 +353,7 @@ def write_checkpoint(folder: Path) -> Path:
     return path
 
 
-def training_ends_the_same(path: Path, found: tuple[torch.Tensor, train.Fit]) -> None:
+def training_ends_the_same(path: Path, found: tuple[torch.Tensor, Fit]) -> None:
     assert torch.equal(found[0], undisturbed())
 
 
@@ -371,7 +362,7 @@ def training_ends_the_same(path: Path, found: tuple[torch.Tensor, train.Fit]) ->
 def model_files() -> dict[str, bytes]:
     import tempfile
 
-    loaded = backbones.load("tiny-causal", dtype="float32")
+    loaded = backbone.load("tiny-causal", dtype="float32")
     with tempfile.TemporaryDirectory() as place:
         loaded.model.save_pretrained(place)
         loaded.tokenizer.save_pretrained(place)
@@ -388,13 +379,13 @@ def write_model(name: str) -> Callable[[Path], Path]:
 
 
 def open_model(path: Path) -> list[str]:
-    return [backbones.fingerprint(backbones.load(str(path.parent), dtype="float32").model) for _ in range(2)]
+    return [backbone.fingerprint(backbone.load(str(path.parent), dtype="float32").model) for _ in range(2)]
 
 
 def weights_are_the_files(path: Path, found: list[str]) -> None:
     """Two loads are equal (nothing is random), all is finite, and every tensor of the model is the file's."""
     assert found[0] == found[1], "weights differ from one load to the next"
-    state = backbones.load(str(path.parent), dtype="float32").model.state_dict()
+    state = backbone.load(str(path.parent), dtype="float32").model.state_dict()
     stored = load_file(path.parent / "model.safetensors")
     assert all(value.isfinite().all() for value in state.values())
     tied = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -432,14 +423,14 @@ DOORS = [
         "own task, options",
         write_lines("birds.jsonl", CLASSES),
         damaged_lines(CLASSES),
-        tasks.load_suite,
+        suites.load_suite,
         tasks_are_read_whole,
     ),
     Door(
         "own task, free",
         write_lines("next.jsonl", FREE),
         damaged_lines(FREE),
-        tasks.load_suite,
+        suites.load_suite,
         tasks_are_read_whole,
     ),
     Door("tasks check", write_lines("birds.jsonl", CLASSES), damaged_lines(CLASSES), CHECK, terminal_is_safe),
@@ -448,7 +439,7 @@ DOORS = [
         "card",
         write_card,
         damaged_json,
-        lambda path: tasks.load_suite(path.with_name("birds.jsonl")),
+        lambda path: suites.load_suite(path.with_name("birds.jsonl")),
         card_is_kept,
     ),
     Door("CoNLL", write_conll, damage.of_bytes, conll.read_conll, words_are_read_whole),

@@ -102,46 +102,42 @@ class SmallStudy:
     """`iptkit study` of hand-written tasks on the tiny model, with a checkpoint after every training step."""
 
     def __init__(self) -> None:
-        from iptkit import (
-            adapter_studies,
-            backbones,
-            experiments,
-            pipeline,
-            scales,
-            stamp,
-            train,
-            transfer,
-        )
+        from iptkit.course import pipeline
+        from iptkit.models import backbone, devices
+        from iptkit.studies import adapters, scales, study, unseen
+        from iptkit.training import trainer
+        from iptkit.training.runs import FitConfig
 
-        assert pipeline and backbones.load("tiny-causal").model  # all is imported before the first fork
+        assert pipeline and backbone.load("tiny-causal").model  # all is imported before the first fork
         importlib.import_module("rouge_score.rouge_scorer")
-        fit = train.FitConfig(steps=3, rows_per_run=1, evaluations=1, dev_examples=2, lr=0.1)
+        fit = FitConfig(steps=3, rows_per_run=1, evaluations=1, dev_examples=2, lr=0.1)
         scale = scales.load(
             "smoke", seeds=(0,), dims=(2,), main_dim=2, test_examples=2, prompt=fit, msf=fit, ist=fit,
             controls=(), nearest=True, stage_two_runs=1,
         )  # fmt: skip
         scales.variant = lambda *_, **__: scale
-        stamp.matmul_speed = lambda *_, **__: 1.0
-        always = functools.partial(train.fit, checkpoint_seconds=-1.0)
-        for module in (experiments, transfer, adapter_studies):
+        devices.matmul_speed = lambda *_, **__: 1.0
+        always = functools.partial(trainer.fit, checkpoint_seconds=-1.0)
+        for module in (study, unseen, adapters):
             module.fit = always
 
-        from iptkit import subspace
+        from iptkit.training import trainer
 
-        subspace.fit = always
-        self._train_step = train.train_step
+        trainer.fit = always
+        self._train_step = trainer.train_step
 
     def run(self, folder: Path, at: int | None = None) -> Ended:
         """Run the command with its steps and rows in a folder."""
 
         def work(moments: Moments) -> None:
-            from iptkit import pipeline, train
+            from iptkit.course import pipeline
+            from iptkit.training import trainer
 
             def step(*given):
                 moments.pass_one()
                 return self._train_step(*given)
 
-            train.train_step = step
+            trainer.train_step = step
             os.environ |= {"IPTKIT_STEPS": str(folder / "steps"), "IPTKIT_RESULTS": str(folder / "results")}
             pipeline.study("smoke", folder / "out" / "rows.jsonl", "cpu")
 
@@ -150,7 +146,7 @@ class SmallStudy:
 
 def made(folder: Path) -> dict[str, object]:
     """What a study left for others: its rows, and the tensors beside them."""
-    from iptkit import files
+    from iptkit.storage import files
 
     found = {"rows.jsonl": (folder / "out" / "rows.jsonl").read_text(encoding="utf-8")}
     for file in (folder / "out").glob("*.safetensors"):

@@ -7,14 +7,19 @@ from typing import Any
 
 import torch
 
-from iptkit import adapters, backbones, baselines, deep, prompts, ptuning, subspace, tasks
-from iptkit.backbones import Backbone
-from iptkit.encoders import HeadEngine
-from iptkit.engine import LAYOUTS, Engine
-from iptkit.heads import SharedPrompt, WithHead
-from iptkit.prompts import SoftPrompt
-from iptkit.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
-from iptkit.train import Run
+from iptkit.engine.adapter_hooks import find_places
+from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.layouts import LAYOUTS
+from iptkit.engine.sites import find_sites
+from iptkit.methods import adapters, baselines, p_tuning, p_tuning_v2, prompt_tuning, subspace
+from iptkit.methods.heads import SharedPrompt, WithHead
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
+from iptkit.models import backbone
+from iptkit.models.backbone import Backbone
+from iptkit.tasks import suites
+from iptkit.training.runs import Run
 
 LENGTH = 3
 WORDY = ("tiny-mood", "tiny-pick", "tiny-plural")  # two with options, one with free answers
@@ -29,18 +34,20 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def runs_of(names: Sequence[str]) -> list[Run]:
     suite = "tiny3" if names == TAGS else "tiny"
-    return [Run(task, seed=seed) for seed, task in enumerate(tasks.load_suite(suite, only=names, max_test=8))]
+    return [
+        Run(task, seed=seed) for seed, task in enumerate(suites.load_suite(suite, only=names, max_test=8))
+    ]
 
 
 def bank_of(model: Backbone) -> torch.Tensor:
     """Three prompts on the model's device, by hand."""
-    words = prompts.from_words(model, LENGTH)
+    words = prompt_tuning.from_words(model, LENGTH)
     noise = torch.randn(3, *words.shape, generator=seeded(5), dtype=words.dtype).to(words.device)
     return words + 0.1 * noise
 
 
 def words_of(model: Backbone) -> torch.Tensor:
-    return prompts.from_words(model, LENGTH).expand(3, -1, -1)
+    return prompt_tuning.from_words(model, LENGTH).expand(3, -1, -1)
 
 
 # ---- language models ------------------------------------------------------------------------------------
@@ -59,7 +66,7 @@ def _fastfood(model: Backbone) -> IntrinsicPrompt:
 
 
 def _hyper(model: Backbone) -> adapters.HyperAdapters:
-    places = len(adapters.find_places(model.model))
+    places = len(find_places(model.model))
     return adapters.HyperAdapters(2, places, model.width, 2, seeded()).to(model.device)
 
 
@@ -70,8 +77,8 @@ def _around(model: Backbone) -> IntrinsicPrompt:
 
 def _deep(lengths: Any = LENGTH, **more: Any) -> Callable[[Backbone], Training]:
     def make(model: Backbone) -> Training:
-        sites = deep.find_sites(model.model)
-        source = deep.DeepPrompt(3, sites, lengths, seeded(), **more)
+        sites = find_sites(model.model)
+        source = p_tuning_v2.DeepPrompt(3, sites, lengths, seeded(), **more)
         return Engine(model, sites=sites), source, runs_of(WORDY)
 
     return make
@@ -83,8 +90,8 @@ CAUSAL = {
     "prompt tuning among words": _plain(
         lambda model: SoftPrompt(words_of(model)), ("{text}", 1, " Answer:", 2)
     ),
-    "P-tuning": _plain(lambda model: ptuning.EncodedPrompt(words_of(model), "lstm", seeded())),
-    "P-tuning, MLP": _plain(lambda model: ptuning.EncodedPrompt(words_of(model), "mlp", seeded())),
+    "P-tuning": _plain(lambda model: p_tuning.EncodedPrompt(words_of(model), "lstm", seeded())),
+    "P-tuning, MLP": _plain(lambda model: p_tuning.EncodedPrompt(words_of(model), "mlp", seeded())),
     "P-Tuning v2": _deep(),
     "P-Tuning v2, MLP": _deep(form="mlp", width=32, inner=8),
     "P-Tuning v2, lengths": _deep([1, 2, 3], dropout=0.1),
@@ -111,7 +118,7 @@ def _head(
     names: Sequence[str], prompt: Callable[[Backbone, list[Any], int], Any]
 ) -> Callable[[Backbone], Training]:
     def make(model: Backbone) -> Training:
-        sites, runs = deep.find_sites(model.model), runs_of(names)
+        sites, runs = find_sites(model.model), runs_of(names)
         inner = prompt(model, sites, len(runs))
         source = (
             inner if isinstance(inner, SharedPrompt) else WithHead(len(runs), model.width, 8, seeded(), inner)
@@ -123,15 +130,15 @@ def _head(
 
 
 def _soft(model: Backbone, _sites: list[Any], runs: int) -> SoftPrompt:
-    return SoftPrompt(prompts.from_words(model, LENGTH).expand(runs, -1, -1))
+    return SoftPrompt(prompt_tuning.from_words(model, LENGTH).expand(runs, -1, -1))
 
 
-def _own(_model: Backbone, sites: list[Any], runs: int) -> deep.DeepPrompt:
-    return deep.DeepPrompt(runs, sites, LENGTH, seeded())
+def _own(_model: Backbone, sites: list[Any], runs: int) -> p_tuning_v2.DeepPrompt:
+    return p_tuning_v2.DeepPrompt(runs, sites, LENGTH, seeded())
 
 
 def _shared(model: Backbone, sites: list[Any], runs: int) -> SharedPrompt:
-    return SharedPrompt(deep.DeepPrompt(1, sites, LENGTH, seeded()), runs, model.width, 8, seeded())
+    return SharedPrompt(p_tuning_v2.DeepPrompt(1, sites, LENGTH, seeded()), runs, model.width, 8, seeded())
 
 
 ENCODER = {
@@ -151,4 +158,4 @@ IDS = [f"{model}-{name}" for model, name, _ in ALL]
 
 
 def load(name: str, device: str, dtype: str = "float32") -> Backbone:
-    return backbones.load(name, device, dtype)
+    return backbone.load(name, device, dtype)

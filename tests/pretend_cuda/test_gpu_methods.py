@@ -9,25 +9,23 @@ import pytest
 import torch
 from stock import MIXED_EXAMPLES
 
-from iptkit import (
-    adapters,
-    backbones,
-    deep,
-    evaluate,
-    prompts,
-    ptuning,
-    recovery,
-    references,
-    search,
-    subspace,
-    tasks,
-    train,
-)
-from iptkit.baselines import FastfoodPrompt
-from iptkit.engine import LAYOUTS, Engine
-from iptkit.heads import SharedPrompt, WithHead
-from iptkit.prompts import SoftPrompt
-from iptkit.train import FitConfig, fit
+from iptkit.engine.engine import Engine
+from iptkit.engine.layouts import LAYOUTS
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.sites import find_sites
+from iptkit.methods import adapters, fine_tuning, p_tuning, p_tuning_v2, prompt_tuning, subspace, word_search
+from iptkit.methods.baselines import FastfoodPrompt
+from iptkit.methods.heads import SharedPrompt, WithHead
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.methods.shares import rebuilt, without_family
+from iptkit.models import backbone
+from iptkit.models.devices import resolve_device
+from iptkit.scores import evaluate
+from iptkit.tasks import suites
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, read_by
+from iptkit.training.state import State
+from iptkit.training.trainer import fit
 
 SHORT = FitConfig(steps=4, rows_per_run=2, lr=0.02, evaluations=2, dev_examples=4)
 DEVICES = ("cuda", "cuda:1")
@@ -51,12 +49,12 @@ def test_a_source_lies_where_the_things_lie_that_it_is_made_from(model, name, ma
 
 BY_HAND = {  # sources of which no method of the list above asks for the device of every part
     "head": lambda b, model: WithHead(3, 4, 2, methods.seeded(), SoftPrompt(b)),
-    "head, frozen prompt": lambda b, model: WithHead(3, 4, 2, methods.seeded(), prompts.FixedPrompt(b)),
+    "head, frozen prompt": lambda b, model: WithHead(3, 4, 2, methods.seeded(), prompt_tuning.FixedPrompt(b)),
     "shared": lambda b, model: SharedPrompt(SoftPrompt(b[:1]), 3, 4, 2, methods.seeded()),
-    "none": lambda b, model: ptuning.EncodedPrompt(b, "none", methods.seeded()),
-    "without encoder": lambda b, model: ptuning.EncodedPrompt(b, "mlp", methods.seeded()).without_encoder(),
-    "without MLP": lambda b, model: deep.DeepPrompt(
-        3, deep.find_sites(model.model), [1, 2, 3], methods.seeded(), "mlp", width=32, inner=4
+    "none": lambda b, model: p_tuning.EncodedPrompt(b, "none", methods.seeded()),
+    "without encoder": lambda b, model: p_tuning.EncodedPrompt(b, "mlp", methods.seeded()).without_encoder(),
+    "without MLP": lambda b, model: p_tuning_v2.DeepPrompt(
+        3, find_sites(model.model), [1, 2, 3], methods.seeded(), "mlp", width=32, inner=4
     ).without_mlp(),
     "mean code": lambda b, model: subspace.mean_code(methods._found(model), 3),
     "mean prompt": lambda b, model: subspace.mean_prompt(b, 3),
@@ -74,13 +72,13 @@ def test_sources_and_controls_made_by_hand_do_too(name):
 def test_a_generator_of_a_gpu_serves_as_well():
     """Sources draw where the generator is, and lie where the model is."""
     model = methods.load("tiny-causal", "cuda:1")
-    bank, sites = methods.bank_of(model), deep.find_sites(model.model)
+    bank, sites = methods.bank_of(model), find_sites(model.model)
     for where in ("cpu", "cuda:0", "cuda:1"):
         generator = torch.Generator(where).manual_seed(0)
         made = [
-            prompts.from_normal(model, 2, 0.02, generator),
-            *tensors_of(ptuning.EncodedPrompt(bank, "lstm", generator)),
-            *tensors_of(deep.DeepPrompt(2, sites, 3, generator)),
+            prompt_tuning.from_normal(model, 2, 0.02, generator),
+            *tensors_of(p_tuning.EncodedPrompt(bank, "lstm", generator)),
+            *tensors_of(p_tuning_v2.DeepPrompt(2, sites, 3, generator)),
             *tensors_of(subspace.AutoEncoder(bank, subspace.SubspaceConfig(2, 4), generator)),
             *tensors_of(FastfoodPrompt(bank[0], 0.1, 3, generator)),
             *tensors_of(WithHead(3, 4, 2, generator, SoftPrompt(bank))),
@@ -94,10 +92,10 @@ def test_shares_of_prompts_on_a_gpu():
     """recovery.py: planes and auto-encoders over a bank that lies on a GPU."""
     model = methods.load("tiny-causal", "cuda:1")
     bank = torch.cat([methods.bank_of(model), methods.bank_of(model) * 2])
-    shares = recovery.without_family(bank, list("aabbcc"), [1, 2])
-    on_cpu = recovery.without_family(bank.cpu(), list("aabbcc"), [1, 2])
+    shares = without_family(bank, list("aabbcc"), [1, 2])
+    on_cpu = without_family(bank.cpu(), list("aabbcc"), [1, 2])
     torch.testing.assert_close(shares.cpu(), on_cpu)
-    assert recovery.rebuilt(methods._found(model), bank).device == shares.device == device_of("cuda:1")
+    assert rebuilt(methods._found(model), bank).device == shares.device == device_of("cuda:1")
 
 
 # ---- training -------------------------------------------------------------------------------------------
@@ -128,15 +126,15 @@ def test_training_gives_what_it_gives_on_a_cpu(model, name, make, device):
 def test_a_step_waits_for_nothing_and_sixteen_wait_once(model, name, make):
     engine, source, runs = make(methods.load(model, "cuda"))
     config, steps = FitConfig(steps=40, rows_per_run=2), 32
-    state = train._State(engine, source, runs, config)
-    engine.keep_contexts(train.read_by(run, config) for run in runs)
+    state = State(engine, source, runs, config)
+    engine.keep_contexts(read_by(run, config) for run in runs)
     while state.step < 16:
-        train.train_step(engine, state)
+        trainer.train_step(engine, state)
         state.step += 1
     with pretend.waits() as found:
         for _ in range(steps):
             state.step = state.step % config.steps
-            train.train_step(engine, state)
+            trainer.train_step(engine, state)
             state.step += 1
     assert pretend.reads(found) <= steps // 16, found
     assert set(found) <= {"copy to cpu"}, found  # nothing sent is waited for either
@@ -147,58 +145,58 @@ def test_an_evaluation_on_dev_waits_once():
     engine.tokens_per_batch = 64
     engine.keep_contexts(run.task.dev for run in runs)
     with pretend.waits() as found:
-        train.dev_scores(engine, source, runs, 8)
+        trainer.dev_scores(engine, source, runs, 8)
     assert pretend.reads(found) == 1, found
 
 
 def test_a_search_for_words_waits_at_evaluations_only():
     model = methods.load("tiny-causal", "cuda")
     engine, runs = Engine(model), methods.runs_of(methods.WORDY)
-    start = prompts.word_tokens(model, 3).expand(len(runs), -1).cpu()
+    start = prompt_tuning.word_tokens(model, 3).expand(len(runs), -1).cpu()
     counts = []
     for steps in (4, 20):
         with pretend.waits() as found:
-            search.search(
-                engine, start, runs, search.SearchConfig(steps, 2, 3, evaluations=1, dev_examples=2)
+            word_search.search(
+                engine, start, runs, word_search.SearchConfig(steps, 2, 3, evaluations=1, dev_examples=2)
             )
         counts.append(pretend.reads(found))
     assert counts[0] == counts[1], counts
 
 
-@pytest.mark.parametrize("method", references.METHODS)
+@pytest.mark.parametrize("method", fine_tuning.METHODS)
 def test_references_train_on_the_first_gpu_and_do_not_wait_at_each_step(method):
     """LoRA, fine-tuning and DID: transformers' Trainer and accelerate, PEFT."""
-    task, counts, found = tasks.load_task("tiny-mood", suite="tiny"), [], {}
+    task, counts, found = suites.load_task("tiny-mood", suite="tiny"), [], {}
     for place in ("cpu", "cuda"):
         model = methods.load("tiny-causal", place)
         more = {"intrinsic_dim": 2} if method == "DID" else {}
-        found[place] = references.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, split="dev", **more)
+        found[place] = fine_tuning.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, split="dev", **more)
     assert found["cuda"].score == found["cpu"].score
     assert found["cuda"].dev_loss == pytest.approx(found["cpu"].dev_loss, rel=1e-3)
     for steps in (4, 20):
         with pretend.waits() as waits:
-            references.fine_tune(model, task, method, steps, 2, 1e-2, 0, 8, **more)
+            fine_tuning.fine_tune(model, task, method, steps, 2, 1e-2, 0, 8, **more)
         counts.append(Counter(waits))
     assert pretend.reads(counts[1] - counts[0]) <= 1, counts  # of 16 steps
 
 
 def test_a_reference_of_an_encoder_trains():
-    model, task = methods.load("tiny-encoder", "cuda"), tasks.load_task("tiny-mood", suite="tiny")
-    assert 0 <= references.fine_tune_encoder(model, task, 2, 2, 1e-2, 0, 8).score <= 1
+    model, task = methods.load("tiny-encoder", "cuda"), suites.load_task("tiny-mood", suite="tiny")
+    assert 0 <= fine_tuning.fine_tune_encoder(model, task, 2, 2, 1e-2, 0, 8).score <= 1
 
 
 def test_trainer_takes_the_first_gpu_only():
-    model, task = methods.load("tiny-causal", "cuda:1"), tasks.load_task("tiny-mood", suite="tiny")
+    model, task = methods.load("tiny-causal", "cuda:1"), suites.load_task("tiny-mood", suite="tiny")
     with pytest.raises(
         ValueError, match="the device is cuda:1, and transformers' Trainer .* takes the first GPU"
     ):
-        references.fine_tune(model, task, "LoRA", 2, 2, 1e-2, 0, 8)
+        fine_tuning.fine_tune(model, task, "LoRA", 2, 2, 1e-2, 0, 8)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_peft_agrees(device):
     model = methods.load("tiny-causal", device, "float64")
-    ours, theirs = references.compare_with_peft(model, MIXED_EXAMPLES, 3)
+    ours, theirs = fine_tuning.compare_with_peft(model, MIXED_EXAMPLES, 3)
     torch.testing.assert_close(ours["loss"], theirs["loss"])
     torch.testing.assert_close(ours["gradient"], theirs["gradient"])
 
@@ -212,17 +210,17 @@ def test_a_resumed_training_gives_what_an_uninterrupted_one_gives(device, tmp_pa
 
     def stopped(place, path):
         engine, source, runs = parts(place)
-        known, done = train.train_step, itertools.count(1)
+        known, done = trainer.train_step, itertools.count(1)
 
         def one(*given):
             if next(done) > 2:
                 raise KeyboardInterrupt
             return known(*given)
 
-        monkeypatch.setattr(train, "train_step", one)
+        monkeypatch.setattr(trainer, "train_step", one)
         with pytest.raises(KeyboardInterrupt):
             fit(engine, source.double(), runs, SHORT, path, checkpoint_seconds=-1.0)
-        monkeypatch.setattr(train, "train_step", known)
+        monkeypatch.setattr(trainer, "train_step", known)
 
     engine, source, runs = parts(device)
     whole = fit(engine, source.double(), runs, SHORT)
@@ -245,13 +243,13 @@ def test_scores_and_answers_are_those_of_a_cpu(layout, dtype, device):
         model = methods.load("tiny-causal", place, dtype)
         engine = Engine(model, layout)
         rows = [engine.option_row(e) if e.options else engine.target_row(e) for e in MIXED_EXAMPLES]
-        prompt = SoftPrompt(prompts.from_words(model, 3)[None])(
+        prompt = SoftPrompt(prompt_tuning.from_words(model, 3)[None])(
             torch.zeros(len(rows), dtype=torch.long, device=place)
         )
         scores[place] = engine.log_likelihoods(prompt, rows)[0].detach().cpu()
         answers[place] = engine.greedy(prompt, rows, [3, 4, 5, 6])
         if layout in LAYOUTS:
-            nothing = prompts.Prompt(model.embedding[None, :0].expand(len(rows), 0, -1))
+            nothing = Prompt(model.embedding[None, :0].expand(len(rows), 0, -1))
             torch.testing.assert_close(
                 engine.log_likelihoods(nothing, engine.share(rows))[0],
                 engine.log_likelihoods(nothing, rows)[0],
@@ -275,15 +273,15 @@ def test_a_kept_subspace_is_read_and_tuned_on_a_gpu(device, tmp_path):
 
 def test_the_fast_forwards_are_used_on_a_gpu():
     """What is tested here is the kit's own code, not transformers' in its place."""
-    from iptkit.encoders import HeadEngine
-    from iptkit.forward import FlatForward
+    from iptkit.engine.fast.llama_forward import FlatForward
+    from iptkit.engine.head_engine import HeadEngine
 
     assert isinstance(Engine(methods.load("tiny-causal", "cuda")).forward, FlatForward)
     assert HeadEngine(methods.load("tiny-encoder", "cuda")).flat is not None
 
 
 def test_auto_takes_the_gpu():
-    assert backbones.resolve_device("auto") == torch.device("cuda")
-    assert backbones.load("tiny-causal", "auto").embedding.device == device_of("cuda:0")
+    assert resolve_device("auto") == torch.device("cuda")
+    assert backbone.load("tiny-causal", "auto").embedding.device == device_of("cuda:0")
     with pytest.raises(ValueError, match=r"device 'cuda:2' was asked for, but torch .* sees 2 GPU\(s\)"):
-        backbones.resolve_device("cuda:2")
+        resolve_device("cuda:2")

@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from iptkit import attention, encoders, engine, evaluate, optim, prompts, seq2seq, subspace
-from iptkit.train import FitConfig, fit
+from iptkit.engine import engine, head_engine, rows, seq2seq
+from iptkit.engine.fast import attention
+from iptkit.methods import prompt_tuning, subspace
+from iptkit.models.devices import to_device
+from iptkit.scores import evaluate
+from iptkit.training import adam
+from iptkit.training.runs import FitConfig
+from iptkit.training.trainer import fit
 
 SHORT = FitConfig(steps=1, rows_per_run=2, evaluations=1, dev_examples=2)
 APART = "two devices|same device"
@@ -16,8 +22,8 @@ APART = "two devices|same device"
 
 def start_of_a_source(monkeypatch):
     """prompts.py: the words that prompts begin with."""
-    known = prompts.from_words
-    monkeypatch.setattr(prompts, "from_words", lambda *given: known(*given).cpu())
+    known = prompt_tuning.from_words
+    monkeypatch.setattr(prompt_tuning, "from_words", lambda *given: known(*given).cpu())
 
 
 def numbers_of_ist(monkeypatch):
@@ -33,7 +39,7 @@ def numbers_of_ist(monkeypatch):
 
 def answers_of_a_batch(monkeypatch):
     """engine.py: which sum each answer token belongs to."""
-    known = engine.pack
+    known = rows.pack
 
     def pack(*given):
         packed = known(*given)
@@ -44,7 +50,7 @@ def answers_of_a_batch(monkeypatch):
 
 def slots_of_tokens(monkeypatch):
     """attention.py: the places of an encoder's tokens in their rows."""
-    known = attention.to_device
+    known = to_device
 
     def only_places(values, device):
         return known(values, torch.device("cpu") if values.dtype == torch.long else device)
@@ -65,9 +71,9 @@ def mask_of_an_encoder(monkeypatch):
 
 def classes_of_a_task(monkeypatch):
     """encoders.py: how many classes each row has."""
-    known = encoders.to_device
+    known = to_device
     monkeypatch.setattr(
-        encoders,
+        head_engine,
         "to_device",
         lambda values, device: known(values, "cpu" if isinstance(values[0], int) else device),
     )
@@ -75,13 +81,13 @@ def classes_of_a_task(monkeypatch):
 
 def means_of_adam(monkeypatch):
     """optim.py: what an optimizer remembers."""
-    known = optim.RunAdam.__init__
+    known = adam.RunAdam.__init__
 
     def init(self, *given):
         known(self, *given)
         self.first = {name: mean.cpu() for name, mean in self.first.items()}
 
-    monkeypatch.setattr(optim.RunAdam, "__init__", init)
+    monkeypatch.setattr(adam.RunAdam, "__init__", init)
 
 
 PLANTED = {

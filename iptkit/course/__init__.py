@@ -1,0 +1,1 @@
+"""What notebooks and commands use: the command line, the pipeline, the report, plots."""

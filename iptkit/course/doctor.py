@@ -1,0 +1,142 @@
+"""What this machine has and lacks for the course."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from iptkit.course import lessons, pipeline, schedule
+from iptkit.course.progress_display import clock
+from iptkit.models.devices import matmul_speed
+from iptkit.storage import downloads, files, installation, paths
+from iptkit.storage.versions import rows
+
+DISK_NEEDED = 2e9  # bytes: downloads, converted models, steps
+
+
+def examine() -> tuple[list[tuple[str, str]], list[str]]:
+    """Look at packages, processor, cache and disk.
+
+    Returns: name and value of each finding, and what the user should do, one line each.
+    """
+    from iptkit.models.devices import native_dtype, resolve_device
+
+    device = resolve_device("auto")
+    dtype = native_dtype(device)
+    speed = matmul_speed(str(device))
+    table = [
+        *rows(),
+        ("device", f"{device}, numbers as {dtype}, {speed:.2f} TFLOP/s in matrix products"),
+    ]
+    todo = []
+    for findings, duties in (_packages(), _notebooks(), _cache(), _disk(), _times(speed, device.type)):
+        table += findings
+        todo += duties
+    return table, todo
+
+
+def _packages() -> tuple[list, list]:
+    """Look whether every package that the installed iptkit asks for is there, and which extras are whole."""
+    try:
+        wanted = [Requirement(line) for line in importlib.metadata.requires("iptkit") or []]
+    except importlib.metadata.PackageNotFoundError:
+        advice = installation.command(*installation.of_course())
+        return [("installed", "iptkit itself is not installed, it runs from its folder")], [advice]
+    extras = importlib.metadata.metadata("iptkit").get_all("Provides-Extra") or []
+    absent = {
+        extra: [f"{one.name}{found}" for one, found in _absent(wanted, extra)] for extra in ("", *extras)
+    }
+    needed = [extra for extra in installation.of_course() if absent.get(extra)]
+    findings, duties = [], []
+    if absent[""] or needed:
+        names = ", ".join(absent[""] + [name for extra in needed for name in absent[extra]])
+        findings.append(("installed", f"without {names}"))
+        duties.append(f"{installation.command(*installation.of_course())}  (missing: {names})")
+    else:
+        findings.append(("installed", "all packages that the course asks for"))
+    for extra in extras:
+        if absent[extra] and extra not in needed:
+            names, how = ", ".join(absent[extra]), installation.command(extra)
+            findings.append(("", f"without the extra {extra} ({names}), which you may want: {how}"))
+    return findings, duties
+
+
+def _absent(wanted: list[Requirement], extra: str) -> Iterator[tuple[Requirement, str]]:
+    """Yield the packages of an extra ("": of iptkit itself) that are not there, and what is there instead."""
+    for one in wanted:
+        if one.marker is not None and not one.marker.evaluate({"extra": extra}):
+            continue
+        if extra and (one.marker is None or one.marker.evaluate({"extra": ""})):
+            continue  # iptkit itself asks for it
+        try:
+            found = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield one, ""
+            continue
+        if found is None or not one.specifier.contains(found, prereleases=True):
+            yield one, f" ({one.specifier}; there is {found})"
+
+
+def _notebooks() -> tuple[list, list]:
+    """Try what runs the notebooks and writes their pages."""
+    try:
+        pipeline.check()
+    except (ImportError, AttributeError, ValueError) as error:
+        told = str(error) if isinstance(error, ValueError) else installation.problem(error)
+        if told is None:
+            raise
+        return [("notebooks", "cannot be run")], [told]
+    return [("notebooks", "can be run")], []
+
+
+def _cache() -> tuple[list, list]:
+    folders = (paths.downloads_dir(), paths.models_dir(), paths.tasks_dir(), paths.steps_dir())
+    sizes = ", ".join(f"{folder.name} {_size(folder) / 1e6:.0f} MB" for folder in folders)
+    found = [("cache", str(paths.cache_dir())), ("", sizes)]
+    missing = downloads.missing()
+    if not missing:
+        return found, []
+    megabytes = sum(downloads.package(name).bytes for name in missing) / 1e6
+    return found, [f"iptkit fetch  (gets {', '.join(missing)}: {megabytes:.0f} MB; `iptkit run` does it too)"]
+
+
+def _disk() -> tuple[list, list]:
+    free = shutil.disk_usage(paths.cache_dir()).free
+    duties = (
+        []
+        if free > DISK_NEEDED
+        else [f"free {DISK_NEEDED / 1e9:.0f} GB of disk, or set IPTKIT_CACHE elsewhere"]
+    )
+    return [("free disk", f"{free / 1e9:.0f} GB")], duties
+
+
+def _times(speed: float, device: str) -> tuple[list, list]:
+    """Scale the measured time of the lessons by this machine's speed."""
+    from iptkit.studies import scales
+
+    expected, course = pipeline.expected_seconds("lesson"), lessons.find(if_any=True)
+    if not course:
+        told = "its notebooks are not here; they come with a checkout, where `iptkit run` works"
+        return [("course", told)], []
+    if not expected:
+        return [("course", "its time has not been measured yet")], []
+    at_once = schedule.fitting(course, expected, scales.load("lesson").context_gib, device)
+    seconds, how = (
+        schedule.together(course, expected, at_once),
+        ("", ", two notebooks at a time")[at_once - 1],
+    )
+    entry = files.read_json(paths.data_dir() / "timings.json")["lesson"]
+    where = entry.get("made_with", {}).get("processor", "another machine")
+    text = f"{clock(seconds)} where it was measured ({where}){how}"
+    if entry.get("teraflops"):
+        here = clock(seconds * entry["teraflops"] / speed)
+        text = f"about {here} here after downloads (less if other programs run just now); {text}"
+    return [("course", text)], []
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,285 @@
+"""The notebooks as files: which there are, what they ask, and how a finished run becomes the committed text.
+
+A lesson is notebooks/NN_some_words.ipynb. Its first code cell, tagged `parameters`, holds defaults that the
+pipeline may replace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from iptkit.models.devices import matmul_speed
+from iptkit.scores import claims
+from iptkit.storage import files, paths
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE = {
+    "name": "python",
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "pygments_lexer": "ipython3",
+}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One notebook of the course."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """File name without its ending: "05_subspace_finding"."""
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        """The two digits in front: "05"."""
+        return self.name[:2]
+
+    @property
+    def title(self) -> str:
+        """Short name for a status line: "05 subspace finding"."""
+        return self.name.replace("_", " ")
+
+    @cached_property
+    def question(self) -> str:
+        """The notebook's first heading, without its number."""
+        for kind, text in self._cells:
+            if kind == "markdown" and text.startswith("# "):
+                return re.sub(r"^#\s+(\d+\.?\s+)?", "", text.splitlines()[0])
+        return self.title
+
+    @property
+    def num_code_cells(self) -> int:
+        """How many code cells there are to run."""
+        return sum(kind == "code" and bool(text) for kind, text in self._cells)
+
+    @cached_property
+    def _cells(self) -> list[tuple[str, str]]:
+        try:
+            cells = files.read_json(self.path)["cells"]
+            return [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in cells]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} is no notebook that can be read ({files.visible(str(error))})"
+            ) from error
+
+
+def folder() -> Path:
+    """Return the folder of the course's notebooks (in the checkout, else under the current folder).
+
+    Raises: FileNotFoundError if there is none.
+    """
+    places = (paths.PACKAGE.parent / "notebooks", Path.cwd() / "notebooks")
+    for place in places:
+        if any(place.glob("[0-9][0-9]_*.ipynb")):
+            return place
+    raise FileNotFoundError(
+        f"no notebooks found (looked for NN_*.ipynb in {' and '.join(map(str, dict.fromkeys(places)))}); "
+        "start the command in a checkout of the course"
+    )
+
+
+def find(place: str | Path | None = None, if_any: bool = False) -> list[Lesson]:
+    """Return the lessons of a folder (default: the course's) in order.
+
+    Args:
+      if_any: return none where the course's folder is not there, as with an installed wheel.
+    Raises: FileNotFoundError if it is not there.
+    """
+    place = None if place is None else Path(place)
+    try:
+        place = place or folder()
+    except FileNotFoundError:
+        if not if_any:
+            raise
+        return []
+    return [Lesson(path) for path in sorted(place.glob("[0-9][0-9]_*.ipynb"))]
+
+
+def select(lessons: Sequence[Lesson], only: Iterable[str] | None) -> list[Lesson]:
+    """Choose lessons by number ("05") or name ("05_subspace_finding"), in course order.
+
+    Raises: ValueError if a wish fits no lesson, or nothing is wished for.
+    """
+    if only is None:
+        return list(lessons)
+    wishes = [wish.strip().removesuffix(".ipynb") for wish in only if wish.strip()]
+    known = ", ".join(lesson.name for lesson in lessons) or "none"
+    if not wishes:
+        raise ValueError(f"no notebook named; there are: {known}")
+    for wish in wishes:
+        if not any(wish in (lesson.number, lesson.name) for lesson in lessons):
+            raise ValueError(
+                f"no notebook {wish!r}; there are: {known} (name them by number, for example 05,06)"
+            )
+    return [lesson for lesson in lessons if lesson.number in wishes or lesson.name in wishes]
+
+
+def check_parameters(lesson: Lesson, names: Iterable[str]) -> None:
+    """Make sure that a notebook knows the parameters that a run will set (papermill itself only warns).
+
+    Raises: ValueError naming the notebook and what is wrong with it, or the unknown names and the known ones.
+    """
+    import papermill
+
+    _check_notebook(lesson.path)
+    known = list(papermill.inspect_notebook(literal(lesson.path)))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{lesson.path.name} has no parameter {', '.join(unknown)}; the cell tagged 'parameters' must "
+            f"define it, and defines {', '.join(known) or 'nothing'}"
+        )
+
+
+def _check_notebook(path: Path) -> None:
+    """Raise ValueError for a notebook that papermill would stumble over, in whatever way."""
+    import nbformat
+
+    raw = files.read_json(path)
+    if raw.get("nbformat") != nbformat.current_nbformat:
+        raise ValueError(
+            f"{path} has the notebook format {raw.get('nbformat')!r}; save it in format "
+            f"{nbformat.current_nbformat}, as Jupyter does"
+        )
+    try:
+        nbformat.validate(nbformat.from_dict(raw))
+    except (nbformat.ValidationError, AttributeError, KeyError, TypeError) as error:
+        wrong = getattr(error, "message", str(error))
+        raise ValueError(
+            f"{path} is no notebook that can be run ({wrong[:200]}); save it anew with Jupyter"
+        ) from error
+    kernel, language = (raw["metadata"].get(name, {}) for name in ("kernelspec", "language_info"))
+    if "python" not in (kernel.get("language"), language.get("name")) or "name" not in kernel:
+        raise ValueError(
+            f"{path} does not say that it runs in Python; choose the kernel {KERNEL['display_name']} in "
+            "Jupyter and save it"
+        )
+
+
+def literal(path: str | Path) -> str:
+    """A path as papermill takes it, which else fills in braces, as in exp_{scale}.
+
+    >>> literal(Path("exp_{scale}/00.ipynb"))
+    'exp_{{scale}}/00.ipynb'
+    """
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def normalise(notebook):
+    """Turn an executed notebook into the form that is committed, in place.
+
+    The cell of injected parameters, papermill's and widgets' metadata, stderr and error banners go; text
+    printed in pieces is joined; execution counts run 1, 2, 3 ...
+
+    Args:
+      notebook: an nbformat notebook node.
+    Returns: the same node.
+    """
+    banners = {"injected-parameters", "papermill-error-cell-tag"}
+    notebook.cells = [cell for cell in notebook.cells if not banners & set(cell.metadata.get("tags", []))]
+    notebook.metadata = type(notebook.metadata)(kernelspec=KERNEL, language_info=LANGUAGE)
+    count = 0
+    for cell in notebook.cells:
+        for key in ("papermill", "execution", "collapsed"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = _join_streams(output for output in cell.outputs if output.get("name") != "stderr")
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+    return notebook
+
+
+def keep(run_folder: str | Path, into: str | Path | None = None) -> list[Path]:
+    """Write a finished lesson run's outputs into the course's notebooks, its times and claims into data.
+
+    Args:
+      run_folder: what `iptkit run` filled: NN_*.ipynb and timings.json.
+      into: folder of the committed notebooks; the default also updates data/timings.json and data/results.
+    Returns: the notebooks written.
+    Raises: ValueError if the run is incomplete, not at lesson scale, older than the notebooks' text, or of
+      several notebooks at a time.
+    """
+    into = None if into is None else Path(into)
+    run_folder = Path(run_folder)
+    import nbformat
+
+    timings_file = Path(run_folder) / "timings.json"
+    if not timings_file.is_file():
+        raise FileNotFoundError(
+            f"{run_folder} holds no timings.json; it must be a folder that `iptkit run` filled"
+        )
+    timings = files.read_json(timings_file)
+    if timings["scale"] != "lesson" or set(timings["status"].values()) != {"ok"}:
+        raise ValueError(f"{run_folder} is no complete run at scale 'lesson'; run it to its end first")
+    if timings.get("at_once", 1) > 1:
+        raise ValueError(
+            f"the notebooks of {run_folder} ran {timings['at_once']} at a time, so that their times are "
+            "those of a busy machine; run them with --at-once 1"
+        )
+    drafts = []
+    for lesson in select(find(into), timings["status"]):
+        executed = nbformat.read(Path(run_folder) / lesson.path.name, as_version=4)
+        counts = [c.execution_count for c in executed.cells if c.cell_type == "code" and c.source.strip()]
+        done = normalise(executed)
+        source = nbformat.read(lesson.path, as_version=4)
+        if [cell.source for cell in done.cells] != [cell.source for cell in source.cells]:
+            raise ValueError(f"{lesson.path.name} was changed after {run_folder} was run; run it again")
+        if None in counts:
+            raise ValueError(f"{lesson.path.name} in {run_folder} was not run to its end; run it again")
+        drafts.append((lesson.path, nbformat.writes(done) + "\n"))
+    for path, text in drafts:
+        with files.atomic(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+    if into is None:
+        _keep_times(timings)
+        claims.keep(Path(run_folder), "lesson")
+    return [path for path, _ in drafts]
+
+
+def _keep_times(timings: dict) -> None:
+    """Put a run's times, and the machine that they were measured on, into data/timings.json.
+
+    The machine's speed stays what it was if most of the time was measured then.
+    """
+    file = paths.data_dir() / "timings.json"
+    known = files.read_json(file) if file.is_file() else {}
+    before, new = known.get(timings["scale"], {}), timings["seconds"]
+    merged = {**before.get("seconds", {}), **new}
+    seconds = {lesson.name: merged[lesson.name] for lesson in find() if lesson.name in merged}
+    is_most = "teraflops" not in before or 2 * sum(new.values()) > sum(seconds.values())
+    known[timings["scale"]] = {
+        "seconds": seconds,
+        "made_with": timings["made_with"],
+        "teraflops": round(matmul_speed(), 3) if is_most else before["teraflops"],
+    }
+    files.write_json(file, known)
+
+
+def _join_streams(outputs: Iterable) -> list:
+    joined = []
+    for output in outputs:
+        if output.output_type == "stream" and joined and joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+if __name__ == "__main__":
+    import sys
+
+    try:
+        print("\n".join(map(str, keep(Path(sys.argv[1])))))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"iptkit: {files.visible(str(error))}")

@@ -1,0 +1,354 @@
+"""The whole course in one go: every notebook with papermill, then web pages with nbconvert.
+
+A run that was cut off is started again with the same command: notebooks run anew, but what their finished
+steps computed lies in the step cache, so they are quickly where they were.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from iptkit.course import lessons, processes, report, schedule
+from iptkit.course.lessons import Lesson
+from iptkit.course.processes import STOPPED
+from iptkit.course.progress_display import Display, clock
+from iptkit.storage import files, paths
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run left behind: its folder, seconds and status ("ok" or "failed") per notebook, the error."""
+
+    scale: str
+    out: Path
+    seconds: dict[str, float]
+    status: dict[str, str]
+    error: str = ""
+
+    @property
+    def index(self) -> Path:
+        """The page to open."""
+        return self.out / "index.html"
+
+
+def run(
+    scale: str = "lesson",
+    only: Iterable[str] | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    timeout_s: int | None = 1800,
+    notebooks: str | Path | None = None,
+    at_once: int | None = None,
+) -> Report:
+    """Run the notebooks and write the report.
+
+    Args:
+      scale: a name that `scales.load` knows: "smoke" or "lesson".
+      only: numbers or names of notebooks; None for all.
+      out: folder for executed notebooks and pages (default: runs/<scale> under the current folder).
+      device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
+      timeout_s: the longest that one cell may take in seconds; None for no limit.
+      notebooks: folder of the notebooks (default: the course's).
+      at_once: >= 1, how many run at a time, each in another process with its share of the cores; None for
+        as many as fit (lanes.fitting).
+    Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
+    Raises: ValueError or FileNotFoundError for wrong wishes, or ValueError for another run that is writing to
+      the same folder, before anything runs.
+    """
+    notebooks = None if notebooks is None else Path(notebooks)
+    out = None if out is None else Path(out)
+    check()
+    from iptkit.models.devices import resolve_device
+    from iptkit.storage import downloads
+
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once is {at_once}; at least 1 notebook runs at a time")
+    context_gib = _course_scale(scale).context_gib
+    course = lessons.find(notebooks)
+    chosen = lessons.select(course, only)
+    out = _out_folder(out or Path("runs") / scale, course)
+    _sweep(out)
+    parameters = {"scale": scale, "device": str(resolve_device(device))}
+    for lesson in chosen:
+        lessons.check_parameters(lesson, parameters)
+    names = [lesson.name for lesson in chosen]
+    expected = expected_seconds(scale)
+    at_once = at_once or schedule.fitting(chosen, expected, context_gib, parameters["device"])
+    if at_once > 1:
+        expected = {name: schedule.SLOWER * seconds for name, seconds in expected.items()}
+    beside = {"at_once": at_once, "needs": schedule.needs(chosen)}
+    alone = files.one_writer(out / "index.html", "wait for its end, or name another folder with --out")
+    watched = _watched(scale, names, expected, **beside)
+    with alone, watched as display, paths.variables(IPTKIT_RESULTS=str(out)):
+        if not _is_ready(scale):
+            _timed(display, "downloads", downloads.fetch_all)
+        finished = schedule.run_each(chosen, out, parameters, timeout_s, display, at_once)
+        return _report_all(finished, chosen, course, scale, out, display, at_once)
+
+
+def check() -> None:
+    """Make sure that notebooks can be run and their pages be written here, before anything is computed.
+
+    Raises: ImportError, AttributeError (see `installation.problem`) or ValueError for what is not there.
+    """
+    processes.check()
+    report.exporter()
+
+
+def fetch() -> None:
+    """Download everything, build the tasks and convert the models.
+
+    Raises: FileNotFoundError if something is neither cached nor downloadable.
+    """
+    from iptkit.models import backbone, bundled
+    from iptkit.storage import downloads
+    from iptkit.tasks import suites
+
+    _sweep(paths.cache_dir())
+    with _watched("lesson", []) as display:
+        _timed(display, "downloads", downloads.fetch_all)
+        _timed(display, "tasks", lambda: [suites.load_suite(suite) for suite in suites.COURSE])
+        for name in bundled.WHEEL_MODELS:
+            _timed(display, f"model {name}", partial(backbone.load, name))
+
+
+def study(
+    scale: str,
+    out: str | Path,
+    device: str = "auto",
+    part: str = "subspace",
+    overwrite: bool = False,
+    finished_only: bool = False,
+    address: str | None = None,
+    job_cpus: int | None = None,
+    **changes: Any,
+) -> int:
+    """Measure a whole scale without notebooks and write its rows to `out`.
+
+    Args:
+      overwrite: `out` may hold rows of another study, which these replace.
+      finished_only: measure nothing, write the rows of the jobs that are finished.
+      part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2
+        and its neighbours: lesson 04).
+      address: of a Ray cluster that runs the jobs (see cluster.joined); None: this process runs them.
+      job_cpus: cores that a job takes there.
+      changes: suite, split, dims and num_seeds of scales.variant; "subspace" only.
+    Returns: the number of rows.
+    Raises: ValueError for an unknown scale, device or part, changes that do not go with it, rows of another
+      study in `out`, another process that writes it, or a cluster that is not there, before anything runs.
+    """
+    out = Path(out)
+    from iptkit.studies import cluster, lesson04, provenance, scales, verdicts_ipt
+    from iptkit.studies.study import Study
+
+    writers = {"subspace": verdicts_ipt.write, "deep": lesson04.write}
+    if part not in writers:
+        raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
+    more = {"cluster": address, "job_cpus": job_cpus, "finished_only": finished_only}
+    wishes = {**more, **changes}
+    given = {name: value for name, value in wishes.items() if value}
+    empty = [name for name, value in wishes.items() if value == ""]
+    if empty:
+        raise ValueError(f"{', '.join(empty)}: an empty text (an unset variable?); name it or leave it out")
+    if given and part != "subspace":
+        raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
+    with paths.variables(IPTKIT_SCALE=scale):  # one of the user's would win over the name
+        chosen = scales.variant(scale, **changes)
+    measured = Study(chosen, device)
+    if job_cpus and not address:
+        raise ValueError("job_cpus (--job-cpus) is for jobs on a cluster; give --cluster too")
+    if finished_only and address:
+        raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
+    if out.suffix != ".jsonl":
+        raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
+    out = files.writable_file(out, "--out", verdicts_ipt.BESIDE)  # asked now, not after hours
+    _sweep(out.parent)
+
+    def check() -> None:
+        if not overwrite:
+            provenance.check_target(measured, out, part)
+
+    def write(**more: Any) -> int:
+        check()  # again: where nothing can be locked, others may have written meanwhile
+        return writers[part](measured, out, **more)
+
+    with files.one_writer(out, "wait for its end, or name another file with --out"):
+        check()
+        if address:
+            cluster.check(address)
+        if part != "subspace":
+            with _watched(scale, []) as display:
+                return _timed(display, f"study {scale}, {part}", write)
+        if finished_only:
+            return write(finished_only=True)
+        return _measure(measured, scale, address, job_cpus, write)
+
+
+def _measure(
+    measured: Any, scale: str, address: str | None, job_cpus: int | None, write: Callable[[], int]
+) -> int:
+    """Run the jobs of a study (experiments.Study) that are not done, then write its rows."""
+    from iptkit.models.devices import matmul_speed
+    from iptkit.studies import cluster
+    from iptkit.studies.costs import Costs
+
+    left = [job for job in measured.jobs() if not job.is_done]
+    if left:
+        names, costs = {job.name for job in left}, Costs(measured)
+        left = [job for job in measured.jobs(costs) if job.name in names]
+        speed = matmul_speed(str(measured.backbone.device)) * 1e12
+    expected = {job.name: job.seconds(speed) for job in left}
+    shown = {} if address else expected  # a cluster's jobs run side by side
+    with _watched(scale, list(shown), shown) as display:
+        if left:
+            total = len(measured.jobs())
+            about = clock(sum(expected.values()))
+            display.say(f"{total - len(left)} of {total} jobs are done; the others take about {about}")
+        if left and address:
+            with cluster.joined(measured, address, job_cpus) as joined:
+                _follow(display, joined, left, expected)
+        else:
+            for job in left:
+                _timed(display, job.name, job.make)
+        return write()
+
+
+def expected_seconds(scale: str) -> dict[str, float]:
+    """Return the seconds of each notebook at a scale from data/timings.json; empty if not measured."""
+    try:
+        seconds = files.read_json(paths.data_dir() / "timings.json")[scale]["seconds"]
+        return {name: float(value) for name, value in seconds.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _course_scale(scale: str) -> Any:
+    """The scale (scales.Scale) of a run of the notebooks; ValueError for one that has none."""
+    from iptkit.studies import scales
+
+    with paths.variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
+        loaded = scales.load(scale)
+        if loaded.deep:
+            raise ValueError(f"no notebook trains the deep prompts of scale {scale!r}; `iptkit study` does")
+    return loaded
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed processes left in the kit's folders, in `out`, and in the system's temporary one."""
+    from iptkit.storage import step_cache
+
+    own = [folder() for folder in (paths.cache_dir, paths.downloads_dir, paths.models_dir, paths.tasks_dir)]
+    files.sweep([*own, paths.results_dir(), out, Path(tempfile.gettempdir())])
+    step_cache.sweep()
+
+
+def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
+    out = files.expanded(out).absolute()
+    if any(lesson.path.parent.resolve() == out.resolve() for lesson in course):
+        raise ValueError(f"--out {out} is the folder of the notebooks themselves; name another one")
+    out = files.writable_folder(out, "--out")
+    names = [f"{lesson.name}{ending}" for lesson in course for ending in (".ipynb", ".html")]
+    for name in ("index.html", "timings.json", *names):
+        if (out / name).is_dir():
+            raise ValueError(
+                f"{out / name} is a folder where a file is to stand; move it away or choose another --out"
+            )
+    return out
+
+
+@contextmanager
+def _watched(
+    scale: str, names: Sequence[str], expected: Mapping[str, float] | None = None, **more: Any
+) -> Iterator[Display]:
+    """Show the progress of the pieces `names` that run inside, here and in notebooks.
+
+    Args:
+      expected: seconds of each piece (default: those of the notebooks at the scale).
+      more: what else Display takes.
+    """
+    expected = expected_seconds(scale) if expected is None else expected
+    with files.scratch() as place:
+        status_file = place / "status.json"
+        display = Display(names, expected, status_file, **more)
+        with _environment(scale, status_file), display:
+            yield display
+
+
+def _timed(display: Display, title: str, work: Callable[[], Any]) -> Any:
+    """Show a piece of work with its time; returns what it gives."""
+    begun = time.time()
+    display.start(title, title)
+    result = work()
+    display.finish(time.time() - begun)
+    return result
+
+
+def _follow(display: Display, joined: Any, todo: Sequence[Any], expected: Mapping[str, float]) -> None:
+    """Run jobs on a cluster (cluster.Cluster) and show their progress."""
+    from iptkit.studies import jobs
+
+    names = ", ".join(node.name for node in joined.nodes)
+    display.say(f"jobs at a time: {joined.slots}; nodes: {names}")
+    begun, finished = time.time(), {}
+    display.start("cluster", f"{len(todo)} jobs on the cluster")
+    for done in joined.make(todo):
+        finished[done.name] = done.seconds
+        display.say(f"{done.name} | done in {clock(done.seconds)} on {done.node}")
+        left = clock(jobs.seconds_left(todo, expected, finished, joined.slots))
+        display.part(f"{len(finished)} done, about {left} left")
+    display.finish(time.time() - begun)
+
+
+def _is_ready(scale: str) -> bool:
+    """Tell whether all that the notebooks of a scale read is there, so that they run without a network."""
+    from iptkit.storage import downloads
+    from iptkit.studies import scales
+
+    return scales.load(scale).suite == "tiny" or not downloads.missing()
+
+
+def _report_all(
+    finished: Generator[tuple[Lesson, float, str]],
+    chosen: Sequence[Lesson],
+    course: Sequence[Lesson],
+    scale: str,
+    out: Path,
+    display: Display,
+    at_once: int,
+) -> Report:
+    """Write the report's pages as notebooks end; of those of this run nothing older is told."""
+    seconds, status = report.earlier(out, scale, [lesson for lesson in course if lesson not in chosen])
+    begun, elapsed, count, error = time.time(), 0.0, 0, ""
+    with closing(finished):
+        for lesson, took, wrong in finished:
+            seconds[lesson.name], count, error = took, count + 1, error or wrong
+            status[lesson.name] = STOPPED if wrong == STOPPED else "failed" if wrong else "ok"
+            elapsed = time.time() - begun  # told on the page and below
+            report.write(lesson, course, scale, out, seconds, status, at_once, elapsed)
+    shown = out / "index.html"
+    display.say(
+        f"{error}\nTo go on, run the same command again: finished steps are kept. Report: {shown}"
+        if error
+        else f"{count} notebooks in {clock(elapsed)}; open {shown}"
+    )
+    return Report(scale, out, seconds, status, error)
+
+
+def _environment(scale: str, status_file: Path) -> AbstractContextManager[None]:
+    """Set what the notebooks' kernels inherit."""
+    return paths.variables(
+        IPTKIT_SCALE=scale,
+        IPTKIT_STATUS=str(status_file),
+        IPTKIT_QUIET="1",
+        IPTKIT_CACHE=str(paths.cache_dir()),
+        IPTKIT_STEPS=str(paths.steps_dir()),
+        TOKENIZERS_PARALLELISM="false",
+        JUPYTER_PREFER_ENV_PATH="1",
+    )

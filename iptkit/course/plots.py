@@ -1,0 +1,197 @@
+"""Figures of one look: white, one colour and marker per method in the whole course, a description in words.
+
+The colours keep apart for colour-blind readers (after Paul Tol's muted scheme); line style and marker tell
+the methods apart in print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+GREY, BLACK = "#777777", "#000000"
+METHODS: dict[str, dict[str, str]] = {
+    "zero-shot": {"color": BLACK, "marker": "_", "linestyle": "--"},
+    "prompt tuning": {"color": "#332288", "marker": "o", "linestyle": "-"},
+    "MSF": {"color": "#117733", "marker": "s", "linestyle": "-"},
+    "IST": {"color": "#CC6677", "marker": "D", "linestyle": "-"},
+    "mean code": {"color": "#DDCC77", "marker": "^", "linestyle": "-."},
+    "mean prompt": {"color": "#999933", "marker": "v", "linestyle": "-."},
+    "random decoder": {"color": "#88CCEE", "marker": "X", "linestyle": ":"},
+    "PCA": {"color": "#44AA99", "marker": "P", "linestyle": "-."},
+    "PCA of the prompts": {"color": "#225555", "marker": "3", "linestyle": ":"},
+    "Fastfood over the prompt": {"color": "#4477AA", "marker": "d", "linestyle": ":"},
+    "nearest task's prompt": {"color": "#BBBBBB", "marker": "2", "linestyle": "-."},
+    "IST, same data": {"color": "#EE6677", "marker": "x", "linestyle": "--"},
+    "stage two": {"color": "#AA3377", "marker": "H", "linestyle": "-"},
+    "linear probe": {"color": "#661100", "marker": "1", "linestyle": "--"},
+    "P-Tuning v2": {"color": "#0077BB", "marker": "h", "linestyle": "-"},
+    "MPT-2": {"color": "#EE7733", "marker": "p", "linestyle": "-"},
+    "LoRA": {"color": "#AA4499", "marker": "<", "linestyle": "-"},
+    "fine-tuning": {"color": "#882255", "marker": ">", "linestyle": "-"},
+    "DID": {"color": "#DDAA33", "marker": "8", "linestyle": "--"},
+    "chance": {"color": GREY, "marker": "|", "linestyle": ":"},
+    "paper": {"color": GREY, "marker": "*", "linestyle": "-"},
+}
+
+
+def use() -> None:
+    """Set matplotlib's defaults for the course: white faces, readable sizes, no transparency."""
+    import matplotlib
+
+    matplotlib.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "axes.facecolor": "white",
+            "savefig.facecolor": "white",
+            "savefig.transparent": False,
+            "text.color": BLACK,
+            "axes.labelcolor": BLACK,
+            "xtick.color": BLACK,
+            "ytick.color": BLACK,
+            "axes.edgecolor": BLACK,
+            "figure.figsize": (6.4, 3.6),
+            "figure.dpi": 100,
+            "savefig.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e6e6e6",
+            "axes.axisbelow": True,
+            "lines.linewidth": 1.6,
+            "lines.markersize": 6,
+            "legend.frameon": False,
+            "image.cmap": "cividis",
+        }
+    )
+
+
+def style(method: str) -> dict[str, str]:
+    """Return colour, marker and line style of a method.
+
+    Raises: ValueError if the method has none.
+    """
+    if method not in METHODS:
+        raise ValueError(f"no style for the method {method!r}; there are: {', '.join(METHODS)}")
+    return dict(METHODS[method])
+
+
+def curve(
+    ax,
+    x: Sequence[float],
+    mean: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+    method: str = "IST",
+    label: str | None = None,
+):
+    """Draw a method's mean over x, with its interval as a band.
+
+    Args:
+      ax: matplotlib axes.
+      x, mean, low, high: one number per point; low and high may both be None.
+      method: key of METHODS.
+      label: words for the legend (default: the method's name; "" for none).
+    Returns: the line.
+    """
+    look = style(method)
+    (line,) = ax.plot(x, mean, label=method if label is None else label or "_nolegend_", **look)
+    if low is not None and high is not None:
+        ax.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+    return line
+
+
+def level(ax, value: float, method: str, label: str | None = None):
+    """Draw a horizontal line for a method that does not depend on x, such as chance or a paper's number."""
+    look = style(method)
+    look.pop("marker")
+    return ax.axhline(value, label=method if label is None else label or "_nolegend_", linewidth=1.2, **look)
+
+
+def bars(
+    ax,
+    groups: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    low: Mapping[str, Sequence[float]] | None = None,
+    high: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Draw grouped bars, one colour per method, with intervals where given.
+
+    Args:
+      ax: matplotlib axes.
+      groups: names along the x axis.
+      values: method -> one number per group.
+      low, high: method -> ends of its interval, for all or some of the methods.
+    """
+    width = 0.8 / len(values)
+    for index, (method, heights) in enumerate(values.items()):
+        places = [group + (index - (len(values) - 1) / 2) * width for group in range(len(groups))]
+        ax.bar(places, heights, width * 0.92, color=style(method)["color"], label=method)
+        if low and high and method in low and method in high:
+            ends = [
+                [h - a for h, a in zip(heights, low[method], strict=True)],
+                [b - h for h, b in zip(heights, high[method], strict=True)],
+            ]
+            ax.errorbar(places, heights, ends, fmt="none", ecolor=BLACK, elinewidth=1, capsize=2)
+    ax.set_xticks(range(len(groups)), groups)
+    ax.grid(False, axis="x")
+
+
+def heat(
+    ax,
+    matrix,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    low: float | None = None,
+    high: float | None = None,
+    label: str = "",
+    form: str | None = ".2f",
+):
+    """Draw a matrix as coloured squares with its numbers in them.
+
+    Args:
+      ax: matplotlib axes.
+      matrix: [rows, columns] numbers.
+      rows, columns: names along the axes.
+      low, high: ends of the colour scale (default: of the numbers).
+      label: what the numbers are.
+      form: format of a number in its square, or None to write none.
+    Returns: the image.
+    """
+    image = ax.imshow(matrix, vmin=low, vmax=high, aspect="auto")
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label=label)
+    for i, j in ((i, j) for i in range(len(rows)) for j in range(len(columns)) if form):
+        red, green, blue, _ = image.cmap(image.norm(matrix[i][j]))
+        is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        ax.text(
+            j,
+            i,
+            format(matrix[i][j], form),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if is_dark else "black",
+        )
+    return image
+
+
+def show(fig, alt: str) -> None:
+    """Display a figure in a notebook with a description in words, and close it.
+
+    Args:
+      fig: matplotlib figure.
+      alt: what a reader who cannot see it should know: axes, and what stands out.
+    Raises: ValueError if alt is empty.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    if not alt.strip():
+        raise ValueError("show(fig, alt=...) needs a description of the figure in words")
+    display(fig, metadata={"image/png": {"alt": alt.strip()}})
+    plt.close(fig)

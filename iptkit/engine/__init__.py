@@ -1,0 +1,1 @@
+"""The engine: rows of many prompts in one forward of a frozen model."""

@@ -1,0 +1,1 @@
+"""Fast forwards of Llama and BERT models: packed weights, flat rows, fused attention."""

@@ -1,0 +1,132 @@
+"""Log-likelihoods and greedy answers in encoder-decoder models (BART, T5).
+
+The encoder reads [prompt, text] once per row, however many answers that row has; the decoder runs once per
+answer, with the states of its row. Prompt tuning in T5: Lester et al. 2021 (arXiv 2104.08691), section 2;
+IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from iptkit.engine.left_memory import left_memory
+from iptkit.engine.prompt import Prompt
+from iptkit.engine.sites import Site, memory_at
+from iptkit.models.backbone import Backbone, quiet_transformers
+from iptkit.models.devices import to_device
+
+if TYPE_CHECKING:
+    from iptkit.engine.rows import Row
+
+
+# A hub model's own settings (BART: 4 beams, no repeated trigram, a forced first token) must not act here.
+PLAIN_GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "min_length": 0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "early_stopping": False,
+    "length_penalty": 1.0,
+}
+
+
+def log_likelihoods(
+    backbone: Backbone, prompt: Prompt, rows: Sequence[Row], sites: Sequence[Site] = ()
+) -> tuple[Tensor, Tensor]:
+    """log p(answer | prompt, text) of every answer of every row; gradients flow into the prompt.
+
+    Args:
+      prompt: one per row, with embeds or keys_values.
+      rows: B rows.
+      sites: of a deep prompt.
+    Returns:
+      summed token log-likelihoods [B, K], -inf where a row has fewer than K answers, and the numbers of
+      answer tokens [B, K].
+    """
+    device, num_answers = backbone.device, max(len(row.answers) for row in rows)
+    slots = [b * num_answers + k for b, row in enumerate(rows) for k in range(len(row.answers))]
+    owner = to_device([slot // num_answers for slot in slots], device)  # [A] row of each answer
+    answers = [answer for row in rows for answer in row.answers]
+    targets, _ = _padded(answers, device)  # [A, T]
+    flat = [a * targets.shape[1] + t for a, answer in enumerate(answers) for t in range(len(answer))]
+    present = to_device(flat, device)  # [tokens] places in [A, T]
+    tokens = torch.zeros(len(rows) * num_answers, dtype=torch.long)
+    tokens[slots] = torch.tensor([len(answer) for answer in answers])
+    start = targets.new_full((len(targets), 1), backbone.model.config.decoder_start_token_id)
+    with left_memory(memory_at(sites, prompt)):
+        states, mask = _encode(backbone, prompt, rows)
+    with left_memory(memory_at(sites, prompt.rows(owner))):
+        logits = backbone.model(  # right padding needs no decoder mask: nothing to its left can see it
+            encoder_outputs=BaseModelOutput(last_hidden_state=states.index_select(0, owner)),
+            attention_mask=mask[owner],
+            decoder_input_ids=torch.cat([start, targets[:, :-1]], 1),
+            use_cache=False,
+        ).logits.flatten(0, 1)[present]  # [tokens, V]
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    chosen = logits.gather(1, targets.flatten()[present][:, None])[:, 0] - logits.logsumexp(-1)
+    slot = to_device(slots, device)[present // targets.shape[1]]
+    sums, tokens = chosen.new_zeros(len(tokens)).index_add(0, slot, chosen), to_device(tokens, device)
+    return sums.masked_fill(tokens == 0, -torch.inf).view(len(rows), -1), tokens.view(len(rows), -1)
+
+
+@torch.no_grad()
+def greedy(
+    backbone: Backbone,
+    prompt: Prompt,
+    rows: Sequence[Row],
+    max_tokens: Sequence[int],
+    sites: Sequence[Site] = (),
+) -> list[str]:
+    """The model's own answers (first line), each row cut at its own max_tokens.
+
+    Args:
+      prompt: one per row, with embeds or keys_values.
+      rows: B rows (their answers are not looked at).
+      max_tokens: B limits, >= 1.
+      sites: of a deep prompt.
+    """
+    with left_memory(memory_at(sites, prompt)):
+        states, mask = _encode(backbone, prompt, rows)
+    with left_memory(memory_at(sites, prompt)), quiet_transformers():
+        ids = backbone.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            decoder_start_token_id=backbone.model.config.decoder_start_token_id,
+            eos_token_id=backbone.eos,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+            max_new_tokens=max(max_tokens),
+            **PLAIN_GREEDY,
+        )
+    said = ids[:, 1:].tolist()  # without the start token
+    cut = [row[:most] for row, most in zip(said, max_tokens, strict=True)]
+    texts = (backbone.tokenizer.decode(row, skip_special_tokens=True) for row in cut)
+    return [text.strip().split("\n")[0].strip() for text in texts]
+
+
+def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Encoder states [B, n + L, d] and mask [B, n + L] of [prompt, text]."""
+    ids, present = _padded([row.text for row in rows], backbone.device)
+    table = backbone.model.get_input_embeddings()
+    scale = getattr(table, "embed_scale", 1.0)  # some BARTs multiply embeddings: the prompt's too
+    embeds = table(ids)
+    if prompt.embeds is not None:
+        embeds = torch.cat([prompt.embeds.to(table.weight.dtype) * scale, embeds], 1)
+    mask = torch.cat([present.new_ones(len(rows), prompt.length), present], 1).long()
+    return backbone.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask).last_hidden_state, mask
+
+
+def _padded(lists: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids [B, L] with zeros to the right, and which of them are real [B, L]."""
+    longest = max(map(len, lists))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in lists], dtype=torch.long)
+    lengths = to_device([len(row) for row in lists], device)
+    return to_device(ids, device), torch.arange(longest, device=device) < lengths[:, None]

@@ -1,0 +1,168 @@
+"""P-tuning: the prompt's vectors come out of a small trained encoder, which is dropped afterwards.
+
+Liu et al. 2021, "GPT Understands, Too" (arXiv 2103.10385), section 3.2, with the shapes of the released code
+for knowledge probing: n input vectors of width d, a bidirectional LSTM of two layers with d / 2 units each
+way, and an MLP d -> d -> d with a ReLU. At d = 768 and n = 9 that is 8,278,272 numbers.
+
+    input [n, d] -> BiLSTM -> Linear -> ReLU -> Linear -> prompt [n, d]
+
+Where the vectors stand among text and anchor words is the engine's layout (layouts.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from iptkit.engine.prompt import Prompt
+from iptkit.methods.prompt_tuning import FixedPrompt, each_once
+
+ENCODERS = ("lstm", "mlp", "none")
+
+
+class EncodedPrompt(nn.Module):
+    """n vectors per run through an encoder that each run has to itself.
+
+    Args:
+      init: [R, n, d] input vectors to begin with, one prompt per run.
+      encoder: "lstm" (BiLSTM and MLP), "mlp" (MLP alone) or "none" (the input is the prompt).
+      generator: draws the encoder's first weights, PyTorch's default ranges; every run begins with the same.
+    Raises:
+      ValueError: unknown encoder, `init` is not three-dimensional, or an odd width with "lstm".
+    Example:
+      >>> source = EncodedPrompt(torch.zeros(2, 3, 8), "mlp", torch.Generator())
+      >>> source(torch.tensor([1, 0])).embeds.shape
+      torch.Size([2, 3, 8])
+    """
+
+    per_run = True
+
+    def __init__(self, init: Tensor, encoder: str, generator: torch.Generator):
+        super().__init__()
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder {encoder!r} is unknown; choose one of {', '.join(ENCODERS)}")
+        if init.dim() != 3:
+            raise ValueError(f"init has shape {tuple(init.shape)}; give [runs, prompt_length, width]")
+        runs, _, width = init.shape
+        if encoder == "lstm" and width % 2:
+            raise ValueError(f"the width is {width}; the encoder 'lstm' needs an even one, or take 'mlp'")
+        self.encoder = encoder
+        self.input = nn.Parameter(init.detach().clone().float())
+        if encoder == "lstm":
+            self.lstm = RunLSTM(runs, width, width // 2, generator)
+        if encoder != "none":
+            self.inner = RunLinear(runs, width, width, generator)
+            self.outer = RunLinear(runs, width, width, generator)
+        self.to(init.device)
+
+    def forward(self, runs: Tensor) -> Prompt:
+        """runs: [B] -> Prompt with embeds [B, n, d] (each run is encoded once)."""
+        used, where = each_once(runs, len(self.input))
+        x = _rows(self.input, used)
+        if self.encoder == "lstm":
+            x = self.lstm(x, used)
+        if self.encoder != "none":
+            x = self.outer(torch.relu(self.inner(x, used)), used)
+        return Prompt(x.index_select(0, where))
+
+    @torch.no_grad()
+    def without_encoder(self) -> FixedPrompt:
+        """The n x d numbers per run that are all one needs after training."""
+        return FixedPrompt(self(torch.arange(len(self.input), device=self.input.device)).embeds)
+
+
+def joined(sources: Sequence[EncodedPrompt]) -> EncodedPrompt:
+    """One source with the runs of all, in order; their encoders may have begun differently."""
+    first, others = sources[0], [dict(source.named_parameters()) for source in sources[1:]]
+    for name, p in first.named_parameters():
+        p.data = torch.cat([p.data, *(other[name].data for other in others)])
+    return first
+
+
+class RunLinear(nn.Module):
+    """A linear layer of its own for every run: x [U, n, in] of runs `used` [U] -> [U, n, out]."""
+
+    def __init__(self, runs: int, inputs: int, outputs: int, generator: torch.Generator):
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = _same_for_all(runs, (outputs, inputs), bound, generator)
+        self.bias = _same_for_all(runs, (outputs,), bound, generator)
+
+    def forward(self, x: Tensor, used: Tensor) -> Tensor:
+        weight, bias = _rows(self.weight, used), _rows(self.bias, used)
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+
+class RunLSTM(nn.Module):
+    """A bidirectional LSTM of two layers for every run: x [U, n, d] of runs `used` [U] -> [U, n, 2 * hidden].
+
+    The same sums as torch.nn.LSTM (a test compares them), which knows one set of weights only.
+    """
+
+    LAYERS = 2
+
+    def __init__(self, runs: int, width: int, hidden: int, generator: torch.Generator):
+        super().__init__()
+        bound, self.hidden = hidden**-0.5, hidden
+        for layer in range(self.LAYERS):
+            inputs = width if layer == 0 else 2 * hidden
+            for suffix in ("", "_reverse"):
+                shapes = {"weight_ih": (4 * hidden, inputs), "weight_hh": (4 * hidden, hidden)}
+                shapes |= {"bias_ih": (4 * hidden,), "bias_hh": (4 * hidden,)}
+                for name, shape in shapes.items():
+                    drawn = _same_for_all(runs, shape, bound, generator)
+                    self.register_parameter(f"{name}_l{layer}{suffix}", drawn)
+
+    def forward(self, x: Tensor, used: Tensor) -> Tensor:
+        for layer in range(self.LAYERS):
+            ways = [self._one_way(x, used, f"l{layer}{suffix}") for suffix in ("", "_reverse")]
+            x = torch.cat(ways, -1)
+        return x
+
+    def _one_way(self, x: Tensor, used: Tensor, suffix: str) -> Tensor:
+        of = {name: _rows(getattr(self, f"{name}_{suffix}"), used) for name in PARTS}
+        from_input = torch.baddbmm(
+            (of["bias_ih"] + of["bias_hh"])[:, None], x, of["weight_ih"].transpose(1, 2)
+        )  # [U, n, 4 hidden]
+        state = x.new_zeros(len(x), 1, self.hidden)
+        cell, back = state, of["weight_hh"].transpose(1, 2)
+        places = range(x.shape[1])
+        out: list[Tensor] = [state] * x.shape[1]
+        for place in reversed(places) if suffix.endswith("reverse") else places:
+            gates = from_input[:, place, None] + torch.bmm(state, back)
+            enter, forget, new, leave = gates.chunk(4, -1)
+            cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+            state = leave.sigmoid() * cell.tanh()
+            out[place] = state
+        return torch.cat(out, 1)
+
+
+PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def num_parameters(prompt_length: int, width: int, encoder: str = "lstm") -> int:
+    """Numbers that one run trains.
+
+    Example:
+      >>> num_parameters(9, 768), num_parameters(9, 1024)
+      (8278272, 14707712)
+    """
+    mlp = 2 * (width * width + width)
+    hidden = width // 2
+    lstm = RunLSTM.LAYERS * 2 * 4 * hidden * (width + hidden + 2)
+    return prompt_length * width + {"none": 0, "mlp": mlp, "lstm": mlp + lstm}[encoder]
+
+
+def _rows(of_runs: Tensor, used: Tensor) -> Tensor:
+    """Rows `used` (see `each_once`) of a tensor [R, ...]; all of them are not copied."""
+    return of_runs if len(used) == len(of_runs) else of_runs.index_select(0, used)
+
+
+def _same_for_all(
+    runs: int, shape: tuple[int, ...], bound: float, generator: torch.Generator
+) -> nn.Parameter:
+    """[R, *shape] drawn once from U(-bound, bound): alone or together, a run begins with the same."""
+    drawn = (torch.rand(shape, generator=generator, device=generator.device) * 2 - 1) * bound
+    return nn.Parameter(drawn.expand(runs, *shape).clone())

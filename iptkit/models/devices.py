@@ -1,0 +1,109 @@
+"""Devices and number types: which are available, and how fast they are."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = ("float64", "float32", "bfloat16", "mixed")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device `name`: "cpu", "cuda", "cuda:1" ..., or for "auto" a GPU if there is one.
+
+    Raises: ValueError if it is unknown or not there.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if has_gpu else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device {name!r} is unknown; choose auto, cpu, cuda, cuda:0, cuda:1 ...")
+    device = torch.device(name)
+    count = torch.cuda.device_count() if has_gpu else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"device {name!r} was asked for, but torch {torch.__version__} sees {count} GPU(s); "
+            "choose cpu or auto"
+        )
+    return device
+
+
+def native_dtype(device: torch.device) -> str:
+    """The fast and exact enough dtype of a device: "mixed" where bf16 is much faster, else "float32".
+
+    That is so on GPUs. A CPU with bf16 instructions is asked (`bf16_gain`), because they may be slow (of two
+    kinds with vector instructions one reached 0.5 of its float32 speed, one 2.3), or hidden from the library
+    that multiplies (ONEDNN_MAX_CPU_ISA) though torch sees them.
+    """
+    if device.type == "cuda":
+        return "mixed" if torch.cuda.is_bf16_supported() else "float32"
+    found = torch.cpu.get_capabilities()
+    has_units = found.get("amx_bf16") or found.get("avx512_bf16")
+    return "mixed" if has_units and bf16_gain() >= 1.5 else "float32"
+
+
+@functools.cache
+def bf16_gain() -> float:
+    """How many times as fast as in float32 this CPU multiplies in bf16: the best of short turns (0.1 s)."""
+    sizes, fastest = ((512, 576), (576, 1536)), {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    pairs = {dtype: [torch.ones(size, dtype=dtype) for size in sizes] for dtype in fastest}
+    for _ in range(8):
+        for dtype, (left, right) in pairs.items():
+            begun = time.perf_counter()
+            _ = left @ right
+            fastest[dtype] = min(fastest[dtype], time.perf_counter() - begun)
+    return fastest[torch.float32] / fastest[torch.bfloat16]
+
+
+def to_device(values: Any, device: torch.device) -> Tensor:
+    """A list or a tensor of the CPU as a tensor on `device`; what a GPU is doing is not waited for."""
+    return torch.as_tensor(values).to(device, non_blocking=True)
+
+
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's
+
+
+@functools.cache
+def machine_memory() -> float:
+    """Bytes of memory that this machine, or the container around this process, has; 0 where nobody tells."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    sizes = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    told = [Path(path).read_text().strip() for path in LIMITS if os.access(path, os.R_OK)]
+    return min(sizes + [float(limit) for limit in told if limit.isdigit()])
+
+
+def free_memory() -> float:
+    """Bytes of memory that this machine could give to new processes now; where nobody tells, all it has."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return machine_memory()
+
+
+def matmul_speed(device: str = "cpu", seconds: float = 0.3) -> float:
+    """Measure matrix products of a small model's sizes in the dtype that the lessons use there.
+
+    Returns: TFLOP/s, the best of several short measurements.
+    """
+    import torch
+
+    place = torch.device(device)
+    dtype = torch.bfloat16 if native_dtype(place) == "mixed" else torch.float32
+    left, right = (torch.ones(size, dtype=dtype, device=place) for size in ((1024, 576), (576, 1536)))
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        for _ in range(4):
+            product = left @ right
+        product[0, 0].item()  # waits for a GPU
+        fastest = min(fastest, time.perf_counter() - begun)
+    return 4 * 2 * 1024 * 576 * 1536 / fastest / 1e12

@@ -1,0 +1,235 @@
+"""Whether a model's files hold the model that they describe, asked before it is built and after it is loaded.
+
+transformers fills what a file lacks with random weights and says so in a log only; a model with a random
+matrix trains prompts like any other. Here that is an error, and so is a weight that is not a number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from iptkit.storage import files
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+POOLER = "pooler."  # of an encoder: nothing here reads it, and many files come without it
+IN_LAYER = re.compile(r"(.+?)\.(\d+)\.")
+
+
+def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in a safetensors file by name, from its header: no tensor is read.
+
+    Raises: FileNotFoundError if it is not there; ValueError naming a file that is cut short, a Git LFS
+      pointer, no safetensors or not readable.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    files.check_begin(path)
+    try:
+        with safe_open(path, framework="pt") as file:  # compares the file's size with its header
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({files.reason(error)})") from error
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is cut short or no safetensors ({files.visible(str(error))}); fetch it again"
+        ) from error
+
+
+def _all_shapes(parts: Collection[Path]) -> dict[str, tuple[int, ...]]:
+    return {key: shape for part in parts for key, shape in shapes(part).items()}
+
+
+def check_folder(folder: str | Path) -> None:
+    """Look at a folder before it is read as a model.
+
+    Raises: ValueError for one with an adapter in it or a broken config.json, FileNotFoundError without one.
+    """
+    folder = Path(folder)
+    if (folder / ADAPTER).is_file():
+        raise ValueError(
+            f"{folder} holds a PEFT adapter ({ADAPTER}) for {_base_of(folder / ADAPTER)}, no model of its "
+            "own. Merge it into that model with PEFT (merge_and_unload, then save_pretrained) and give the "
+            "folder of that, or give the model alone"
+        )
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no model: it has no config.json; give a folder that save_pretrained wrote"
+        )
+    files.read_json(folder / "config.json")
+
+
+def _base_of(adapter: Path) -> str:
+    try:
+        return str(files.read_json(adapter)["base_model_name_or_path"])
+    except (ValueError, KeyError):  # the message says what the folder is in any case
+        return "another model"
+
+
+@contextlib.contextmanager
+def named(name: str, part: str) -> Iterator[None]:
+    """Name the model and the part of it that transformers cannot use.
+
+    Raises: ValueError then; an OSError (not there, no network) as it is.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # transformers and what it calls have an error for each kind of nonsense
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{part} of {name} cannot be used ({type(error).__name__}: {said})") from error
+
+
+def files_of(source: str, config: Any, options: dict[str, Any]) -> list[Path]:
+    """The safetensors files of a folder, or of a hub model (downloaded first); [] if a hub model has none.
+
+    Args:
+      options: of transformers' from_pretrained.
+    Raises: FileNotFoundError for a folder that has none, or lacks a part; ValueError for a broken index.
+    """
+    from transformers.utils import cached_file
+
+    def find(name: str) -> Path | None:
+        if Path(source).is_dir():
+            return Path(source, name) if Path(source, name).is_file() else None
+        local = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
+        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **local)
+        return None if found is None else Path(found)
+
+    named_by_config = getattr(config, "transformers_weights", None)
+    names = [named_by_config] if named_by_config else [SINGLE, INDEX]
+    first = next((path for path in map(find, names) if path is not None), None)
+    if first is None and Path(source).is_dir():
+        others = sorted(path.name for path in Path(source).glob("*.bin"))
+        there = f" (only {', '.join(others)}, which is no safetensors)" if others else ""
+        raise FileNotFoundError(
+            f"{source} holds no weights: {' or '.join(names)} is not there{there}; write the model with "
+            "save_pretrained, which makes safetensors"
+        )
+    if first is None or not first.name.endswith(".json"):
+        return [] if first is None else [first]
+    try:
+        found = {part: find(part) for part in sorted(set(files.read_json(first)["weight_map"].values()))}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{first} is no index of safetensors files ({error!r}); fetch it again") from error
+    missing = [part for part, path in found.items() if path is None]
+    if missing:
+        raise FileNotFoundError(f"{first} names {_some(missing)}, which is not there; fetch the model again")
+    return [path for path in found.values() if path is not None]
+
+
+def check_size(name: str, config: Any, build: Callable[[], nn.Module], parts: Collection[Path]) -> None:
+    """Read the headers of a model's files and compare them with what its config describes; builds nothing.
+
+    Args:
+      build: makes the model; called where tensors take no memory.
+    Raises: ValueError for a damaged file, or a config of a larger model than the files hold.
+    """
+    there = _all_shapes(parts)
+    held, layers = sum(map(_count, there.values())), getattr(config, "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > len(there):  # even to build it without memory would take long
+        raise ValueError(_too_large(name, f"{layers:,} layers", f"{len(there):,} tensors"))
+    with named(name, "config.json"), torch.device("meta"):
+        model = build()
+    computed = "|".join([re.escape(POOLER), *(getattr(model, "_keys_to_ignore_on_load_missing", None) or ())])
+    wanted = sum(
+        p.numel() for key, p in model.named_parameters() if not re.search(computed, key)
+    )  # tied once
+    if wanted > held:
+        prefix = model.base_model_prefix + "."
+        bare = {key.removeprefix(prefix) for key in there}
+        missing = [key for key, _ in model.named_parameters() if key.removeprefix(prefix) not in bare]
+        lack = f": none for {_some(missing)}" if missing else ""
+        raise ValueError(_too_large(name, f"{wanted:,} weights", f"{held:,}{lack}"))
+
+
+def _too_large(name: str, described: str, held: str) -> str:
+    return (
+        f"the files of {name} do not fit together: its config.json describes a model of {described}, its "
+        f"safetensors hold {held} (some are missing, or packed by quantisation). Fetch both again, from one "
+        "place"
+    )
+
+
+def check_loaded(name: str, model: nn.Module, found: dict[str, Any], parts: Collection[Path]) -> None:
+    """Make sure that every weight of a loaded model came from its files, and is a number.
+
+    An encoder's pooler, which nothing here reads, is taken out where the files have none.
+
+    Args:
+      found: what from_pretrained reports with output_loading_info.
+      parts: its files.
+    Raises: ValueError naming weights that are missing, of another shape, for layers that the model has not,
+      or not finite.
+    """
+    if getattr(model, "_hf_peft_config_loaded", False):  # of a hub model: transformers has put it in
+        raise ValueError(f"{name} comes with a PEFT adapter; merge it into its model, and give that")
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith(POOLER))
+    if len(missing) < len(found["missing_keys"]):
+        model.pooler = None
+    there = _all_shapes(parts)
+    homeless = [key for key in sorted(found["unexpected_keys"]) if _belongs_in(model, key, there)]
+    others = [f"{key} {list(has)} for {list(wanted)}" for key, has, wanted in found["mismatched_keys"]]
+    wrong = {
+        "no weights (they would be random) for": missing,
+        "weights of another shape:": sorted(others),
+        "weights that its config.json has no place for:": homeless,
+        "weights that are not finite:": [] if missing or others else not_finite(model),
+    }
+    said = [f"{what} {_some(keys)}" for what, keys in wrong.items() if keys]
+    if said:
+        raise ValueError(
+            f"the files of {name} are not a whole {type(model).__name__}: {'; '.join(said)}. Fetch the model "
+            "again, or give the folder that belongs to these weights"
+        )
+
+
+def check_tokenizer(name: str, tokenizer: Any, rows: int) -> None:
+    """Make sure that every token of a tokenizer has a row in its model's table of embeddings.
+
+    Raises: ValueError naming the first tokens that have none.
+    """
+    homeless = sorted((place, token) for token, place in tokenizer.get_vocab().items() if place >= rows)
+    if homeless:
+        raise ValueError(
+            f"the tokenizer of {name} has tokens that its model has no embedding for ({rows} rows): "
+            f"{_some([f'{token!r} ({place})' for place, token in homeless])}. Give the tokenizer that "
+            "belongs to the model, or save the model after resize_token_embeddings"
+        )
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the parameters that hold NaN or infinite values."""
+    with torch.no_grad():  # the smallest and the largest: one pass, no copy, and NaN is both
+        return [
+            key
+            for key, p in model.named_parameters()
+            if p.numel() and not torch.stack(torch.aminmax(p)).isfinite().all()
+        ]
+
+
+def _belongs_in(model: nn.Module, key: str, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Is it a weight of one of the model's stacks of layers? Other heads may stay out, and old masks."""
+    if len(shapes.get(key, (1,))) in (0, 4) or key.endswith("inv_freq"):  # GPT-2's masks, Llama's old angles
+        return False
+    stacks = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    prefix = model.base_model_prefix + "."
+    starts = [key[: match.end(1)] for match in IN_LAYER.finditer(key)]
+    return any({s, prefix + s, s.removeprefix(prefix)} & stacks for s in starts)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _some(keys: list[str], most: int = 3) -> str:
+    more = f" and {len(keys) - most:,} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more

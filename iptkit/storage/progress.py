@@ -1,0 +1,136 @@
+"""The one place where long work shows how far it is.
+
+A notebook run by the pipeline writes its state to the file $IPTKIT_STATUS, which the pipeline shows; a person
+at a terminal or in Jupyter gets a bar; everything else stays silent. $IPTKIT_QUIET=1 means no bar anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SECONDS_BETWEEN_WRITES = 1.0
+
+
+class Bar:
+    """Counts what is done; made by `track`."""
+
+    def __init__(self, label: str, total: int | None, unit: str, initial: int):
+        self.label, self.total, self.unit, self.done, self.note = label, total, unit, initial, ""
+        self._initial, self._started, self._written = initial, time.time(), 0.0
+        status = os.environ.get("IPTKIT_STATUS")
+        self._file = Path(status) if status else None
+        self._bar = None if self._file or not _can_draw() else self._draw()
+        self._write()
+
+    def update(self, n: int = 1, note: str = "") -> None:
+        """Say that n more units are done.
+
+        Args:
+          n: units since the last call, 0 or more (0 only changes the note).
+          note: a few words or numbers about the state, for example "loss 1.23".
+        """
+        self.done += n
+        self.note = note or self.note
+        if self._bar is not None:
+            self._bar.set_postfix_str(self.note, refresh=False)
+            self._bar.update(n)
+        elif self._file and time.time() - self._written >= SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    def close(self) -> None:
+        """Write the last state and remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._write()
+
+    def _draw(self):
+        from tqdm.std import tqdm  # tqdm.auto would leave a widget in notebooks
+
+        return tqdm(
+            desc=self.label,
+            total=self.total,
+            initial=self._initial,
+            unit=self.unit,
+            unit_scale=self.unit == "B",
+            leave=False,
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        self._written = time.time()
+        state = {
+            "label": self.label,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "note": self.note,
+            "initial": self._initial,
+            "started": self._started,
+            "time": self._written,
+        }
+        draft = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        try:
+            draft.write_text(json.dumps(state), encoding="utf-8")
+            os.replace(draft, self._file)
+        except OSError:  # a full disk or a removed folder must not end hours of training
+            self._file = None
+
+
+@contextmanager
+def track(label: str, total: int | None = None, unit: str = "step", initial: int = 0) -> Iterator[Bar]:
+    """Show the progress of a block of work.
+
+    Args:
+      label: what is being done, for example "fit 36 tasks".
+      total: units in all, or None if unknown.
+      unit: name of one unit: "step", "task", or "B" for bytes.
+      initial: units done by an earlier, interrupted run (they do not count for the speed).
+    Returns: a context manager that gives a `Bar`.
+
+    >>> with track("prompt tuning", total=2) as bar:
+    ...     bar.update(1, note="loss 1.23")
+    """
+    bar = Bar(label, total, unit, initial)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def read_status(path: str | Path) -> dict | None:
+    """Read a status file written by `track`.
+
+    Returns: its fields, or None if it is absent, unreadable, half-written or not a status at all.
+    """
+    path = Path(path)
+    try:
+        state = json.loads(Path(path).read_text(encoding="utf-8"))
+        words = {key: str(state[key]) for key in ("label", "unit", "note")}
+        numbers = {key: float(state[key]) for key in ("done", "initial", "started", "time")}
+        total = None if state["total"] is None else float(state["total"])
+        is_finite = all(math.isfinite(number) for number in (*numbers.values(), total or 0.0))
+        return {**words, **numbers, "total": total} if is_finite else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _can_draw() -> bool:
+    if os.environ.get("IPTKIT_QUIET"):
+        return False
+    return in_kernel() or bool(sys.stderr and sys.stderr.isatty())
+
+
+def in_kernel() -> bool:
+    """Tell whether this process is a Jupyter kernel."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return getattr(get_ipython() if get_ipython else None, "kernel", None) is not None

@@ -1,0 +1,82 @@
+"""The versions that a result was made with: packages, code, processor."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+
+import iptkit
+from iptkit.storage import paths
+
+PACKAGES = ("torch", "transformers", "datasets", "numpy")
+TOLD = ("timings.json", "claims.json")  # of data/, changes no result
+
+
+def rows() -> list[tuple[str, str]]:
+    """Return name and value of what can be told without a model: versions, commit, machine, threads."""
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    table = [
+        ("iptkit", f"{iptkit.__version__} ({_commit() or 'no git commit'})"),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("packages", versions),
+        ("processor", f"{_processor()}, {os.cpu_count()} cores"),
+    ]
+    torch = sys.modules.get("torch")  # never the reason to import it
+    if torch is not None:
+        table.append(("threads", str(torch.get_num_threads())))
+        if torch.cuda.is_available():
+            table.append(("gpu", torch.cuda.get_device_name()))
+    return table
+
+
+def code() -> str:
+    """Name the code that runs here: versions, and a digest of the kit's modules and of the data they read."""
+    data = paths.data_dir()
+    read = [file for file in data.rglob("*.json*") if file.parent.name != "results" and file.name not in TOLD]
+    files = sorted(paths.PACKAGE.rglob("*.py")) + sorted(read)
+    own = (
+        file for file in files if not file.name.startswith(".")
+    )  # a file manager's `._x.py` is none of ours
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in own)).hexdigest()[:8]
+    versions = (f"{name} {_version(name).partition('+')[0]}" for name in PACKAGES)  # +cpu and +cu130 are one
+    return f"iptkit {iptkit.__version__} (files {digest}), {', '.join(versions)}"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _commit() -> str | None:
+    """Return the checkout's short commit, with "+" if files differ from it; None outside a checkout."""
+    if not (paths.PACKAGE.parent / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=8", "--exclude=*"],
+            text=True,
+            cwd=paths.PACKAGE.parent,
+            capture_output=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"commit {done.stdout.strip()}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Studies: their steps and jobs, the lessons' measurements, and verdicts on the papers' claims."""

@@ -1,0 +1,173 @@
+"""The measurements of lesson 01, each a step of a `Study`: wordings, in-context examples, search, facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iptkit.engine.engine import Engine
+from iptkit.engine.layouts import LAYOUTS
+from iptkit.methods import prompt_tuning, word_search
+from iptkit.methods.prompt_tuning import FixedPrompt
+from iptkit.methods.words import CONTENT_FREE, calibrate, content_free, label_scores, recall
+from iptkit.scores import evaluate
+from iptkit.storage import step_cache
+from iptkit.tasks import suites, wordings
+from iptkit.tasks.examples import Card, Example, Task
+from iptkit.tasks.wordings import Wording
+from iptkit.training.runs import Run
+from iptkit.training.trainer import credit
+
+if TYPE_CHECKING:
+    from iptkit.studies.study import Study
+
+
+Made = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def wordings_of(study: Study) -> step_cache.Step:
+    """Every task asked in every wording, nothing trained.
+
+    Returns: a step whose values["rows"] hold task, group, wording (0, 1, ...), words (its template),
+      accuracy, calibrated (the same after contextual calibration) and chance.
+    """
+    config = study.scale.discrete
+    read = _load(study, config.tasks, study.seeds[0])
+    known = {task.id: wordings.of_task(task.id) for task, _ in read}
+
+    def make(_: Path) -> Made:
+        engine, rows = Engine(study.backbone, LAYOUTS[1]), []
+        for task, card in read:
+            found = accuracies(engine, known[task.id], card, task.test)
+            for i, (wording, scored) in enumerate(zip(known[task.id], found, strict=True)):
+                about = {**_of(task), "wording": i, "words": wording.template.words}
+                rows.append(about | scored | {"chance": 1 / len(task.labels)})
+        return {}, {"rows": rows}
+
+    return step_cache.step("wordings", study.key_of(read, known, CONTENT_FREE), make)
+
+
+def in_context(study: Study) -> step_cache.Step:
+    """Every task in its first wording without and with solved examples before the question, all seeds.
+
+    Returns: a step whose values["rows"] hold task, group, shots, seed, accuracy and calibrated. Without
+      examples nothing depends on the seed, so there is one row.
+    """
+    config = study.scale.discrete
+    read = {seed: _load(study, config.tasks, seed) for seed in study.seeds}
+    known = {task: wordings.of_task(task)[0] for task in config.tasks}
+
+    def make(_: Path) -> Made:
+        engine, rows = Engine(study.backbone, LAYOUTS[1]), []
+        for seed, entries in read.items():
+            for task, card in entries:
+                solved = [(wordings.slots_of(card, e), e.targets[0]) for e in task.train[: config.shots]]
+                for shots in [[], solved] if seed == study.seeds[0] else [solved]:
+                    (scored,) = accuracies(engine, [known[task.id]], card, task.test, shots)
+                    rows.append({**_of(task), "shots": len(shots), "seed": seed} | scored)
+        return {}, {"rows": rows}
+
+    every = [entry for entries in read.values() for entry in entries]
+    return step_cache.step("in-context", study.key_of(every, known, config.shots, CONTENT_FREE), make)
+
+
+def token_search(study: Study) -> step_cache.Step:
+    """Prompt words found by gradient for every search task and seed, beside those they started from.
+
+    Returns: a step with tensors["tokens"] [R, n], tensors["losses"] [steps, R]; values["rows"] hold task,
+      group, seed, start (score of the words it began with), found (score of those it ended with), words (as
+      text) and swaps.
+    """
+    config, n = study.scale.discrete, study.scale.prompt_length
+    read = [entry for seed in study.seeds for entry in _load(study, config.search_tasks, seed)]
+
+    def make(_: Path) -> Made:
+        runs = [Run(task, task.seed) for task, _ in read]
+        table = study.backbone.embedding
+        start = prompt_tuning.word_tokens(study.backbone, n).expand(len(runs), -1)
+        found = word_search.search(study.engine, start, runs, config.search, f"search, {len(runs)} runs")
+        both = FixedPrompt(torch.cat([table[start], table[found.tokens.to(table.device)]]))
+        scores = evaluate.evaluate(study.engine, both, [run.task for run in runs] * 2, label="test of search")
+        rows = [
+            {
+                **_of(run.task),
+                "seed": run.seed,
+                "start": scores[i],
+                "found": scores[len(runs) + i],
+                "words": study.backbone.tokenizer.decode(found.tokens[i]),
+                "swaps": int(found.swaps[i]),
+            }
+            for i, run in enumerate(runs)
+        ]
+        return {"tokens": found.tokens, "losses": found.losses.float()}, {"rows": rows}
+
+    return step_cache.step("token-search", study.key_of(read, prompt_tuning.WORDS, n, config.search), make)
+
+
+def facts(study: Study) -> step_cache.Step:
+    """Facts of every relation in every template, ranked among all objects of its test examples.
+
+    Returns: a step whose values["rows"] hold task, group, words (the template), P@1, P@10, objects (how many)
+      and facts (how many).
+    """
+    config = study.scale.discrete
+    read = _load(study, config.relations, study.seeds[0])
+    known = {task.id: wordings.of_relation(task.id) for task, _ in read}
+
+    def make(_: Path) -> Made:
+        engine, rows = Engine(study.backbone, LAYOUTS[1]), []
+        for task, card in read:
+            asked = [(wordings.slots_of(card, e), e.targets) for e in task.test]
+            objects = tuple(dict.fromkeys(e.targets[0] for e in task.test))
+            for template in known[task.id]:
+                found = recall(engine, template, asked, objects)
+                about = {
+                    **_of(task),
+                    "words": template.words,
+                    "objects": len(objects),
+                    "facts": len(asked),
+                }
+                rows.append(about | {f"P@{k}": value for k, value in found.items()})
+        return {}, {"rows": rows}
+
+    return step_cache.step("facts", study.key_of(read, known), make)
+
+
+def accuracy_of(study: Study, wording: Wording, task_id: str) -> float:
+    """Test accuracy of one wording on a task, without calibration."""
+    ((task, card),) = _load(study, [task_id], study.seeds[0])
+    return accuracies(Engine(study.backbone, LAYOUTS[1]), [wording], card, task.test)[0]["accuracy"]
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+def _load(study: Study, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]]:
+    """Tasks by id with the few-shot sets of `seed`, each with its card."""
+    return suites.with_cards(study.scale.suite, ids, seed, study.scale.discrete.test_examples)
+
+
+def _of(task: Task) -> dict[str, str]:
+    return {"task": task.id, "group": task.group}
+
+
+def accuracies(
+    engine: Engine, asked: Sequence[Wording], card: Card, examples: Sequence[Example], shots: Sequence = ()
+) -> list[dict[str, float]]:
+    """Accuracy of each wording on examples as the label scores stand, and after contextual calibration."""
+    slots = [wordings.slots_of(card, e) for e in examples]
+    found = label_scores(engine, [(w, s) for w in asked for s in slots], shots, card.id)
+    by_wording = [torch.stack(found[i : i + len(slots)]) for i in range(0, len(found), len(slots))]
+    out = []
+    for wording, scores, nothing in zip(asked, by_wording, content_free(engine, asked, shots), strict=True):
+        both = {"accuracy": scores, "calibrated": calibrate(scores, nothing)}
+        out.append({name: accuracy(wording, lines, examples) for name, lines in both.items()})
+    return out
+
+
+def accuracy(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> float:
+    """Share of examples whose right label has the highest of the scores [B, labels]; ties count as chance."""
+    right = torch.tensor([wording.verbalizer.labels.index(e.targets[0]) for e in examples])
+    return float(credit(scores, right).mean())

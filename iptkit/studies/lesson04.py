@@ -1,0 +1,163 @@
+"""The figures of lesson 04 and the steps that they need (deep_methods.py): the main table, ablations, heads.
+
+Everything runs on the scale's encoder and its `fits`: training on a few examples ("few-shot"), on all
+("full"), or on both in turn. Ablations use the last of them. Heads are compared on the causal model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.layouts import PROMPT, TEXT
+from iptkit.methods import p_tuning_v2
+from iptkit.methods.heads import WithHead
+from iptkit.scores import claims, evaluate
+from iptkit.storage import step_cache
+from iptkit.studies import provenance, verdicts_ptuning_v2
+from iptkit.studies.base import digest_of
+from iptkit.studies.lesson04_methods import (
+    METHODS,
+    Made,
+    Room,
+    classes,
+    commonest,
+    encoder,
+    fine_tuned,
+    multi_task,
+    trained,
+)
+from iptkit.tasks import suites
+from iptkit.training.runs import Run
+from iptkit.training.trainer import fit
+
+if TYPE_CHECKING:
+    from iptkit.studies.study import Study
+
+
+Measured = Iterator[tuple[step_cache.Step, dict[str, Any]]]  # steps, and what their rows are told apart by
+HEADS = ("linear", "LM head")
+
+
+def rows(study: Study, part: str) -> list[dict[str, Any]]:
+    """All rows of one of PARTS, each with its "part" and its "seconds": its step's, divided by their rows."""
+    return [row for step, what in PARTS[part](study) for row in _rows_of(study, part, step, what)]
+
+
+def write(study: Study, path: str | Path) -> int:
+    """Measure what is missing of all PARTS and write the rows, each with its "part"; see `provenance.keep`.
+
+    The verdicts on claims B3 to B10 go into the results folder; see `claims.record`.
+
+    Returns: the number of rows.
+    """
+    path = Path(path)
+    measured = [(part, *pair) for part, measure in PARTS.items() for pair in measure(study)]
+    found = [row for part, step, what in measured for row in _rows_of(study, part, step, what)]
+    once = {step.folder: step for _, step, _ in measured}  # a figure may use a step of another
+    count = provenance.keep(study, path, found, list(once.values()), "deep")
+    for verdict in verdicts_ptuning_v2.verdicts(found):
+        claims.record(scale=study.scale.name, **verdict)
+    return count
+
+
+def compared(study: Study) -> Measured:
+    """The main table: every method on its tasks, all seeds and all training data of the scale.
+
+    Its rows hold task, seed, data, method (one of METHODS or COMMONEST), score, numbers (trained for one
+    task), share (of the encoder's numbers) and seconds (of the method's step,
+    divided by its runs).
+    """
+    for data in study.scale.encoders.fits:
+        for method in METHODS[:3]:
+            yield trained(study, method, data=data), {}
+        yield multi_task(study, data), {}
+        yield fine_tuned(study, data), {}
+        yield commonest(study, data), {}
+
+
+def depths(study: Study) -> Measured:
+    """P-Tuning v2 with prompts in the first k and in the last k layers: "layers" and "order"."""
+    config = study.scale.encoders
+    layers = list(range(encoder(config.backbone, study.device).num_layers))
+    for k in [k for k in config.depths if k < len(layers)] + [len(layers)]:
+        for order, chosen in (("first", layers[:k]), ("last", layers[-k:])):
+            changes = {} if k == len(layers) else {"layers": tuple(chosen)}
+            yield _ablated(study, **changes), {"layers": k, "order": order}
+
+
+def lengths(study: Study) -> Measured:
+    """P-Tuning v2 at several prompt lengths: "length"."""
+    for n in study.scale.encoders.lengths:
+        changes = {} if n == study.scale.encoders.prompt_length else {"prompt_length": n}
+        yield _ablated(study, **changes), {"length": n}
+
+
+def forms(study: Study) -> Measured:
+    """P-Tuning v2 with and without its MLP, each at its own learning rate: "form"."""
+    for form in p_tuning_v2.FORMS:
+        yield _ablated(study, **({} if form == p_tuning_v2.FORMS[0] else {"form": form})), {"form": form}
+
+
+def heads(study: Study) -> Measured:
+    """Deep prompts in the study's causal model, answered by its own LM head in words or by a linear head.
+
+    The words are the label names after " It was"; the linear head reads the state of the last token.
+
+    Its rows hold "head", one of HEADS; there are none if the scale has no such comparison.
+    """
+    config = study.scale.encoders.heads
+    if config is None:
+        return
+    limit = config.test_examples
+    read = [
+        task
+        for seed in study.seeds
+        for task in suites.load_suite(study.scale.suite, seed, config.tasks, limit)
+    ]
+
+    def make(head: str, checkpoint: Path) -> Made:
+        room = Room(study, study.backbone)
+        prompt = room.deep(len(read), prompt_length=config.prompt_length)
+        if head == "LM head":
+            engine, source = Engine(room.backbone, (PROMPT, TEXT, " It was"), sites=prompt.sites), prompt
+        else:
+            engine = HeadEngine(room.backbone, prompt.sites)
+            source = WithHead(len(read), room.width, classes(read), room.generator(), prompt)
+        source = source.to(room.backbone.device)
+        runs = [Run(task, task.seed, lr=config.rates[head]) for task in read]
+        fit(engine, source, runs, config.fit, checkpoint, f"{head}, {len(runs)} runs")
+        scores = evaluate.evaluate(engine, source, read, label=f"test of {head}")
+        numbers = sum(p[0].numel() for p in source.parameters())
+        rows = [
+            room.row(task, score, "P-Tuning v2", numbers, "few-shot")
+            for task, score in zip(read, scores, strict=True)
+        ]
+        return {}, {"rows": rows}
+
+    for head in HEADS:
+        key = [*study.model_key(), digest_of(read), study.seed, head, config, study.scale.encoders.std]
+        step = step_cache.step(f"head-{head.replace(' ', '-')}", key, functools.partial(make, head))
+        yield step, {"head": head}
+
+
+PARTS: dict[str, Callable[[Study], Measured]] = {
+    part.__name__: part for part in (compared, depths, lengths, forms, heads)
+}
+ABLATIONS = ("depths", "lengths", "forms")
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+def _rows_of(study: Study, part: str, step: step_cache.Step, what: dict[str, Any]) -> list[dict[str, Any]]:
+    found, only = step.values["rows"], study.scale.encoders.ablated
+    told = {"part": part} | what | {"seconds": step.seconds / len(found)}
+    return [row | told for row in found if part not in ABLATIONS or row["task"] in only]
+
+
+def _ablated(study: Study, **changes: Any) -> step_cache.Step:
+    """P-Tuning v2 with changes on the tasks for it; without any it is that of the main table."""
+    return trained(study, METHODS[2], study.scale.encoders.ablated if changes else (), **changes)

@@ -1,0 +1,431 @@
+"""How large a run is: `smoke` (all runs), `lesson` (the course), `full` (36 tasks), `ipt120` (120 tasks).
+
+The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, is_dataclass, replace
+from dataclasses import fields as dataclass_fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from iptkit.methods.p_tuning import ENCODERS
+from iptkit.methods.subspace import SubspaceConfig
+from iptkit.methods.word_search import SearchConfig
+from iptkit.storage import files, paths
+from iptkit.tasks import suites
+from iptkit.training.runs import FitConfig
+
+DATA = ("few-shot", "full")  # what an encoder's methods train on: a few examples, or all
+
+
+@dataclass(frozen=True)
+class DiscreteConfig:
+    """Sizes of lesson 01 (discrete prompts).
+
+    Attributes:
+      tasks: classifications that are asked in several wordings.
+      test_examples: first so many of each test set, also of facts, >= 1.
+      shots: solved examples before a question (in-context learning), >= 1.
+      search_tasks: tasks for which prompt words are searched.
+      search: how to search.
+      relations: fact relations.
+    """
+
+    tasks: tuple[str, ...]
+    search_tasks: tuple[str, ...]
+    relations: tuple[str, ...]
+    test_examples: int = 40
+    shots: int = 4
+    search: SearchConfig = SearchConfig()
+
+    def __post_init__(self) -> None:
+        if self.test_examples < 1 or self.shots < 1:
+            given = f"{self.test_examples} and {self.shots}"
+            raise ValueError(f"DiscreteConfig needs test_examples >= 1 and shots >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class PTuningConfig:
+    """Sizes of lesson 03 (P-tuning).
+
+    Attributes:
+      tasks: classifications with wordings; relations: fact relations, asked by their bare subject.
+      layout, relation_layout: pieces of a layouts.Layout.
+      seeds: few-shot samples, >= 2 to see a spread.
+      fit: how to train; `rates` take the place of its lr.
+      rates, relation_rates: learning rate of each of ptuning.ENCODERS on tasks and on relations.
+      test_examples: first so many of each test set, >= 1.
+    """
+
+    tasks: tuple[str, ...]
+    relations: tuple[str, ...]
+    layout: tuple[int | str, ...]
+    relation_layout: tuple[int | str, ...]
+    seeds: tuple[int, ...]
+    fit: FitConfig
+    rates: dict[str, float]
+    relation_rates: dict[str, float]
+    test_examples: int = 24
+
+    def __post_init__(self) -> None:
+        for rates in (self.rates, self.relation_rates):
+            if set(rates) != set(ENCODERS):
+                raise ValueError(f"PTuningConfig.rates names {list(rates)}; give one for each of {ENCODERS}")
+        if len(self.seeds) < 2 or self.test_examples < 1:
+            given = f"{self.seeds} and {self.test_examples}"
+            raise ValueError(f"PTuningConfig needs at least 2 seeds and test_examples >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Sizes of the adapter variant of Intrinsic Prompt Tuning (adapters.py).
+
+    Attributes:
+      rank: r of each adapter, >= 1 (the released code: 16).
+      up: how small the up-projections are at the start, > 0 (see adapters.HyperAdapters).
+      msf: training of the hyper-matrices and the shared z, on all seen tasks.
+      ist: training of z, on unseen tasks.
+    """
+
+    msf: FitConfig
+    ist: FitConfig
+    rank: int = 16
+    up: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.up > 0:
+            raise ValueError(f"AdapterConfig needs rank >= 1 and up > 0, got {self.rank} and {self.up}")
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Sizes of the comparison of heads on the causal model (lesson 04).
+
+    Attributes:
+      tasks: classifications of the scale's suite.
+      prompt_length: n >= 1.
+      fit: how to train; `rates` (by head, see deep_studies.HEADS) take the place of its lr.
+      test_examples: first so many of each test set, >= 1.
+    """
+
+    tasks: tuple[str, ...]
+    prompt_length: int
+    fit: FitConfig
+    rates: dict[str, float]
+    test_examples: int = 64
+
+    def __post_init__(self) -> None:
+        if self.prompt_length < 1 or self.test_examples < 1:
+            given = f"{self.prompt_length} and {self.test_examples}"
+            raise ValueError(f"HeadsConfig needs prompt_length >= 1 and test_examples >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of lesson 04 (P-Tuning v2).
+
+    Attributes:
+      backbone, suite: an encoder, and a suite of sentences to classify and words to tag.
+      tasks: ids of the suite.
+      shared: those of them that MPT-2 trains one prompt for.
+      tuned: those of them that full fine-tuning is run on.
+      ablated: those of them that depth, length and form are varied on.
+      prompt_length, shallow_length: n of deep and of shallow prompts.
+      depths: values of k, for prompts in the first and the last k layers.
+      lengths: values of n for the figure.
+      fits: how to train on each of some of DATA; ablations use the last.
+      rates: by method (see deep_methods.METHODS), in place of the fits' lr.
+      std: spread of a deep prompt's start.
+      test_examples: first so many of each test set, >= 1.
+      heads: the comparison of heads, or None.
+    """
+
+    backbone: str
+    suite: str
+    tasks: tuple[str, ...]
+    shared: tuple[str, ...]
+    tuned: tuple[str, ...]
+    ablated: tuple[str, ...]
+    prompt_length: int
+    shallow_length: int
+    depths: tuple[int, ...]
+    lengths: tuple[int, ...]
+    fits: dict[str, FitConfig]
+    rates: dict[str, float]
+    std: float = 0.5
+    test_examples: int = 64
+    heads: HeadsConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("shared", "tuned", "ablated"):
+            unknown = set(getattr(self, name)) - set(self.tasks)
+            if unknown:
+                told = f"EncoderConfig.{name} names {', '.join(sorted(unknown))}"
+                raise ValueError(f"{told}, not among its tasks {', '.join(self.tasks)}")
+        if not self.fits or set(self.fits) - set(DATA):
+            raise ValueError(
+                f"EncoderConfig.fits is for {list(self.fits)}; give one for each of some of {DATA}"
+            )
+        if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths, *self.depths) < 1:
+            raise ValueError("EncoderConfig: depths, prompt lengths and test_examples must be at least 1")
+
+    @property
+    def data(self) -> str:
+        """What ablations train on: the last of `fits`."""
+        return list(self.fits)[-1]
+
+
+FILE = "data/scales.json"
+MOST_SEEDS = 1000  # each draws a few-shot sample of every task
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of the whole study.
+
+    Attributes:
+      backbone, suite: names for backbones.load and tasks.load_suite.
+      seen, unseen: task ids; empty = those of `split`.
+      split: a name for tasks.split.
+      prompt_length: n >= 1.
+      dims: intrinsic dimensions d_I.
+      main_dim: the d_I that the controls are run at.
+      seeds: few-shot samples of prompt tuning and IST.
+      test_examples: first so many of each test set.
+      prompt, msf, ist: training of prompts, auto-encoder, codes.
+      subspace: shape of the auto-encoder (`dims` take the place of its d_I).
+      grid: tasks of the start x learning-rate figure.
+      beside: task on which LoRA and fine-tuning stand beside prompt tuning.
+      discrete, ptuning, encoders: lessons 01, 03 and 04.
+      fine_tuning_lr, lora_lr, did_lr: learning rates of what trains the model's own weights.
+      context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
+      dtype: for backbones.load.
+      deep: the prompts are keys and values at every layer (P-Tuning v2) of a causal model; the words that a
+        prompt at the input starts from stand in the text, and the deep one starts as their keys and values.
+      controls: other decoders that IST is run with at main_dim, of results.DECODERS.
+      unseen_controls: run them on unseen tasks only, where they are judged.
+      nearest: also unseen tasks under the prompt of a seen one.
+      stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
+      fewer_examples: unseen tasks also by IST and prompt tuning (with `weights` also fine-tuning) from so
+        many examples, each; (): not.
+      weights: unseen tasks also by the model's own weights, "fine-tuning", "DID" (transfer.tuned_weights).
+      adapters: unseen tasks also by IST in a subspace of adapters, at main_dim (adapter_studies); None: not.
+      only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
+      same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
+    """
+
+    name: str
+    backbone: str
+    suite: str
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+    prompt_length: int
+    seeds: tuple[int, ...]
+    dims: tuple[int, ...]
+    main_dim: int
+    test_examples: int
+    prompt: FitConfig
+    msf: FitConfig
+    ist: FitConfig
+    subspace: SubspaceConfig
+    grid: tuple[str, ...]
+    beside: str
+    discrete: DiscreteConfig
+    ptuning: PTuningConfig
+    encoders: EncoderConfig
+    fine_tuning_lr: float = 5e-5
+    lora_lr: float = 1e-3
+    did_lr: float = 0.1
+    context_gib: float = 2.5
+    dtype: str = "auto"
+    deep: bool = False
+    split: str = "random"
+    controls: tuple[str, ...] = ("random",)
+    unseen_controls: bool = False
+    only_unseen: bool = False
+    same_data: bool = False
+    nearest: bool = False
+    stage_two_runs: int = 0
+    fewer_examples: tuple[int, ...] = ()
+    weights: tuple[str, ...] = ()
+    adapters: AdapterConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
+            raise ValueError(
+                f"scale {self.name!r}: prompt_length and test_examples must be >= 1, seeds and dims not empty"
+            )
+        if set(self.weights) - {"fine-tuning", "DID"}:
+            raise ValueError(
+                f"scale {self.name!r}: weights are {self.weights}; known are fine-tuning and DID"
+            )
+        if any(count < 1 for count in self.fewer_examples):
+            raise ValueError(
+                f"scale {self.name!r}: fewer_examples are {self.fewer_examples}; give numbers >= 1"
+            )
+        if self.main_dim not in self.dims:
+            raise ValueError(
+                f"scale {self.name!r}: main_dim {self.main_dim} is not among its dims {self.dims}"
+            )
+
+
+def load(name: str = "lesson", **changes: Any) -> Scale:
+    """The scale `name`; the environment variable IPTKIT_SCALE, where set, takes the place of `name`.
+
+    Args:
+      changes: fields of Scale to replace, e.g. seeds=(0, 1).
+    Raises:
+      ValueError: unknown scale (lists the known ones), a field that is unknown or of another type.
+    Example:
+      >>> load("smoke").backbone
+      'tiny-causal'
+    """
+    name = os.environ.get("IPTKIT_SCALE") or name
+    known = _stored()
+    if name not in known:
+        raise ValueError(
+            f"scale {name!r} is unknown; choose one of {', '.join(known)} (parameter `scale` or IPTKIT_SCALE)"
+        )
+    fields = {key: value for key, value in known[name].items() if key != "about"}
+    scale, hints = _built(Scale, {**fields, "name": name}, f"{FILE}: {name}"), get_type_hints(Scale)
+    unknown = [key for key in changes if key not in hints]
+    if unknown:
+        raise ValueError(f"a scale has no field {', '.join(map(repr, unknown))}; it has: {', '.join(hints)}")
+    return replace(scale, **{key: _built(hints[key], value, key) for key, value in changes.items()})
+
+
+def of_suite(suite: str | None) -> str:
+    """The scale that `iptkit study` takes: that with the name of the suite if there is one, else "full"."""
+    return suite if suite in _stored() else "full"
+
+
+def _stored() -> dict[str, dict[str, Any]]:
+    """The scales of data/scales.json; one may be `like` another but for some fields or parts of them.
+
+    Parts of parts (a fit of `adapters` or `encoders`) are taken whole.
+    """
+    known = files.read_json(paths.data_dir() / "scales.json")
+    for name, fields in known.items():
+        if not isinstance(fields, dict):
+            raise ValueError(
+                f"{FILE}: {name} is {fields!r:.80}, allowed is: an object with the fields of Scale"
+            )
+    return {name: _whole(name, known) for name in known}
+
+
+def _whole(name: str, known: dict[str, dict[str, Any]], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    if name in above:
+        raise ValueError(f"{FILE}: {' is like '.join((*above, name))}; one of them needs fields of its own")
+    fields = dict(known[name])
+    base = fields.pop("like", None)
+    if base is None:
+        return fields
+    if base not in known:
+        raise ValueError(f"{FILE}: {name!r} is like {base!r}, which is not there")
+    for key, value in _whole(base, known, (*above, name)).items():
+        is_part = isinstance(value, dict) and isinstance(fields.get(key), dict)
+        fields[key] = {**value, **fields[key]} if is_part else fields.get(key, value)
+    return fields
+
+
+def variant(
+    name: str,
+    suite: str | None = None,
+    split: str | None = None,
+    dims: Sequence[int] = (),
+    num_seeds: int | None = None,
+    only_unseen: bool = False,
+) -> Scale:
+    """The scale `name` on other tasks, with other intrinsic dimensions or seeds; what is not given stays.
+
+    Args:
+      suite, split: names for tasks.load_suite and tasks.split; either replaces the scale's own tasks.
+      dims: values of d_I; the controls are run at the scale's main one, or at the first if it is not there.
+      num_seeds: 1 to MOST_SEEDS; the seeds are 0, 1, ...
+      only_unseen: leave out what splits are not compared by: scores on seen tasks, controls, stage two.
+    Raises: ValueError for an unknown scale, suite or split, a d_I below 1, no seed.
+    """
+    scale = load(name)
+    changes: dict[str, Any] = {}
+    if suite or split:
+        changes = {"suite": suite or scale.suite, "split": split or "random", "seen": (), "unseen": ()}
+        suites.split(changes["split"], changes["suite"])
+    if dims:
+        if min(dims) < 1 or len(set(dims)) < len(dims):
+            raise ValueError(f"dims are {', '.join(map(str, dims))}; give numbers from 1 on, each once")
+        changes |= {"dims": tuple(dims), "main_dim": scale.main_dim if scale.main_dim in dims else dims[0]}
+    if num_seeds is not None:
+        if not 1 <= num_seeds <= MOST_SEEDS:
+            raise ValueError(f"num_seeds (--seeds) is {num_seeds}; give 1 to {MOST_SEEDS}")
+        changes["seeds"] = tuple(range(num_seeds))
+    if only_unseen:
+        changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
+        changes |= {"controls": (), "fewer_examples": (), "weights": (), "adapters": None}
+    chosen = replace(scale, **changes)
+    seen = len(suites.sides(chosen.suite, chosen.seen, chosen.unseen, chosen.split).seen)
+    if "pca" in chosen.controls and chosen.main_dim >= seen:
+        raise ValueError(
+            f"d_I = {chosen.main_dim} is too much for the principal components of {seen} seen tasks; "
+            f"give --dims with one below {seen} first"
+        )
+    return chosen
+
+
+def _built(kind: Any, value: Any, where: str) -> Any:
+    """A JSON value as what a field's annotation asks for: dataclass, tuple, dictionary, number, text.
+
+    Raises: ValueError that names the place, what is given and what is allowed.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and not isinstance(value, kind):
+        return _config(kind, value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_built(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _built(inner[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is UnionType and is_dataclass(inner[0]) and value is not None:
+        return _built(inner[0], value, where)
+    plain = inner if origin is UnionType else (kind,)
+    if not any(_is_a(one, value) for one in plain):
+        raise ValueError(f"{where} is {value!r:.80}, allowed is: {' or '.join(map(_words, plain))}")
+    return value
+
+
+def _config(kind: Any, value: Any, where: str) -> Any:
+    """A dataclass from the fields of a JSON object."""
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where} is {value!r:.80}, allowed is: an object with the fields of {kind.__name__}"
+        )
+    hints = get_type_hints(kind)
+    unknown = [name for name in value if name not in hints]
+    needed = [f.name for f in dataclass_fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in needed if name not in value]
+    if unknown or missing:
+        told = [f"the field {name!r} is unknown" for name in unknown]
+        told += [f"the field {name!r} is missing" for name in missing]
+        raise ValueError(f"{where}: {'; '.join(told)}; {kind.__name__} has: {', '.join(hints)}")
+    fields = {name: _built(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    """Whether a plain value is of a kind; true and false are no numbers, a whole number is a float too."""
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, Real)
+    return isinstance(value, Integral if kind is int else get_origin(kind) or kind)
+
+
+def _words(kind: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "null"}
+    return plain.get(kind, "a list" if get_origin(kind) is tuple else "an object")

@@ -1,0 +1,197 @@
+"""What a study's subspace and prompts give to unseen tasks beyond IST with all few-shot examples.
+
+A seen task's prompt; stage two; IST, prompt tuning and fine-tuning from fewer examples; the model's own
+weights. Each is a step of a `Study`, called as `study.nearest_prompt()`, `study.stage_two(d_I)`,
+`study.fewer_examples(d_I)` and `tuned_weights(study, method, task)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iptkit.methods import fine_tuning, subspace
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.storage import step_cache
+from iptkit.studies import adapters, score_rows
+from iptkit.tasks.examples import Task
+from iptkit.training import trainer
+from iptkit.training.runs import Run
+from iptkit.training.trainer import fit
+
+if TYPE_CHECKING:
+    from iptkit.studies.study import Study
+
+
+FEWER = {name: f"{name}, fewer examples" for name in ("IST", "prompt tuning", "fine-tuning")}
+NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt tuning, same runs"
+
+
+def nearest_prompt(study: Study) -> step_cache.Step:
+    """Unseen tasks under the seen task's prompt that fits their dev examples best (lowest mean token loss).
+
+    Returns: a step with values["rows"], and values["nearest"]: unseen task -> seen task.
+    """
+    seen, limit = study.seen, study.scale.prompt.dev_examples
+
+    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        bank, unseen = study.first_prompts()[: len(seen)], study.unseen_tasks(study.seeds[0])
+        runs = [Run(task, task.seed) for task in unseen for _ in seen]
+        every = FixedPrompt(torch.cat([bank] * len(unseen)))
+        losses = -trainer.dev_scores(study.engine, every, runs, limit)[:, 1].view(len(unseen), len(seen))
+        best = losses.argmin(1)
+        scores = study.score(FixedPrompt(bank[best.to(bank.device)]), unseen, f"test of the {NEAREST}")
+        names = {task.id: seen[i] for task, i in zip(unseen, best.tolist(), strict=True)}
+        rows = score_rows.rows(study, scores, NEAREST, study.seeds[:1], only="unseen")
+        return {"losses": losses}, {"rows": rows, "nearest": names}
+
+    return step_cache.step(
+        "nearest-prompt", study.key("nearest", study.scale.prompt, seen, seeds=study.groups()[0]), make
+    )
+
+
+def stage_two(study: Study, intrinsic_dim: int) -> step_cache.Step:
+    """Prompt tuning of unseen tasks from their IST solution, and from words, both several times.
+
+    The paper's second stage (its IPT solution as the start of prompt tuning) and its stability over runs; a
+    run is another order of the same batches. Both train on the data of IST.
+
+    All runs train in one `fit`: those of a task share its texts, which is what takes memory.
+
+    Returns: a step whose values["rows"] have a "run" each, all of the first seed, of the methods STAGE_TWO
+      (with its d_I) and FROM_WORDS.
+    """
+    scale, first = study.scale, study.seeds[0]
+
+    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        count, unseen = scale.stage_two_runs, study.unseen_tasks(first)
+        source = subspace.IntrinsicPrompt(study.decoder(intrinsic_dim, "learned"), len(unseen))
+        source.u.data = study.first_codes(intrinsic_dim)[-len(unseen) :].to(source.center)
+        with torch.no_grad():
+            everyone = torch.arange(len(unseen), device=source.center.device)
+            found = source.autoencoder.decode(source.z(everyone))
+        words = study.words(len(unseen)).P
+        starts = torch.cat([found] * count + [words.to(found)] * count)
+        runs = [Run(task, run, "train_new") for _ in range(2) for run in range(count) for task in unseen]
+        tuned = SoftPrompt(starts)
+        label = f"{STAGE_TWO}, d_I = {intrinsic_dim}, {len(runs)} runs"
+        result = fit(study.engine, tuned, runs, scale.prompt, checkpoint, label)
+        scores = study.score(tuned, [run.task for run in runs], f"test of {STAGE_TWO}")
+        half, rows = len(scores) // 2, []
+        for method, dim, part in (
+            (STAGE_TWO, intrinsic_dim, scores[:half]),
+            (FROM_WORDS, 0, scores[half:]),
+        ):
+            made = score_rows.rows(study, part, method, [first] * count, dim, only="unseen")
+            rows += [row | {"run": i // len(unseen)} for i, row in enumerate(made)]
+        return {"losses": result.losses.float()}, {"rows": rows}
+
+    key = _key(study, "stage two", intrinsic_dim, scale.stage_two_runs)
+    return step_cache.step(f"stage-two-{intrinsic_dim}", key, make)
+
+
+def fewer_examples(study: Study, intrinsic_dim: int) -> step_cache.Step:
+    """IST and prompt tuning of unseen tasks from the first k examples of train_new, for each of several k.
+
+    The best step is chosen by at most k examples of dev. A small task may have fewer than k. The papers do
+    not vary k for IST.
+
+    Returns: a step whose values["rows"] have "examples" (k), "n_train" and "n_dev" (what there was) each, of
+      the first seed and two of the methods FEWER; `tuned_weights` makes the third.
+    """
+    scale, first = study.scale, study.seeds[0]
+
+    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        unseen, counts = study.unseen_tasks(first), scale.fewer_examples
+        cut = [_only(k, task) for k in counts for task in unseen]
+        runs = [Run(task, first, "train_new") for task in cut]
+        decoder = study.decoder(intrinsic_dim, "learned")
+        parts = {"IST": subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)}
+        parts["prompt tuning"] = SoftPrompt(study.words(len(runs)).P)
+        fits, rows = {"IST": scale.ist, "prompt tuning": scale.prompt}, []
+        places = {method: checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}") for method in parts}
+        for method, source in parts.items():
+            fit(
+                study.engine, source, runs, fits[method], places[method], f"{FEWER[method]}, {len(runs)} runs"
+            )
+            scores = study.score(source, cut, f"test of {FEWER[method]}")
+            dim = intrinsic_dim if method == "IST" else 0
+            made = score_rows.rows(study, scores, FEWER[method], [first] * len(counts), dim, only="unseen")
+            sizes = [(len(t.train_new), min(len(t.dev), fits[method].dev_examples)) for t in cut]
+            for i, (row, (n_train, n_dev)) in enumerate(zip(made, sizes, strict=True)):
+                rows.append(row | {"examples": counts[i // len(unseen)], "n_train": n_train, "n_dev": n_dev})
+        return {}, {"rows": rows}
+
+    key = _key(study, "fewer examples", intrinsic_dim, scale.fewer_examples)
+    return step_cache.step(f"fewer-examples-{intrinsic_dim}", key, make)
+
+
+def _only(count: int, task: Task) -> Task:
+    """A task whose first `count` examples of train_new and of dev are all there is to learn from."""
+    train = task.train_new[:count]
+    return replace(task, train=train, train_new=train, dev=task.dev[:count])  # `train` limits answers' length
+
+
+def tuned_weights(study: Study, method: str, task_id: str, examples: int = 0) -> step_cache.Step:
+    """An unseen task learned by the model's own weights, in float32, on the examples and steps of its prompt.
+
+    The weights after the last step are scored: transformers' Trainer keeps no best on dev here.
+
+    Args:
+      method: "fine-tuning" (all weights) or "DID" (all weights along main_dim random directions); see
+        references.fine_tune. For causal models only.
+      task_id: one of study.unseen.
+      examples: only so many, those of `fewer_examples`; 0: those of the task's prompt.
+    Returns: a step whose values["rows"] has one row, of the first seed, as of `fewer_examples` if those.
+    """
+    scale, first = study.scale, study.seeds[0]
+    rate = scale.did_lr if method == "DID" else scale.fine_tuning_lr
+    dim = scale.main_dim if method == "DID" else 0
+
+    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        study.engine.forget_contexts()  # the memory is needed
+        task, how = study.task(task_id, first), scale.prompt
+        sizes = (how.steps, how.rows_per_run, rate, first, scale.test_examples)
+        cut = _only(examples, task) if examples else task
+        found = fine_tuning.fine_tune(study.backbone, cut, method, *sizes, intrinsic_dim=dim)
+        made = score_rows.rows_of(study, [(False, task)], [found.score], name, dim)
+        of = {"examples": examples, "n_train": len(cut.train), "n_dev": 0} if examples else {}
+        rows = [row | {"dtype": "float32"} | of for row in made]
+        return {}, {"rows": rows, "numbers": found.numbers}
+
+    name = FEWER[method] if examples else method
+    key = study.key(name, scale.prompt, rate, dim, task_id, *([examples] if examples else []), seeds=(first,))
+    return step_cache.step(weights_name(method, task_id, examples), key, make)
+
+
+def weights_name(method: str, task_id: str, examples: int = 0) -> str:
+    """Of a step of `tuned_weights`."""
+    return "-".join([method.lower(), *([str(examples)] if examples else []), task_id])
+
+
+def weights_trained(study: Study) -> list[tuple[str, str, int]]:
+    """(method, task, examples) of all steps of `tuned_weights`; of fewer examples for fine-tuning only."""
+    scale = study.scale
+    found = [(method, task, 0) for method in scale.weights for task in study.unseen]
+    counts = scale.fewer_examples if "fine-tuning" in scale.weights else ()
+    return found + [("fine-tuning", task, k) for k in counts for task in study.unseen]
+
+
+def beyond_prompts(study: Study) -> list[Callable[[], step_cache.Step]]:
+    """What makes each step without prompts that the scale asks for: the model's own weights, adapters."""
+    scale = study.scale
+    found = adapters.steps(study, scale.main_dim) if scale.adapters else []
+    return [*found, *(partial(tuned_weights, study, *of) for of in weights_trained(study))]
+
+
+def _key(study: Study, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:
+    """Of a step that trains beside IST's solution with the first seed."""
+    scale = study.scale
+    trained = (scale.prompt, scale.msf, scale.ist, scale.subspace, intrinsic_dim)
+    return study.key(what, *trained, *parts, seeds=study.groups()[0])

@@ -1,0 +1,1 @@
+"""Tasks: suites, few-shot sets, and readers of users' own files."""

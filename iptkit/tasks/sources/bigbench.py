@@ -1,0 +1,63 @@
+"""Tasks of BIG-bench (Srivastava et al. 2022), read from its sdist in one pass.
+
+Every file carries a canary, a text by which copies in training corpora can be found; it is kept with each
+pool. Instructions, prefixes and descriptions of the files are not read: the cards have words of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+
+from iptkit.storage import archives
+from iptkit.tasks.sources.bigbench_tasks import TASKS
+
+VERSION = 1
+PACKAGE = "bigbench"
+FOLDER = "bigbench/benchmark_tasks/"
+
+
+def rows(task_id: str) -> Iterator[dict]:
+    """Yield the slots of one of the tasks of `TASKS`; reads the whole archive up to the task's file."""
+    for _, found, _ in stream([task_id]):
+        yield from found
+
+
+def stream(task_ids: Collection[str]) -> Iterator[tuple[str, Iterable[dict], dict[str, str]]]:
+    """Yield tasks with their rows and {"canary": ...}, in the order of the archive.
+
+    The archive is read once for all of them, and one file at a time is in memory.
+    Raises: what `archives.stream` raises; ValueError for a file without a canary or that is not JSON.
+    """
+    by_file = defaultdict(list)
+    for task_id in task_ids:
+        file, reader = TASKS[task_id]
+        by_file[FOLDER + file].append((task_id, reader))
+    for name, raw in archives.stream(PACKAGE, by_file):
+        data, canary = _parse(name, raw)
+        for task_id, reader in by_file[name]:
+            yield task_id, reader(data), {"canary": canary}
+
+
+def _parse(name: str, raw: bytes) -> tuple[dict, str]:
+    """Read a .json file, which may begin with comments, or a .jsonl file (as {"examples": lines})."""
+    lines = raw.decode("utf-8").split("\n")  # splitlines() would cut texts at other marks too
+    comments = [line.strip("# \r") for line in lines if line.startswith("#")]
+    body = [line for line in lines if line.strip() and not line.startswith("#")]
+    try:
+        if name.endswith(".jsonl"):
+            data = {"examples": [json.loads(line) for line in body]}
+        else:
+            data = json.loads("\n".join(body))
+            data = data if isinstance(data, dict) else {"examples": data}
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{PACKAGE}: {name} is not JSON ({error}); put the pinned archive in place"
+        ) from error
+    canary = data.get("canary") or next((line for line in comments if "canary" in line.lower()), "")
+    if not canary:
+        raise ValueError(
+            f"{PACKAGE}: {name} has no canary, so it is not read; put the pinned archive in place"
+        )
+    return data, canary

@@ -1,0 +1,138 @@
+"""Readers of those files of BIG-bench whose records need more than a pattern; see `records`."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+from iptkit.tasks.sources.records import Reader, answers, choice, clean, labels, listed
+
+NUM_GLOSSES = 3
+QUESTION_TYPES = {
+    "Date": "date",
+    "Entity": "thing",
+    "Event": "event",
+    "Humans": "person",
+    "Location": "place",
+    "Organization": "organization",
+    "Quantity": "quantity",
+}
+
+
+def statements(text: str, label: str, names: dict) -> Reader:
+    """Read a classification whose records have fields of their own."""
+
+    def read(data: dict) -> Iterator[dict]:
+        for record in data["examples"]:
+            yield {"text": clean(record[text]), "target": names[record[label]]}
+
+    return read
+
+
+def fallacies(data: dict) -> Iterator[dict]:
+    """Leave out all up to the sentence that asks the question; it is the one with a label in quotes."""
+    for row in labels()(data):
+        yield {**row, "text": re.sub(r".*alid'[^.?!]*[.?!] ", "", row["text"])}
+
+
+def glosses(data: dict) -> Iterator[dict]:
+    """Yield sentences with three definitions of one group, one of them that of the word in the sentence."""
+    for group in (*data["n"], *data["v"]):
+        for candidate in group["candidates"]:
+            gloss = candidate["definition"]
+            others = sorted({other["definition"] for other in group["candidates"]} - {gloss})
+            rng = random.Random(candidate["synset_name"])
+            drawn = rng.sample(others, min(NUM_GLOSSES - 1, len(others)))
+            for sentence, word in zip(candidate["contexts"], candidate["words_in_contexts"], strict=True):
+                slots = {"sentence": " ".join(sentence.split()), "word": word}
+                yield from choice(slots, [gloss, *drawn], [gloss])
+
+
+def _single(reader: Reader) -> Reader:
+    """Keep the records with one target only."""
+
+    def read(data: dict) -> Iterator[dict]:
+        single = [record for record in data["examples"] if len(listed(record["target"])) == 1]
+        yield from reader({"examples": single})
+
+    return read
+
+
+def question_types(data: dict) -> Iterator[dict]:
+    """Questions with their answers and one of seven types; those with several types are left out."""
+    for row in _single(answers(r"Question: (?P<question>.+\?) \(Answer: (?P<answer>.+)\)\.?"))(data):
+        target = QUESTION_TYPES.get(row.pop("targets")[0])
+        if target:
+            yield {**row, "target": target}
+
+
+def shared_words(data: dict) -> Iterator[dict]:
+    """All words that both sentences share, in one answer."""
+    for row in answers(r"Sentence1: (?P<first>.+?)\s*Sentence2: (?P<second>.+)")(data):
+        words = dict.fromkeys(word.strip().lower() for word in row.pop("targets"))
+        yield {**row, "target": ", ".join(words)}
+
+
+def essential_words(data: dict) -> Iterator[dict]:
+    """The question without its options, and those of the marked words that stand in it."""
+    for row in answers(r"Question: (?P<question>[^(]+?)\s*\(A\).+")(data):
+        marked = [word.strip(" ?.!,\"'") for word in row.pop("targets")[0].split(",")]
+        words = [word for word in dict.fromkeys(marked) if word and word in row["question"]]
+        if words:
+            yield {**row, "target": ", ".join(words)}
+
+
+def _facts(record: dict) -> dict[str, str]:
+    return dict(re.findall(r"(\w[\w ]*): ([^,]+)", record["input"]))
+
+
+def restaurants(slot: str = "") -> Reader:
+    """Turn the descriptions of restaurants round: from the text to its facts, or to one of them.
+
+    One text of each set of facts, so that the same facts are not in train and in test.
+    """
+
+    def read(data: dict) -> Iterator[dict]:
+        for record in {record["input"]: record for record in data["examples"]}.values():
+            facts = _facts(record)
+            target = (
+                facts.get(slot) if slot else "; ".join(f"{name}: {value}" for name, value in facts.items())
+            )
+            if target:
+                yield {"text": listed(record["target"])[0], "target": target}
+
+    return read
+
+
+def _triples(record: dict) -> list[list[str]]:
+    triples = re.findall(r"\((.+? \| .+? \| .+?)\)(?=, \(|$)", record["input"].strip())
+    return [[part.strip().strip('"').replace("_", " ") for part in triple.split(" | ")] for triple in triples]
+
+
+def verbalised(data: dict) -> Iterator[dict]:
+    """Yield facts as "subject | relation | object; ..." and the texts that say them."""
+    for record in data["examples"]:
+        facts = "; ".join(" | ".join(triple) for triple in _triples(record))
+        if facts:
+            yield {"facts": facts, "targets": listed(record["target"])}
+
+
+def subjects(data: dict) -> Iterator[dict]:
+    """Turn texts from facts round: from the first text to what its facts are about."""
+    for record in data["examples"]:
+        names = dict.fromkeys(subject for subject, *_ in _triples(record))
+        if names:
+            yield {"text": listed(record["target"])[0], "target": "; ".join(names)}
+
+
+def words(data: dict) -> Iterator[dict]:
+    """Put commas between the words to be used."""
+    for row in answers(is_sentence=True)(data):
+        yield {**row, "text": ", ".join(row["text"].split())}
+
+
+def tenses(data: dict) -> Iterator[dict]:
+    """Take apart the sentence and the tense that it is to be put into, which follows in capitals."""
+    for row in answers(r"(?P<text>.+[.?!]) [A-Z][a-z ]+ (?P<tense>[A-Z ]+):", is_sentence=True)(data):
+        yield {**row, "tense": row["tense"].lower()}

@@ -1,0 +1,169 @@
+"""Tasks in SuperGLUE's own format, as in FewGLUE: a folder with train.jsonl, dev32.jsonl and val.jsonl.
+
+FewGLUE (Schick & Schütze 2021, arXiv 2009.07118) has 32 examples for training and 32 for choosing per
+task; it comes with the code of P-tuning (https://github.com/THUDM/P-tuning). Its texts stay where they are:
+nothing of them is copied. The words around the texts are ours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from iptkit.storage import files
+from iptkit.tasks.examples import Card, Example, Task
+from iptkit.tasks.fewshot import make_task
+
+SPLITS = ("train", "dev32", "val")
+YES_NO = ("no", "yes")
+Fields = dict[str, Any]
+
+
+def load_folder(folder: str | Path, name: str) -> Task:
+    """Read a task: train.jsonl to train on, dev32.jsonl to choose by, val.jsonl as test (it has labels).
+
+    Args:
+      folder: where the three files are.
+      name: one of NAMES.
+    Returns: a task with options for every example; train_new is empty.
+    Raises:
+      ValueError: unknown name.
+      FileNotFoundError: a split is missing; names those that are there.
+      ValueError: naming file and line of the first 20 broken records: no JSON, a field that is missing, empty
+        or no text, a label that is not allowed, two equal choices; or a split without an example.
+    """
+    folder = files.expanded(folder)
+    if name not in NAMES:
+        raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(NAMES)}")
+    missing = [split for split in SPLITS if not os.path.lexists(folder / f"{split}.jsonl")]
+    if missing:
+        there = ", ".join(path.name for path in files.listed(folder, ".jsonl")) or "none"
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(f'{split}.jsonl' for split in missing)} (there: {there}); a task "
+            "needs train.jsonl, dev32.jsonl and val.jsonl"
+        )
+    sets = {split: _examples(folder / f"{split}.jsonl", NAMES[name]) for split in SPLITS}
+    card = Card(
+        id=f"superglue-{name.lower()}",
+        title=f"SuperGLUE {name}",
+        category="mcqa" if name == "COPA" else "cls",
+        metric="accuracy",
+        group=f"superglue-{name.lower()}",
+        source=str(folder),
+        licence="that of SuperGLUE's data sets",
+        about=f"{name} of SuperGLUE, as in the folder.",
+    )
+    parts = {"train": sets["train"], "train_new": (), "dev": sets["dev32"], "test": sets["val"]}
+    return make_task(card, 0, parts)
+
+
+def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> tuple[Example, ...]:
+    found: list[Example] = []
+    problems = []
+    for line in files.json_lines(path):
+        try:
+            found += () if line.problem else make(line.value)
+            problem = line.problem
+        except ValueError as error:
+            problem = str(error)
+        problems += [f"{path}:{line.number}: {problem}"] if problem else []
+    files.refuse(path, problems)
+    if not found:
+        raise ValueError(f"{path} holds no example; a task needs some in each of its files")
+    return tuple(found)
+
+
+KINDS = {str: "a string", dict: "an object", list: "a list"}
+
+
+def _field(fields: Any, name: str, kind: type = str) -> Any:
+    """A field of a record, by its path "passage.text"; ValueError where it is missing or of another type."""
+    at, _, last = name.rpartition(".")
+    holder = _field(fields, at, dict) if at else fields
+    if last not in holder:
+        there = ", ".join(f"{other:.40}" for other in list(holder)[:10]) or "none"
+        raise ValueError(f"the field {name!r} is missing (found: {there})")
+    value = holder[last]
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is of JSON type {files.json_type(value)}, {KINDS[kind]} is needed")
+    return value
+
+
+def text_of(fields: Any, name: str) -> str:
+    """A text in a record, by its path such as "passage.text"; ValueError where it is missing or empty."""
+    if not (value := _field(fields, name)).strip():
+        raise ValueError(f"{name} is empty; write its text or remove the record")
+    return value
+
+
+def _chosen(fields: Any, names: dict[Any, str], text: str) -> Iterator[Example]:
+    """An example whose options are the names, in their order; the record's label says which is right."""
+    if "label" not in fields:
+        raise ValueError("the field 'label' is missing, as in a test set; give a file with labels")
+    label = fields["label"]
+    if isinstance(label, str) and label.lower() in ("true", "false"):
+        label = label.lower() == "true"
+    if not any(label == known and type(label) is type(known) for known in names):
+        allowed = ", ".join(map(repr, names))
+        raise ValueError(f"the label is none of SuperGLUE's (given: {label!r:.80}, allowed: {allowed})")
+    yield Example(text, (names[label],), tuple(names.values()))
+
+
+BOOLEAN = dict(zip((False, True), YES_NO, strict=True))
+
+
+def _boolq(f: Fields) -> Iterator[Example]:
+    return _chosen(f, BOOLEAN, f"{text_of(f, 'passage')}\nQuestion: {text_of(f, 'question')}?")
+
+
+def _cb(f: Fields) -> Iterator[Example]:
+    names = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
+    return _chosen(f, names, f"{text_of(f, 'premise')}\nDoes it follow that {text_of(f, 'hypothesis')}?")
+
+
+def _copa(f: Fields) -> Iterator[Example]:
+    asks = {"cause": "Why?", "effect": "What happened then?"}
+    if (asked := text_of(f, "question")) not in asks:
+        raise ValueError(f"question is {asked!r:.80}, allowed are: {', '.join(asks)}")
+    names = {0: text_of(f, "choice1"), 1: text_of(f, "choice2")}
+    if names[0].strip() == names[1].strip():
+        raise ValueError("choice1 and choice2 are equal, so that no answer is right; change one of them")
+    return _chosen(f, names, f"{text_of(f, 'premise')}\n{asks[asked]}")
+
+
+def _multirc(f: Fields) -> Iterator[Example]:
+    passage = text_of(f, "passage.text")
+    for question in _field(f, "passage.questions", list):
+        asked = {"question": question}
+        for answer in _field(asked, "question.answers", list):
+            text = f"{passage}\nQuestion: {text_of(asked, 'question.question')}\nIs it "
+            text += f"{_field({'answer': answer}, 'answer.text')}?"
+            yield from _chosen(answer, {0: "no", 1: "yes"}, text)
+
+
+def _rte(f: Fields) -> Iterator[Example]:
+    names = {"not_entailment": "no", "entailment": "yes"}
+    return _chosen(f, names, f"{text_of(f, 'premise')}\nDoes it follow that {text_of(f, 'hypothesis')}?")
+
+
+def _wic(f: Fields) -> Iterator[Example]:
+    text = f"{text_of(f, 'sentence1')}\n{text_of(f, 'sentence2')}\n"
+    return _chosen(f, BOOLEAN, f"{text}Does '{text_of(f, 'word')}' mean the same in both?")
+
+
+def _wsc(f: Fields) -> Iterator[Example]:
+    one, other = text_of(f, "target.span2_text"), text_of(f, "target.span1_text")
+    return _chosen(f, BOOLEAN, f"{text_of(f, 'text')}\nDoes '{one}' refer to '{other}'?")
+
+
+NAMES: dict[str, Callable[[Fields], Iterator[Example]]] = {
+    "BoolQ": _boolq,
+    "CB": _cb,
+    "COPA": _copa,
+    "MultiRC": _multirc,
+    "RTE": _rte,
+    "WiC": _wic,
+    "WSC": _wsc,
+}

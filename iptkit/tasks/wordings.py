@@ -1,0 +1,229 @@
+"""Discrete prompts: templates with slots, and verbalizers (the words that stand for labels).
+
+A filled template is an ordinary `Example`: its input is all words before the answer, its options are the
+label words. So engine, metrics and trainer need to know nothing of templates. Cloze prompts with
+verbalizers: Schick & Schütze 2021 (arXiv 2001.07676), section 3.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from iptkit.storage import files, paths
+from iptkit.tasks.examples import ALL_SETS, Card, Example, Task
+
+ANSWER = "answer"
+SEPARATOR = "\n\n"  # between the examples of a prompt
+Slots = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Words with slots, for example "{text} All in all, it was {answer}".
+
+    Args:
+      words: holds at least one text slot, and {answer} once, at its end: a causal model has read only
+        what stands before the answer.
+    Raises:
+      ValueError: a slot is missing, comes twice, or words follow the answer.
+    Example:
+      >>> Template("The capital of {country} is {answer}").fill({"country": "Peru"})
+      'The capital of Peru is'
+    """
+
+    words: str
+
+    def __post_init__(self) -> None:
+        given = f"template {self.words!r}"
+        try:
+            parts = [(text, name) for text, name, _, _ in string.Formatter().parse(self.words)]
+        except ValueError as error:
+            raise ValueError(
+                f"{given} is not well formed ({error}); write a brace as {{{{ or }}}}"
+            ) from error
+        names = [name for _, name in parts if name is not None]
+        if names.count(ANSWER) != 1:
+            told = f"has {names.count(ANSWER)} answer slots"
+            raise ValueError(f"{given} {told}; write {{{ANSWER}}} once, at its end")
+        if parts[-1][1] != ANSWER:
+            raise ValueError(
+                f"{given} goes on after {{{ANSWER}}}, but a causal model answers at the end; "
+                "put the answer slot last"
+            )
+        if len(names) == 1:
+            raise ValueError(f"{given} has no text slot; name one, for example {{text}}")
+        if any(not name.isidentifier() for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"{given}: slots must be different names such as {{text}}, got {names}")
+
+    @cached_property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the text slots, in order."""
+        names = (name for _, name, _, _ in string.Formatter().parse(self.words))
+        return tuple(name for name in names if name not in (None, ANSWER))
+
+    def fill(self, slots: Slots) -> str:
+        """All words before the answer, without a blank at their end.
+
+        Raises: ValueError if a slot is not given or empty.
+        """
+        missing = [name for name in self.slots if not slots.get(name, "").strip()]
+        if missing:
+            told = f"template {self.words!r} needs {', '.join(missing)}"
+            raise ValueError(f"{told}; given: {', '.join(slots) or 'nothing'}")
+        return self.words.format(**{**slots, ANSWER: ""}).rstrip()
+
+
+@dataclass(frozen=True)
+class Verbalizer:
+    """Label -> the words that stand for it; a word may have several tokens.
+
+    Raises:
+      ValueError: fewer than two labels, a label without words, an empty word, or one word for two labels.
+    Example:
+      >>> Verbalizer({"neg": ("bad", "sad"), "pos": ("good",)}).words
+      ('bad', 'sad', 'good')
+    """
+
+    of: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        if len(self.of) < 2:
+            raise ValueError(f"the verbalizer names {list(self.of)}; it needs at least two labels")
+        owner: dict[str, str] = {}
+        for label, words in self.of.items():
+            if isinstance(words, str) or not words:
+                raise ValueError(f"label {label!r} has the words {words!r}; give a tuple of at least one")
+            for word in words:
+                if not word.strip() or word != word.strip():
+                    raise ValueError(
+                        f"label {label!r} has the word {word!r}; give words that are not empty, without "
+                        "blanks at their ends"
+                    )
+                if word in owner:
+                    raise ValueError(
+                        f"the word {word!r} stands for {owner[word]!r} and for {label!r}; use each word once"
+                    )
+                owner[word] = label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order given."""
+        return tuple(self.of)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words, label by label: the options that the engine scores."""
+        return tuple(word for words in self.of.values() for word in words)
+
+    def label_scores(self, word_scores: Tensor) -> Tensor:
+        """Scores of the labels [B, labels]: the mean over each label's words (Schick & Schütze, section 3.1).
+
+        Args:
+          word_scores: [B, W] log-likelihoods of `words`.
+        """
+        parts = word_scores.split([len(words) for words in self.of.values()], dim=-1)
+        return torch.stack([part.mean(-1) for part in parts], -1)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A template with its verbalizer: one way to ask a classification."""
+
+    template: Template
+    verbalizer: Verbalizer
+
+    def ask(self, slots: Slots, shots: Sequence[tuple[Slots, str]] = ()) -> Example:
+        """The question as an example whose options are the label words.
+
+        Args:
+          slots: of the text that is asked about.
+          shots: (slots, label) of solved examples that stand before it (in-context learning).
+        """
+        solved = (f"{self.template.fill(s)} {self.verbalizer.of[label][0]}" for s, label in shots)
+        words = self.verbalizer.words
+        return Example(SEPARATOR.join([*solved, self.template.fill(slots)]), words[:1], words)
+
+
+def slots_of(card: Card, example: Example) -> dict[str, str]:
+    """The texts that a card's own template was filled with; for a card without one, {"text": input}.
+
+    Raises: ValueError if the input was not made with the card's template.
+    Example:
+      >>> card = Card(*"abcdefgh", template="Is {x} odd?")
+      >>> slots_of(card, Example("Is 7 odd?", ("yes",)))
+      {'x': '7'}
+    """
+    asked, _, choices = example.input.rpartition("\nChoices:")
+    text = asked if choices and example.options else example.input
+    pattern = ""
+    for words, name, _, _ in string.Formatter().parse(card.template or "{text}"):
+        pattern += re.escape(words) + (f"(?P<{name}>.+?)" if name else "")
+    match = re.fullmatch(pattern, text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"task {card.id}: {text!r} was not made with its template {card.template!r}")
+    return match.groupdict()
+
+
+def in_words(task: Task, card: Card, template: Template) -> Task:
+    """The task with a template of one's own in place of its card's, for free answers."""
+    return _each(task, lambda example: replace(example, input=template.fill(slots_of(card, example))))
+
+
+def subjects(task: Task, card: Card) -> Task:
+    """The task with its bare subject as input: what is asked about it is left to a prompt.
+
+    Raises: ValueError if the card's template has more than one slot.
+    """
+
+    def subject(example: Example) -> Example:
+        slots = slots_of(card, example)
+        if len(slots) != 1:
+            raise ValueError(f"task {card.id} has the slots {', '.join(slots)}; a relation needs just one")
+        return replace(example, input=next(iter(slots.values())))
+
+    return _each(task, subject)
+
+
+def of_task(task_id: str) -> list[Wording]:
+    """The wordings of a classification that come with the project (data/wordings.json).
+
+    Raises: ValueError if there are none.
+    """
+    known = _known()
+    if task_id not in known["tasks"]:
+        raise ValueError(
+            f"there are no wordings for {task_id!r}, only for {', '.join(known['tasks'])}; make your own: "
+            "Wording(Template(...), Verbalizer(...))"
+        )
+    return [
+        Wording(
+            Template(w["template"]), Verbalizer({label: tuple(words) for label, words in w["words"].items()})
+        )
+        for w in known["sets"][known["tasks"][task_id]]
+    ]
+
+
+def of_relation(task_id: str) -> list[Template]:
+    """The templates of a fact relation that come with the project, the plainest first.
+
+    Raises: ValueError if there are none.
+    """
+    known = _known()["facts"]
+    if task_id not in known:
+        raise ValueError(f"there are no fact templates for {task_id!r}, only for {', '.join(known)}")
+    return [Template(words) for words in known[task_id]]
+
+
+def _each(task: Task, change: Callable[[Example], Example]) -> Task:
+    return replace(task, **{name: tuple(map(change, getattr(task, name))) for name in ALL_SETS})
+
+
+def _known() -> dict:
+    return files.read_json(paths.data_dir() / "wordings.json")

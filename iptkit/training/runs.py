@@ -1,0 +1,130 @@
+"""Runs, how they are trained, and the examples that they draw."""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from iptkit.tasks.examples import Example, Task
+
+SETS = ("train", "train_new")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one prompt.
+
+    Attributes:
+      task: what it is trained on.
+      seed: of the order of its batches.
+      data: the set it trains on, one of SETS.
+      lr: its learning rate > 0, or None for FitConfig.lr.
+      skip: examples that an earlier training of it has drawn; it goes on behind them.
+    """
+
+    task: Task
+    seed: int = 0
+    data: str = "train"
+    lr: float | None = None
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        if self.data not in SETS:
+            raise ValueError(f"Run.data is {self.data!r}; choose one of {SETS}")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ValueError(
+                f"Run.lr is {self.lr}; give a number > 0 that is finite, or None for FitConfig.lr"
+            )
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The training examples of this run."""
+        return getattr(self.task, self.data)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train: Adam, linear warm-up, then linear decay to 0.
+
+    Attributes:
+      steps: >= 0.
+      rows_per_run: examples per run and step, >= 1.
+      lr: peak learning rate > 0.
+      warmup: share of the steps over which the rate rises, in [0, 1).
+      clip: largest gradient norm of a run, > 0.
+      evaluations: on dev, >= 1, evenly spaced, the last after the last step.
+      dev_examples: at most so many of each dev set, >= 1.
+    """
+
+    steps: int = 100
+    rows_per_run: int = 8
+    lr: float = 0.02
+    warmup: float = 0.1
+    clip: float = 1.0
+    evaluations: int = 4
+    dev_examples: int = 32
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 0), ("rows_per_run", 1), ("evaluations", 1), ("dev_examples", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"FitConfig.{name} is {getattr(self, name)}; it must be at least {low}")
+        if not (0 < self.lr < math.inf and self.clip > 0 and 0 <= self.warmup < 1):
+            raise ValueError(
+                f"FitConfig needs a finite lr > 0, clip > 0 and 0 <= warmup < 1, got lr={self.lr}, "
+                f"clip={self.clip}, warmup={self.warmup}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Share of the peak learning rate at `step` (0-based)."""
+        warm = max(1, math.ceil(self.warmup * self.steps))
+        return min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm + 1))
+
+
+@dataclass
+class Fit:
+    """What a training gave beside the source, which carries the best state.
+
+    Attributes:
+      losses: [steps, R] mean token losses.
+      penalty: [steps], 0 for a source without one.
+      dev: [evaluations, R, 2], accuracy over options and minus the mean token loss.
+      best_step: [R] steps done when the best state was seen.
+      seconds: of this process.
+      resumed_at: the step of the checkpoint it went on from, else 0.
+    """
+
+    losses: Tensor
+    penalty: Tensor
+    dev: Tensor
+    best_step: Tensor
+    seconds: float = 0.0
+    resumed_at: int = 0
+
+
+def draw(run: Run, step: int, count: int) -> list[Example]:
+    """The `count` examples of `run` at `step`.
+
+    Epochs are shuffled by task, set, seed and epoch alone, so a resumed run draws the same.
+    """
+    total = len(run.examples)
+    return [
+        run.examples[_order(run.task.id, run.data, run.seed, position // total, total)[position % total]]
+        for position in range(run.skip + step * count, run.skip + (step + 1) * count)
+    ]
+
+
+@functools.lru_cache(4096)
+def _order(task_id: str, data: str, seed: int, epoch: int, total: int) -> tuple[int, ...]:
+    order = list(range(total))
+    random.Random(f"{task_id}/{data}/{seed}/{epoch}").shuffle(order)
+    return tuple(order)
+
+
+def read_by(run: Run, config: FitConfig) -> list[Example]:
+    """All examples that a training of `run` will look at: those it draws, and the dev examples."""
+    drawn = min(config.steps * config.rows_per_run, len(run.examples))  # all of them after one epoch
+    return [*draw(run, 0, drawn), *run.task.dev[: config.dev_examples]]
