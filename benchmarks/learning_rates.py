@@ -102,7 +102,7 @@ def weights(study: Study, factor: float, every: int = 1) -> Cells:
     return cells
 
 
-def adapters(study: Study, factor: float, every: int = 1) -> Cells:
+def of_adapters(study: Study, factor: float, every: int = 1) -> Cells:
     """The adapter variant: half of the tasks find hyper-matrices, the other half is tuned through them."""
     chosen, seed, dim, cells = config_of(study), study.seeds[0], study.scale.main_dim, []
     engine = engine_of(study)
@@ -143,7 +143,7 @@ METHODS = {
     "encoders": encoders,
     "fine-tuning": fine_tuning,
     "weights": weights,
-    "adapters": adapters,
+    "adapters": of_adapters,
 }
 USUAL = tuple(name for name in METHODS if name not in ("weights", "adapters"))
 TAKE_SOME = ("prompt", "ist", "weights", "adapters")  # know `every`

@@ -210,7 +210,7 @@ class Bench:
 
     def _autoencoder(self, count: int) -> subspace.AutoEncoder:
         generator = torch.Generator().manual_seed(0)
-        return subspace.AutoEncoder(self._bank(count), SUBSPACE, generator).to(self.mine.device)
+        return subspace.AutoEncoder(self.bank_of(count), SUBSPACE, generator).to(self.mine.device)
 
     def ist(self, count: int = 32) -> Pair:
         runs, engine = runs_of(count), Engine(self.mine, context_bytes=CONTEXT_BYTES)
@@ -240,7 +240,7 @@ class Bench:
     def _room(self, has_options: bool, count: int = ASKED, each: int = 1) -> tuple[Asked, Engine, Tensor]:
         """What is asked in (e) or (f), an engine, and the prompt of each that is asked [B, n, d]."""
         asked = self._asked(has_options, count, each)
-        bank = self._bank(len(MIXED) * each).to(self.mine.embedding)
+        bank = self.bank_of(len(MIXED) * each).to(self.mine.embedding)
         of = torch.tensor([t for t, _, _ in asked], device=bank.device)
         return asked, Engine(self.mine, context_bytes=CONTEXT_BYTES), bank[of]
 

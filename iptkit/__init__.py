@@ -1,15 +1,14 @@
-"""iptkit: prompt methods on frozen language models, from words to five numbers per task.
+"""iptkit: prompt methods on frozen language models, from words to five trained parameters per task.
 
-Submodules load when first named (`iptkit.tasks`, `from iptkit import prompts`), so that `import iptkit`
-and `iptkit --help` stay fast and do not import torch.
+`__init__.pyi` lists the names. Each loads when it is first used, so that `import iptkit` and `iptkit --help`
+stay fast and do not import torch.
 """
 
-import importlib
-import importlib.util
 import os
-import pkgutil
 import time
 import warnings
+
+import lazy_loader
 
 __version__ = "0.1.0"
 STARTED = time.time()  # read by stamp: wall time since the import
@@ -18,12 +17,4 @@ for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDN
     os.environ.setdefault(_name, "128")  # read at the first product
 warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm.auto: our bars are text
 
-
-def __getattr__(name: str):
-    if name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(module.name for module in pkgutil.iter_modules(__path__))})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

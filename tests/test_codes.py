@@ -5,8 +5,8 @@ import pytest
 import torch
 from stock import backbone
 
+from iptkit.engine.compatibility import check_source
 from iptkit.engine.engine import Engine
-from iptkit.engine.prompt import check_source
 from iptkit.methods import subspace
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.scores import intervals

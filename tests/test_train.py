@@ -11,9 +11,10 @@ import pytest
 import torch
 from stock import another, backbone, plain_log_likelihoods
 
+from iptkit.engine.compatibility import made_for
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
-from iptkit.engine.prompt import Prompt, made_for
+from iptkit.engine.prompt import Prompt
 from iptkit.methods import prompt_tuning, subspace
 from iptkit.methods.heads import WithHead
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
@@ -112,12 +113,12 @@ def test_run_adam_equals_torchs_adam_run_by_run(block, monkeypatch):
         for k, p in ours.items():
             p.grad = gradients[k].clone()
         optimizer.step(share)
-        for r, (parameters, adam) in enumerate(zip(theirs, adams, strict=True)):
+        for r, (parameters, one) in enumerate(zip(theirs, adams, strict=True)):
             for k, p in parameters.items():
                 p.grad = gradients[k][r].clone()
             norms.add(bool(torch.nn.utils.clip_grad_norm_(parameters.values(), clip) > clip))
-            adam.param_groups[0]["lr"] = rates[r] * share
-            adam.step()
+            one.param_groups[0]["lr"] = rates[r] * share
+            one.step()
     assert norms == {True, False}
     for k, p in ours.items():
         torch.testing.assert_close(p.data, torch.stack([t[k].data for t in theirs]), rtol=1e-5, atol=1e-6)

@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 
 import iptkit
 from iptkit.storage import files, installation
+from iptkit.tasks.examples import Task
 
 
 def _say(text: str, err: bool = False) -> None:
@@ -281,7 +282,7 @@ def show_task(
         _say(f"  -> {' / '.join(example.targets)}")
 
 
-def _sizes(task: "Task") -> str:
+def _sizes(task: Task) -> str:
     return ", ".join(f"{name} {len(getattr(task, name))}" for name in ("train", "train_new", "dev", "test"))
 
 

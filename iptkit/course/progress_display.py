@@ -137,7 +137,7 @@ class Display:
         self._running: dict[str, Piece] = {}
         self._last, self._said = "", time.time()
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Display:
         self._thread.start()
         return self
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from iptkit.course.lessons import Lesson
 from iptkit.course.progress_display import clock
-from iptkit.storage import files, paths
+from iptkit.storage import files
 from iptkit.storage.versions import rows
 
-TEMPLATES = paths.PACKAGE / "templates"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 TAGS = frozenset(
     "a abbr b blockquote br caption cite code col colgroup dd del details dfn div dl dt em figcaption figure "

@@ -24,6 +24,7 @@ from torch import Tensor
 from iptkit.engine import greedy
 from iptkit.engine.adapter_hooks import find_places, standing_behind
 from iptkit.engine.batches import even_batches
+from iptkit.engine.compatibility import check_prompt
 from iptkit.engine.exact import CLOSE, in_float32
 from iptkit.engine.fast.elementwise import log_probability
 from iptkit.engine.fast.memory import keep_freed_memory
@@ -31,7 +32,7 @@ from iptkit.engine.forward import StockForward, forward_of, tokens_that_fit
 from iptkit.engine.greedy import Going
 from iptkit.engine.layouts import LAYOUTS, SLOT, Layout, tokens_behind
 from iptkit.engine.left_memory import own_attention, prepare
-from iptkit.engine.prompt import Prompt, check_prompt
+from iptkit.engine.prompt import Prompt
 from iptkit.engine.rows import Packed, Places, Row, pack, shared_prefixes
 from iptkit.engine.sites import Site, check_sites, memory_at
 from iptkit.engine.text_cache import Contexts

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from iptkit.engine.batches import even_batches, similar_batches
+from iptkit.engine.compatibility import check_prompt
 from iptkit.engine.exact import CLOSE, in_float32
 from iptkit.engine.fast.attention import Slots
 from iptkit.engine.fast.bert import FlatBert, Rows
@@ -31,7 +32,7 @@ from iptkit.engine.fast.memory import keep_freed_memory
 from iptkit.engine.forward import tokens_that_fit
 from iptkit.engine.layouts import SLOT
 from iptkit.engine.left_memory import is_observed, left_memory, own_attention, prepare
-from iptkit.engine.prompt import Prompt, check_prompt
+from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import Site, check_sites, memory_at
 from iptkit.models.backbone import Backbone
 from iptkit.models.devices import to_device

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
+from iptkit.engine.interface import PromptEngine
 from iptkit.tasks.examples import ALL_SETS, Example, SpanExample, TaggedExample, Task, words_of
-
-if TYPE_CHECKING:
-    from iptkit.engine.engine import Engine
-    from iptkit.engine.head_engine import HeadEngine
-
 
 MAX_ANSWER_TOKENS = 64
 SIDES = ("left", "right")
@@ -25,7 +21,7 @@ _PASSED: WeakKeyDictionary[Any, dict[Any, Task]] = WeakKeyDictionary()  # what `
 
 
 def check(
-    engine: Engine | HeadEngine,
+    engine: PromptEngine,
     tasks: Iterable[Task],
     prompt_length: int,
     sets: Sequence[str] = ALL_SETS,
@@ -76,7 +72,7 @@ def check(
         passed[asked] = task  # kept, so that no other task gets its id
 
 
-def truncate(engine: Engine | HeadEngine, task: Task, prompt_length: int, side: str) -> Task:
+def truncate(engine: PromptEngine, task: Task, prompt_length: int, side: str) -> Task:
     """The task with those texts cut that are too long for the model; all others as they are.
 
     A cut sentence with tags loses words and their tags, so that less is scored; what is left of a span is a
@@ -99,7 +95,7 @@ def truncate(engine: Engine | HeadEngine, task: Task, prompt_length: int, side: 
     return replace(task, **{name: tuple(rows) for name, rows in sets.items()})
 
 
-def answer_cap(engine: Engine | HeadEngine, task: Task) -> int:
+def answer_cap(engine: PromptEngine, task: Task) -> int:
     """Most tokens of a generated answer: a little more than the longest in training; test answers are not
     looked at.
 
@@ -112,7 +108,7 @@ def answer_cap(engine: Engine | HeadEngine, task: Task) -> int:
 
 
 def _examples(
-    engine: Engine | HeadEngine,
+    engine: PromptEngine,
     task: Task,
     sets: Sequence[str],
     answered: Sequence[str],
@@ -128,9 +124,7 @@ def _examples(
             yield name, number, example, caps[0] if is_free else 0
 
 
-def _fitted(
-    engine: Engine | HeadEngine, example: Example, prompt_length: int, generated: int, side: str
-) -> Example:
+def _fitted(engine: PromptEngine, example: Example, prompt_length: int, generated: int, side: str) -> Example:
     """The example, cut until it fits."""
     most = engine.backbone.max_positions
     while (excess := engine.positions(example, prompt_length, generated) - most) > 0:

@@ -8,7 +8,6 @@ IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,13 +15,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from iptkit.engine.left_memory import left_memory
 from iptkit.engine.prompt import Prompt
+from iptkit.engine.rows import Row
 from iptkit.engine.sites import Site, memory_at
 from iptkit.models.backbone import Backbone, quiet_transformers
 from iptkit.models.devices import to_device
-
-if TYPE_CHECKING:
-    from iptkit.engine.rows import Row
-
 
 # A hub model's own settings (BART: 4 beams, no repeated trigram, a forced first token) must not act here.
 PLAIN_GREEDY = {

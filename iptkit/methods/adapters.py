@@ -17,15 +17,13 @@ place of N(0, 0.02^2) for all; one rate for z and matrices; tasks are balanced i
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.prompt import Prompt, as_prompt
+from iptkit.engine.prompt import Prompt, PromptSource, as_prompt
 
 
-class HyperAdapters(nn.Module):
+class HyperAdapters(PromptSource):
     """Hyper-matrices that make all adapters from z, and z itself: what finding the subspace trains.
 
     A source for `fit` that all runs share. As a decoder it takes the place of MSF's in `IntrinsicPrompt`.
@@ -38,7 +36,6 @@ class HyperAdapters(nn.Module):
     """
 
     per_run = False
-    config = SimpleNamespace(task_weight=1.0)  # for `fit`: the tasks' loss is all there is
 
     def __init__(
         self,
@@ -75,10 +72,6 @@ class HyperAdapters(nn.Module):
         z = self.z.detach()
         step = z.norm() * (2 * z.shape[1]) ** -0.5
         return torch.cat([z + step, z - step])
-
-    def penalty(self) -> None:
-        """There is nothing beside the tasks' loss."""
-        return None
 
 
 class RandomAround(nn.Module):

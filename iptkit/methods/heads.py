@@ -6,15 +6,15 @@ What they score is the encoder's business (encoders.py); these are the sources t
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.prompt import Prompt
+from iptkit.engine.prompt import Prompt, PromptSource
 
 
-class WithHead(nn.Module):
+class WithHead(PromptSource):
     """A prompt source with a linear head per run.
 
     Args:
@@ -24,8 +24,6 @@ class WithHead(nn.Module):
       generator: draws the first weights, U(-1, 1) / sqrt(d); every run begins with the same.
       prompt: a source with R rows, or None for a linear probe.
     """
-
-    per_run = True
 
     def __init__(
         self,
@@ -49,10 +47,8 @@ class WithHead(nn.Module):
         return replace(made, head=self.head.index_select(0, runs))
 
 
-class FixedHead(nn.Module):
+class FixedHead(PromptSource):
     """Given heads [R, C, d + 1] that nothing trains, without a prompt."""
-
-    per_run = True
 
     def __init__(self, head: Tensor):
         super().__init__()
@@ -63,14 +59,7 @@ class FixedHead(nn.Module):
         return Prompt(head=self.head.index_select(0, runs))
 
 
-@dataclass(frozen=True)
-class SharedConfig:
-    """What `train.fit` asks of a source that runs share: the weight of the tasks' mean loss."""
-
-    task_weight: float = 1.0
-
-
-class SharedPrompt(nn.Module):
+class SharedPrompt(PromptSource):
     """One deep prompt for all runs, a head for each: multi-task P-Tuning v2 (MPT-2; paper, section 3.3).
 
     The authors never released their code. By their account every batch comes from one data set in turn; here
@@ -84,7 +73,6 @@ class SharedPrompt(nn.Module):
     """
 
     per_run = False
-    config = SharedConfig()
 
     def __init__(
         self, prompt: nn.Module, runs: int, width: int, num_classes: int, generator: torch.Generator
@@ -100,6 +88,3 @@ class SharedPrompt(nn.Module):
         """runs: [B] -> the same prompt and the run's own head for each row."""
         made = self.prompt(torch.zeros_like(runs))
         return replace(made, head=self.inner(runs).head)
-
-    def penalty(self) -> None:
-        """None: nothing but the tasks trains it."""

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.prompt import Prompt
+from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
 
 ENCODERS = ("lstm", "mlp", "none")
 
 
-class EncodedPrompt(nn.Module):
+class EncodedPrompt(PromptSource):
     """n vectors per run through an encoder that each run has to itself.
 
     Args:
@@ -36,8 +36,6 @@ class EncodedPrompt(nn.Module):
       >>> source(torch.tensor([1, 0])).embeds.shape
       torch.Size([2, 3, 8])
     """
-
-    per_run = True
 
     def __init__(self, init: Tensor, encoder: str, generator: torch.Generator):
         super().__init__()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.prompt import Prompt
+from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.engine.sites import Site
 from iptkit.methods.p_tuning import RunLinear
 from iptkit.methods.prompt_tuning import each_once
@@ -25,7 +25,7 @@ MLP_INNER = 512  # width between the MLP's layers, as in the authors' code
 MLP_STD = 0.02  # of the vectors an MLP reads; from 1, torch's and the authors' start, it trained worse on dev
 
 
-class DeepPrompt(nn.Module):
+class DeepPrompt(PromptSource):
     """Trained keys and values at S sites, one set per run (P-Tuning v2).
 
     Args:
@@ -42,8 +42,6 @@ class DeepPrompt(nn.Module):
     Raises:
       ValueError: prompt_length < 1, no sites, unknown form, dropout outside [0, 1), or "mlp" without width.
     """
-
-    per_run = True
 
     def __init__(
         self,

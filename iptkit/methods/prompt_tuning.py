@@ -8,20 +8,18 @@ Prompt tuning: Lester et al. 2021, "The Power of Scale for Parameter-Efficient P
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.prompt import Prompt, as_prompt, check_numbers
-
-if TYPE_CHECKING:
-    from iptkit.models.backbone import Backbone
+from iptkit.engine.prompt import Prompt, PromptSource, as_prompt, check_numbers
+from iptkit.models.backbone import Backbone
 
 WORDS = "Answer with the right choice. Answer:"  # our own init text; also what "zero-shot" is asked with
 
 
-class SoftPrompt(nn.Module):
+class SoftPrompt(PromptSource):
     """n free vectors per run (prompt tuning), or n keys and values at every site (P-Tuning v2), or adapters.
 
     Args:
@@ -36,8 +34,6 @@ class SoftPrompt(nn.Module):
       torch.Size([3, 4, 8])
     """
 
-    per_run = True
-
     def __init__(self, init: Tensor, about: dict[str, Any] | None = None):
         super().__init__()
         check_numbers(init, "init")
@@ -50,15 +46,13 @@ class SoftPrompt(nn.Module):
         return as_prompt(self.P.index_select(0, runs))
 
 
-class FixedPrompt(nn.Module):
+class FixedPrompt(PromptSource):
     """Given prompts that nothing trains: words, a mean prompt, decoded codes.
 
     Args:
       numbers: [R, n, d], or deep ones [R, S, 2, h, n, k], or adapters [R, N, 2, d, r].
       about: see `SoftPrompt`.
     """
-
-    per_run = True
 
     def __init__(self, numbers: Tensor, about: dict[str, Any] | None = None):
         super().__init__()

@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iptkit.engine.compatibility import made_for, prompt_length
 from iptkit.engine.engine import Engine
-from iptkit.engine.prompt import SHAPES, Prompt, as_prompt, made_for, prompt_length
+from iptkit.engine.prompt import SHAPES, Prompt, PromptSource, as_prompt
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
 from iptkit.storage import files, paths
 from iptkit.training.runs import Fit, FitConfig, Run
@@ -82,7 +83,7 @@ def check_dim(intrinsic_dim: int, numbers: int) -> None:
         )
 
 
-class AutoEncoder(nn.Module):
+class AutoEncoder(PromptSource):
     """The auto-encoder of MSF over a bank of trained prompts, a prompt source that all runs share.
 
     Args:
@@ -101,12 +102,11 @@ class AutoEncoder(nn.Module):
     """
 
     per_run = False
-    about: dict[str, Any] = {}  # noqa: RUF012 - what it was made for (prompts.made_for) and is said in its file
 
     def __init__(self, bank: Tensor, config: SubspaceConfig, generator: torch.Generator):
         super().__init__()
         check_bank(bank)
-        self.config = config
+        self.config, self.task_weight = config, config.task_weight
         self.shape = bank.shape[1:]
         flat = bank.detach().float().flatten(1)
         self.register_buffer("mean", flat.mean(0))
@@ -154,7 +154,7 @@ class AutoEncoder(nn.Module):
         return self.config.recon_weight * self.reconstruction()
 
 
-class IntrinsicPrompt(nn.Module):
+class IntrinsicPrompt(PromptSource):
     """d_I free numbers per run, mapped to a prompt by a frozen decoder (IST).
 
     z = center + scale * u, and u [R, d_I] is all that trains. With center = mean code and scale = spread
@@ -164,8 +164,6 @@ class IntrinsicPrompt(nn.Module):
       autoencoder: a trained (or, as a control, an untrained) AutoEncoder; it is frozen here.
       runs: R.
     """
-
-    per_run = True
 
     def __init__(self, autoencoder: AutoEncoder | nn.Module, runs: int):
         super().__init__()

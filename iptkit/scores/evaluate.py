@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from iptkit.engine import limits
-from iptkit.engine.engine import Engine
-from iptkit.engine.prompt import check_source
-from iptkit.engine.rows import Row
+from iptkit.engine.compatibility import check_source
+from iptkit.engine.interface import PromptEngine
+from iptkit.engine.prompt import PromptSource
 from iptkit.scores.metrics import METRICS
 from iptkit.storage import progress
 from iptkit.tasks.examples import Example, Task
@@ -19,8 +19,8 @@ from iptkit.training.adam import DivergedError
 
 
 def predict(
-    engine: Engine,
-    source: nn.Module,
+    engine: PromptEngine,
+    source: PromptSource,
     tasks: Sequence[Task],
     split: str = "test",
     limit: int | None = None,
@@ -48,8 +48,8 @@ def predict(
 
 @torch.no_grad()
 def _likeliest(
-    engine: Engine,
-    source: nn.Module,
+    engine: PromptEngine,
+    source: PromptSource,
     tasks: Sequence[Task],
     split: str,
     limit: int | None,
@@ -81,10 +81,10 @@ def _likeliest(
 
 
 def _answers(
-    engine: Engine,
-    source: nn.Module,
+    engine: PromptEngine,
+    source: PromptSource,
     planned: Sequence[tuple[int, Example]],
-    rows: Sequence[Row],
+    rows: Sequence[Any],
     caps: Sequence[int],
     has_options: bool,
 ) -> list[tuple[str, ...]]:
@@ -112,8 +112,8 @@ def _answers(
 
 
 def evaluate(
-    engine: Engine,
-    source: nn.Module,
+    engine: PromptEngine,
+    source: PromptSource,
     tasks: Sequence[Task],
     split: str = "test",
     limit: int | None = None,

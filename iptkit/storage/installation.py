@@ -9,7 +9,7 @@ import importlib.metadata
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parent.parent  # the checkout, where there is one
+ROOT = Path(__file__).resolve().parent.parent.parent  # the checkout, where there is one
 
 
 def command(*extras: str) -> str:

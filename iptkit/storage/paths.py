@@ -16,7 +16,7 @@ from pathlib import Path
 
 import platformdirs
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent  # iptkit/
 
 
 def data_dir() -> Path:

@@ -10,10 +10,8 @@ Text and words stand in the row as beside fine-tuning; every token passes the ad
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,12 +27,9 @@ from iptkit.scores import evaluate
 from iptkit.storage import step_cache
 from iptkit.studies.scales import AdapterConfig
 from iptkit.studies.score_rows import rows
+from iptkit.studies.steps import StudySteps
 from iptkit.training import trainer
 from iptkit.training.runs import Run
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 SHARED = "shared adapters"  # the z of the seen tasks, nothing tuned
 METHODS = {  # what IST decodes with -> its method
@@ -44,7 +39,7 @@ METHODS = {  # what IST decodes with -> its method
 }
 
 
-def subspace(study: Study, intrinsic_dim: int) -> tuple[HyperAdapters, step_cache.Step]:
+def subspace(study: StudySteps, intrinsic_dim: int) -> tuple[HyperAdapters, step_cache.Step]:
     """Hyper-matrices and one z, trained on the data of the seen tasks' prompts, first seed.
 
     Returns: them, and their step with values["rows"] of SHARED on unseen tasks.
@@ -70,7 +65,7 @@ def subspace(study: Study, intrinsic_dim: int) -> tuple[HyperAdapters, step_cach
     return source, step
 
 
-def codes(study: Study, intrinsic_dim: int, decoder: str = "learned") -> step_cache.Step:
+def codes(study: StudySteps, intrinsic_dim: int, decoder: str = "learned") -> step_cache.Step:
     """IST of unseen tasks in a subspace of adapters, with the data of IST, first seed.
 
     Args:
@@ -100,7 +95,7 @@ def codes(study: Study, intrinsic_dim: int, decoder: str = "learned") -> step_ca
     return step_cache.step(f"adapter-codes-{decoder}-{intrinsic_dim}", key, make)
 
 
-def decoder_of(study: Study, intrinsic_dim: int, decoder: str) -> HyperAdapters | RandomAround:
+def decoder_of(study: StudySteps, intrinsic_dim: int, decoder: str) -> HyperAdapters | RandomAround:
     """What IST decodes with: see `codes`."""
     random = drawn(study, intrinsic_dim)
     if decoder == "random":
@@ -109,13 +104,7 @@ def decoder_of(study: Study, intrinsic_dim: int, decoder: str) -> HyperAdapters 
     return found if decoder == "learned" else RandomAround(found, random)
 
 
-def steps(study: Study, intrinsic_dim: int) -> list[Callable[[], step_cache.Step]]:
-    """What makes each step: the subspace, then codes through it and through random ones."""
-    found = [lambda: subspace(study, intrinsic_dim)[1]]
-    return [*found, *(partial(codes, study, intrinsic_dim, decoder) for decoder in METHODS)]
-
-
-def config_of(study: Study) -> AdapterConfig:
+def config_of(study: StudySteps) -> AdapterConfig:
     """Its scale's sizes of adapters.
 
     Raises: ValueError if it has none.
@@ -128,13 +117,13 @@ def config_of(study: Study) -> AdapterConfig:
     return study.scale.adapters
 
 
-def engine_of(study: Study) -> Engine:
+def engine_of(study: StudySteps) -> Engine:
     """Text, then the words that are asked with; no vectors."""
     study.engine.forget_contexts()  # the memory is needed
     return Engine(study.backbone, (layouts.PROMPT, layouts.TEXT, prompt_tuning.WORDS))
 
 
-def drawn(study: Study, intrinsic_dim: int) -> HyperAdapters:
+def drawn(study: StudySteps, intrinsic_dim: int) -> HyperAdapters:
     """Hyper-matrices before any training."""
     chosen, backbone = config_of(study), study.backbone
     sizes = len(find_places(backbone.model)), backbone.width, chosen.rank
@@ -142,7 +131,7 @@ def drawn(study: Study, intrinsic_dim: int) -> HyperAdapters:
     return HyperAdapters(intrinsic_dim, *sizes, draws, chosen.up).to(backbone.device)
 
 
-def _scored(study: Study, engine: Engine, source: Any, method: str, dim: int) -> list[dict[str, Any]]:
+def _scored(study: StudySteps, engine: Engine, source: Any, method: str, dim: int) -> list[dict[str, Any]]:
     unseen, limit = study.unseen_tasks(study.seeds[0]), study.scale.test_examples
     scores = evaluate.evaluate(engine, source, unseen, limit=limit, label=f"test of {method}")
     return rows(study, scores, method, study.seeds[:1], dim, only="unseen")

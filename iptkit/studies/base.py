@@ -24,10 +24,10 @@ from iptkit.tasks import examples, fewshot, suites
 MOST_RUNS = 128  # in one `fit`: with more, the texts' keys and values need too much memory
 
 
-class Inputs:
+class StudyInputs:
     """The base of experiments.Study, which tells of its arguments."""
 
-    def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0, models: Inputs | None = None):
+    def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0, models: StudyInputs | None = None):
         self.scale, self.device, self.seed, self._models = scale, device, seed, models
         if models and models.same_model() != self.same_model():
             raise ValueError(
@@ -61,7 +61,7 @@ class Inputs:
         return Engine(self.backbone, layout, sites=find_sites(self.backbone.model))
 
     @functools.cached_property
-    def whole(self) -> Inputs:
+    def whole(self) -> StudyInputs:
         """The study of the whole suite, whose zero-shot scores and prompts all its splits share.
 
         Where the scale itself names the tasks of both sides it is this study.

@@ -17,17 +17,14 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iptkit.storage import installation, paths, step_cache
 from iptkit.storage.versions import code
 from iptkit.studies import nodes
+from iptkit.studies.jobs import Job
 from iptkit.studies.nodes import ClusterError, Node, Order, Seen
-
-if TYPE_CHECKING:
-    from iptkit.studies.jobs import Job
-    from iptkit.studies.study import Study
-
+from iptkit.studies.study import Study
 
 GOES_ON = "finished jobs are kept: the same command goes on"
 START_SECONDS = (
@@ -230,7 +227,6 @@ def _studies() -> dict[str, Study]:
 def _study(order: Order) -> Study:
     """The study of this process; its model is loaded once (on a GPU Ray takes a process for each job)."""
     from iptkit.storage import files
-    from iptkit.studies.study import Study
 
     known, name = _studies(), files.digest(order)
     if name not in known:

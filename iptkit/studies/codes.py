@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,11 +19,8 @@ from iptkit.methods import subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.scores import intervals
 from iptkit.storage import files, paths, step_cache
+from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 ENDING = ".codes.safetensors"
 SHUFFLES = 2000
@@ -70,7 +66,7 @@ class Agreement:
     tasks: int
 
 
-def keep(study: Study, path: str | Path, finished_only: bool = False) -> None:
+def keep(study: StudySteps, path: str | Path, finished_only: bool = False) -> None:
     """Write the codes of a study at all its d_I to `path`, which ends in ENDING; makes what is missing.
 
     Args:
@@ -201,7 +197,7 @@ def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
 
 
 def walk(
-    study: Study, dim: int, first: str, second: str, points: int = 5
+    study: StudySteps, dim: int, first: str, second: str, points: int = 5
 ) -> tuple[list[float], dict[str, list[float]]]:
     """Scores of two tasks under the prompts on the line from one's code to the other's (first sample).
 

@@ -1,19 +1,21 @@
-"""What the jobs of a study take: their FLOPs, estimated."""
+"""What the jobs of a study cost: an estimate of their FLOPs.
+
+It counts the linear layers (2 per weight and token forward, as many again backward to the input; frozen
+weights get no gradient) for all tokens that a job trains on, reads and scores. Dividing by the speed of this
+machine's matrix products gives seconds. Texts that one job leaves in memory for the next are counted again,
+so the estimate is too long rather than too short.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
-from typing import TYPE_CHECKING
 
 from iptkit.methods import prompt_tuning
 from iptkit.models.devices import bf16_gain
+from iptkit.studies.base import StudyInputs
 from iptkit.tasks.examples import Example, Task
 from iptkit.training.runs import FitConfig
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 SAMPLED = 16  # examples of a set whose lengths stand for all
 OF_PEAK = 0.5  # of the speed of large matrix products, that a job as a whole reaches (benchmarks/README.md)
@@ -22,7 +24,7 @@ OF_PEAK = 0.5  # of the speed of large matrix products, that a job as a whole re
 class Costs:
     """FLOPs of the parts of jobs of a study."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: StudyInputs):
         self.scale, backbone = study.scale, study.backbone
         self.tokenizer, self.head = backbone.tokenizer, backbone.embedding.numel()
         linear = [p for p in backbone.model.base_model.parameters() if p.dim() == 2]

@@ -1,29 +1,20 @@
-"""A study as a list of jobs: which are done, and about how long the others will take.
-
-The estimate counts the FLOPs of the linear layers (2 per weight and token forward, as many again backward to
-the input; frozen weights get no gradient) for all tokens that a job trains, reads and scores, and divides by
-what this machine's matrix products reach. Texts that one job leaves in memory for the next are counted again,
-so it is rather too long than too short.
-"""
+"""A study as a list of jobs: all its steps, which of them are done, and how long the rest will take."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iptkit.methods import fine_tuning, subspace
 from iptkit.models.devices import resolve_device
 from iptkit.storage import step_cache
-from iptkit.studies import adapters
+from iptkit.studies import adapters, unseen
 from iptkit.studies.costs import OF_PEAK, Costs
-from iptkit.studies.unseen import tuned_weights, weights_name, weights_trained
+from iptkit.studies.steps import StudySteps
 from iptkit.tasks.examples import Task
 from iptkit.training.runs import FitConfig
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
 
 
 @dataclass(frozen=True)
@@ -35,12 +26,21 @@ class Job:
       make: makes it, or finds it in the step cache.
       flops: what making it takes, about.
       needs: names of all jobs whose steps it reads; with these done, it makes no step but its own.
+      place: where its rows stand in the study's table (see `in_order_of_table`).
+      view: what the table shows of the step, where that is not all (a split shows its own tasks of the
+        prompts that all splits share); None for the step itself.
     """
 
     name: str
     make: Callable[[], step_cache.Step]
     flops: float = 0.0
     needs: tuple[str, ...] = ()
+    place: tuple[int, ...] = ()
+    view: Callable[[], step_cache.Step] | None = None
+
+    def read(self) -> step_cache.Step:
+        """The step as the table shows it; makes it where it is missing."""
+        return (self.view or self.make)()
 
     @property
     def is_done(self) -> bool:
@@ -57,7 +57,12 @@ class Job:
         return self.flops / (OF_PEAK * speed)
 
 
-def of(study: Study, costs: Costs | None = None) -> list[Job]:
+def in_order_of_table(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in the order of the table: by kind, whatever order they are made in."""
+    return sorted(jobs, key=lambda job: job.place)
+
+
+def jobs_of(study: StudySteps, costs: Costs | None = None) -> list[Job]:
     """What the table needs, in an order in which each finds what it needs; any such order does.
 
     Args:
@@ -81,45 +86,63 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
 
     found: list[Job] = []
 
-    def add(name: str, make: Callable[..., Any], cost: float, *given: Any, needs: Sequence[str] = ()) -> None:
-        found.append(Job(name, functools.partial(make, *given), cost, tuple(needs)))
+    def add(
+        place: tuple[int, ...],
+        name: str,
+        make: Callable[..., Any],
+        cost: float,
+        *given: Any,
+        needs: Sequence[str] = (),
+        view: Callable[[], step_cache.Step] | None = None,
+    ) -> None:
+        found.append(Job(name, functools.partial(make, *given), cost, tuple(needs), place, view))
 
     bank = study.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
-    every = study.whole.tasks(first) if costs else []
-    add("zero-shot", study.zero_shot, costs.score(every) if costs else 0.0)
+    cost = costs.score(study.whole.tasks(first)) if costs else 0.0
+    add((0,), "zero-shot", study.zero_shot, cost)
     for seeds in study.groups():  # what reads the same texts stands together
         name = study.group_name("prompts", seeds)
-        add(name, study.whole.prompts_of_group, fitted(study.whole.tasks, seeds, scale.prompt), seeds)
+        cost = fitted(study.whole.tasks, seeds, scale.prompt)
+        own = functools.partial(study.bank_of, [seeds])
+        add((1,), name, study.whole.prompts_of_group, cost, seeds, view=own)
         if first in seeds:
             if not scale.only_unseen:
-                add("mean-prompt", study.mean_prompt, scored(1), needs=[bank])
+                add((2,), "mean-prompt", study.mean_prompt, scored(1), needs=[bank])
             for dim in scale.dims:
                 cost = scored(2) + (costs.fit(study.seen_tasks(first), scale.msf) if costs else 0.0)
-                add(f"subspace-{dim}", lambda dim: study.subspace(dim)[1], cost, dim, needs=[bank])
+                add((3,), f"subspace-{dim}", lambda dim: study.subspace(dim)[1], cost, dim, needs=[bank])
             for dim in scale.dims if scale.same_data else ():
                 cost = fitted(study.seen_tasks, (first,), scale.ist)
                 read = [bank, f"subspace-{dim}"]
-                add(f"codes-same-{dim}", study.codes_on_same_data, cost, dim, needs=read)
-        for dim, decoder in study.decoders():
+                add((4,), f"codes-same-{dim}", study.codes_on_same_data, cost, dim, needs=read)
+        for number, (dim, decoder) in enumerate(study.decoders()):
             name = study.group_name(f"codes-{decoder}-{dim}", seeds)
             tuned = study.unseen_tasks if study.only_on_unseen(decoder) else study.fresh_tasks
             cost = fitted(tuned, seeds, scale.ist)
             read = [bank, *([f"subspace-{dim}"] if decoder == "learned" else [])]
-            add(name, study.codes_of_group, cost, dim, decoder, seeds, needs=read)
+            add((5, number), name, study.codes_of_group, cost, dim, decoder, seeds, needs=read)
         if first in seeds and scale.nearest:
             prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
             cost = costs.score(study.unseen_tasks(first), prompts) if costs else 0.0
-            add("nearest-prompt", study.nearest_prompt, cost, needs=[bank])
+            add((6,), "nearest-prompt", unseen.nearest_prompt, cost, study, needs=[bank])
     if scale.fewer_examples:
         fits = scale.ist, scale.prompt
         cost = sum(fitted(study.unseen_tasks, (first,), fit, len(scale.fewer_examples)) for fit in fits)
         read = [bank, f"subspace-{scale.main_dim}"]
-        add(f"fewer-examples-{scale.main_dim}", study.fewer_examples, cost, scale.main_dim, needs=read)
+        add(
+            (7,),
+            f"fewer-examples-{scale.main_dim}",
+            unseen.fewer_examples,
+            cost,
+            study,
+            scale.main_dim,
+            needs=read,
+        )
     if scale.stage_two_runs:
         cost = fitted(study.unseen_tasks, (first,), scale.prompt, 2 * scale.stage_two_runs)
         codes = study.group_name(f"codes-learned-{scale.main_dim}", study.groups()[0])
         read = [bank, f"subspace-{scale.main_dim}", codes]
-        add(f"stage-two-{scale.main_dim}", study.stage_two, cost, scale.main_dim, needs=read)
+        add((7,), f"stage-two-{scale.main_dim}", unseen.stage_two, cost, study, scale.main_dim, needs=read)
     if (scale.weights or scale.adapters) and study.backbone.kind != "causal":
         kind = f"{scale.backbone} is {study.backbone.kind}"
         told = f"weights {scale.weights} and adapters are for causal models, {kind}"
@@ -127,25 +150,25 @@ def of(study: Study, costs: Costs | None = None) -> list[Job]:
     if scale.weights:
         fine_tuning.check_gpu(resolve_device(study.device))  # before hours of other jobs
     if scale.adapters:
-        unseen, dim = study.unseen_tasks(first), scale.main_dim
-        msf = ist = costs.score(unseen) if costs else 0.0
+        tuned, dim = study.unseen_tasks(first), scale.main_dim
+        msf = ist = costs.score(tuned) if costs else 0.0
         if costs:
             msf += costs.fit(study.seen_tasks(first), scale.adapters.msf, is_whole=True)
-            ist += costs.fit(unseen, scale.adapters.ist, is_whole=True)
+            ist += costs.fit(tuned, scale.adapters.ist, is_whole=True)
         found_by = f"adapters-{dim}"
-        add(found_by, lambda dim: adapters.subspace(study, dim)[1], msf, dim)
+        add((7,), found_by, lambda dim: adapters.subspace(study, dim)[1], msf, dim)
         for decoder in adapters.METHODS:
             read = [] if decoder == "random" else [found_by]
             name = f"adapter-codes-{decoder}-{dim}"
-            add(name, adapters.codes, ist, study, dim, decoder, needs=read)
-    for method, task_id, examples in weights_trained(study):
-        task, name = study.task(task_id, first), weights_name(method, task_id, examples)
+            add((7,), name, adapters.codes, ist, study, dim, decoder, needs=read)
+    for method, task_id, examples in unseen.weights_trained(study):
+        task, name = study.task(task_id, first), unseen.weights_name(method, task_id, examples)
         cost = costs.weights(task, scale.prompt) + costs.score([task]) if costs else 0.0
-        add(name, tuned_weights, cost, study, method, task_id, examples)
+        add((7,), name, unseen.tuned_weights, cost, study, method, task_id, examples)
     return found
 
 
-def _check_sides(study: Study) -> None:
+def _check_sides(study: StudySteps) -> None:
     """Raise ValueError for a study with too few tasks for what its scale asks for."""
     scale = study.scale
     asked = ("nearest", "unseen_controls", "stage_two_runs", "fewer_examples", "adapters", "only_unseen")

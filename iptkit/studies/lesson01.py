@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +16,17 @@ from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.methods.words import CONTENT_FREE, calibrate, content_free, label_scores, recall
 from iptkit.scores import evaluate
 from iptkit.storage import step_cache
+from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites, wordings
 from iptkit.tasks.examples import Card, Example, Task
 from iptkit.tasks.wordings import Wording
 from iptkit.training.runs import Run
 from iptkit.training.trainer import credit
 
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
-
 Made = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-def wordings_of(study: Study) -> step_cache.Step:
+def wordings_of(study: StudySteps) -> step_cache.Step:
     """Every task asked in every wording, nothing trained.
 
     Returns: a step whose values["rows"] hold task, group, wording (0, 1, ...), words (its template),
@@ -51,7 +48,7 @@ def wordings_of(study: Study) -> step_cache.Step:
     return step_cache.step("wordings", study.key_of(read, known, CONTENT_FREE), make)
 
 
-def in_context(study: Study) -> step_cache.Step:
+def in_context(study: StudySteps) -> step_cache.Step:
     """Every task in its first wording without and with solved examples before the question, all seeds.
 
     Returns: a step whose values["rows"] hold task, group, shots, seed, accuracy and calibrated. Without
@@ -75,7 +72,7 @@ def in_context(study: Study) -> step_cache.Step:
     return step_cache.step("in-context", study.key_of(every, known, config.shots, CONTENT_FREE), make)
 
 
-def token_search(study: Study) -> step_cache.Step:
+def token_search(study: StudySteps) -> step_cache.Step:
     """Prompt words found by gradient for every search task and seed, beside those they started from.
 
     Returns: a step with tensors["tokens"] [R, n], tensors["losses"] [steps, R]; values["rows"] hold task,
@@ -108,7 +105,7 @@ def token_search(study: Study) -> step_cache.Step:
     return step_cache.step("token-search", study.key_of(read, prompt_tuning.WORDS, n, config.search), make)
 
 
-def facts(study: Study) -> step_cache.Step:
+def facts(study: StudySteps) -> step_cache.Step:
     """Facts of every relation in every template, ranked among all objects of its test examples.
 
     Returns: a step whose values["rows"] hold task, group, words (the template), P@1, P@10, objects (how many)
@@ -137,14 +134,14 @@ def facts(study: Study) -> step_cache.Step:
     return step_cache.step("facts", study.key_of(read, known), make)
 
 
-def accuracy_of(study: Study, wording: Wording, task_id: str) -> float:
+def accuracy_of(study: StudySteps, wording: Wording, task_id: str) -> float:
     """Test accuracy of one wording on a task, without calibration."""
     ((task, card),) = _load(study, [task_id], study.seeds[0])
     return accuracies(Engine(study.backbone, LAYOUTS[1]), [wording], card, task.test)[0]["accuracy"]
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-def _load(study: Study, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]]:
+def _load(study: StudySteps, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]]:
     """Tasks by id with the few-shot sets of `seed`, each with its card."""
     return suites.with_cards(study.scale.suite, ids, seed, study.scale.discrete.test_examples)
 

@@ -6,7 +6,7 @@ Each is a step of a `Study`, called as `study.start_and_rate()` and `study.besid
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,17 +14,14 @@ from torch import Tensor
 from iptkit.methods import fine_tuning, prompt_tuning
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.storage import step_cache
+from iptkit.studies.steps import StudySteps
 from iptkit.training.runs import Run
 from iptkit.training.trainer import fit
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 STARTS = ("words", "N(0, 0.02²)")
 
 
-def start_and_rate(study: Study) -> step_cache.Step:
+def start_and_rate(study: StudySteps) -> step_cache.Step:
     """Prompt tuning from two starts at a fifth, one and five times the scale's learning rate.
 
     The starts are words and, as in the paper, N(0, 0.02^2).
@@ -52,7 +49,7 @@ def start_and_rate(study: Study) -> step_cache.Step:
     return step_cache.step("start-and-rate", study.key("grid", cells, scale.prompt), make)
 
 
-def beside_prompt_tuning(study: Study) -> step_cache.Step:
+def beside_prompt_tuning(study: StudySteps) -> step_cache.Step:
     """Prompt tuning, LoRA and full fine-tuning on one task and all seeds, with equally many examples.
 
     Returns: a step whose values["table"] holds per method its trained numbers, scores and seconds.
@@ -75,7 +72,7 @@ def beside_prompt_tuning(study: Study) -> step_cache.Step:
     return step_cache.step("beside", key, make)
 
 
-def _start(study: Study, start: str, seed: int) -> Tensor:
+def _start(study: StudySteps, start: str, seed: int) -> Tensor:
     """[n, d] start of one run."""
     if start == "words":
         return prompt_tuning.from_words(study.backbone, study.scale.prompt_length)
@@ -83,12 +80,12 @@ def _start(study: Study, start: str, seed: int) -> Tensor:
     return prompt_tuning.from_normal(study.backbone, study.scale.prompt_length, 0.02, generator)
 
 
-def _is_mixed(study: Study) -> bool:
+def _is_mixed(study: StudySteps) -> bool:
     """Do the references train as the prompts do, with products in bfloat16?"""
     return study.backbone.dtype == "mixed"
 
 
-def _reference(study: Study, method: str, lr: float) -> dict[str, Any]:
+def _reference(study: StudySteps, method: str, lr: float) -> dict[str, Any]:
     """One line of the table: a reference method trained with every seed."""
     scale, config = study.scale, study.scale.prompt
     runs = [

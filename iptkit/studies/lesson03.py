@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,21 +19,18 @@ from iptkit.methods.words import label_scores
 from iptkit.scores import evaluate
 from iptkit.storage import step_cache
 from iptkit.studies import lesson01
+from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites, wordings
 from iptkit.tasks.examples import Card, Task
 from iptkit.training.runs import Fit, FitConfig, Run
 from iptkit.training.trainer import fit
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]
 KINDS = ("tasks", "relations")
 WORDS = "best words"  # the method that trains nothing and chooses a wording on dev
 
 
-def compared(study: Study) -> list[dict[str, Any]]:
+def compared(study: StudySteps) -> list[dict[str, Any]]:
     """All of the lesson: each encoder and the best words, on all tasks, relations and seeds.
 
     Returns: rows with kind ("tasks" or "relations"), task, group, seed, method (an encoder or WORDS),
@@ -50,7 +47,7 @@ def compared(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def encoded(study: Study, encoder: str, kind: str, seeds: Sequence[int]) -> step_cache.Step:
+def encoded(study: StudySteps, encoder: str, kind: str, seeds: Sequence[int]) -> step_cache.Step:
     """P-tuning of all tasks of a kind with one encoder, all of these seeds in one fit.
 
     Returns: a step with tensors["P"] [S * T, n, d] (the encoders are dropped), tensors["losses"]
@@ -72,7 +69,7 @@ def encoded(study: Study, encoder: str, kind: str, seeds: Sequence[int]) -> step
     return step_cache.step(f"ptuning-{encoder}-{kind}-{'-'.join(map(str, seeds))}", key, make)
 
 
-def rate_of(study: Study, encoder: str, kind: str) -> float:
+def rate_of(study: StudySteps, encoder: str, kind: str) -> float:
     """The learning rate of an encoder on a kind."""
     config = study.scale.ptuning
     return (config.rates if kind == "tasks" else config.relation_rates)[encoder]
@@ -89,7 +86,7 @@ class Trained:
 
 
 def train(
-    study: Study,
+    study: StudySteps,
     encoder: str,
     kind: str,
     seeds: Sequence[int],
@@ -112,7 +109,7 @@ def train(
     return Trained(engine, source, runs, fit(engine, source, runs, config, checkpoint, label))
 
 
-def best_words(study: Study, kind: str) -> step_cache.Step:
+def best_words(study: StudySteps, kind: str) -> step_cache.Step:
     """For every task and seed the wording that is best on dev, scored on test; nothing is trained."""
     seeds, limit = study.scale.ptuning.seeds, study.scale.ptuning.fit.dev_examples
     read = _load(study, kind, seeds, bare=False)
@@ -135,14 +132,14 @@ def best_words(study: Study, kind: str) -> step_cache.Step:
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-def _engine(study: Study, layout: tuple[int | str, ...]) -> Engine:
+def _engine(study: StudySteps, layout: tuple[int | str, ...]) -> Engine:
     """One for all encoders and seeds, so that a text is read once."""
     if layout not in study.layout_engines:
         study.layout_engines[layout] = Engine(study.backbone, layout)
     return study.layout_engines[layout]
 
 
-def _layout(study: Study, kind: str) -> tuple[int | str, ...]:
+def _layout(study: StudySteps, kind: str) -> tuple[int | str, ...]:
     config = study.scale.ptuning
     return config.layout if kind == "tasks" else config.relation_layout
 
@@ -167,7 +164,7 @@ def _scores(
     return [lesson01.accuracy(wording, scores, examples) for wording, scores in pairs]
 
 
-def _load(study: Study, kind: str, seeds: Sequence[int], bare: bool = True) -> list[tuple[Task, Card]]:
+def _load(study: StudySteps, kind: str, seeds: Sequence[int], bare: bool = True) -> list[tuple[Task, Card]]:
     """The tasks of a kind with their cards; classifications by accuracy, relations as bare subjects."""
     config = study.scale.ptuning
     read = [
@@ -182,7 +179,7 @@ def _load(study: Study, kind: str, seeds: Sequence[int], bare: bool = True) -> l
     return read
 
 
-def _together(study: Study, kind: str) -> list[tuple[int, ...]]:
+def _together(study: StudySteps, kind: str) -> list[tuple[int, ...]]:
     """Seeds that train in one fit: all on relations; on tasks, whose texts' keys take memory, each alone."""
     seeds = study.scale.ptuning.seeds
     return [seeds] if kind == "relations" else [(seed,) for seed in seeds]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
@@ -31,24 +31,21 @@ from iptkit.studies.lesson04_methods import (
     multi_task,
     trained,
 )
+from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites
 from iptkit.training.runs import Run
 from iptkit.training.trainer import fit
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 Measured = Iterator[tuple[step_cache.Step, dict[str, Any]]]  # steps, and what their rows are told apart by
 HEADS = ("linear", "LM head")
 
 
-def rows(study: Study, part: str) -> list[dict[str, Any]]:
+def rows(study: StudySteps, part: str) -> list[dict[str, Any]]:
     """All rows of one of PARTS, each with its "part" and its "seconds": its step's, divided by their rows."""
     return [row for step, what in PARTS[part](study) for row in _rows_of(study, part, step, what)]
 
 
-def write(study: Study, path: str | Path) -> int:
+def write(study: StudySteps, path: str | Path) -> int:
     """Measure what is missing of all PARTS and write the rows, each with its "part"; see `provenance.keep`.
 
     The verdicts on claims B3 to B10 go into the results folder; see `claims.record`.
@@ -65,7 +62,7 @@ def write(study: Study, path: str | Path) -> int:
     return count
 
 
-def compared(study: Study) -> Measured:
+def compared(study: StudySteps) -> Measured:
     """The main table: every method on its tasks, all seeds and all training data of the scale.
 
     Its rows hold task, seed, data, method (one of METHODS or COMMONEST), score, numbers (trained for one
@@ -80,7 +77,7 @@ def compared(study: Study) -> Measured:
         yield commonest(study, data), {}
 
 
-def depths(study: Study) -> Measured:
+def depths(study: StudySteps) -> Measured:
     """P-Tuning v2 with prompts in the first k and in the last k layers: "layers" and "order"."""
     config = study.scale.encoders
     layers = list(range(encoder(config.backbone, study.device).num_layers))
@@ -90,20 +87,20 @@ def depths(study: Study) -> Measured:
             yield _ablated(study, **changes), {"layers": k, "order": order}
 
 
-def lengths(study: Study) -> Measured:
+def lengths(study: StudySteps) -> Measured:
     """P-Tuning v2 at several prompt lengths: "length"."""
     for n in study.scale.encoders.lengths:
         changes = {} if n == study.scale.encoders.prompt_length else {"prompt_length": n}
         yield _ablated(study, **changes), {"length": n}
 
 
-def forms(study: Study) -> Measured:
+def forms(study: StudySteps) -> Measured:
     """P-Tuning v2 with and without its MLP, each at its own learning rate: "form"."""
     for form in p_tuning_v2.FORMS:
         yield _ablated(study, **({} if form == p_tuning_v2.FORMS[0] else {"form": form})), {"form": form}
 
 
-def heads(study: Study) -> Measured:
+def heads(study: StudySteps) -> Measured:
     """Deep prompts in the study's causal model, answered by its own LM head in words or by a linear head.
 
     The words are the label names after " It was"; the linear head reads the state of the last token.
@@ -145,19 +142,21 @@ def heads(study: Study) -> Measured:
         yield step, {"head": head}
 
 
-PARTS: dict[str, Callable[[Study], Measured]] = {
+PARTS: dict[str, Callable[[StudySteps], Measured]] = {
     part.__name__: part for part in (compared, depths, lengths, forms, heads)
 }
 ABLATIONS = ("depths", "lengths", "forms")
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-def _rows_of(study: Study, part: str, step: step_cache.Step, what: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows_of(
+    study: StudySteps, part: str, step: step_cache.Step, what: dict[str, Any]
+) -> list[dict[str, Any]]:
     found, only = step.values["rows"], study.scale.encoders.ablated
     told = {"part": part} | what | {"seconds": step.seconds / len(found)}
     return [row | told for row in found if part not in ABLATIONS or row["task"] in only]
 
 
-def _ablated(study: Study, **changes: Any) -> step_cache.Step:
+def _ablated(study: StudySteps, **changes: Any) -> step_cache.Step:
     """P-Tuning v2 with changes on the tasks for it; without any it is that of the main table."""
     return trained(study, METHODS[2], study.scale.encoders.ablated if changes else (), **changes)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,11 @@ from iptkit.models import backbone
 from iptkit.scores import evaluate, metrics
 from iptkit.storage import progress, step_cache
 from iptkit.studies.base import digest_of
+from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites
 from iptkit.tasks.examples import Task
 from iptkit.training.runs import Fit, FitConfig, Run
 from iptkit.training.trainer import fit
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]
 METHODS = ("linear probe", "prompt tuning", "P-Tuning v2", "MPT-2", "fine-tuning")
@@ -39,7 +36,7 @@ COMMONEST = "commonest answer"
 
 
 def trained(
-    study: Study, method: str, only: Sequence[str] = (), data: str = "", **changes: Any
+    study: StudySteps, method: str, only: Sequence[str] = (), data: str = "", **changes: Any
 ) -> step_cache.Step:
     """One method on tasks and seeds, all runs in one fit: values["rows"].
 
@@ -68,7 +65,7 @@ def trained(
 
 
 def train(
-    study: Study,
+    study: StudySteps,
     method: str,
     seed: int,
     rates: Sequence[float],
@@ -88,7 +85,7 @@ def train(
     return runs, fit(HeadEngine(room.backbone, sites), source, runs, config, label=label)
 
 
-def fine_tuning_scores(study: Study, seed: int, lr: float) -> list[float]:
+def fine_tuning_scores(study: StudySteps, seed: int, lr: float) -> list[float]:
     """Dev scores of full fine-tuning of a seed's tasks, to compare learning rates."""
     config, room = study.scale.encoders, Room(study)
     plan = config.fits[config.data]
@@ -100,7 +97,7 @@ def fine_tuning_scores(study: Study, seed: int, lr: float) -> list[float]:
     ]
 
 
-def multi_task(study: Study, data: str = "") -> step_cache.Step:
+def multi_task(study: StudySteps, data: str = "") -> step_cache.Step:
     """MPT-2: one deep prompt for several data sets, then each data set on its own from there, per seed.
 
     Both stages together take as many steps as the other methods take.
@@ -132,7 +129,7 @@ def multi_task(study: Study, data: str = "") -> step_cache.Step:
     return step_cache.step("encoder-MPT-2", _key(study, read, rate, half, rest, *_sizes(study)), make)
 
 
-def fine_tuned(study: Study, data: str = "") -> step_cache.Step:
+def fine_tuned(study: StudySteps, data: str = "") -> step_cache.Step:
     """Full fine-tuning, run by run, through transformers' Trainer."""
     config, data = study.scale.encoders, data or study.scale.encoders.data
     read, lr = _tasks(study, config.tuned, data), config.rates["fine-tuning"]
@@ -152,7 +149,7 @@ def fine_tuned(study: Study, data: str = "") -> step_cache.Step:
     return step_cache.step("encoder-fine-tuning", _key(study, read, lr, steps, batch), make)
 
 
-def commonest(study: Study, data: str = "") -> step_cache.Step:
+def commonest(study: StudySteps, data: str = "") -> step_cache.Step:
     """What needs no model: the commonest class or tag of the training examples, everywhere."""
     config, data = study.scale.encoders, data or study.scale.encoders.data
     read, limit = _tasks(study, config.tasks, data), config.test_examples
@@ -174,7 +171,7 @@ def commonest(study: Study, data: str = "") -> step_cache.Step:
 class Room:
     """A frozen model with what trainings in it share."""
 
-    def __init__(self, study: Study, backbone: backbone.Backbone | None = None):
+    def __init__(self, study: StudySteps, backbone: backbone.Backbone | None = None):
         self.config, self.seed = study.scale.encoders, study.seed
         self.backbone = backbone or encoder(self.config.backbone, study.device)
         self.sites = find_sites(self.backbone.model)
@@ -258,7 +255,7 @@ def encoder(name: str, device: str) -> backbone.Backbone:
     return backbone.load(name, device, "float32")
 
 
-def _tasks(study: Study, ids: Sequence[str], data: str) -> list[Task]:
+def _tasks(study: StudySteps, ids: Sequence[str], data: str) -> list[Task]:
     """Every task with every seed, the seeds outside."""
     suite, is_full = study.scale.encoders.suite, data == "full"
     loaded = [suites.load_suite(suite, seed, list(ids), full=is_full) for seed in study.seeds]
@@ -270,12 +267,12 @@ def classes(read: Sequence[Task]) -> int:
     return max(len(task.labels) for task in read)
 
 
-def _sizes(study: Study) -> list[Any]:
+def _sizes(study: StudySteps) -> list[Any]:
     config = study.scale.encoders
     return [config.prompt_length, config.shallow_length, config.std, prompt_tuning.WORDS]
 
 
-def _key(study: Study, read: Sequence[Task], *parts: Any) -> list[Any]:
+def _key(study: StudySteps, read: Sequence[Task], *parts: Any) -> list[Any]:
     config = study.scale.encoders
     model = backbone.identity(config.backbone, lambda: encoder(config.backbone, study.device))
     return [model, *study.device_key(), digest_of(read), config.test_examples, study.seed, *parts]

@@ -11,13 +11,9 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from iptkit.storage.versions import code
-
-if TYPE_CHECKING:
-    from iptkit.studies.scales import Scale
-
+from iptkit.studies.scales import Scale
 
 ADDRESSES = '"local" (starts one here), "auto" (that of this machine) or HOST:PORT of its head'
 HEAD_SECONDS = 5.0  # for a head to answer

@@ -7,20 +7,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iptkit.models.devices import resolve_device
 from iptkit.storage import files, paths, step_cache
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
+from iptkit.studies.base import StudyInputs
 
 ENDING = ".about.json"  # of a provenance
 
 
 def write(
-    study: Study,
+    study: StudyInputs,
     path: str | Path,
     finished_only: bool = False,
     beside: Callable[[Path], None] | None = None,
@@ -43,7 +40,7 @@ def write(
 
 
 def keep(
-    study: Study,
+    study: StudyInputs,
     path: str | Path,
     rows: Sequence[dict[str, Any]],
     steps: Sequence[step_cache.Step],
@@ -101,7 +98,7 @@ def check_files(path: str | Path, about: dict[str, Any]) -> None:
         )
 
 
-def _check_fewer(study: Study, path: Path, count: int) -> None:
+def _check_fewer(study: StudyInputs, path: Path, count: int) -> None:
     there = len(step_cache.read_results(path)) if path.exists() and not differences(study, path) else 0
     if not count or count < there:
         raise ValueError(
@@ -110,7 +107,7 @@ def _check_fewer(study: Study, path: Path, count: int) -> None:
         )
 
 
-def check_target(study: Study, path: str | Path, part: str = "subspace") -> None:
+def check_target(study: StudyInputs, path: str | Path, part: str = "subspace") -> None:
     """Make sure that writing a study's rows to `path` replaces no rows of another study.
 
     Args:
@@ -126,7 +123,7 @@ def check_target(study: Study, path: str | Path, part: str = "subspace") -> None
         )
 
 
-def differences(study: Study, path: str | Path, part: str = "subspace") -> list[str]:
+def differences(study: StudyInputs, path: str | Path, part: str = "subspace") -> list[str]:
     """In what the study that made the rows at `path` differs from this one, by its provenance."""
     path = Path(path)
     about, older = path.with_suffix(ENDING), {}
@@ -149,7 +146,7 @@ def differences(study: Study, path: str | Path, part: str = "subspace") -> list[
     return differs if older else [f"{about.name} is not there, so nothing says what they are"]
 
 
-def command(study: Study, part: str = "subspace") -> str:
+def command(study: StudyInputs, part: str = "subspace") -> str:
     """What makes a study's rows again."""
     scale = study.scale
     parts = [f"iptkit study --scale {scale.name} --part {part}"]
@@ -160,7 +157,7 @@ def command(study: Study, part: str = "subspace") -> str:
     return " ".join(parts)
 
 
-def of(study: Study, steps: Sequence[step_cache.Step] = ()) -> dict[str, Any]:
+def of(study: StudyInputs, steps: Sequence[step_cache.Step] = ()) -> dict[str, Any]:
     """Settings of a study, and what made each distinct group of its steps (versions, commit, machine)."""
     made: dict[str, list[str]] = {}
     for part in [part for step in steps for part in step.parts or (step,)]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iptkit.storage import step_cache
+from iptkit.studies.base import StudyInputs
 from iptkit.tasks.examples import Task
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
 
 DECODERS = {  # what IST decodes with -> its method
     "learned": "IST",
@@ -21,7 +19,7 @@ DECODERS = {  # what IST decodes with -> its method
 
 
 def rows(
-    study: Study,
+    study: StudyInputs,
     scores: Sequence[float],
     method: str,
     seeds: Sequence[int],
@@ -48,7 +46,7 @@ def rows(
 
 
 def rows_of(
-    study: Study,
+    study: StudyInputs,
     scored: Sequence[tuple[bool, Task]],
     scores: Sequence[float],
     method: str,
@@ -61,7 +59,7 @@ def rows_of(
     ]
 
 
-def of_sides(study: Study, step: step_cache.Step) -> step_cache.Step:
+def of_sides(study: StudyInputs, step: step_cache.Step) -> step_cache.Step:
     """A step of the whole suite (`Study.whole`) as one of a split of it: its tasks, in its order.
 
     Tensors: "P" [S, T, n, d] and "losses" [steps, S * T]; each list of values has one per seed and task.
@@ -76,7 +74,7 @@ def of_sides(study: Study, step: step_cache.Step) -> step_cache.Step:
 
 
 def _row(
-    study: Study, task: Task, is_seen: bool, method: str, intrinsic_dim: int, score: float
+    study: StudyInputs, task: Task, is_seen: bool, method: str, intrinsic_dim: int, score: float
 ) -> dict[str, Any]:
     return {
         "task": task.id,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from iptkit.scores.summary import FIELDS, OF_SUBSPACE
 from iptkit.storage import files, paths, step_cache
 from iptkit.studies import provenance
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PROMPTS = ".prompts.safetensors"
 

@@ -8,28 +8,16 @@ auto-encoder, nothing tuned), IST on seen tasks with new data, IST on unseen tas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from iptkit.methods import baselines, prompt_tuning, subspace
-from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.storage import step_cache
-from iptkit.studies import jobs, lesson02, score_rows, unseen
-from iptkit.studies.base import Inputs
+from iptkit.studies import lesson02, unseen
 from iptkit.studies.costs import Costs
-from iptkit.training.runs import Run
-from iptkit.training.trainer import fit
-
-Made = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values of a step
+from iptkit.studies.jobs import Job, in_order_of_table, jobs_of
+from iptkit.studies.steps import StudySteps
 
 
-class Study(Inputs):
+class Study(StudySteps):
     """All measurements of one scale; each expensive part is a step in the step cache.
 
     Args:
@@ -39,142 +27,6 @@ class Study(Inputs):
       models: a study whose model and engine are used, instead of loading them again.
     """
 
-    # ---- steps -----------------------------------------------------------------------------------
-    def zero_shot(self) -> step_cache.Step:
-        """Scores of the words alone, no training: values["rows"]."""
-        if self.whole is not self:
-            return score_rows.of_sides(self, self.whole.zero_shot())
-
-        def make(_: Path) -> Made:
-            scores = self.score(self.words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
-            return {}, {"rows": score_rows.rows(self, scores, "zero-shot", self.seeds[:1])}
-
-        return step_cache.step("zero-shot", self.key("words", seeds=self.seeds[:1]), make)
-
-    def bank(self) -> step_cache.Step:
-        """Prompt tuning of every task and seed, up to MOST_RUNS in one `fit`.
-
-        Returns: tensors["P"] [S, T, n, d], tensors["losses"]; values["rows"], values["best_step"].
-        """
-        return self._bank(self.groups())
-
-    def _bank(self, groups: Sequence[tuple[int, ...]]) -> step_cache.Step:
-        if self.whole is not self:
-            return score_rows.of_sides(self, self.whole._bank(groups))
-        return step_cache.joined("prompts", [self.prompts_of_group(seeds) for seeds in groups])
-
-    def prompts_of_group(self, seeds: tuple[int, ...]) -> step_cache.Step:
-        """The bank's part for seeds that train together, of this study's own tasks."""
-
-        def make(checkpoint: Path) -> Made:
-            all_tasks = [t for s in seeds for t in self.tasks(s)]
-            runs = [Run(t, t.seed) for t in all_tasks]
-            source = SoftPrompt(self.words(len(runs)).P)
-            label = f"prompt tuning, {len(runs)} runs"
-            result = fit(self.engine, source, runs, self.scale.prompt, checkpoint, label)
-            scores = self.score(source, all_tasks, "test of prompt tuning")
-            rows = score_rows.rows(self, scores, "prompt tuning", seeds)
-            tensors = {"P": by_seed(source.P, len(seeds)), "losses": result.losses.float()}
-            return tensors, {"rows": rows, "best_step": result.best_step.tolist()}
-
-        name, key = self.group_name("prompts", seeds), self.key("prompt", self.scale.prompt, seeds=seeds)
-        return step_cache.step(name, key, make)
-
-    def mean_prompt(self) -> step_cache.Step:
-        """Scores of the mean of the seen tasks' prompts, the same for every task: values["rows"]."""
-
-        def make(_: Path) -> Made:
-            source = subspace.mean_prompt(self.first_prompts()[: len(self.seen)], len(self.ids))
-            scores = self.score(source, self.tasks(self.seeds[0]), "test of the mean prompt")
-            return {}, {"rows": score_rows.rows(self, scores, "mean prompt", self.seeds[:1])}
-
-        key = self.key("mean prompt", self.scale.prompt, seeds=self.groups()[0])
-        return step_cache.step("mean-prompt", key, make)
-
-    def subspace(self, intrinsic_dim: int, **changes: Any) -> tuple[subspace.AutoEncoder, step_cache.Step]:
-        """MSF on the seen tasks' prompts of the first seed.
-
-        Args:
-          intrinsic_dim: d_I.
-          changes: fields of SubspaceConfig to replace (ablations).
-        Returns: the auto-encoder, and its step with values["rows"] of MSF and of the mean code.
-        """
-        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
-        bank = self.first_prompts()
-        seen = bank[: len(self.seen)]
-        only = "unseen" if self.scale.only_unseen else ""
-
-        def make(checkpoint: Path) -> Made:
-            runs = [Run(t, t.seed) for t in self.seen_tasks(self.seeds[0])]
-            label = f"MSF, d_I = {intrinsic_dim}"
-            autoencoder, result = subspace.find(
-                self.engine, seen, runs, config, self.scale.msf, self._generator(), checkpoint, label
-            )
-            rows = self._score_msf(autoencoder, bank, intrinsic_dim, only)
-            curves = {"losses": result.losses.float(), "penalty": result.penalty}
-            return autoencoder.state_dict() | curves, {"rows": rows}
-
-        parts = ["msf", self.scale.prompt, self.scale.msf, config, *([only] if only else [])]
-        key = self.key(*parts, seeds=self.groups()[0])
-        step = step_cache.step(f"subspace-{intrinsic_dim}", key, make)
-        autoencoder = subspace.AutoEncoder(seen, config, self._generator()).to(self.backbone.device)
-        autoencoder.load_state_dict({k: step.tensors[k] for k in autoencoder.state_dict()})
-        return autoencoder, step
-
-    def codes(self, intrinsic_dim: int, decoder: str = "learned") -> step_cache.Step:
-        """IST with new data on all tasks and seeds: tensors["u"] [S, T, d_I], values["rows"].
-
-        Args:
-          intrinsic_dim: d_I.
-          decoder: "learned" (MSF), "random" (same shape, untrained, centred and scaled by the bank), "pca"
-            (principal components of the bank) or "fastfood" (random directions around the words' prompt).
-        Raises: ValueError for another decoder.
-        """
-        check_decoder(decoder)
-        name = f"codes-{decoder}-{intrinsic_dim}"
-        parts = [self.codes_of_group(intrinsic_dim, decoder, seeds) for seeds in self.groups()]
-        return step_cache.joined(name, parts)
-
-    def codes_on_same_data(self, intrinsic_dim: int) -> step_cache.Step:
-        """IST on seen tasks with the data of their prompts, first seed: as `codes`, u [1, seen, d_I]."""
-        return self.codes_of_group(intrinsic_dim, "learned", self.seeds[:1], "train")
-
-    def codes_of_group(
-        self, intrinsic_dim: int, decoder: str, seeds: tuple[int, ...], data: str = "train_new"
-    ) -> step_cache.Step:
-        """The part of `codes` for seeds that train together, or on another set than `train_new`."""
-        is_new = data == "train_new"
-        method = score_rows.DECODERS[decoder] + ("" if is_new else ", same data")
-        only = "unseen" if self.only_on_unseen(decoder) else ""
-
-        def make(checkpoint: Path) -> Made:
-            of = (self.unseen_tasks if only else self.fresh_tasks) if is_new else self.seen_tasks
-            all_tasks = [t for s in seeds for t in of(s)]
-            runs = [Run(t, t.seed, data) for t in all_tasks]
-            label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
-            autoencoder = self.decoder(intrinsic_dim, decoder)
-            source, result = subspace.tune(self.engine, autoencoder, runs, self.scale.ist, checkpoint, label)
-            scores = self.score(source, all_tasks, f"test of {method}")
-            rows = score_rows.rows(self, scores, method, seeds, intrinsic_dim, only if is_new else "seen")
-            return {"u": by_seed(source.u, len(seeds)), "losses": result.losses.float()}, {"rows": rows}
-
-        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
-        msf = self.scale.msf if decoder == "learned" else None
-        parts = [
-            "ist",
-            decoder,
-            self.scale.prompt,
-            msf,
-            self.scale.ist,
-            config,
-            *([] if is_new else [data]),
-            *([only] if only else []),
-        ]
-        needed = tuple(dict.fromkeys((*self.groups()[0], *seeds)))  # the decoder's too
-        name = self.group_name(f"codes-{decoder}-{intrinsic_dim}", seeds)
-        name = name if is_new else f"codes-same-{intrinsic_dim}"
-        return step_cache.step(name, self.key(*parts, seeds=needed), make)
-
     def start_and_rate(self) -> step_cache.Step:
         """Prompt tuning from words and from noise at three learning rates: values["rows"]."""
         return lesson02.start_and_rate(self)
@@ -182,71 +34,6 @@ class Study(Inputs):
     def beside_prompt_tuning(self) -> step_cache.Step:
         """Prompt tuning, LoRA and full fine-tuning on one task: values["table"]."""
         return lesson02.beside_prompt_tuning(self)
-
-    def table(self) -> list[dict[str, Any]]:
-        """Every measured score once, one row each (see `results`); makes what is missing."""
-        return [row for step in self.steps() for row in step.values["rows"]]
-
-    def steps(self, finished_only: bool = False) -> list[step_cache.Step]:
-        """All steps of the table; makes what is missing, or leaves it out."""
-        if not finished_only:
-            for job in self.jobs():
-                job.make()
-        scale, groups = self.scale, self.groups()
-        wanted: list[Callable[[], step_cache.Step]] = [self.zero_shot]
-        wanted += [partial(self._bank, [seeds]) for seeds in groups]
-        wanted += [] if scale.only_unseen else [self.mean_prompt]
-        wanted += [partial(lambda dim: self.subspace(dim)[1], dim) for dim in scale.dims]
-        wanted += [partial(self.codes_on_same_data, dim) for dim in scale.dims if scale.same_data]
-        wanted += [partial(self.codes_of_group, *of, seeds) for of in self.decoders() for seeds in groups]
-        wanted += [self.nearest_prompt] if scale.nearest else []
-        wanted += [partial(self.fewer_examples, scale.main_dim)] if scale.fewer_examples else []
-        wanted += [partial(self.stage_two, scale.main_dim)] if scale.stage_two_runs else []
-        wanted += unseen.beyond_prompts(self)
-        return [step for step in map(step_cache.finished if finished_only else _made, wanted) if step]
-
-    def jobs(self, costs: Costs | None = None) -> list[jobs.Job]:
-        """What the table needs, in an order that works; with `costs` the jobs' FLOPs are estimated."""
-        return jobs.of(self, costs)
-
-    def decoders(self) -> list[tuple[int, str]]:
-        """What IST is run with: d_I and decoder."""
-        controls = [(self.scale.main_dim, decoder) for decoder in self.scale.controls]
-        return [*((dim, "learned") for dim in self.scale.dims), *controls]
-
-    def only_on_unseen(self, decoder: str) -> bool:
-        """Is IST with this decoder run on unseen tasks only?"""
-        return self.scale.only_unseen or (self.scale.unseen_controls and decoder != "learned")
-
-    def _score_msf(
-        self, autoencoder: subspace.AutoEncoder, bank: Tensor, dim: int, only: str
-    ) -> list[dict[str, Any]]:
-        """MSF (own prompt through the auto-encoder) and the mean code, in one evaluation."""
-        first = self.unseen_tasks(self.seeds[0]) if only else self.tasks(self.seeds[0])
-        bank, count = bank[-len(first) :], len(first)
-        with torch.no_grad():
-            own = autoencoder.decode(autoencoder.encode(bank))
-        source = FixedPrompt(torch.cat([own, subspace.mean_code(autoencoder, count).P]))
-        scores = self.score(source, first * 2, f"test of MSF, d_I = {dim}")
-        msf = score_rows.rows(self, scores[:count], "MSF", self.seeds[:1], dim, only)
-        return msf + score_rows.rows(self, scores[count:], "mean code", self.seeds[:1], dim, only)
-
-    def decoder(self, intrinsic_dim: int, decoder: str) -> nn.Module:
-        """What IST decodes with: see `codes`."""
-        check_decoder(decoder)
-        if decoder == "learned":
-            return self.subspace(intrinsic_dim)[0]
-        seen = self.first_prompts()[: len(self.seen)]
-        if decoder == "pca":
-            made: nn.Module = baselines.PrincipalComponents(seen, intrinsic_dim)
-        elif decoder == "fastfood":
-            start = self.words(1).P[0]
-            std = float((start if self.scale.deep else self.backbone.embedding).float().std())
-            made = baselines.FastfoodPrompt(start, std, intrinsic_dim, self._generator())
-        else:
-            config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
-            made = subspace.random_autoencoder(seen, config, self._generator())
-        return made.to(self.backbone.device)
 
     def nearest_prompt(self) -> step_cache.Step:
         """Unseen tasks under a seen task's prompt: values["rows"], values["nearest"]."""
@@ -260,40 +47,24 @@ class Study(Inputs):
         """Unseen tasks' prompts tuned from IST's solution and from words, several runs: values["rows"]."""
         return unseen.stage_two(self, intrinsic_dim)
 
-    @property
-    def coded(self) -> tuple[str, ...]:
-        """The tasks that `codes` are of: all, or the unseen ones only (see Scale.only_unseen)."""
-        return self.unseen if self.scale.only_unseen else self.ids
+    def table(self) -> list[dict[str, Any]]:
+        """Every measured score once, one row each (see `results`); makes what is missing."""
+        return [row for step in self.steps() for row in step.values["rows"]]
 
-    def first_codes(self, intrinsic_dim: int) -> Tensor:
-        """[T, d_I] numbers that IST found with the first seed."""
-        return self.codes_of_group(intrinsic_dim, "learned", self.groups()[0]).tensors["u"][0]
+    def steps(self, finished_only: bool = False) -> list[step_cache.Step]:
+        """All steps of the table, in its order.
 
-    def first_prompts(self) -> Tensor:
-        """[T, n, d] trained prompts of the first seed."""
-        return self._bank(self.groups()[:1]).tensors["P"][0].to(self.backbone.device)
+        Args:
+          finished_only: leave out what is missing, instead of making it.
+        """
+        listed = self.jobs()
+        if finished_only:
+            found = [step_cache.finished(job.read) for job in in_order_of_table(listed)]
+            return [step for step in found if step]
+        for job in listed:
+            job.make()
+        return [job.read() for job in in_order_of_table(listed)]
 
-    def group_name(self, name: str, seeds: tuple[int, ...]) -> str:
-        is_alone = self.seeds_together() == 1  # then with any number of seeds: the step is the same
-        return f"{name}-seed{seeds[0]}" if is_alone or seeds != self.seeds else name
-
-    def words(self, runs: int) -> FixedPrompt:
-        """The start of prompt tuning, for each run."""
-        of = prompt_tuning.deep_from_words if self.scale.deep else prompt_tuning.from_words
-        one = of(self.backbone, self.scale.prompt_length)
-        return FixedPrompt(one.expand(runs, *one.shape))
-
-
-def _made(make: Callable[[], step_cache.Step]) -> step_cache.Step:
-    return make()
-
-
-def by_seed(stacked: Tensor, seeds: int) -> Tensor:
-    """[S*T, ...] of all runs -> [S, T, ...]."""
-    return stacked.detach().unflatten(0, (seeds, -1))
-
-
-def check_decoder(decoder: str) -> None:
-    """Raise ValueError unless `decoder` is one that IST can use."""
-    if decoder not in score_rows.DECODERS:
-        raise ValueError(f"decoder {decoder!r} is unknown; choose one of {', '.join(score_rows.DECODERS)}")
+    def jobs(self, costs: Costs | None = None) -> list[Job]:
+        """What the table needs, in an order that works; with `costs` the jobs' FLOPs are estimated."""
+        return jobs_of(self, costs)

@@ -7,11 +7,9 @@ weights. Each is a step of a `Study`, called as `study.nearest_prompt()`, `study
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,21 +17,18 @@ from torch import Tensor
 from iptkit.methods import fine_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.storage import step_cache
-from iptkit.studies import adapters, score_rows
+from iptkit.studies import score_rows
+from iptkit.studies.steps import StudySteps
 from iptkit.tasks.examples import Task
 from iptkit.training import trainer
 from iptkit.training.runs import Run
 from iptkit.training.trainer import fit
 
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
-
 FEWER = {name: f"{name}, fewer examples" for name in ("IST", "prompt tuning", "fine-tuning")}
 NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt tuning, same runs"
 
 
-def nearest_prompt(study: Study) -> step_cache.Step:
+def nearest_prompt(study: StudySteps) -> step_cache.Step:
     """Unseen tasks under the seen task's prompt that fits their dev examples best (lowest mean token loss).
 
     Returns: a step with values["rows"], and values["nearest"]: unseen task -> seen task.
@@ -56,7 +51,7 @@ def nearest_prompt(study: Study) -> step_cache.Step:
     )
 
 
-def stage_two(study: Study, intrinsic_dim: int) -> step_cache.Step:
+def stage_two(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
     """Prompt tuning of unseen tasks from their IST solution, and from words, both several times.
 
     The paper's second stage (its IPT solution as the start of prompt tuning) and its stability over runs; a
@@ -96,7 +91,7 @@ def stage_two(study: Study, intrinsic_dim: int) -> step_cache.Step:
     return step_cache.step(f"stage-two-{intrinsic_dim}", key, make)
 
 
-def fewer_examples(study: Study, intrinsic_dim: int) -> step_cache.Step:
+def fewer_examples(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
     """IST and prompt tuning of unseen tasks from the first k examples of train_new, for each of several k.
 
     The best step is chosen by at most k examples of dev. A small task may have fewer than k. The papers do
@@ -138,7 +133,7 @@ def _only(count: int, task: Task) -> Task:
     return replace(task, train=train, train_new=train, dev=task.dev[:count])  # `train` limits answers' length
 
 
-def tuned_weights(study: Study, method: str, task_id: str, examples: int = 0) -> step_cache.Step:
+def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 0) -> step_cache.Step:
     """An unseen task learned by the model's own weights, in float32, on the examples and steps of its prompt.
 
     The weights after the last step are scored: transformers' Trainer keeps no best on dev here.
@@ -175,7 +170,7 @@ def weights_name(method: str, task_id: str, examples: int = 0) -> str:
     return "-".join([method.lower(), *([str(examples)] if examples else []), task_id])
 
 
-def weights_trained(study: Study) -> list[tuple[str, str, int]]:
+def weights_trained(study: StudySteps) -> list[tuple[str, str, int]]:
     """(method, task, examples) of all steps of `tuned_weights`; of fewer examples for fine-tuning only."""
     scale = study.scale
     found = [(method, task, 0) for method in scale.weights for task in study.unseen]
@@ -183,14 +178,7 @@ def weights_trained(study: Study) -> list[tuple[str, str, int]]:
     return found + [("fine-tuning", task, k) for k in counts for task in study.unseen]
 
 
-def beyond_prompts(study: Study) -> list[Callable[[], step_cache.Step]]:
-    """What makes each step without prompts that the scale asks for: the model's own weights, adapters."""
-    scale = study.scale
-    found = adapters.steps(study, scale.main_dim) if scale.adapters else []
-    return [*found, *(partial(tuned_weights, study, *of) for of in weights_trained(study))]
-
-
-def _key(study: Study, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:
+def _key(study: StudySteps, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:
     """Of a step that trains beside IST's solution with the first seed."""
     scale = study.scale
     trained = (scale.prompt, scale.msf, scale.ist, scale.subspace, intrinsic_dim)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from iptkit.engine.prompt import made_for
+from iptkit.engine.compatibility import made_for
 from iptkit.methods import subspace
 from iptkit.scores import claims, intervals, summary
 from iptkit.storage import files, step_cache
@@ -19,11 +19,8 @@ from iptkit.studies import codes, provenance, scales, stored_results
 from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.adapters import SHARED
 from iptkit.studies.score_rows import DECODERS
+from iptkit.studies.study import Study
 from iptkit.studies.unseen import FROM_WORDS, STAGE_TWO
-
-if TYPE_CHECKING:
-    from iptkit.studies.study import Study
-
 
 PAPER_DIM = 5
 PAPER = {"seen": 0.87, "unseen": 0.65}  # E_rel of IST at that d_I (arXiv 2110.07867, first version)

@@ -1,1 +1,5 @@
 """Tasks: suites, few-shot sets, and readers of users' own files."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

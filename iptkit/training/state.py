@@ -7,20 +7,18 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from iptkit.engine.prompt import check_source, made_for
+from iptkit.engine.compatibility import check_source, made_for
+from iptkit.engine.interface import PromptEngine
+from iptkit.engine.prompt import PromptSource
 from iptkit.models.devices import to_device
 from iptkit.storage import files
 from iptkit.training.adam import DivergedError, RunAdam
-
-if TYPE_CHECKING:
-    from iptkit.engine.prompt import AnyEngine
-    from iptkit.training.runs import FitConfig, Run
-
+from iptkit.training.runs import FitConfig, Run
 
 READ_EVERY = 16  # steps, on a GPU, which need not be waited for at each of them
 
@@ -34,7 +32,7 @@ class State:
       the source was made for another model (see `prompts.check_source`).
     """
 
-    def __init__(self, engine: AnyEngine, source: nn.Module, runs: Sequence[Run], config: FitConfig):
+    def __init__(self, engine: PromptEngine, source: PromptSource, runs: Sequence[Run], config: FitConfig):
         parameters = {k: p for k, p in source.named_parameters() if p.requires_grad}
         if not runs:
             raise ValueError("fit got no runs; give at least one Run(task)")
@@ -118,7 +116,7 @@ class State:
         if self.source.per_run:
             better = is_better(scores, self.best_score)
         else:
-            if self.source.config.task_weight == 0:  # answers on dev must not choose what never saw a task
+            if self.source.task_weight == 0:  # answers on dev must not choose what never saw a task
                 scores = torch.full_like(scores, -float(self.source.penalty().detach()))
             better = (scores[:, 1].mean() > self.best_score[:, 1].mean()).expand(len(self.runs))
         self.best_score[better], self.best_step[better] = scores[better], self.step

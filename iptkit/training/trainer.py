@@ -12,14 +12,15 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iptkit.engine import limits
-from iptkit.engine.engine import Engine
-from iptkit.engine.prompt import Prompt, check_source, prompt_length
-from iptkit.engine.rows import Row
+from iptkit.engine.compatibility import check_source, prompt_length
+from iptkit.engine.interface import PromptEngine
+from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.models.devices import to_device
 from iptkit.storage import files, progress
 from iptkit.training.runs import Fit, FitConfig, Run, draw, read_by
@@ -27,8 +28,8 @@ from iptkit.training.state import State as _State
 
 
 def fit(
-    engine: Engine,
-    source: nn.Module,
+    engine: PromptEngine,
+    source: PromptSource,
     runs: Sequence[Run],
     config: FitConfig,
     checkpoint: str | Path | None = None,
@@ -40,7 +41,7 @@ def fit(
     Args:
       source: a prompt source with `forward(runs [B]) -> Prompt`. With `per_run = True` each trainable
         tensor is [R, ...] and every run is selected by itself, on dev accuracy, then dev loss. With
-        `per_run = False` (a shared auto-encoder) the objective is `source.config.task_weight` times
+        `per_run = False` (a shared auto-encoder) the objective is `source.task_weight` times
         the mean over runs plus `source.penalty()`, if any, and all is selected at once: on the mean dev loss,
         or on the penalty if task_weight is 0.
       runs: R runs in the order of the source's rows.
@@ -90,7 +91,7 @@ def fit(
     return Fit(state.losses, state.penalty, torch.stack(state.dev), state.best_step, seconds, start)
 
 
-def train_step(engine: Engine, state: _State) -> Tensor:
+def train_step(engine: PromptEngine, state: _State) -> Tensor:
     """One step of all runs; returns their mean token losses [R].
 
     Raises: see State.keep.
@@ -98,7 +99,7 @@ def train_step(engine: Engine, state: _State) -> Tensor:
     source, runs, config = state.source.train(), state.runs, state.config
     examples = [(r, e) for r, run in enumerate(runs) for e in draw(run, state.step, config.rows_per_run)]
     rows = [engine.target_row(e) for _, e in examples]
-    share = 1.0 if source.per_run else source.config.task_weight / len(runs)
+    share = 1.0 if source.per_run else source.task_weight / len(runs)
     with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
         with seeded(state.step, engine.backbone.device):  # dropout: the same after a resume
             made = source(torch.arange(len(runs), device=engine.backbone.device))  # once for all rows
@@ -124,7 +125,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def losses_of(
-    engine: Engine, prompts: Prompt, rows: Sequence[Row], owner: Sequence[int], share: float = 0.0
+    engine: PromptEngine, prompts: Prompt, rows: Sequence[Any], owner: Sequence[int], share: float = 0.0
 ) -> Tensor:
     """Mean token loss [P] of each of P prompts over its rows, in float64 on the engine's device.
 
@@ -161,7 +162,7 @@ def credit(scores: Tensor, right: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def dev_scores(engine: Engine, source: nn.Module, runs: Sequence[Run], limit: int) -> Tensor:
+def dev_scores(engine: PromptEngine, source: PromptSource, runs: Sequence[Run], limit: int) -> Tensor:
     """Score every run on its dev set, at most `limit` examples of each.
 
     Returns: [R, 2], accuracy over the options (0 for free answers) and minus the mean token loss.

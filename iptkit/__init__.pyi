@@ -1,0 +1,34 @@
+from . import course, engine, methods, models, scores, storage, studies, tasks, training
+from .engine.engine import Engine
+from .engine.head_engine import HeadEngine
+from .engine.mask_engine import MaskEngine
+from .engine.prompt import Prompt, PromptSource
+from .scores.evaluate import evaluate
+from .studies.study import Study
+from .training.runs import FitConfig, Run
+from .training.trainer import fit
+
+__version__: str
+STARTED: float
+
+__all__ = [
+    "Engine",
+    "FitConfig",
+    "HeadEngine",
+    "MaskEngine",
+    "Prompt",
+    "PromptSource",
+    "Run",
+    "Study",
+    "course",
+    "engine",
+    "evaluate",
+    "fit",
+    "methods",
+    "models",
+    "scores",
+    "storage",
+    "studies",
+    "tasks",
+    "training",
+]

@@ -1,0 +1,60 @@
+from . import (
+    adapter_hooks,
+    batches,
+    compatibility,
+    exact,
+    fast,
+    forward,
+    greedy,
+    head_engine,
+    interface,
+    layouts,
+    left_memory,
+    limits,
+    mask_engine,
+    prompt,
+    rows,
+    seq2seq,
+    sites,
+    text_cache,
+)
+from .engine import Engine
+from .head_engine import HeadEngine
+from .interface import PromptEngine
+from .layouts import LAYOUTS, Layout
+from .limits import truncate
+from .mask_engine import MaskEngine
+from .prompt import Prompt, PromptSource
+from .sites import choose, find_sites
+
+__all__ = [
+    "Engine",
+    "HeadEngine",
+    "LAYOUTS",
+    "Layout",
+    "MaskEngine",
+    "Prompt",
+    "PromptEngine",
+    "PromptSource",
+    "adapter_hooks",
+    "batches",
+    "choose",
+    "compatibility",
+    "exact",
+    "fast",
+    "find_sites",
+    "forward",
+    "greedy",
+    "head_engine",
+    "interface",
+    "layouts",
+    "left_memory",
+    "limits",
+    "mask_engine",
+    "prompt",
+    "rows",
+    "seq2seq",
+    "sites",
+    "text_cache",
+    "truncate",
+]
