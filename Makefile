@@ -6,7 +6,8 @@
 
 # NUMERIC: tests whose numbers depend on what a CPU multiplies with; make test runs them as this CPU, and as what
 # OLDER lets the libraries use of it (a CPU that has no more than that is capped by itself)
-NUMERIC := $(addprefix tests/test_,engine.py train.py flat.py flat_bert.py frozen.py injection.py deep.py)
+NUMERIC := tests/engine/test_engine.py tests/engine/test_left_memory.py tests/engine/fast tests/training \
+  tests/methods/test_p_tuning_v2.py
 OLDER := "-u ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA=AVX512_CORE" "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2"
 
 PYTHON ?= python3

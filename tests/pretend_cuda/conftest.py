@@ -8,7 +8,7 @@ import pretend
 import pytest
 
 REASON = pretend.why_not()
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # stock.py and others
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))  # stock.py and others
 
 
 def pytest_configure(config):

@@ -17,11 +17,11 @@ from iptkit.course.lessons import Lesson
 from iptkit.storage import files, paths
 
 FIGURE = """import matplotlib.pyplot as plt
-from iptkit import plots
+from iptkit.course import plots
 fig, ax = plt.subplots(figsize=(2, 1))
 plots.show(fig, alt='a "white" square <1>')"""
 WORK = """import os, sys
-from iptkit import progress
+from iptkit.storage import progress
 with progress.track("fit", total=2) as bar:
     bar.update(2)
 print("warning", file=sys.stderr)
@@ -221,7 +221,7 @@ def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
 def test_a_killed_run_leaves_no_notebook_behind(place, tmp_path):
     told = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(__import__('os').getpid()))"
     first(place, toy.code(f"{told}\nimport time\ntime.sleep(600)"))
-    code = "import sys; from pathlib import Path; from iptkit import pipeline; " + (
+    code = "import sys; from pathlib import Path; from iptkit.course import pipeline; " + (
         "pipeline.run('smoke', None, Path(sys.argv[1]), 'cpu', None, Path(sys.argv[2]), 2)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out"), str(place)])

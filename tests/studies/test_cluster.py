@@ -339,8 +339,9 @@ def two_nodes():
 
 ON_LOOPBACK = """
 import psutil
-from iptkit import cluster, scales
-from iptkit.experiments import Study
+from iptkit.studies import cluster
+from iptkit.studies import scales
+from iptkit.studies.study import Study
 with cluster.joined(Study(scales.load("smoke")), "local", 1):
     started = [psutil.Process(), *psutil.Process().children(recursive=True)]
     heard = [c.laddr.ip for p in started for c in p.net_connections("inet") if c.status == "LISTEN"]

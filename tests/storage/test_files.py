@@ -132,7 +132,7 @@ def test_a_folder_is_tried_before_it_is_needed(tmp_path):
 BUSY = """
 import sys, time
 from pathlib import Path
-from iptkit import files
+from iptkit.storage import files
 place = Path(sys.argv[1])
 with files.scratch(place, "model") as folder, files.atomic(place / "a.txt") as draft:
     (folder / "weights").write_text("half")

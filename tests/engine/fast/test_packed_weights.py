@@ -12,7 +12,7 @@ import weakref
 import pytest
 import torch
 from stock import backbone
-from test_flat import ragged
+from test_llama import ragged
 
 from benchmarks import products
 from iptkit.engine.fast import packed_weights as module

@@ -453,18 +453,19 @@ def test_a_resumed_fit_of_the_real_model_is_the_same_to_the_last_bit(three, tmp_
 
 CHILD = """
 import sys, time
-from iptkit import backbones, prompts, tasks, train
-from iptkit.engine import Engine
+from pathlib import Path
+from iptkit import Engine, Run, models, tasks
+from iptkit.training import trainer
 sys.path.insert(0, {tests!r})
-from test_train import NAMES, LONG, words
-step = train.train_step
+from test_trainer import NAMES, LONG, words
+step = trainer.train_step
 def slow(engine, state):
     time.sleep(0.1 if state.step < 5 else 600)  # killed before its end, however late
     return step(engine, state)
-train.train_step = slow
-model = backbones.load("tiny-causal")
-runs = [train.Run(t) for t in tasks.load_suite("tiny", only=NAMES, max_test=8)]
-train.fit(Engine(model), words(model, 3), runs, LONG, train.Path({checkpoint!r}), checkpoint_seconds=-1)
+trainer.train_step = slow
+model = models.load("tiny-causal")
+runs = [Run(t) for t in tasks.load_suite("tiny", only=NAMES, max_test=8)]
+trainer.fit(Engine(model), words(model, 3), runs, LONG, Path({checkpoint!r}), checkpoint_seconds=-1)
 """
 LONG = FitConfig(steps=40, rows_per_run=2, lr=0.05, evaluations=4, dev_examples=4)
 

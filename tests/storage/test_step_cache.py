@@ -168,13 +168,13 @@ def test_seconds_count_the_work_of_killed_processes_but_not_the_night_between(tm
 MAKER = """
 import sys, time
 from pathlib import Path
-from iptkit import store
+from iptkit.storage import step_cache
 def make(checkpoint):
     with open(sys.argv[1] + "/made", "a") as log:
         log.write("x")
     time.sleep(float(sys.argv[2]))
     return {}, {"made": True}
-print(store.step("a", 1, make, Path(sys.argv[1])).was_cached)
+print(step_cache.step("a", 1, make, Path(sys.argv[1])).was_cached)
 """
 
 
@@ -354,11 +354,12 @@ def test_checkpoints_of_a_step_that_was_stored_are_swept_and_others_stay(tmp_pat
 LEFT = """
 import os, signal, sys
 from pathlib import Path
-from iptkit import files, store
+from iptkit.storage import files
+from iptkit.storage import step_cache
 def make(checkpoint):
     with files.atomic(checkpoint):
         os.kill(os.getpid(), signal.SIGKILL)
-store.step("a", 1, make, Path(sys.argv[1]))
+step_cache.step("a", 1, make, Path(sys.argv[1]))
 """
 
 

@@ -229,7 +229,8 @@ def test_what_ends_a_run_is_told_cleanly(iptkit_command, monkeypatch, error, cod
 def test_a_second_ctrl_c_ends_what_still_ends_without_a_traceback(tmp_path):
     code = """
 import sys, threading
-from iptkit import __main__, pipeline
+from iptkit import __main__
+from iptkit.course import pipeline
 def run(*_):
     threading.Thread(target=threading.Event().wait).start()  # ends as late as a notebook's process may
     raise KeyboardInterrupt
@@ -406,7 +407,8 @@ def test_check_of_words_with_tags(iptkit_command, tmp_path):
 # ---- Ctrl-C --------------------------------------------------------------------------------------------
 SLOW_END = """
 import sys, time
-from iptkit import cli, pipeline
+from iptkit.course import cli
+from iptkit.course import pipeline
 def study(*given, **named):
     try:
         print("working", flush=True)

@@ -146,7 +146,8 @@ def test_the_installed_kit_and_another_process_give_the_same_name(tmp_path):
     shutil.copytree(paths.PACKAGE, tmp_path / "site" / "iptkit", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(paths.data_dir(), tmp_path / "site" / "iptkit" / "data")
     program = (
-        "from iptkit import paths, revision as r; print(r._digest(paths.PACKAGE, 'iptkit.studies.study'))"
+        "from iptkit.storage import paths, revision as r; "
+        "print(r._digest(paths.PACKAGE, 'iptkit.studies.study'))"
     )
     env = {"PYTHONPATH": str(tmp_path / "site"), "IPTKIT_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", f"{program}; print(paths.PACKAGE)"]

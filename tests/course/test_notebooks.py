@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import toy_notebooks as toy
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 FIRST = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "90")
 HEADINGS = ("At a glance", "The idea", "What you should see", "Summary")
 TAGS = {"parameters", "nbval-check-output", "nbval-ignore-output", "summary", "solution", "exercise"}
