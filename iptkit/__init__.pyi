@@ -3,7 +3,7 @@ from .engine.engine import Engine
 from .engine.head_engine import HeadEngine
 from .engine.mask_engine import MaskEngine
 from .engine.prompt import Prompt, PromptSource
-from .scores.evaluate import evaluate
+from .scores.evaluation import evaluate
 from .studies.study import Study
 from .training.runs import FitConfig, Run
 from .training.trainer import fit

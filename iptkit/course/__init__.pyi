@@ -1,5 +1,16 @@
-from . import check, cli, doctor, lessons, pipeline, plots, processes, progress_display, report, schedule
-from .stamp import stamp
+from . import (
+    check,
+    cli,
+    doctor,
+    lessons,
+    pipeline,
+    plots,
+    processes,
+    progress_display,
+    report,
+    schedule,
+    stamp,
+)
 
 __all__ = [
     "check",

@@ -20,7 +20,7 @@ from iptkit.course import processes
 from iptkit.course.lessons import Lesson
 from iptkit.course.processes import STOPPED, Children
 from iptkit.course.progress_display import Display, run_left
-from iptkit.models.devices import free_memory, machine_memory
+from iptkit.models.machine import free_memory, machine_memory
 
 NEEDS = {"05": ("02",), "06": ("05",)}  # whose long steps a notebook reads
 LAST = "90"  # reads what all others found

@@ -27,7 +27,7 @@ from iptkit.methods import all_weights, prompt_tuning
 from iptkit.methods.heads import FixedHead
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import Backbone, load, quiet_transformers
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.storage import files
 from iptkit.tasks.examples import Example, Task
 from iptkit.training.adam import DivergedError
@@ -107,7 +107,7 @@ def fine_tune(
         all_weights.settle(tuned)
     engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
     source = FixedPrompt(prompt_tuning.from_words(copy, len(words))[None])
-    score = evaluate.evaluate(engine, source, [task], split, test_examples)[0]
+    score = evaluation.evaluate(engine, source, [task], split, test_examples)[0]
     loss = None
     if split == "dev":
         loss = -float(dev_scores(engine, source, [Run(task)], test_examples)[0, 1])
@@ -153,7 +153,7 @@ def fine_tune_encoder(
     model.requires_grad_(False).eval()
     head = torch.cat([model.classifier.weight, model.classifier.bias[:, None]], 1)[None]
     tuned = HeadEngine(replace(copy, model=model.base_model))
-    score = evaluate.evaluate(tuned, FixedHead(head), [task], split, test_examples)[0]
+    score = evaluation.evaluate(tuned, FixedHead(head), [task], split, test_examples)[0]
     return Reference(score, numbers, seconds)
 
 

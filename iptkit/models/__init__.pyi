@@ -1,4 +1,4 @@
-from . import backbone, bundled, devices, tiny, weights
+from . import backbone, bundled, devices, machine, tiny, weights
 from .backbone import Backbone, load
 from .devices import resolve_device
 
@@ -8,6 +8,7 @@ __all__ = [
     "bundled",
     "devices",
     "load",
+    "machine",
     "resolve_device",
     "tiny",
     "weights",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,28 +63,6 @@ def bf16_gain() -> float:
 def to_device(values: Any, device: torch.device) -> Tensor:
     """A list or a tensor of the CPU as a tensor on `device`; what a GPU is doing is not waited for."""
     return torch.as_tensor(values).to(device, non_blocking=True)
-
-
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's
-
-
-@functools.cache
-def machine_memory() -> float:
-    """Bytes of memory that this machine, or the container around this process, has; 0 where nobody tells."""
-    if not hasattr(os, "sysconf"):
-        return 0
-    sizes = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
-    told = [Path(path).read_text().strip() for path in LIMITS if os.access(path, os.R_OK)]
-    return min(sizes + [float(limit) for limit in told if limit.isdigit()])
-
-
-def free_memory() -> float:
-    """Bytes of memory that this machine could give to new processes now; where nobody tells, all it has."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return machine_memory()
 
 
 def matmul_speed(device: str = "cpu", seconds: float = 0.3) -> float:

@@ -1,5 +1,5 @@
-from . import claims, intervals, metrics, summary, tables
-from .evaluate import evaluate, predict
+from . import claims, evaluation, intervals, metrics, summary, tables
+from .evaluation import evaluate, predict
 from .intervals import interval, over_tasks
 from .summary import difference
 
@@ -7,6 +7,7 @@ __all__ = [
     "claims",
     "difference",
     "evaluate",
+    "evaluation",
     "interval",
     "intervals",
     "metrics",

@@ -60,7 +60,7 @@ def interval(
 def over_tasks(
     values: Mapping[str, Sequence[float]], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[float, float, float]:
-    """`interval` of values by task (see evaluate.by_task), over the leakage groups that the rows name.
+    """`interval` of values by task (see evaluation.by_task), over the leakage groups that the rows name.
 
     Args:
       values: task id -> its values, one per seed.

@@ -33,7 +33,7 @@ def summary(
       reference: a method without d_I in its place; with "fine-tuning" E_rel is the paper's E_rel^FT.
 
     Returns: lines with "score", "E_rel" (floor 0) and "E_rel above chance", each (mean over tasks,
-      low, high) of `evaluate.over_tasks`; E_rel is None where no task has a usable reference, and
+      low, high) of `evaluation.over_tasks`; E_rel is None where no task has a usable reference, and
       "E_rel tasks" counts those that have one. "ratio of means" is a plain number.
     """
     lines = []

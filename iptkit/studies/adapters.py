@@ -23,7 +23,7 @@ from iptkit.methods import prompt_tuning
 from iptkit.methods.adapters import HyperAdapters, RandomAround
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.methods.subspace import IntrinsicPrompt
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.storage import step_cache
 from iptkit.studies.scales import AdapterConfig
 from iptkit.studies.score_rows import rows
@@ -133,5 +133,5 @@ def drawn(study: StudySteps, intrinsic_dim: int) -> HyperAdapters:
 
 def _scored(study: StudySteps, engine: Engine, source: Any, method: str, dim: int) -> list[dict[str, Any]]:
     unseen, limit = study.unseen_tasks(study.seeds[0]), study.scale.test_examples
-    scores = evaluate.evaluate(engine, source, unseen, limit=limit, label=f"test of {method}")
+    scores = evaluation.evaluate(engine, source, unseen, limit=limit, label=f"test of {method}")
     return rows(study, scores, method, study.seeds[:1], dim, only="unseen")

@@ -16,7 +16,7 @@ from iptkit.engine.sites import find_sites
 from iptkit.methods import prompt_tuning
 from iptkit.models import backbone
 from iptkit.models.devices import resolve_device
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.storage import files
 from iptkit.studies.scales import Scale
 from iptkit.tasks import examples, fewshot, suites
@@ -106,7 +106,7 @@ class StudyInputs:
     # ---- what steps are made of --------------------------------------------------------------------
     def score(self, source: nn.Module, on: Sequence[examples.Task], label: str) -> list[float]:
         """Test scores of each row of `source` on its task, `label` on the progress bar."""
-        return evaluate.evaluate(self.engine, source, on, limit=self.scale.test_examples, label=label)
+        return evaluation.evaluate(self.engine, source, on, limit=self.scale.test_examples, label=label)
 
     def key(self, *parts: Any, seeds: Sequence[int] | None = None) -> list[Any]:
         """All that determines a step: model, words, the examples themselves, sizes and `parts`.

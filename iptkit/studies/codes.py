@@ -54,7 +54,7 @@ class Agreement:
     """How often the nearest other task has the same label.
 
     Attributes:
-      share: (mean, low, high) of `evaluate.interval` over the tasks that could agree, by leakage groups.
+      share: (mean, low, high) of `evaluation.interval` over the tasks that could agree, by leakage groups.
       by_chance: mean share where the labels are shuffled between tasks.
       p: how often a shuffle does as well, at least 1 / (SHUFFLES + 1).
       tasks: that could agree: their label is there twice.

@@ -14,7 +14,7 @@ from iptkit.engine.layouts import LAYOUTS
 from iptkit.methods import prompt_tuning, word_search
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.methods.words import CONTENT_FREE, calibrate, content_free, label_scores, recall
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.storage import step_cache
 from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites, wordings
@@ -88,7 +88,9 @@ def token_search(study: StudySteps) -> step_cache.Step:
         start = prompt_tuning.word_tokens(study.backbone, n).expand(len(runs), -1)
         found = word_search.search(study.engine, start, runs, config.search, f"search, {len(runs)} runs")
         both = FixedPrompt(torch.cat([table[start], table[found.tokens.to(table.device)]]))
-        scores = evaluate.evaluate(study.engine, both, [run.task for run in runs] * 2, label="test of search")
+        scores = evaluation.evaluate(
+            study.engine, both, [run.task for run in runs] * 2, label="test of search"
+        )
         rows = [
             {
                 **_of(run.task),

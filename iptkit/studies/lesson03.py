@@ -16,7 +16,7 @@ from iptkit.methods import p_tuning, prompt_tuning
 from iptkit.methods.p_tuning import EncodedPrompt
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.methods.words import label_scores
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.storage import step_cache
 from iptkit.studies import lesson01
 from iptkit.studies.steps import StudySteps
@@ -60,7 +60,7 @@ def encoded(study: StudySteps, encoder: str, kind: str, seeds: Sequence[int]) ->
         trained = train(study, encoder, kind, seeds, (rate,), config.fit, checkpoint)
         kept, on = trained.source.without_encoder(), [run.task for run in trained.runs]
         label = f"test of P-tuning, {encoder}, {kind}, {len(on)} runs"
-        scores = evaluate.evaluate(trained.engine, kept, on, label=label)
+        scores = evaluation.evaluate(trained.engine, kept, on, label=label)
         numbers = p_tuning.num_parameters(kept.P.shape[1], study.backbone.width, encoder)
         rows = _rows(on, scores, encoder, numbers)
         return {"P": kept.P, "losses": trained.fit.losses.float()}, {"rows": rows}
@@ -155,7 +155,7 @@ def _scores(
     if kind == "relations":
         nothing = FixedPrompt(engine.backbone.embedding[:0].expand(len(asked), -1, -1))  # [R, 0, d]
         worded = [wordings.in_words(task, card, template) for template in asked]
-        return evaluate.evaluate(engine, nothing, worded, part, label=f"{task.id} in words")
+        return evaluation.evaluate(engine, nothing, worded, part, label=f"{task.id} in words")
     examples = getattr(task, part)
     slots = [wordings.slots_of(card, e) for e in examples]
     found = label_scores(engine, [(w, s) for w in asked for s in slots], label=f"{task.id} in words")

@@ -16,7 +16,7 @@ from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.layouts import PROMPT, TEXT
 from iptkit.methods import p_tuning_v2
 from iptkit.methods.heads import WithHead
-from iptkit.scores import claims, evaluate
+from iptkit.scores import claims, evaluation
 from iptkit.storage import step_cache
 from iptkit.studies import provenance, verdicts_ptuning_v2
 from iptkit.studies.base import digest_of
@@ -128,7 +128,7 @@ def heads(study: StudySteps) -> Measured:
         source = source.to(room.backbone.device)
         runs = [Run(task, task.seed, lr=config.rates[head]) for task in read]
         fit(engine, source, runs, config.fit, checkpoint, f"{head}, {len(runs)} runs")
-        scores = evaluate.evaluate(engine, source, read, label=f"test of {head}")
+        scores = evaluation.evaluate(engine, source, read, label=f"test of {head}")
         numbers = sum(p[0].numel() for p in source.parameters())
         rows = [
             room.row(task, score, "P-Tuning v2", numbers, "few-shot")

@@ -21,7 +21,7 @@ from iptkit.methods.heads import SharedPrompt, WithHead
 from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.models import backbone
-from iptkit.scores import evaluate, metrics
+from iptkit.scores import evaluation, metrics
 from iptkit.storage import progress, step_cache
 from iptkit.studies.base import digest_of
 from iptkit.studies.steps import StudySteps
@@ -220,7 +220,7 @@ class Room:
     def test(self, source: nn.Module, sites: Sequence[Site], read: Sequence[Task], label: str) -> list[float]:
         """Test scores."""
         engine, limit = HeadEngine(self.backbone, sites), self.config.test_examples
-        return evaluate.evaluate(engine, source, read, limit=limit, label=f"test of {label}")
+        return evaluation.evaluate(engine, source, read, limit=limit, label=f"test of {label}")
 
     def rows(
         self, read: Sequence[Task], scores: Sequence[float], method: str, source: nn.Module, data: str

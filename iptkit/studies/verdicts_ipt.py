@@ -101,7 +101,7 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
 def _keep_artefacts(study: Study, path: Path, finished_only: bool) -> None:
     """Prompts of all finished samples, and the subspace."""
     about = {"command": provenance.command(study), **made_for(study.engine, study.scale.prompt_length)}
-    made = [partial(study._bank, [seeds]) for seeds in study.groups()]
+    made = [partial(study.bank_of, [seeds]) for seeds in study.groups()]
     parts = [
         step for step in (step_cache.finished(make) if finished_only else make() for make in made) if step
     ]

@@ -35,7 +35,7 @@ def difference(first: Rows, second: Rows) -> tuple[float, float, float, int]:
 
     Rows that share task and seed (several depths, say) are averaged first.
 
-    Returns: mean, low and high of the 95 % interval (`evaluate.over_tasks`), and the number of tasks; nan
+    Returns: mean, low and high of the 95 % interval (`evaluation.over_tasks`), and the number of tasks; nan
       where there is nothing to compare, and then no verdict either.
     """
     a, b = _by_run(first), _by_run(second)

@@ -15,7 +15,7 @@ from iptkit.engine.rows import Row
 from iptkit.methods import fine_tuning, word_search
 from iptkit.methods.heads import WithHead
 from iptkit.methods.prompt_tuning import SoftPrompt
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.tasks.examples import ALL_SETS, Example, SpanExample, TaggedExample
 from iptkit.training import trainer
@@ -81,8 +81,8 @@ def test_a_text_that_just_fits_is_answered_beside_others_with_longer_answers(nam
     chatty = suites.load_task("tiny-plural", suite="tiny")
     chatty = dataclasses.replace(chatty, train=(Example("a duck", ("ten " * 40,)), *chatty.train))
     source = source_of(engine, runs=2)
-    answers = evaluate.predict(engine, source, [close, chatty])
-    assert answers[0] == evaluate.predict(engine, source_of(engine), [close])[0]
+    answers = evaluation.predict(engine, source, [close, chatty])
+    assert answers[0] == evaluation.predict(engine, source_of(engine), [close])[0]
 
 
 def test_a_row_at_the_models_end_is_done_before_the_others():
@@ -131,9 +131,9 @@ def test_a_task_is_read_once_for_an_engine(monkeypatch):
 def test_a_limit_looks_at_the_first_examples_only():
     engine, task = engine_of(), with_text("tiny-mood", "test", "frog " * 300, place=5)
     source = source_of(engine)
-    assert len(evaluate.predict(engine, source, [task], limit=5)[0]) == 5
+    assert len(evaluation.predict(engine, source, [task], limit=5)[0]) == 5
     with pytest.raises(ValueError, match="task tiny-mood, test, example 6 "):
-        evaluate.evaluate(engine, source, [task], limit=6)
+        evaluation.evaluate(engine, source, [task], limit=6)
 
 
 @pytest.mark.parametrize("side", limits.SIDES)
@@ -145,7 +145,7 @@ def test_cut_texts_train_and_are_scored(name, side):
     cut = limits.truncate(engine, task, prompt_length=4, side=side)
     source = source_of(engine)
     trainer.fit(engine, source, [Run(cut)], SHORT)
-    assert len(evaluate.predict(engine, source, [cut])[0]) == len(task.test)
+    assert len(evaluation.predict(engine, source, [cut])[0]) == len(task.test)
     kept = cut.test[2].input.split()
     assert kept == (words[-len(kept) :] if side == "left" else words[: len(kept)])
     assert engine.positions(cut.test[2], 4) == 256, "no more is dropped than must be"
@@ -187,7 +187,7 @@ def test_what_is_left_of_a_span_is_a_span():
     for side in limits.SIDES:
         cut = limits.truncate(engine, task, 4, side)
         assert cut.test[0].tags == ("B-x", *["I-x"] * 251)
-        assert evaluate.evaluate(engine, source_of(engine), [cut])[0] in (0.0, 1.0), "it can be scored"
+        assert evaluation.evaluate(engine, source_of(engine), [cut])[0] in (0.0, 1.0), "it can be scored"
 
 
 def test_a_cut_ends_where_characters_are_many_tokens():
@@ -258,7 +258,7 @@ def test_options_with_the_same_tokens_are_refused_before_training(name):
     ):
         trainer.fit(engine, source_of(engine), [Run(choosing("左1", "右1"))], SHORT)
     with pytest.raises(ValueError, match="task tiny-mood, test, example 1 .* cannot tell them apart"):
-        evaluate.evaluate(engine, source_of(engine), [choosing("{", "}", "sad")])
+        evaluation.evaluate(engine, source_of(engine), [choosing("{", "}", "sad")])
     trainer.fit(engine, source_of(engine), [Run(choosing("{", "sad"))], SHORT)
 
 
@@ -295,7 +295,7 @@ def test_a_head_refuses_options_that_differ_from_line_to_line():
     with pytest.raises(ValueError, match=told):
         trainer.fit(engine, source_of(engine), [Run(choice)], SHORT)
     with pytest.raises(ValueError, match=told):
-        evaluate.evaluate(engine, source_of(engine), [choice], split="dev")
+        evaluation.evaluate(engine, source_of(engine), [choice], split="dev")
     with pytest.raises(ValueError, match="task tiny-mood, train, example 2 .* but a head"):
         shuffled = (Example("a", ("x",), ("x", "y")), Example("b", ("x",), ("y", "x")))
         fine_tuning.fine_tune_encoder(
@@ -321,7 +321,7 @@ def test_the_order_of_a_lines_options_does_not_matter_to_a_head():
         trainer.fit(engine, s, [Run(t)], SHORT).losses for s, t in zip(sources, (task, mixed), strict=True)
     ]
     assert torch.equal(*losses)
-    assert evaluate.evaluate(engine, sources[0], [task]) == evaluate.evaluate(engine, sources[1], [mixed])
+    assert evaluation.evaluate(engine, sources[0], [task]) == evaluation.evaluate(engine, sources[1], [mixed])
 
 
 # ---- texts without a token ------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_an_answer_needs_something_before_it():
     engine, bad = engine_of(), with_text("tiny-mood", "test", "")
     with pytest.raises(ValueError, match="tiny-mood, test, example 3 .* has no token, and no prompt stands"):
         limits.check(engine, [bad], 0)  # as with a deep prompt
-    assert len(evaluate.predict(engine, source_of(engine), [bad])[0]) == len(bad.test)
+    assert len(evaluation.predict(engine, source_of(engine), [bad])[0]) == len(bad.test)
 
 
 def test_texts_without_a_token_stand_behind_a_prompt_of_an_encoder():

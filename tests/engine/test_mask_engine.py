@@ -14,7 +14,7 @@ from iptkit.methods import p_tuning_v2
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.models import tiny
 from iptkit.models.backbone import fingerprint, load
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.tasks.examples import Example
 from iptkit.tasks.wordings import Verbalizer
@@ -90,7 +90,7 @@ def test_prompts_train_through_the_lm_head(folder, kind):
     config = FitConfig(steps=12, rows_per_run=4, lr=0.1, evaluations=2, dev_examples=8)
     result = trainer.fit(engine, source, [Run(task)], config)
     assert result.losses[-4:].mean() < result.losses[:4].mean()
-    assert 0 <= evaluate.evaluate(engine, source, [task])[0] <= 1
+    assert 0 <= evaluation.evaluate(engine, source, [task])[0] <= 1
     assert fingerprint(model.model) == before
 
 
@@ -129,5 +129,5 @@ def test_lines_may_offer_other_labels_of_the_verbalizer(folder):
     task = replace(task, train=rows, dev=rows, test=rows, category="mcqa", labels=())
     source = SoftPrompt(torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0)))
     trainer.fit(engine, source, [Run(task)], FitConfig(steps=1, rows_per_run=2))
-    first, second = evaluate.predict(engine, source, [task])[0]
+    first, second = evaluation.predict(engine, source, [task])[0]
     assert first == second

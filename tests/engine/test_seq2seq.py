@@ -142,7 +142,7 @@ def test_greedy_is_not_steered_by_a_models_own_settings():
 
 def test_trains_and_scores_like_any_other_model():
     from iptkit.methods.prompt_tuning import SoftPrompt
-    from iptkit.scores import evaluate
+    from iptkit.scores import evaluation
     from iptkit.tasks import suites
     from iptkit.training.runs import FitConfig, Run
     from iptkit.training.trainer import fit
@@ -155,7 +155,7 @@ def test_trains_and_scores_like_any_other_model():
     result = fit(engine, source, [Run(task) for task in both], FitConfig(steps=15, rows_per_run=4, lr=0.1))
     assert (result.losses[-3:].mean(0) < result.losses[:3].mean(0)).all()
     assert fingerprint(model.model) == before
-    answers = evaluate.predict(engine, source, both)
+    answers = evaluation.predict(engine, source, both)
     assert set(answers[0]) <= {"negative", "positive"} and [len(a) for a in answers] == [4, 4]
 
 

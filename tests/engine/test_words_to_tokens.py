@@ -17,7 +17,7 @@ from iptkit.engine.sites import find_sites
 from iptkit.methods import p_tuning_v2
 from iptkit.methods.heads import WithHead
 from iptkit.models import tiny
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.tasks.examples import Example, SpanExample, TaggedExample
 from iptkit.training import trainer
@@ -192,9 +192,9 @@ def test_words_without_a_token_get_o_and_a_note_and_training_goes_on():
         fitted = trainer.fit(engine, source, [Run(task)], config)
     assert len(told) == 1, "one note for all of them"
     assert torch.isfinite(torch.as_tensor(fitted.losses)).all()
-    (answers,) = evaluate.predict(engine, source, [task])
+    (answers,) = evaluation.predict(engine, source, [task])
     assert answers == ["B-name O O O O", "O O", "B-name I-name O O"]
-    assert evaluate.evaluate(engine, source, [task]) == [10 / 11]
+    assert evaluation.evaluate(engine, source, [task]) == [10 / 11]
     rows = [engine.target_row(example) for example in examples]
     scores, count = engine.log_likelihoods(source(torch.tensor([0, 0, 0])), rows)
     assert count[:, 0].tolist() == [4, 1, 3] and scores[1, 0].item() == 0.0

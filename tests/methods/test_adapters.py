@@ -17,7 +17,7 @@ from iptkit.methods.adapters import HyperAdapters
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.methods.subspace import IntrinsicPrompt
 from iptkit.models.backbone import fingerprint, load
-from iptkit.scores import evaluate, summary
+from iptkit.scores import evaluation, summary
 from iptkit.storage import step_cache
 from iptkit.studies import adapters, scales
 from iptkit.studies.costs import Costs
@@ -245,7 +245,7 @@ def test_adapters_of_every_run_train_as_if_alone():
         trainer.fit(engine, one, [run], config)
         assert torch.allclose(one.P[0], both.P[i], atol=1e-9)
     assert (trainer.dev_scores(engine, both, runs, 8)[:, 1] > before).all()
-    assert len(evaluate.evaluate(engine, both, on, limit=4)) == 2
+    assert len(evaluation.evaluate(engine, both, on, limit=4)) == 2
 
 
 # ---- the study -------------------------------------------------------------------------------------

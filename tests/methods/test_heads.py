@@ -15,7 +15,7 @@ from iptkit.methods import p_tuning_v2
 from iptkit.methods.heads import SharedPrompt, WithHead
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.models.backbone import _cast
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.tasks.examples import Example, SpanExample, TaggedExample
 from iptkit.training import trainer
@@ -171,7 +171,7 @@ def test_spans_are_trained_and_scored_end_to_end():
     source.head.data = source.head.data[:, :2].clone()
     config = FitConfig(steps=60, rows_per_run=3, lr=0.05, evaluations=1, dev_examples=3)
     trainer.fit(engine, source, [Run(task)], config)
-    assert evaluate.evaluate(engine, source, [task])[0] > 0.8
+    assert evaluation.evaluate(engine, source, [task])[0] > 0.8
 
 
 def test_a_second_segment_is_told_apart_where_the_model_can(encoder):
@@ -230,7 +230,7 @@ def test_a_head_learns_to_tag():
     source, engine = source_of(encoder, "deep", 1)
     config = FitConfig(steps=60, rows_per_run=4, lr=0.05, evaluations=1, dev_examples=4)
     trainer.fit(engine, source, [Run(task)], config)
-    assert evaluate.evaluate(engine, source, [task]) == [1.0]
+    assert evaluation.evaluate(engine, source, [task]) == [1.0]
 
 
 def test_wrong_wishes_are_refused(encoder):

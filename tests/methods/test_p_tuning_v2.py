@@ -16,7 +16,7 @@ from iptkit.methods import p_tuning_v2
 from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.models.backbone import load
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.training import trainer
 from iptkit.training.runs import FitConfig, Run
@@ -277,7 +277,7 @@ def test_dropout_is_off_where_prompts_are_scored_and_the_same_after_a_resume():
         losses.append(trainer.fit(engine, source, [Run(task)], config).losses)
         scores = [trainer.dev_scores(engine, source.train(), [Run(task)], 8) for _ in range(3)]
         assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
-        found = [evaluate.evaluate(engine, source.train(), [task], limit=8) for _ in range(2)]
+        found = [evaluation.evaluate(engine, source.train(), [task], limit=8) for _ in range(2)]
         assert found[0] == found[1]
     assert torch.equal(*losses), "what is left out depends on the step alone"
 

@@ -7,7 +7,7 @@ from stock import another, backbone
 from iptkit.engine.engine import Engine
 from iptkit.methods import subspace
 from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.storage import files
 from iptkit.tasks import suites
 from iptkit.training import trainer
@@ -192,8 +192,8 @@ def test_a_subspace_of_another_model_is_refused_before_anything_runs(
     monkeypatch.setattr(trainer, "train_step", None)
     for use in (
         lambda: subspace.tune(engine, autoencoder, runs, SHORT),
-        lambda: evaluate.evaluate(engine, subspace.mean_code(autoencoder, 1), [runs[0].task]),
-        lambda: evaluate.evaluate(engine, IntrinsicPrompt(autoencoder, 1), [runs[0].task]),
+        lambda: evaluation.evaluate(engine, subspace.mean_code(autoencoder, 1), [runs[0].task]),
+        lambda: evaluation.evaluate(engine, IntrinsicPrompt(autoencoder, 1), [runs[0].task]),
     ):
         with pytest.raises(ValueError, match=told.replace("this AutoEncoder", "this [A-Za-z]+")):
             use()

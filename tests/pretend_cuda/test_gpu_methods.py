@@ -20,7 +20,7 @@ from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.methods.shares import rebuilt, without_family
 from iptkit.models import backbone
 from iptkit.models.devices import resolve_device
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.training import trainer
 from iptkit.training.runs import FitConfig, read_by
@@ -109,7 +109,7 @@ def test_training_gives_what_it_gives_on_a_cpu(model, name, make, device):
         if "lengths" in name:
             source.dropout = 0.0  # whose random numbers are the device's own
         result = fit(engine, source.double(), runs, SHORT)
-        scores = evaluate.evaluate(engine, source, [run.task for run in runs], limit=3)
+        scores = evaluation.evaluate(engine, source, [run.task for run in runs], limit=3)
         found[place] = [
             result.losses,
             result.penalty,

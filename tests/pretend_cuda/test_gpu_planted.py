@@ -11,7 +11,7 @@ from iptkit.engine import engine, head_engine, rows, seq2seq
 from iptkit.engine.fast import attention
 from iptkit.methods import prompt_tuning, subspace
 from iptkit.models.devices import to_device
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.training import adam
 from iptkit.training.runs import FitConfig
 from iptkit.training.trainer import fit
@@ -108,7 +108,7 @@ def test_a_planted_tensor_is_found(plant, monkeypatch):
     def work(device):
         engine, source, runs = make(methods.load(name, device))
         fit(engine, source, runs, SHORT)
-        evaluate.evaluate(engine, source, [run.task for run in runs], limit=2)
+        evaluation.evaluate(engine, source, [run.task for run in runs], limit=2)
 
     work("cuda")
     plant(monkeypatch)

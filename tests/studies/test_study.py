@@ -13,7 +13,7 @@ from benchmarks import learning_rates
 from iptkit.methods import prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
-from iptkit.scores import claims, evaluate, tables
+from iptkit.scores import claims, evaluation, tables
 from iptkit.scores.summary import difference, summary
 from iptkit.storage import files, paths, step_cache
 from iptkit.studies import provenance, scales, stored_results, study, verdicts_ptuning_v2
@@ -148,7 +148,7 @@ def test_the_stored_tensors_give_the_scores_in_the_table(steps):
         return [mine[i] for i in study.ids]
 
     def scores(prompts, seed):
-        return evaluate.evaluate(study.engine, FixedPrompt(prompts.detach()), study.tasks(seed), limit=16)
+        return evaluation.evaluate(study.engine, FixedPrompt(prompts.detach()), study.tasks(seed), limit=16)
 
     bank, (autoencoder, _) = study.bank().tensors["P"], study.subspace(2)
     of_all = torch.arange(len(study.ids))

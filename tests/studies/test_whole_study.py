@@ -19,7 +19,7 @@ from iptkit.course import pipeline
 from iptkit.methods import fine_tuning, prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
-from iptkit.scores import claims, evaluate, summary, tables
+from iptkit.scores import claims, evaluation, summary, tables
 from iptkit.storage import files, paths, step_cache
 from iptkit.studies import base, codes, provenance, scales, stored_results, unseen, verdicts_ipt
 from iptkit.studies.costs import OF_PEAK, Costs
@@ -138,7 +138,7 @@ def test_the_nearest_prompt_is_the_seen_one_with_the_lowest_dev_loss():
         best = mine.index(min(mine))
         assert step.values["nearest"][task.id] == seen[best].id and row["task"] == task.id
         prompt = FixedPrompt(study.first_prompts()[best : best + 1])
-        assert row["score"] == evaluate.evaluate(study.engine, prompt, [task], limit=4)[0]
+        assert row["score"] == evaluation.evaluate(study.engine, prompt, [task], limit=4)[0]
 
 
 def test_stage_two_starts_from_the_solution_of_ist(monkeypatch):

@@ -19,7 +19,7 @@ from iptkit.methods import prompt_tuning, subspace
 from iptkit.methods.heads import WithHead
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.models.backbone import fingerprint, load
-from iptkit.scores import evaluate
+from iptkit.scores import evaluation
 from iptkit.storage import files
 from iptkit.tasks import examples, suites
 from iptkit.training import adam, trainer
@@ -590,11 +590,11 @@ def test_a_checkpoint_that_lacks_something_is_refused(three, tmp_path, change, t
 def test_a_stored_prompt_of_another_model_is_refused_by_name(three, kind):
     model, other = (make("tiny-causal", "float32") for make in (backbone, another))
     start, about = prompt_tuning.from_words(model, 3)[None], made_for(Engine(model), 3)
-    assert 0 <= evaluate.evaluate(Engine(model), kind(start, about), three[:1])[0] <= 1
+    assert 0 <= evaluation.evaluate(Engine(model), kind(start, about), three[:1])[0] <= 1
     with pytest.raises(
         ValueError, match=rf"this {kind.__name__} does not fit: it was made for the model tiny-"
     ):
-        evaluate.evaluate(Engine(other), kind(start, about), three[:1])
+        evaluation.evaluate(Engine(other), kind(start, about), three[:1])
 
 
 def test_vectors_of_another_width_are_refused_in_every_engine(three):

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from iptkit.models.devices import machine_memory
+from iptkit.models.machine import machine_memory
 
 SHARE = 1 / 8  # of the memory, the most that all packed weights of a model may take
 

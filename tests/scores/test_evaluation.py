@@ -15,7 +15,7 @@ from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import Prompt
 from iptkit.methods import prompt_tuning
 from iptkit.methods.prompt_tuning import FixedPrompt
-from iptkit.scores import evaluate, intervals, metrics
+from iptkit.scores import evaluation, intervals, metrics
 from iptkit.scores.intervals import by_task, interval, relative
 from iptkit.scores.metrics import METRICS
 from iptkit.tasks import examples, suites
@@ -202,7 +202,7 @@ def scored():
 
 def test_predict_takes_the_likeliest_option_or_the_greedy_answer(scored):
     engine, source, of = scored
-    answers = evaluate.predict(engine, source, of, limit=6)
+    answers = evaluation.predict(engine, source, of, limit=6)
     assert [len(a) for a in answers] == [6, 6, 6]
     for r in (0, 2):
         for answer, example in zip(answers[r], of[r].test[:6], strict=True):
@@ -226,9 +226,9 @@ def test_evaluate_scores_by_the_metric_of_each_task(scored, monkeypatch):
     engine, source, of = scored
     wanted = [[e.targets[0] for e in task.test[:4]] for task in of]
     wanted[2] = ["neither"] * 4
-    monkeypatch.setattr(evaluate, "_likeliest", lambda *args: [[(a,) for a in said] for said in wanted])
+    monkeypatch.setattr(evaluation, "_likeliest", lambda *args: [[(a,) for a in said] for said in wanted])
     monkeypatch.setitem(METRICS, "exact_match", lambda answers, examples, task: len(examples) / 100)
-    assert evaluate.evaluate(engine, source, of, limit=4) == [1.0, 0.04, 0.0]
+    assert evaluation.evaluate(engine, source, of, limit=4) == [1.0, 0.04, 0.0]
 
 
 class Tied:
@@ -252,20 +252,20 @@ def test_a_tie_counts_as_chance(scored):
     engine, source, (mood, plural, _) = scored
     kind = suites.load_task("tiny-kind", suite="tiny")
     where, three = suites.load_suite("tiny", only=["tiny-mood"])[0], [mood, plural, kind]
-    assert evaluate.evaluate(Tied(engine), source, three)[::2] == pytest.approx([1 / 2, 1 / 3])
+    assert evaluation.evaluate(Tied(engine), source, three)[::2] == pytest.approx([1 / 2, 1 / 3])
     named = ["animal" in (e.targets[0]) for e in kind.test]
     expected = (1 - sum(named) / len(named)) / 2  # food and tool are tied, animal is behind them
-    assert evaluate.evaluate(Tied(engine, {0}), source, three)[2] == pytest.approx(expected)
+    assert evaluation.evaluate(Tied(engine, {0}), source, three)[2] == pytest.approx(expected)
     as_f1 = [dataclasses.replace(where, metric=name) for name in ("macro_f1", "mcc", "exact_match")]
-    assert evaluate.evaluate(Tied(engine), source, as_f1) == pytest.approx([0.5, 0.0, 0.5])
-    said = evaluate.predict(Tied(engine), source, three)[2]
+    assert evaluation.evaluate(Tied(engine), source, as_f1) == pytest.approx([0.5, 0.0, 0.5])
+    said = evaluation.predict(Tied(engine), source, three)[2]
     assert max(said.count(option) for option in kind.labels) <= len(said) / 3 + 1, "never always the first"
 
 
 def test_scores_that_are_no_numbers_are_no_tie(scored):
     engine, source, of = scored
     with pytest.raises(DivergedError, match="have scores that are no numbers"):
-        evaluate.evaluate(Tied(engine, nan=True), source, of)
+        evaluation.evaluate(Tied(engine, nan=True), source, of)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -275,9 +275,9 @@ def test_a_prompt_that_is_not_finite_answers_nothing(scored, bad):
     numbers = source.P[:2].clone()
     numbers[1, 2, 3] = bad
     told = "the prompt for '.+' holds numbers that are not finite"
-    evaluate.predict(engine, FixedPrompt(numbers[:1]), [plural])
+    evaluation.predict(engine, FixedPrompt(numbers[:1]), [plural])
     with pytest.raises(DivergedError, match=told):
-        evaluate.predict(engine, FixedPrompt(numbers[1:]), [plural])
+        evaluation.predict(engine, FixedPrompt(numbers[1:]), [plural])
     prompt = Prompt(torch.ones(2, 0, 4), head=torch.tensor([[[0.0, bad]], [[0.0, 1.0]]]))
     assert prompt.are_finite.tolist() == [False, True]
 
@@ -301,7 +301,7 @@ def test_weights_of_answers():
 
 def test_other_sets_than_test(scored):
     engine, source, of = scored
-    assert len(evaluate.predict(engine, source, of, split="dev")[1]) == len(of[1].dev)
+    assert len(evaluation.predict(engine, source, of, split="dev")[1]) == len(of[1].dev)
 
 
 def test_the_right_answers_can_be_learned():
@@ -309,7 +309,7 @@ def test_the_right_answers_can_be_learned():
     engine = Engine(backbone("tiny-causal", "float32"))
     suite = suites.load_suite("tiny", max_test=16)
     words = FixedPrompt(prompt_tuning.from_words(engine.backbone, 4).expand(len(suite), -1, -1))
-    scores = evaluate.evaluate(engine, words, suite)
+    scores = evaluation.evaluate(engine, words, suite)
     assert len(scores) == 8 and all(0 <= s < 0.8 for s in scores)
 
 
