@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from iptkit.models.devices import matmul_speed
 from iptkit.scores import claims
 from iptkit.storage import files, paths
 
@@ -252,6 +251,8 @@ def _keep_times(timings: dict) -> None:
 
     The machine's speed stays what it was if most of the time was measured then.
     """
+    from iptkit.models.devices import matmul_speed  # torch, for this alone
+
     file = paths.data_dir() / "timings.json"
     known = files.read_json(file) if file.is_file() else {}
     before, new = known.get(timings["scale"], {}), timings["seconds"]

@@ -21,7 +21,7 @@ from iptkit.engine.fast.llama import FlatLlama
 from iptkit.engine.fast.llama_forward import FlatForward
 from iptkit.engine.fast.packed_weights import frozen, linear, packed_bytes, packs
 from iptkit.engine.forward import StockForward
-from iptkit.models import devices
+from iptkit.models import machine
 from iptkit.models.backbone import load
 
 HAS_PACKED = packs([torch.zeros(1, 1)])
@@ -166,11 +166,11 @@ def test_a_machine_too_small_or_of_another_kind_stays_plain(monkeypatch, tmp_pat
     limit = tmp_path / "memory.max"
     for told, is_enough in (("max", True), ("1000", False), (str(1 << 30), True)):
         limit.write_text(told + "\n")
-        monkeypatch.setattr(devices, "LIMITS", (str(limit), str(tmp_path / "no file")))
-        devices.machine_memory.cache_clear()
+        monkeypatch.setattr(machine, "LIMITS", (str(limit), str(tmp_path / "no file")))
+        machine.machine_memory.cache_clear()
         assert packs(weights * 5) == is_enough, told
     assert not packs([*weights, torch.zeros(1 << 12, 1 << 12)]), "tied ones count once, others each"
-    devices.machine_memory.cache_clear()
+    machine.machine_memory.cache_clear()
 
 
 @needs_packed
