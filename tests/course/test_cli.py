@@ -228,9 +228,10 @@ def test_what_ends_a_run_is_told_cleanly(iptkit_command, monkeypatch, error, cod
 @pytest.mark.skipif(os.name != "posix", reason="sends the signal of Ctrl-C, which only POSIX has")
 def test_a_second_ctrl_c_ends_what_still_ends_without_a_traceback(tmp_path):
     code = """
-import sys, threading
+import signal, sys, threading
 from iptkit import __main__
 from iptkit.course import pipeline
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` hands down that it is ignored
 def run(*_):
     threading.Thread(target=threading.Event().wait).start()  # ends as late as a notebook's process may
     raise KeyboardInterrupt
@@ -406,9 +407,10 @@ def test_check_of_words_with_tags(iptkit_command, tmp_path):
 
 # ---- Ctrl-C --------------------------------------------------------------------------------------------
 SLOW_END = """
-import sys, time
+import signal, sys, time
 from iptkit.course import cli
 from iptkit.course import pipeline
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` hands down that it is ignored
 def study(*given, **named):
     try:
         print("working", flush=True)
