@@ -1,1 +1,1 @@
-"""Measurements that are no tests: they take minutes and depend on the machine."""
+"""Measurements of speed, memory and accuracy. They take minutes and depend on the machine."""

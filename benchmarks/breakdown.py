@@ -2,8 +2,9 @@
 
 python -m benchmarks.breakdown [--scale lesson] [--tasks N] [--steps 5] [--dtype mixed] [--json FILE]
 
-Prompt tuning of all tasks and seeds of a scale, as lesson 02 runs it. torch's profiler attributes the time of
-each operation to one group by its name; what no operation takes is Python's, and the profiler's own.
+Profiles prompt tuning of all tasks and seeds of a scale, as lesson 02 runs it. Each operation's time counts
+for one group, chosen by the operation's name. Time outside all operations belongs to Python and the
+profiler.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from iptkit.training import trainer
 from iptkit.training.runs import Run
 from iptkit.training.state import State
 
-GROUPS = {  # the first of which a word stands in an operation's name takes it
+GROUPS = {  # group -> parts of operation names; the first group that matches an operation counts it
     "products with weights": "mkldnn::_linear aten::mm aten::addmm aten::linear",
     "attention's products": "aten::bmm aten::baddbmm",
     "copies, conversions, clearing, picking": "aten::copy_ aten::_to_copy aten::to aten::cat aten::zero_ "
@@ -40,19 +41,20 @@ GROUPS = {  # the first of which a word stands in an operation's name takes it
 
 
 def group_of(name: str) -> str | None:
+    """Return the group that counts an operation; None if no group does."""
     return next(
         (group for group, words in GROUPS.items() if any(word in name for word in words.split())), None
     )
 
 
 def breakdown(state: Any, engine: Engine, steps: int) -> dict[str, Any]:
-    """Seconds of a step in all (without the profiler), and shares of its time by group."""
+    """Return the seconds of a step without the profiler, and the share of each group with it."""
 
     def step() -> None:
         trainer.train_step(engine, state)
         state.step += 1
 
-    for _ in range(2):  # touches its memory for the first time
+    for _ in range(2):  # warm-up: the first steps allocate memory
         step()
     seconds = median(timed(engine.backbone.device, step) for _ in range(steps))
     taken: dict[str, float] = defaultdict(float)
@@ -73,10 +75,11 @@ def breakdown(state: Any, engine: Engine, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Profile, print the shares and store them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.breakdown", description=__doc__)
     parser.add_argument("--scale", default="lesson", help="a scale of data/scales.json (default lesson)")
-    parser.add_argument("--tasks", type=int, help="the first so many tasks only, one seed (default: all)")
-    parser.add_argument("--steps", type=int, default=5, help="steps that are profiled (default 5)")
+    parser.add_argument("--tasks", type=int, help="use only the first N tasks and one seed (default: all)")
+    parser.add_argument("--steps", type=int, default=5, help="number of profiled steps (default 5)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or mixed (default: the scale's)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()

@@ -1,12 +1,12 @@
-"""How much of the course's time would its matrix products alone take, at the peak of the machine?
+"""How much of the course's time do its matrix products need, at the peak speed of the machine?
 
 python -m benchmarks.course [--scale lesson] [--lessons 01,02,...] [--json FILE]
 
-Runs the lessons' expensive steps without notebooks, each anew, and counts the FLOPs of their matrix products
-and attentions (torch's FlopCounterMode), padding included. Divided by what the products of the causal model's
-layers reach alone, that gives the seconds beside those that the notebooks took (data/timings.json). What is
-left is all else: norms and activations, copies, Adam, Python, imports, memory touched for the first time.
-Counting slows the steps, so their own seconds are not shown.
+Runs the lessons' expensive steps without notebooks and without a step cache. Counts the FLOPs of their
+matrix products and attention (torch's FlopCounterMode), padding included. Divides them by the speed that the
+causal model's products reach alone. The table compares these seconds with the notebooks' own
+(data/timings.json). The difference is everything else: norms and activations, copies, Adam, Python, imports,
+first use of memory. Counting slows the steps down, so their own time is not shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from iptkit.course import pipeline
 from iptkit.studies import lesson01, lesson03, lesson04, scales
 from iptkit.studies.study import Study
 
-PEAK_TOKENS = (512, 1024)  # the best of these
+PEAK_TOKENS = (512, 1024)  # batch sizes; the fastest one is the peak
 Work = Callable[[Study], Any]
 LESSONS: dict[str, dict[str, Work]] = {
     "00": {"zero-shot": Study.zero_shot},
@@ -43,7 +43,7 @@ LESSONS: dict[str, dict[str, Work]] = {
     "04": {
         part: lambda study, part=part: lesson04.rows(study, part)
         for part in lesson04.PARTS
-        if part != "heads"  # stored, not run in the lesson
+        if part != "heads"  # the lesson reads stored results
     },
     "05": {
         "mean prompt": Study.mean_prompt,
@@ -62,11 +62,13 @@ NEEDED: dict[str, list[Work]] = {"05": [Study.bank], "06": [Study.bank, LESSONS[
 
 
 def line(lesson: str, step: str, flops: float, peak: float, seconds: float = 0.0) -> str:
+    """Return a row of the table; the last two cells are empty if the notebook's seconds are unknown."""
     told = f"{seconds:.0f} | {flops / peak / seconds:.0%}" if seconds else " | "
     return f"| {lesson} | {step} | {flops / 1e12:.1f} | {flops / peak:.0f} | {told} |"
 
 
 def main() -> None:
+    """Count, print the table and store it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.course", description=__doc__)
     parser.add_argument("--scale", default="lesson", help="default lesson")
     parser.add_argument("--lessons", default=",".join(LESSONS), help=f"some of {', '.join(LESSONS)}")
@@ -77,7 +79,7 @@ def main() -> None:
         parser.error(f"--lessons is {given.lessons}; choose from {', '.join(LESSONS)}")
     scale, rows, totals = scales.load(given.scale), [], []
     took = {name[:2]: seconds for name, seconds in pipeline.expected_seconds(given.scale).items()}
-    model = Study(scale).backbone  # in the number type that the lessons take here
+    model = Study(scale).backbone  # in the number type that the lessons use on this machine
     peak = max(matmul_peak(model, tokens, 5) for tokens in PEAK_TOKENS)
     print(f"matrix products alone, {model.dtype}: {peak / 1e12:.3f} TFLOP/s\n")
     print(
@@ -87,14 +89,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as steps:
         os.environ["IPTKIT_STEPS"] = steps
         for name in names:
-            study = Study(scale)  # a lesson begins without texts that another has read
+            study = Study(scale)  # each lesson starts with an empty text cache
             for needed in NEEDED.get(name, ()):
                 needed(study)
             for step, work in LESSONS[name].items():
                 flops = flops_of(lambda work=work, study=study: work(study))
                 rows.append({"lesson": name, "step": step, "flops": flops})
                 print(line(name, step, rows[-1]["flops"], peak), flush=True)
-            study.engine.forget_contexts()  # the study itself lives on in its cached methods
+            study.engine.forget_contexts()  # the study stays alive in its cached methods
             total = sum(row["flops"] for row in rows if row["lesson"] == name)
             totals.append({"lesson": name, "flops": total, "notebook_seconds": took.get(name, 0.0)})
             print(line(name, "all", total, peak, took.get(name, 0.0)), flush=True)

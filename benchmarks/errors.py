@@ -1,11 +1,12 @@
-"""How far from float64 are the engine's numbers, by number type and kind of CPU?
+"""How far are the engine's results from float64, by number type and kind of CPU?
 
 python -m benchmarks.errors [--kinds native,AVX512_CORE,AVX2] [--tasks 12] [--json FILE]
 
-A kind of CPU is what the libraries are allowed to use of this one, in a process of its own (a CPU without
-those units is capped by what it has). Log-likelihoods: of a sentence of reserved tokens, on which the model
-rounds worse than on any text, by the engine and by the model's own forward; errors as shares of the first
-answer's. Prompt gradient: of real tasks, four training rows each, a prompt of ten words.
+An older kind of CPU is simulated by limiting the instructions that the libraries use, in a process of its
+own. A CPU without those instructions uses what it has. Log-likelihoods are those of one sentence of reserved
+tokens, where rounding errors are larger than on texts, by the engine and by the model's own forward pass;
+errors are relative to the log-likelihood of the first answer. Prompt gradients are those of real tasks, with
+four training rows and a prompt of ten words each.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ KINDS = {
 }
 DTYPES = ("float32", "mixed", "bfloat16")
 TEXT, PROMPT, ANSWER = range(4, 14), range(14, 17), range(17, 20)
-OTHERS = range(4, 36)  # one number alone can be right by chance
+OTHERS = range(4, 36)  # one answer alone can be right by chance
 LENGTH, ROWS = 10, 4
 
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Engines take any model within it: what they refuse is measured too."""
+    """Within this context engines accept every model, so that refused ones are measured too."""
     with mock.patch.object(Engine, "_check_numbers", lambda self: None):
         yield
 
 
 @torch.no_grad()
 def of_engine(engine: Engine) -> Tensor:
-    """Log-likelihoods [1 + 32] of the sentence's answers."""
+    """Return the log-likelihoods of the sentence's answers [1 + 32]."""
     row = Row(tuple(TEXT), (tuple(ANSWER), *((i,) for i in OTHERS)))
     vectors = engine.backbone.embedding[list(PROMPT)][None]
     return engine.log_likelihoods(Prompt(vectors), [row])[0][0].double()
@@ -63,7 +64,7 @@ def of_engine(engine: Engine) -> Tensor:
 
 @torch.no_grad()
 def of_model(backbone: Backbone) -> Tensor:
-    """The same by the model's own forward."""
+    """Return the same log-likelihoods by the model's own forward pass."""
     ids = torch.tensor([[*TEXT, *PROMPT, *ANSWER[:-1]]])
     logits = backbone.model(input_ids=ids, use_cache=False).logits[0, -len(ANSWER) :]
     logs = logits.double().log_softmax(-1)
@@ -72,7 +73,7 @@ def of_model(backbone: Backbone) -> Tensor:
 
 
 def gradients(engine: Engine, given: list[examples.Task]) -> list[Tensor]:
-    """That of each task's prompt, of the sum of its rows' mean token losses."""
+    """Return the gradient of each task's prompt; the loss is the sum of its rows' mean token losses."""
     found = []
     start = prompt_tuning.from_words(engine.backbone, LENGTH)
     for task in given:
@@ -85,7 +86,7 @@ def gradients(engine: Engine, given: list[examples.Task]) -> list[Tensor]:
 
 
 def of_this_cpu(count: int) -> dict[str, Any]:
-    """Errors of every number type in this process."""
+    """Return the errors of every number type in this process."""
     loaded = suites.load_suite("core36", max_test=1)
     given = loaded[:: max(1, len(loaded) // count)][:count]
     exact, out = None, {}
@@ -114,6 +115,7 @@ def of_this_cpu(count: int) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
+    """Return the errors by kind of CPU as a Markdown table."""
     heads = ("CPU kind (`auto`)", "type", "engine", "model's own forward", "prompt gradient", "taken")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for kind, of_kind in found.items():
@@ -127,11 +129,12 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Measure every kind of CPU, print the table and store it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.errors", description=__doc__)
-    parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}")
     parser.add_argument("--tasks", type=int, default=12, help="real tasks for the gradient, 1 to 36")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--here", action="store_true", help="this process's CPU kind alone, as JSON")
+    parser.add_argument("--here", action="store_true", help="measure only this process and print JSON")
     given = parser.parse_args()
     if given.here:
         print(json.dumps(of_this_cpu(given.tasks)))

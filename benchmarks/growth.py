@@ -2,8 +2,9 @@
 
 python -m benchmarks.growth [--axes tasks,text,prompt] [--rounds 3] [--dtype float32] [--json FILE]
 
-Every point runs in a process of its own, on made-up texts of one length: prompt tuning, 4 different examples
-per task, 2 of them in each step. Memory is what the process takes at most beyond the loaded model (Linux).
+Every point is prompt tuning in a process of its own, on generated texts of one length. Each task has 4
+different examples; each step takes 2 of them. Memory is the peak of the process beyond the loaded model
+(Linux).
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ WORDS = ("cat", "dog", "tree", "house", "river", "road", "bird", "book")  # one 
 
 
 def texts(count: int, length: int) -> list[str]:
+    """Return random texts of `length` tokens each."""
     drawn = random.Random(length)
     return ["".join(f" {drawn.choice(WORDS)}" for _ in range(length)) for _ in range(count)]
 
 
 def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
-    """Seconds of a step, of reading the texts, and memory, at one set of sizes."""
+    """Return the seconds of a step and of reading the texts, and the memory, at one set of sizes."""
     backbone = load(MODEL, "cpu", dtype)
     (task,) = suites.load_suite("core36", only=["country-capital"], max_test=1)
     lines = texts(EXAMPLES * sizes["tasks"], sizes["text"])
@@ -77,6 +79,7 @@ def point(sizes: dict[str, int], rounds: int, dtype: str) -> dict[str, Any]:
 
 
 def table(axis: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Return the points of one axis as a Markdown table."""
     lines = [
         f"| {axis} | s/step | examples/s | reading, s | keys and values kept, MiB | peak memory, MiB |",
         "|---|---|---|---|---|---|",
@@ -90,9 +93,10 @@ def table(axis: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Measure every point, print a table per axis and store them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--axes", default=",".join(AXES), help=f"some of {', '.join(AXES)}")
-    parser.add_argument("--rounds", type=int, default=3, help="counted steps of each point (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="measured steps of each point (default 3)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or mixed (default float32)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()

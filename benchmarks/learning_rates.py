@@ -3,12 +3,12 @@
 python -m benchmarks.learning_rates [--scale lesson] [--seed 0] [--factor 3] [--device cpu] [--json FILE]
     [--only prompt,ist,ptuning,encoders,fine-tuning,weights,adapters] [--every 1]
 
-The scale's own rate is in the middle. Prompts train on `train`; IST and the random decoder train on
-`train_new` and are scored on dev without what selected the bank, as in the study. P-tuning's encoders are
-those of lesson 03, on its classifications and relations; `encoders` are the methods of lesson 04,
-`fine-tuning` is theirs too. Only if named: `weights`, those of the causal model (fine-tuning and DID), and
-`adapters`, hyper-matrices found on half of the tasks, then IST of the other half through them. The score is
-the accuracy over options; for fine-tuning and DID the mean of the tasks' own metrics.
+The scale's own rate is the middle one. Prompts train on `train`. IST and the random decoder train on
+`train_new`; their dev examples exclude those that selected the prompts of the bank, as in the study.
+`ptuning` tries the encoders of lesson 03, on classification tasks and relations. `encoders` and
+`fine-tuning` are the methods of lesson 04. Two parts run only if named: `weights` (fine-tuning and DID of
+the causal model) and `adapters` (the adapter variant: MSF on half of the tasks, then IST on the other half).
+The score is the accuracy over options; for fine-tuning and DID it is the mean of the tasks' own metrics.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Cells = list[dict[str, Any]]
 
 
 def prompt_tuning(study: Study, factor: float, every: int = 1) -> Cells:
-    """Prompt tuning, of all tasks or each so many."""
+    """Prompt tuning of every task, or of every `every`-th."""
     seed = study.seeds[0]
     rates = rates_around(study.scale.prompt.lr, factor)
     runs = [Run(task, seed, lr=lr) for lr in rates for task in study.tasks(seed)[::every]]
@@ -49,7 +49,7 @@ def prompt_tuning(study: Study, factor: float, every: int = 1) -> Cells:
 
 
 def ist(study: Study, factor: float, every: int = 1) -> Cells:
-    """IST through the learned and the random decoder, of all tasks or each so many."""
+    """IST with the learned and the random decoder, on every task or every `every`-th."""
     seed, cells = study.seeds[0], []
     rates = rates_around(study.scale.ist.lr, factor)
     config = replace(study.scale.ist, evaluations=1)
@@ -64,7 +64,7 @@ def ist(study: Study, factor: float, every: int = 1) -> Cells:
 
 
 def p_tuning(study: Study, factor: float) -> Cells:
-    """P-tuning with every encoder, classifications and relations together."""
+    """P-tuning with every encoder, on classification tasks and on relations."""
     chosen, cells = study.scale.ptuning, []
     config = replace(chosen.fit, evaluations=1)
     for encoder in ENCODERS:
@@ -76,7 +76,7 @@ def p_tuning(study: Study, factor: float) -> Cells:
 
 
 def encoders(study: Study, factor: float) -> Cells:
-    """Linear probe, prompt tuning and P-Tuning v2 (both forms) on the encoder, classes and tags."""
+    """Linear probe, prompt tuning and P-Tuning v2 (with and without MLP) on the encoder model."""
     chosen, cells = study.scale.encoders, []
     config = replace(chosen.fits[chosen.data], evaluations=1)
     for name in (*lesson04_methods.METHODS[:3], "P-Tuning v2, mlp"):
@@ -89,7 +89,7 @@ def encoders(study: Study, factor: float) -> Cells:
 
 
 def weights(study: Study, factor: float, every: int = 1) -> Cells:
-    """The causal model's own weights on seen tasks, scored after the last step."""
+    """Fine-tuning and DID of the causal model on seen tasks, scored after the last step."""
     scale, seed, cells = study.scale, study.seeds[0], []
     chosen, how = study.seen_tasks(seed)[::every], study.scale.prompt
     for method, rate in (("fine-tuning", scale.fine_tuning_lr), ("DID", scale.did_lr)):
@@ -103,7 +103,7 @@ def weights(study: Study, factor: float, every: int = 1) -> Cells:
 
 
 def of_adapters(study: Study, factor: float, every: int = 1) -> Cells:
-    """The adapter variant: half of the tasks find hyper-matrices, the other half is tuned through them."""
+    """The adapter variant: MSF on half of the tasks, IST and its controls on the other half."""
     chosen, seed, dim, cells = config_of(study), study.seeds[0], study.scale.main_dim, []
     engine = engine_of(study)
     runs = [Run(task, seed) for task in study.seen_tasks(seed)[::every][::2]]
@@ -127,7 +127,7 @@ def of_adapters(study: Study, factor: float, every: int = 1) -> Cells:
 
 
 def fine_tuning(study: Study, factor: float) -> Cells:
-    """Full fine-tuning of the encoder: mean dev score, by each task's metric; the Trainer keeps no loss."""
+    """Full fine-tuning of the encoder model: mean dev score, because the Trainer keeps no dev loss."""
     cells = []
     for lr in rates_around(study.scale.encoders.rates["fine-tuning"], factor):
         scores = lesson04_methods.fine_tuning_scores(study, study.seeds[0], lr)
@@ -146,21 +146,22 @@ METHODS = {
     "adapters": of_adapters,
 }
 USUAL = tuple(name for name in METHODS if name not in ("weights", "adapters"))
-TAKE_SOME = ("prompt", "ist", "weights", "adapters")  # know `every`
+TAKE_SOME = ("prompt", "ist", "weights", "adapters")  # methods with an argument `every`
 
 
 def measure(study: Study, factor: float, only: Sequence[str] = USUAL, every: int = 1) -> Cells:
-    """One cell per method and rate: mean dev loss over tasks, and accuracy where there are options."""
+    """Return one cell per method and rate: mean dev loss over tasks, and accuracy where there are options."""
     some = {name: {"every": every} if name in TAKE_SOME else {} for name in only}
     return [cell for name in only for cell in METHODS[name](study, factor, **some[name])]
 
 
 def rates_around(rate: float, factor: float) -> tuple[float, float, float]:
-    """One rate below and one above."""
+    """Return the rate divided by the factor, the rate, and the rate times the factor."""
     return rate / factor, rate, rate * factor
 
 
 def cells_of(method: str, runs: list[Run], rates: tuple[float, ...], fit: Fit) -> Cells:
+    """Return one cell per rate from runs that are ordered by rate, then by task."""
     dev = fit.dev[-1].unflatten(0, (len(rates), -1))  # [rates, tasks, (accuracy, -loss)]
     per_rate = len(runs) // len(rates)
     choices = torch.tensor([bool(run.task.dev[0].options) for run in runs[:per_rate]])
@@ -177,6 +178,7 @@ def cells_of(method: str, runs: list[Run], rates: tuple[float, ...], fit: Fit) -
 
 
 def table(cells: Cells) -> str:
+    """Return the cells as aligned text."""
     lines = [f"{'method':24}{'lr':>8}{'tasks':>7}{'dev loss':>10}{'score':>8}"]
     for c in cells:
         loss, score = ("" if c[k] is None else f"{c[k]:.3f}" for k in ("dev_loss", "option_accuracy"))
@@ -185,14 +187,15 @@ def table(cells: Cells) -> str:
 
 
 def main() -> None:
+    """Train at every rate, print the table and store it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning_rates", description=__doc__)
     parser.add_argument("--scale", default="lesson", help="a name in data/scales.json (default lesson)")
-    parser.add_argument("--seed", type=int, default=0, help="of the few-shot sets (default 0)")
-    parser.add_argument("--factor", type=float, default=3.0, help="between two rates, > 1 (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the few-shot sets (default 0)")
+    parser.add_argument("--factor", type=float, default=3.0, help="ratio of two rates, above 1 (default 3)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default cpu)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--only", default=",".join(USUAL), help=f"some of {', '.join(METHODS)}")
-    parser.add_argument("--every", type=int, default=1, help=f"each so many tasks ({', '.join(TAKE_SOME)})")
+    parser.add_argument("--every", type=int, default=1, help=f"use every N-th task ({', '.join(TAKE_SOME)})")
     given = parser.parse_args()
     only = given.only.split(",")
     if set(only) - set(METHODS):

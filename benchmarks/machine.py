@@ -1,4 +1,4 @@
-"""FLOPs of a step, what the machine's own matrix products reach, and the time and memory that work takes."""
+"""The time and memory that work takes, the speed of matrix products on this machine, and result files."""
 
 from __future__ import annotations
 
@@ -21,37 +21,40 @@ from iptkit.storage.versions import rows
 
 
 def keep(file: Path | None, about: dict[str, Any], **found: Any) -> None:
-    """Write figures with versions, machine and what `about` tells; nothing without a file."""
+    """Write results with versions, machine and settings (`about`) to a file; do nothing if there is none."""
     if file is not None:
         told = {**dict(rows()), "threads": torch.get_num_threads(), **about}
         files.write_json(file, {"about": json.loads(json.dumps(told, default=str)), **found})
 
 
 def now(device: torch.device) -> float:
+    """Return the time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def timed(device: torch.device, work: Callable[[], Any]) -> float:
+    """Return the seconds that work takes."""
     begun = now(device)
     work()
     return now(device) - begun
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had since `forget_peak`."""
+    """Return the peak memory of this process since `forget_peak` (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def give_back() -> None:
-    """Freed memory that the process keeps goes back: it would hide what is taken next."""
+    """Return freed memory to the system, because it would hide the next allocations (Linux)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:
+    """Start measuring the peak memory anew (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -60,7 +63,10 @@ def _in_child(work: Callable[..., Any], given: tuple[Any, ...], pipe: Any) -> No
 
 
 def alone(work: Callable[..., Any], *given: Any) -> Any:
-    """work(*given) in a new process, whose memory nothing else has touched."""
+    """Return work(*given), computed in a new process.
+
+    Raises: RuntimeError if the process ends without a result.
+    """
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_in_child, args=(work, given, theirs))
@@ -76,14 +82,14 @@ def alone(work: Callable[..., Any], *given: Any) -> Any:
 
 
 def linear_shapes(backbone: Backbone) -> tuple[Counter, int]:
-    """[K, N] of every linear layer but the head with its count, and the number of weights in the head."""
+    """Return the number of linear layers of each shape [K, N], and the number of weights in the head."""
     head = backbone.model.get_output_embeddings()
     layers = [m for m in backbone.model.modules() if isinstance(m, nn.Linear) and m is not head]
     return Counter((m.in_features, m.out_features) for m in layers), head.weight.numel() if head else 0
 
 
 def matmul_peak(backbone: Backbone, tokens: int, rounds: int) -> float:
-    """FLOP/s of the layers' products alone: x [M, K] times [K, N] forward, g [M, N] times [N, K] backward."""
+    """Return the FLOP/s of the layers' products: [M, K] by [K, N] forward, [M, N] by [N, K] backward."""
     dtype = torch.bfloat16 if backbone.dtype == "mixed" else getattr(torch, backbone.dtype)
     shapes, _ = linear_shapes(backbone)
     seconds, total = 0.0, 0.0

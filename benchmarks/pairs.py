@@ -1,6 +1,6 @@
-"""What is measured: iptkit beside what a user would pick instead, each pair on the same examples.
+"""The rows of benchmarks.speed: iptkit and an alternative, each pair on the same examples.
 
-(a) to (d) are training steps, (e) and (f) scoring and answering, (g) deep prompts on an encoder.
+a to d are training steps, e and f scoring and answering, g deep prompts on an encoder.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from iptkit.training.runs import FitConfig, Run, draw
 from iptkit.training.state import State
 
 MODEL, ENCODER = "smollm2-135m", "minilm-l6"
-MIXED = (  # every category; together their texts are as long as core36's on average
+MIXED = (  # one task of each category; their mean text length is that of core36
     "vader-tweets", "p3-uncertainty", "chatterbot-topic", "wn-example-to-gloss",
     "wn-gloss-to-word", "country-capital", "babel-en-fr", "p3-oanc-names",
 )  # fmt: skip
-ROWS, PROMPT_LENGTH, DEEP_LENGTH, TURN = 8, 10, 8, 8  # rows per task and step; tasks of the other in one turn
+# rows per task and step, virtual tokens, virtual tokens per layer, tasks of the other side in one round
+ROWS, PROMPT_LENGTH, DEEP_LENGTH, TURN = 8, 10, 8, 8
 SUBSPACE = subspace.SubspaceConfig(intrinsic_dim=5, hidden=256)
 CONFIG = FitConfig(steps=1000, rows_per_run=ROWS, lr=0.02, warmup=0.0)
-ASKED = 48  # examples that are scored or answered in (e) and (f)
+ASKED = 48  # examples that e and f score or answer
 CONTEXT_BYTES = 8 << 30  # for the texts of 128 tasks
 
 
@@ -48,9 +49,9 @@ class Side:
     """One way to do the work.
 
     Attributes:
-      step: does turn i.
-      examples: of a turn.
-      warm: turns until every task had one and every optimizer its state.
+      step: does round i.
+      examples: examples of one round.
+      warm: rounds until every task has had a step, so that every optimizer has its state.
     """
 
     step: Callable[[int], Any]
@@ -60,29 +61,38 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A row of the table."""
+    """A row of the table.
+
+    Attributes:
+      what: the work.
+      other: the name of the other side.
+      ours: iptkit's side.
+      theirs: the other side.
+      reading_seconds: time that iptkit takes once, before its first step, for the texts' keys and values.
+      kept_bytes: size of these keys and values.
+    """
 
     what: str
     other: str
     ours: Side
     theirs: Side
-    reading_seconds: float = 0.0  # before iptkit's first step, once
-    kept_bytes: int = 0  # by iptkit, of texts that were read then
+    reading_seconds: float = 0.0
+    kept_bytes: int = 0
 
 
-Asked = list[tuple[int, Task, Example]]  # number of the prompt, task, example
+Asked = list[tuple[int, Task, Example]]  # index of the prompt, task, example
 
 
 # ---- iptkit --------------------------------------------------------------------------------------
 def runs_of(count: int, suite: str = "core36", names: Sequence[str] = MIXED) -> list[Run]:
-    """Runs of the tasks `names` again and again, each time with the few-shot sets of another seed."""
+    """Return `count` runs: the tasks `names`, repeated with the few-shot sets of further seeds."""
     seeds = range(-(-count // len(names)))
     found = [task for seed in seeds for task in suites.load_suite(suite, seed, only=names, max_test=ASKED)]
     return [Run(task, task.seed) for task in found[:count]]
 
 
 def ours(engine: Any, source: nn.Module, runs: list[Run]) -> tuple[Side, float]:
-    """A training step of all runs at once, and the seconds of reading the texts before it."""
+    """Return a training step of all runs together, and the seconds of reading the texts before it."""
     state = State(engine, source, runs, CONFIG)
     begun = now(engine.backbone.device)
     engine.keep_contexts(run.examples for run in runs)
@@ -95,9 +105,9 @@ def ours(engine: Any, source: nn.Module, runs: list[Run]) -> tuple[Side, float]:
     return Side(step, len(runs) * ROWS), reading
 
 
-# ---- the others ----------------------------------------------------------------------------------
+# ---- the other side ------------------------------------------------------------------------------
 def padded(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
-    """Texts with their answers, padded on the right; labels on the answers."""
+    """Return a batch of texts with their answers, padded on the right, with labels on the answers."""
     lines = [(*row.text, *row.answers[0]) for row in rows]
     ids, mask, labels = (torch.full((len(rows), max(map(len, lines))), f) for f in (0, 0, -100))
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
@@ -108,18 +118,18 @@ def padded(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
 
 
 def turn_of(runs: Sequence[Run], i: int) -> list[int]:
-    """The tasks that one turn of the task-by-task loop takes: all, or the next TURN of them."""
+    """Return the tasks of round i of the task-by-task loop: the next TURN of them, or all."""
     count = min(TURN, len(runs))
     return [(i * count + k) % len(runs) for k in range(count)]
 
 
 def turns_of_all(runs: Sequence[Run]) -> int:
-    """Turns until every task had one."""
+    """Return the number of rounds until every task has had a step."""
     return -(-len(runs) // len(turn_of(runs, 0)))
 
 
 def peft_prompt_tuning(backbone: Backbone, runs: list[Run], engine: Engine) -> Side:
-    """PEFT's prompt tuning, an adapter for each task, task by task, with torch's Adam."""
+    """PEFT's prompt tuning, task by task: an adapter and a torch Adam for each task."""
     from peft import PromptTuningConfig, get_peft_model
 
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=PROMPT_LENGTH)
@@ -147,11 +157,14 @@ def peft_prompt_tuning(backbone: Backbone, runs: list[Run], engine: Engine) -> S
 
 
 def plain_loop(backbone: Backbone, sources: Sequence[nn.Module], runs: list[Run], engine: Engine) -> Side:
-    """transformers, task by task: the source's prompt before the embedded text, its loss, torch's Adam.
+    """A plain transformers loop, task by task, with the source's prompt before the text and torch's Adam.
 
     Args:
-      sources: one of its own for each task; or one that all share (MSF), which adds up their gradients and
-        takes one step after all of them.
+      backbone: the model.
+      sources: a prompt source for each task; or one that all tasks share (MSF), which adds up their gradients
+        and takes one step after the last task.
+      runs: the tasks.
+      engine: makes the rows, so that both sides get the same tokens.
     """
     is_shared = len(sources) == 1
     optimizers = [
@@ -184,17 +197,18 @@ def plain_loop(backbone: Backbone, sources: Sequence[nn.Module], runs: list[Run]
 
 # ---- the rows ------------------------------------------------------------------------------------
 class Bench:
-    """Models and tasks of one dtype and device."""
+    """Makes the rows for one number type and device."""
 
     def __init__(self, dtype: str, device: str):
         self.dtype, self.device = dtype, device
         self.mine = backbone.load(MODEL, device, dtype)
 
     def other(self, name: str = MODEL) -> Backbone:
-        """A model of its own for what PEFT wraps."""
+        """Return another copy of a model, which PEFT may wrap."""
         return backbone.load(name, self.device, self.dtype)
 
     def prompt_tuning(self, count: int, layout: str = LAYOUTS[0]) -> Pair:
+        """A step of prompt tuning, against PEFT's."""
         runs, engine = runs_of(count), Engine(self.mine, layout, context_bytes=CONTEXT_BYTES)
         words = prompt_tuning.from_words(self.mine, PROMPT_LENGTH)
         side, reading = ours(engine, SoftPrompt(words.expand(count, -1, -1)), runs)
@@ -213,16 +227,18 @@ class Bench:
         return subspace.AutoEncoder(self.bank_of(count), SUBSPACE, generator).to(self.mine.device)
 
     def ist(self, count: int = 32) -> Pair:
+        """A step of IST, against a plain loop over the tasks."""
         runs, engine = runs_of(count), Engine(self.mine, context_bytes=CONTEXT_BYTES)
         decoder = self._autoencoder(count)
         together = subspace.IntrinsicPrompt(decoder, count).to(self.mine.device)
         each = [subspace.IntrinsicPrompt(decoder, 1).to(self.mine.device) for _ in runs]
         side, reading = ours(engine, together, runs)
         theirs = plain_loop(self.mine, each, runs, engine)
-        what, kept = f"IST, 5 numbers, {count} tasks", engine.contexts.used_bytes
+        what, kept = f"IST, 5 parameters, {count} tasks", engine.contexts.used_bytes
         return Pair(what, "transformers", side, theirs, reading, kept)
 
     def msf(self, count: int = 32) -> Pair:
+        """A step of MSF, against a plain loop over the tasks."""
         runs, engine = runs_of(count), Engine(self.mine, context_bytes=CONTEXT_BYTES)
         side, reading = ours(engine, self._autoencoder(count), runs)
         theirs = plain_loop(self.mine, [self._autoencoder(count)], runs, engine)
@@ -230,7 +246,7 @@ class Bench:
         return Pair(what, "transformers", side, theirs, reading, kept)
 
     def _asked(self, has_options: bool, count: int, each: int) -> Asked:
-        """`count` test examples of the tasks of one sort, each under `each` prompts, and their numbers."""
+        """Return test examples of tasks with or without options, each with `each` prompts."""
         found = [run.task for run in runs_of(len(MIXED))]
         read = [task for task in found if bool(task.test[0].options) == has_options]
         of_task = -(-count // len(read))
@@ -238,7 +254,7 @@ class Bench:
         return [(t * each + k, task, e) for t, task, e in chosen for k in range(each)]
 
     def _room(self, has_options: bool, count: int = ASKED, each: int = 1) -> tuple[Asked, Engine, Tensor]:
-        """What is asked in (e) or (f), an engine, and the prompt of each that is asked [B, n, d]."""
+        """Return the examples of e or f, an engine, and the prompt of each example [B, n, d]."""
         asked = self._asked(has_options, count, each)
         bank = self.bank_of(len(MIXED) * each).to(self.mine.embedding)
         of = torch.tensor([t for t, _, _ in asked], device=bank.device)
@@ -246,16 +262,17 @@ class Bench:
 
     @staticmethod
     def _read(engine: Engine, asked: Asked) -> None:
-        """The texts are new in every turn."""
+        """Compute the texts' keys and values anew."""
         engine.contexts.forget()
         names = dict.fromkeys(t for t, _, _ in asked)
         engine.keep_contexts([e for t, _, e in asked if t == name] for name in names)
 
     def scoring(self, examples: int = ASKED, each: int = 1) -> Pair:
-        """The likeliest option: all options of a row packed beside one prompt, against one row for each.
+        """The most likely option: all options share one text and prompt, against one row per option.
 
         Args:
-          each: prompts (seeds, methods) under which every example is scored.
+          examples: the number of examples.
+          each: the number of prompts (seeds, methods) that score every example.
         """
         asked, engine, prompt = self._room(True, examples, each)
         rows, found = [engine.option_row(e) for _, _, e in asked], {}
@@ -293,7 +310,7 @@ class Bench:
                     scores[i].append(float(logs[range(len(answer)), list(answer)].sum()))
             best = [max(range(len(of_row)), key=of_row.__getitem__) for of_row in scores]
             if self.dtype == "float32" and best != found["mine"]:
-                raise AssertionError("both sides of (e) should choose the same options")
+                raise AssertionError("both sides of row e should choose the same options")
 
         count = len(asked)
         what = f"option scoring, {len(single) / count:.1f} options each"
@@ -301,7 +318,7 @@ class Bench:
         return Pair(what, "transformers", Side(mine, count), Side(plain, count))
 
     def greedy(self) -> Pair:
-        """Answers in the model's own words, against generate() on batches of 16 of one task."""
+        """Greedy answers, against transformers' generate() on batches of 16 examples of one task."""
         asked, engine, prompt = self._room(False)
         rows, found = [engine.target_row(e) for _, _, e in asked], {}
         caps = [max(len(engine.target_row(e).answers[0]) for e in task.train) + 2 for _, task, _ in asked]
@@ -337,12 +354,12 @@ class Bench:
                     for i, text in zip(part, said, strict=True)
                 ]
                 if self.dtype == "float32" and sum(same) < 0.9 * len(same):  # a tie may fall either way
-                    raise AssertionError("both sides of (f) should give the same answers")
+                    raise AssertionError("both sides of row f should give the same answers")
 
         return Pair("greedy answers", "transformers", Side(mine, len(asked)), Side(plain, len(asked)))
 
     def encoder(self, count: int = 8) -> Pair:
-        """Deep prompts on the encoder, tags and classes, against PEFT's prefix tuning task by task."""
+        """Deep prompts on the encoder, for tags and classes, against PEFT's prefix tuning task by task."""
         from peft import PrefixTuningConfig, get_peft_model
         from transformers import AutoModelForTokenClassification
 
@@ -358,7 +375,7 @@ class Bench:
         other = backbone.load(ENCODER, self.device, self.dtype)
         config = PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=DEEP_LENGTH)
         models, optimizers = [], []
-        for run in runs:  # a model each around the same encoder, as the heads differ in size
+        for run in runs:  # one model per task around the same encoder, because heads differ in size
             other.model.config.num_labels = len(run.task.labels)
             model = AutoModelForTokenClassification.from_config(other.model.config)
             model.bert = other.model.base_model

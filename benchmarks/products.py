@@ -1,4 +1,4 @@
-"""Matrix products and attentions of a piece of work: their FLOPs, and the seconds that they take alone."""
+"""The matrix products and attention calls of some work: their FLOPs, and their time without anything else."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ def _backward_flops(
 
 
 def _packed_flops(x: Sequence[int], *more: Any, **_: Any) -> int:
-    weight = more[1] if more[3] == "add" else more[0]  # [out, in]; the one that adds has the sum before it
+    weight = more[1] if more[3] == "add" else more[0]  # [out, in]; "add" takes the summand first
     return 2 * math.prod(x) * weight[0]
 
 
 aten = torch.ops.aten
-MORE = {  # torch counts these on a GPU only, and packed products (iptkit.engine.fast.packed_weights) nowhere
+MORE = {  # torch counts the first two on a GPU only, and products with packed weights nowhere
     aten._scaled_dot_product_flash_attention_for_cpu: _flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flops,
 }
 if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
     MORE[torch.ops.mkldnn._linear_pointwise] = _packed_flops
 COUNTED = {*flop_registry, *MORE}
-REPEATS = 3  # the fastest of so many
+REPEATS = 3  # repetitions; the fastest counts
 
 
 class _OneModule(nullcontext):
-    """In place of torch's tracker of modules, whose hooks may keep the graphs of steps alive."""
+    """Replaces torch's module tracker, whose hooks may keep the graphs of earlier steps alive."""
 
     parents = frozenset({"Global"})
 
 
 def flops_of(work: Callable[[], Any]) -> int:
-    """FLOPs of matrix products and attentions, padding included."""
+    """Return the FLOPs of matrix products and attention, padding included."""
     counter = FlopCounterMode(display=False, custom_mapping=MORE)
     counter.mod_tracker = _OneModule()
     with counter:
@@ -68,10 +68,10 @@ def flops_of(work: Callable[[], Any]) -> int:
 
 
 class Products(TorchDispatchMode):
-    """Notes every product that runs under it, so that the same ones can be timed alone.
+    """Records every product that runs within it, so that the same products can be timed alone.
 
-    Models' weights are kept as they are, so that they come from memory as in the work itself; of all else
-    only the shape, strides and type.
+    The models' weights are kept, so that they are read from memory as in the work itself. Of other tensors
+    only shape, strides, type and device are kept.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Products(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def seconds(self) -> float:
-        """Of the same products in the same order with nothing between them; the fastest of REPEATS."""
+        """Return the seconds of the recorded products with nothing between them; the fastest of REPEATS."""
         made: dict[Any, Tensor] = {}
         calls = [
             (func, [_made(a, made) for a in args], {k: _made(v, made) for k, v in more.items()})
@@ -108,7 +108,7 @@ class Products(TorchDispatchMode):
 
 
 class _Shape(NamedTuple):
-    """What stands for a tensor."""
+    """The properties of a tensor that is not kept."""
 
     shape: torch.Size
     strides: tuple[int, ...]
@@ -117,7 +117,7 @@ class _Shape(NamedTuple):
 
 
 def _made(told: Any, made: dict[Any, Tensor]) -> Any:
-    """The argument again: numbers at random for a _Shape, the same ones wherever it occurs."""
+    """Return the argument; for a _Shape, a random tensor, the same one for equal shapes."""
     if not isinstance(told, _Shape):
         return told
     if told not in made:

@@ -1,13 +1,13 @@
-"""How fast is iptkit beside what a user would pick instead, and how much memory does it take?
+"""How fast is iptkit compared with PEFT and transformers, and how much memory does it take?
 
 python -m benchmarks.speed [--rows a,b8,b32,c,...] [--rounds 5] [--dtype float32] [--device cpu] [--memory]
     [--json FILE]
 
-Every row pairs iptkit with PEFT or a plain transformers loop (benchmarks/pairs.py), in one process and
-dtype, on the same examples. The two take turns; the first turn of each is not counted. Reading the texts,
-which iptkit does once before the first training step, stands in a column of its own; in (e) and (f) it is
-part of every turn. With --memory each side then does one turn in a process of its own (Linux), and the most
-memory it takes is noted.
+Every row compares iptkit with PEFT or a plain transformers loop (benchmarks/pairs.py), in one process, in
+one number type and on the same examples. The two sides take turns; the first round is not counted. iptkit
+computes the texts' keys and values once before the first training step; the column "reading" shows that
+time. In rows e and f it is part of every round. With --memory each side also does one round in a process of
+its own (Linux), and the peak memory is stored.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from benchmarks.pairs import ENCODER, MIXED, MODEL, PAIRS, PROMPT_LENGTH, ROWS, 
 from benchmarks.products import Products, flops_of
 from iptkit.engine.fast.packed_weights import packed_bytes
 
-WHOLE = 100  # steps of a whole training
+WHOLE = 100  # steps of a complete training
 SIDES = ("ours", "theirs")
 
 
 # ---- measuring -----------------------------------------------------------------------------------
 def measure(name: str, bench: Bench, rounds: int) -> dict[str, Any]:
-    """One row of the table: both sides in turns, medians."""
+    """Return one row of the table: both sides take turns, medians over the counted rounds."""
     pair, device = PAIRS[name](bench), bench.mine.device
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     for i in range(rounds + 1):
@@ -56,7 +56,7 @@ def measure(name: str, bench: Bench, rounds: int) -> dict[str, Any]:
 
 
 def account(pair: Pair, side: str, turn: int, rates: Sequence[float]) -> dict[str, float]:
-    """FLOPs of one more turn, and the seconds of the same products alone, both for an example."""
+    """Return the FLOPs of one more round and the time of the same products alone, per example."""
     work, products = getattr(pair, side), Products()
 
     def step() -> None:
@@ -73,14 +73,14 @@ def account(pair: Pair, side: str, turn: int, rates: Sequence[float]) -> dict[st
 
 
 def memory(name: str, side: str, dtype: str) -> int:
-    """Bytes that a turn takes at most beyond what stays, with texts and packed weights that iptkit keeps.
+    """Return the peak memory of one round in bytes, with the texts and packed weights that iptkit keeps.
 
-    Turns come before it, so that weights that were only mapped are read and optimizers have their state.
+    Uncounted rounds come first, so that mapped weights are loaded and optimizers have their state.
     """
     bench = Bench(dtype, "cpu")
     pair = PAIRS[name](bench)
     if side == "theirs" and name[0] in "ef":
-        pair.ours.step(0)  # what it said is compared
+        pair.ours.step(0)  # the other side compares its answers with these
     work = getattr(pair, side)
     for i in range(work.warm):
         work.step(i)
@@ -91,7 +91,21 @@ def memory(name: str, side: str, dtype: str) -> int:
     return peak_bytes() - before + (pair.kept_bytes + packed_bytes() if side == "ours" else 0)
 
 
+def ratios(row: dict[str, Any]) -> list[float]:
+    """Return how many times as fast as the other side iptkit was in each counted round, lowest first."""
+    return sorted(a / b for a, b in zip(*row["all_examples_per_second"].values(), strict=True))
+
+
+def times_with_reading(row: dict[str, Any]) -> float | None:
+    """Return how many times as fast iptkit is over WHOLE steps with reading; None if none comes before."""
+    if row["reading_texts_seconds"] <= 0:
+        return None
+    steps = WHOLE * row["examples_per_turn"]["ours"] / row["examples_per_second"]["ours"]
+    return row["times"] * steps / (steps + row["reading_texts_seconds"])
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
     lines = [
         "| | what | iptkit, examples/s | the other, examples/s | × | reading, s "
         f"| × over {WHOLE} steps with reading | GFLOP an example | TFLOP/s of its products alone "
@@ -99,13 +113,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        both = r["examples_per_second"]
-        each = sorted(a / b for a, b in zip(*r["all_examples_per_second"].values(), strict=True))
-        reading = whole = ""
-        if r["reading_texts_seconds"] > 0:
-            step = r["examples_per_turn"]["ours"] / both["ours"]
-            share = step * WHOLE / (step * WHOLE + r["reading_texts_seconds"])
-            reading, whole = f"{r['reading_texts_seconds']:.1f}", f"{r['times'] * share:.1f}"
+        both, each, over = r["examples_per_second"], ratios(r), times_with_reading(r)
+        reading = f"{r['reading_texts_seconds']:.1f}" if over is not None else ""
+        whole = f"{over:.1f}" if over is not None else ""
         told = {
             "gflop_per_example": ".1f", "products_tflop_per_second": ".3f", "of_peak": ".0%",
         }  # fmt: skip
@@ -120,9 +130,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Measure every row, print the table and store it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--rows", default=",".join(PAIRS), help=f"some of {', '.join(PAIRS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="counted turns of each side (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds of each side (default 5)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or mixed (default float32)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default cpu)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -133,7 +144,7 @@ def main() -> None:
     names = given.rows.split(",")
     if set(names) - set(PAIRS):
         parser.error(f"--rows is {given.rows}; choose from {', '.join(PAIRS)}")
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of the other libraries about each other
+    warnings.filterwarnings("ignore", category=FutureWarning)  # raised by the other libraries
     bench = Bench(given.dtype, given.device)
     rows = []
     for name in names:
