@@ -1,0 +1,835 @@
+"""docs/results.md and docs/figure.svg: what the stored rows say, in tables, sentences and one figure.
+
+`python -m iptkit.results_page` writes both; with --check it exits with 1 if a file differs from the rows.
+Every figure in the text is computed from data/results/. Where a sentence depends on a sign, or on an interval
+that holds 0, the code chooses its words (see `verb`), so no sentence can outlive its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iptkit import (
+    claims,
+    deep_results,
+    evaluate,
+    files,
+    generalisation,
+    intervals,
+    paths,
+    plots,
+    recovery,
+    results,
+    subspace,
+    subspace_results,
+)
+
+Rows = Sequence[dict[str, Any]]
+Gap = Sequence[float]  # mean, low, high
+Method = tuple[str, int]  # its name and d_I, 0 for a method without one
+SIDES = ("seen", "unseen")
+STUDIES = ("core36", "ipt120", "ipt120-long", "lesson", "lesson-deep", "encoder9")  # files of data/results
+DECISIVE = ("ipt120", "full", "lesson")  # the scale whose verdict counts: the first at which there is one
+HIGHER, LOWER = "scores higher than", "scores lower than"
+SAME = "shows no significant difference from"
+NEAR = 0.001  # of a score: an interval that ends so near to 0 decides little
+ZERO, TUNED, FINE = ("zero-shot", 0), ("prompt tuning", 0), ("fine-tuning", 0)
+NEAREST = ("nearest task's prompt", 0)
+METHODS = {  # (method, has a d_I) -> its name, what it trains for a task ("" for d_I parameters)
+    ("zero-shot", 0): ("zero-shot", "0"),
+    ("mean prompt", 0): ("mean prompt of the seen tasks, not tuned", "0"),
+    ("nearest task's prompt", 0): ("prompt of the nearest seen task, not tuned", "0"),
+    ("mean code", 1): ("mean code, not tuned", "0"),
+    ("random decoder", 1): ("IST through a random decoder", ""),
+    ("PCA of the prompts", 1): ("IST through the prompts' principal components", ""),
+    ("Fastfood over the prompt", 1): ("IST in a random subspace of the prompt (Fastfood)", ""),
+    ("DID", 1): ("random directions of all weights (DID)", ""),
+    ("IST", 1): ("**IST**", ""),
+    ("shared adapters", 1): ("adapters of the seen tasks, not tuned", "0"),
+    ("IST, adapters", 1): ("IST through adapters", ""),
+    ("prompt tuning", 0): ("prompt tuning", "prompt"),
+    ("fine-tuning", 0): ("fine-tuning", "all weights"),
+}
+CONTROLS = {  # of IST on unseen tasks
+    "random decoder": "IST through a random decoder",
+    "PCA of the prompts": "IST through the principal components",
+    "Fastfood over the prompt": "IST in a random subspace of the prompt (Fastfood)",
+    "DID": "random directions of all weights (DID)",
+}
+PAIRS = (  # of the tables of differences, d_I as in METHODS
+    (TUNED, ZERO),
+    (("IST", 1), ZERO),
+    (("IST", 1), ("mean code", 1)),
+    (("IST", 1), ("random decoder", 1)),
+    (("IST", 1), ("PCA of the prompts", 1)),
+    (("IST", 1), ("Fastfood over the prompt", 1)),
+    (("IST", 1), ("DID", 1)),
+    (("IST", 1), NEAREST),
+    (("IST", 1), TUNED),
+    (FINE, TUNED),
+)
+KINDS = {"cls": "classification", "tag": "tagging"}  # of encoder9's tasks
+DATA = {"full": "all examples", "few-shot": "few examples"}  # of its rows
+PLAIN = {  # words of the claims' texts -> the field's terms
+    "to d_I numbers and back": "to a d_I-dimensional code and back",
+    "d_I free numbers per task": "d_I free parameters per task",
+    "the fewest numbers": "the fewest parameters",
+    "in it as many numbers do better than in that of prompts": (
+        "the same number of parameters does better there than in the subspace of prompts"
+    ),
+    "cells of the table not at hand": "table not available",
+    "not at hand": "not available",
+    "spread": "standard deviation",
+    "is asked for": "is required",
+    "are asked for": "are required",
+}
+RECALLED = {"[recalled]": "quoted from memory", "[second-hand]": "second-hand"}  # marks of a claim's source
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the page is made of.
+
+    Attributes:
+      rows, about: of each of STUDIES, see `results.stored`.
+      splits: of `generalisation.stored`.
+      verdicts: of `claims.stored`.
+      prompt_size: trainable parameters of one prompt.
+      error: |p* - p|^2 / |p - mean|^2, mean over the seen tasks' prompts p; p* is what MSF makes of p.
+    """
+
+    rows: Mapping[str, Rows]
+    about: Mapping[str, Mapping[str, Any]]
+    splits: Mapping[str, Rows]
+    verdicts: Rows
+    prompt_size: int
+    error: float
+
+
+def read() -> Stored:
+    """All that the page needs, from data/results/."""
+    found = {name: results.stored(name) for name in STUDIES}
+    prompts, about = results.stored_prompts("ipt120")
+    seen = subspace.stored("ipt120")
+    mine = [about["tasks"].index(task) for task in seen.about["tasks"]]
+    return Stored(
+        rows={name: rows for name, (rows, _) in found.items()},
+        about={name: about for name, (_, about) in found.items()},
+        splits=generalisation.stored(),
+        verdicts=claims.stored(),
+        prompt_size=prompts[0, 0].numel(),
+        error=1 - float(recovery.rebuilt(seen, prompts[0, mine]).mean()),
+    )
+
+
+def page(stored: Stored) -> str:
+    """The text of docs/results.md, in Markdown."""
+    parts = [
+        "# What came out?",
+        f"<!-- Written by `{_command()}` from the rows in data/results/. Do not edit. -->",
+        "All results of the course, from the rows that come with it. "
+        f"`{_command()}` writes this page and its figure; nothing on it is typed in by hand.",
+        f"![{alt(stored)}](figure.svg)",
+        *_reading(stored),
+        *_of_36(stored),
+        *_of_120(stored),
+        *_deep(stored),
+        *_encoders(stored),
+        *_of_claims(stored),
+        *_again(stored),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def verb(gap: Gap) -> str:
+    """How a method compares with another, by the 95 % interval of its difference to that one.
+
+    Example:
+      >>> verb((0.1, 0.02, 0.2)), verb((-0.2, -0.3, -0.1)), verb((0.1, -0.1, 0.3))
+      ('scores higher than', 'scores lower than', 'shows no significant difference from')
+    """
+    return HIGHER if gap[1] > 0 else LOWER if gap[2] < 0 else SAME
+
+
+def against(subject: str, gaps: Mapping[str, Gap]) -> str:
+    """Sentences that compare a method with others: those it beats, those that beat it, and the rest.
+
+    Args:
+      gaps: name of another method -> difference of `subject` to it.
+    Example:
+      >>> against("IST", {"a": (0.1, 0.02, 0.2), "b": (0.1, -0.1, 0.3)})[:50]
+      'IST scores higher than a (+0.100 [+0.020, +0.200])'
+    """
+    sentences = []
+    for words in (HIGHER, LOWER, SAME):
+        named = [f"{name} ({digits(gap)})" for name, gap in gaps.items() if verb(gap) == words]
+        if named:
+            sentences.append(f"{'It' if sentences else subject} {words} {_listed(named)}.")
+    return " ".join(sentences)
+
+
+def digits(gap: Gap) -> str:
+    """A difference with its interval.
+
+    Example:
+      >>> digits((0.1, -0.02, 0.2))
+      '+0.100 [-0.020, +0.200]'
+    """
+    return subspace_results.digits(tuple(gap[:3]))
+
+
+# ---- sections ------------------------------------------------------------------------------------------
+def _reading(stored: Stored) -> list[str]:
+    paper, least = subspace_results.PAPER, inspect.signature(evaluate.relative).parameters["least"].default
+    dim, few, many = _dim(stored, "ipt120"), intervals.FEW_TASKS, intervals.MANY_TASKS
+    metrics = sorted(
+        {row["metric"].replace("_", " ") for name in ("core36", "ipt120") for row in stored.rows[name]}
+    )
+    return [
+        "## How to read this page",
+        _bullets(
+            f"*Prompt tuning* trains a few vectors per task ({stored.prompt_size:,} parameters here). The "
+            "model stays frozen.",
+            "*MSF* (multi-task subspace finding) trains an auto-encoder on the prompts of the *seen* "
+            "tasks. It maps a prompt to a code of d_I dimensions and back. The *unseen* tasks take no part "
+            "in it.",
+            "*IST* (intrinsic subspace tuning) keeps the decoder, freezes it and trains a code per task: "
+            f"d_I parameters, here {dim}. On seen tasks it trains on new examples, which neither the "
+            "prompts nor the auto-encoder were trained on.",
+            "*Mean code* is the average code of the seen tasks, decoded. IST starts there. Nothing is "
+            "tuned for the task.",
+            "*Random decoder* is IST through an untrained decoder, centred and scaled by the trained "
+            "prompts. It starts at the mean prompt. It is a stronger control than the paper's, which does "
+            "not use the trained prompts.",
+            f"*Score* is a task's own metric ({_listed(metrics)}) on its test examples; 1 is best.",
+            "*E_rel* is a task's score divided by its prompt tuning score, averaged over tasks. Tasks with "
+            f"a prompt tuning score below {least:.2f} are left out. Its intervals take the prompt tuning "
+            "scores as given. The paper (Qin et al. 2021, arXiv 2110.07867; BART-base) reports "
+            f"{paper['seen']:.2f} on seen and {paper['unseen']:.2f} on unseen tasks at d_I = "
+            f"{subspace_results.PAPER_DIM}.",
+            "A *leakage group* holds tasks that are made of the same texts or facts. Such tasks are not "
+            "independent. Unseen tasks share no group with seen tasks, except in the split `leaky`.",
+            f"*Intervals* are 95 % intervals over leakage groups: bootstrap from {many} groups on, "
+            f"Student's t below. With fewer than {few} tasks they are over few-shot samples only and say "
+            "nothing about other tasks.",
+            "A *difference* is paired by task. It is called *no significant difference* where its interval "
+            "holds 0. That is no proof of equality. Intervals are not corrected for multiple comparisons.",
+        ),
+    ]
+
+
+def _of_36(stored: Stored) -> list[str]:
+    rows, dim = stored.rows["core36"], _dim(stored, "core36")
+    controls = {"the mean code": ("mean code", dim), "a random decoder": ("random decoder", dim)}
+    return [
+        "## The 36-task study",
+        _set_up(stored, "core36"),
+        _methods(rows, dim, stored.prompt_size),
+        _pairs(rows, dim),
+        _bullets(
+            f"**What IST keeps.** {_shares(rows, dim)}",
+            f"**Beside its controls.** {_both_sides('IST', rows, ('IST', dim), controls)}",
+            f"**Beside prompt tuning.** {_both_sides('IST', rows, ('IST', dim), {'prompt tuning': TUNED})}",
+        ),
+    ]
+
+
+def _of_120(stored: Stored) -> list[str]:
+    rows, dim = stored.rows["ipt120"], _dim(stored, "ipt120")
+    return [
+        "## The 120-task study",
+        _set_up(stored, "ipt120"),
+        _methods(rows, dim, stored.prompt_size),
+        _pairs(rows, dim),
+        _bullets(
+            f"**What IST keeps.** {_shares(rows, dim)}",
+            "**Tuning the code.** "
+            f"{_both_sides('IST', rows, ('IST', dim), {'the mean code': ('mean code', dim)})}",
+            f"**Other subspaces.** {_controls(rows, dim)}",
+            f"**More parameters.** {_more_parameters(rows, stored.about['ipt120']['scale']['dims'])}",
+            f"**Where the score is lost.** {_where_lost(stored, dim)}",
+            f"**Kinds of tasks.** {_kinds_of_answers(rows, dim)}",
+            f"**Fewer examples.** {_fewer_examples(rows, dim)}",
+            f"**Fine-tuning.** {_fine_tuning(rows, dim)}",
+            f"**Adapters, stage two.** {_adapters_and_stage_two(rows, dim)}",
+            f"**Which tasks were seen.** {_siblings(stored, dim)}",
+            f"**Longer training.** {_longer(stored)}",
+        ),
+    ]
+
+
+def _deep(stored: Stored) -> list[str]:
+    shallow, deep = (stored.rows[name] for name in ("lesson", "lesson-deep"))
+    dim, ist = _dim(stored, "lesson-deep"), ("IST", _dim(stored, "lesson-deep"))
+    own = {"the mean code of deep prompts": ("mean code", dim), "deep prompt tuning": TUNED}
+    tuned = {side: _between(deep, shallow, TUNED, side) for side in SIDES}
+    kept = {name: _plain(_kept(rows, ist, "seen")) for name, rows in (("shallow", shallow), ("deep", deep))}
+    return [
+        "## Deep prompts",
+        "A deep prompt is trained keys and values at every layer (P-Tuning v2). MSF and IST work on it "
+        "unchanged. The papers do not report this combination; notebook 08 shows it. "
+        + _set_up(stored, "lesson-deep"),
+        _beside({"shallow": shallow, "deep": deep}, dim),
+        _bullets(
+            f"On seen tasks IST keeps E_rel {kept['deep']} with deep prompts and "
+            f"{kept['shallow']} with shallow ones. The mean code of deep prompts, which is not "
+            f"tuned, keeps {_plain(_kept(deep, ('mean code', dim), 'seen'))}.",
+            *(_compared(f"On {side} tasks, deep IST", deep, ist, own, side) for side in SIDES),
+            " ".join(
+                f"On {side} tasks, deep prompt tuning {_than(gap, 'shallow prompt tuning')}."
+                for side, gap in tuned.items()
+            ),
+            f"Only {_count(deep, 'unseen')} tasks are unseen, so the intervals there are wide.",
+        ),
+    ]
+
+
+def _encoders(stored: Stored) -> list[str]:
+    rows, scale = stored.rows["encoder9"], stored.about["encoder9"]["scale"]["encoders"]
+    made = deep_results.part(rows, "compared")
+    steps = {name: scale["fits"][name]["steps"] for name in DATA}
+    tuned = set(scale["tuned"])
+    deep, all_weights = (_mean_size(made, m, tuned) for m in (deep_results.DEEP, deep_results.TUNED))
+    return [
+        "## Encoders",
+        f"{_number(len(scale['tasks']))} tasks (suite `{scale['suite']}`) on the encoder "
+        f"`{scale['backbone']}`: sentences to classify and words to tag. {scale['test_examples']} test "
+        f"examples per task, {_samples(made)}, prompts of {scale['prompt_length']} vectors (per layer for "
+        f"P-Tuning v2), {steps['full']} steps on all examples and {steps['few-shot']} on few. Counts of "
+        "tasks stand in parentheses. Notebook 04 explains the methods.",
+        _of_encoders(made),
+        _bullets(
+            f"On the {len(tuned)} tasks that were fine-tuned, P-Tuning v2 trains {deep:,.0f} parameters per "
+            f"task on average, heads included. Fine-tuning trains {all_weights / deep:,.0f} times as many.",
+            *(_on_encoders(made, data, kind) for data in DATA for kind in KINDS),
+        ),
+        "Prompt length, depth, reparameterisation and heads stand under claims B5, B6, B8 and B10 below.",
+    ]
+
+
+def _on_encoders(made: Rows, data: str, kind: str) -> str:
+    """P-Tuning v2 beside the other methods on tasks of one kind."""
+    mine, gaps = [row for row in made if row["data"] == data and row["category"] == kind], {}
+    for other in (deep_results.PROBE, deep_results.SHALLOW, deep_results.TUNED):
+        both = ([row for row in mine if row["method"] == method] for method in (deep_results.DEEP, other))
+        gap = deep_results.difference(*both)
+        gaps[f"{'a ' * (other == deep_results.PROBE)}{other} on {gap[3]} tasks"] = gap
+    return against(f"On {KINDS[kind]}, trained on {DATA[data]}, P-Tuning v2", gaps)
+
+
+def _of_claims(stored: Stored) -> list[str]:
+    known = claims.known()
+    last = {name: _decisive(stored.verdicts, name) for name in known}
+    measured = {name: row for name, row in last.items() if row}
+    counts = [f"{sum(r['verdict'] == v for r in measured.values())} *{v}*" for v in claims.VERDICTS]
+    table = ["| claim | | the paper reports | verdict | scale |", "|---|---|---|---|---|"]
+    for name, claim in known.items():
+        mark = [words for sign, words in RECALLED.items() if sign in claim.source]
+        reports = " ".join([_in_plain(claim.paper), *(f"({words})" for words in mark)])
+        row = measured.get(name)
+        verdict = (f"**{row['verdict']}**", f"`{row['scale']}`") if row else ("not measured", "")
+        table.append(f"| {' | '.join([name, _in_plain(claim.claim), reports, *verdict])} |")
+    return [
+        "## Claims of the two papers",
+        "A: Qin et al. 2021 (arXiv 2110.07867), Intrinsic Prompt Tuning. B: Liu et al. 2022 (arXiv "
+        f"2110.07602), P-Tuning v2. {len(measured)} of {len(known)} claims were measured: "
+        f"{_listed(counts)}. The others describe a design or a set-up. Models and tasks here are much "
+        "smaller than the papers', so no verdict refutes a paper.",
+        "\n".join(table),
+        "### How a verdict is chosen",
+        _rules(stored),
+        "### What each verdict rests on",
+        "Counts of tasks stand in parentheses. *Samples* are the fewest few-shot samples of a method in "
+        "the row.",
+        _measurements(stored.verdicts),
+    ]
+
+
+def _again(stored: Stored) -> list[str]:
+    commands = {
+        "core36": "make study",
+        "encoder9": "make study-deep",
+        "ipt120": "make study-ipt120",
+        "lesson": "iptkit study --scale lesson --dims 5 --overwrite --out data/results/lesson.jsonl",
+        "lesson-deep": "iptkit study --scale lesson-deep --overwrite --out data/results/lesson-deep.jsonl",
+    }
+    table = ["| rows | command | these rows took | on |", "|---|---|---|---|"]
+    for name, command in commands.items():
+        about = stored.about[name]
+        where = _listed(sorted({made["processor"] for made in about["made"]}))
+        minutes = about["seconds"] / 60
+        took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
+        table.append(f"| `{name}` | `{command}` | {took} | {where} |")
+    return [
+        "## How to make the rows again",
+        "\n".join(table),
+        "`make study-ipt120` also measures the other splits. `make regen` runs the lessons and writes the "
+        "verdicts of scale `lesson`. [data/results/README.md](../data/results/README.md) describes every "
+        "file.",
+        f"Then `{_command()}` writes this page; with `--check` it only compares.",
+    ]
+
+
+# ---- sentences of the 120-task study --------------------------------------------------------------------
+def _controls(rows: Rows, dim: int) -> str:
+    """IST on unseen tasks beside other subspaces, and what its start gives."""
+    gaps = {told: _gap(rows, ("IST", dim), (name, dim), "unseen") for name, told in CONTROLS.items()}
+    chosen = {"the prompt of the nearest seen task, which is chosen and not tuned": NEAREST}
+    start = _gap(rows, ("mean code", dim), ("random decoder", dim), "unseen")
+    return (
+        f"{against('On unseen tasks, IST', gaps)} These controls start from other prompts than IST does. "
+        f"The mean code, where IST starts, {_than(start, 'the tuned random decoder')}. "
+        f"{_compared('IST', rows, ('IST', dim), chosen, 'unseen')}"
+    )
+
+
+def _more_parameters(rows: Rows, dims: Sequence[int]) -> str:
+    kept = []
+    for side in SIDES:
+        shares = [f"{_kept(rows, ('IST', dim), side)[0]:.2f}" for dim in dims]
+        kept.append(f"{_listed(shares)} on {side} tasks")
+    more = {side: _gap(rows, ("IST", dims[-1]), ("IST", dims[0]), side) for side in SIDES}
+    codes = {dim: _gap(rows, ("IST", dim), ("mean code", dim), "unseen") for dim in dims}
+    return (
+        f"With {_listed(dims)} parameters per task IST keeps E_rel {' and '.join(kept)}. "
+        + " ".join(
+            f"On {side} tasks, IST with {dims[-1]} parameters {_than(gap, f'IST with {dims[0]}')}."
+            for side, gap in more.items()
+        )
+        + " On unseen tasks, "
+        + _listed(
+            [f"IST with {dim} {_than(gap, 'the mean code of its subspace')}" for dim, gap in codes.items()]
+        )
+        + "."
+    )
+
+
+def _where_lost(stored: Stored, dim: int) -> str:
+    rows = stored.rows["ipt120"]
+    first, second = _gap(rows, ("MSF", dim), TUNED, "seen"), _gap(rows, ("IST", dim), ("MSF", dim), "seen")
+    is_worse = stored.error > 1
+    return (
+        "On seen tasks, a task's own prompt through the auto-encoder (MSF) "
+        f"{_than(first, 'prompt tuning')}, and IST {_than(second, 'MSF')}. The prompt vectors themselves "
+        f"are {'not ' if is_worse else ''}rebuilt: on the prompts that MSF was trained on, its relative "
+        f"squared error is {stored.error:.2f}, where the mean prompt has 1. In score, MSF keeps E_rel "
+        f"{_plain(_kept(rows, ('MSF', dim), 'seen'))}."
+    )
+
+
+def _kinds_of_answers(rows: Rows, dim: int) -> str:
+    kinds = {"with answer options": ("cls", "mcqa"), "with free answers": ("qa", "gen", "seq")}
+    sentences = []
+    for name, categories in kinds.items():
+        mine = [row for row in rows if row["category"] in categories]
+        ist, tuned = (_gap(mine, method, ZERO, "seen") for method in (("IST", dim), TUNED))
+        both = f"IST {_than(ist, 'zero-shot')} and prompt tuning {_than(tuned, 'zero-shot')}"
+        sentences.append(f"On seen tasks {name}, {both}.")
+    return " ".join(sentences)
+
+
+def _fewer_examples(rows: Rows, dim: int) -> str:
+    names = [f"{name}, fewer examples" for name in ("prompt tuning", "IST")]
+    sentences = []
+    for k in sorted({row["examples"] for row in rows if "examples" in row}):
+        mine = [row for row in rows if row.get("examples") == k]
+        gap = _gap(mine, (names[0], 0), (names[1], dim), "unseen")
+        sentences.append(f"Trained on {k} examples of an unseen task, prompt tuning {_than(gap, 'IST')}.")
+    return " ".join(sentences)
+
+
+def _fine_tuning(rows: Rows, dim: int) -> str:
+    gap = _gap(rows, FINE, TUNED, "unseen")
+    lines = results.summary(rows, [("IST", dim), TUNED], ["unseen"], reference="fine-tuning")
+    ist, tuned = (_plain(line["E_rel"]) for line in lines)
+    return (
+        f"On unseen tasks, fine-tuning of all weights {_than(gap, 'prompt tuning')}. With fine-tuning as "
+        f"the reference, IST keeps {ist} and prompt tuning {tuned}."
+    )
+
+
+def _adapters_and_stage_two(rows: Rows, dim: int) -> str:
+    adapters, shared = ("IST, adapters", dim), ("shared adapters", dim)
+    tuned = {"the same adapters before tuning": shared, "IST of prompts": ("IST", dim)}
+    words, second = subspace_results.FROM_WORDS, subspace_results.STAGE_TWO
+    gap = _gap(rows, (second, dim), (words, 0), "unseen")
+    steadier = subspace_results.steadier(rows, words, second)
+    is_clear = steadier[1] > 0 or steadier[2] < 0
+    deviation = ("smaller" if steadier[0] > 0 else "larger") if is_clear else "not significantly different"
+    return (
+        f"{_compared('On unseen tasks, IST through adapters', rows, adapters, tuned, 'unseen')} Prompt "
+        f"tuning that starts from IST's solution (stage two) {_than(gap, 'prompt tuning from words')}; its "
+        f"standard deviation over runs is {deviation} ({subspace_results.digits(steadier, -1)})."
+    )
+
+
+def _siblings(stored: Stored, dim: int) -> str:
+    gap = generalisation.leakage(stored.splits, dim)["siblings seen"]
+    few, many = (generalisation.BY_NUMBER[i] for i in (0, -1))
+    both = {name: stored.splits[name] for name in (few, many)}
+    counts = {name: _count(rows, "seen") for name, rows in both.items()}
+    more = results.difference(generalisation.side_by_side(both, dim), (many, dim), (few, dim))
+    return (
+        "On unseen tasks with relatives among the seen tasks, IST in a subspace found with these relatives "
+        f"{_than(gap, 'IST in one found without them')}. IST in a subspace of {counts[many]} seen tasks "
+        f"{_than(more, f'IST in one of {counts[few]}')}."
+    )
+
+
+def _longer(stored: Stored) -> str:
+    rows, dim = stored.rows["ipt120-long"], _dim(stored, "ipt120-long")
+    about = stored.about["ipt120-long"]
+    scale, is_part = about["scale"], bool(about.get("not finished"))
+    kept = [f"{_plain(_kept(rows, ('IST', dim), side))} on {side} tasks" for side in SIDES]
+    there = {row["method"] for row in rows}
+    others = {"the mean code": ("mean code", dim)}
+    others |= {told: (name, dim) for name, told in CONTROLS.items() if name in there}
+    others |= {"the prompt of the nearest seen task": NEAREST}
+    return (
+        f"With {scale['ist']['rows_per_run']} examples per step instead of "
+        f"{stored.about['ipt120']['scale']['ist']['rows_per_run']} (study `ipt120-long` in "
+        f"`{about['dtype']}`, {scale['test_examples']} test examples per task, "
+        f"{_samples(rows)}{', not all jobs finished' * is_part}), IST keeps E_rel {' and '.join(kept)}. "
+        + _compared("There, on unseen tasks, IST", rows, ("IST", dim), others, "unseen")
+    )
+
+
+# ---- tables --------------------------------------------------------------------------------------------
+def _methods(rows: Rows, dim: int, prompt_size: int) -> str:
+    """Mean scores and E_rel of all methods of a study."""
+    methods = {(name, has and dim): named for (name, has), named in METHODS.items()}
+    lines = {(x["method"], x["split"]): x for x in results.summary(rows, list(methods))}
+    seen, unseen = (_count(rows, side) for side in SIDES)
+    table = [
+        f"| method | trainable parameters per task | few-shot samples | score, seen ({seen}) | "
+        f"score, unseen ({unseen}) | E_rel, seen | E_rel, unseen |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (method, of), (title, trains) in methods.items():
+        both = [lines.get((method, side)) for side in SIDES]
+        if any(both):
+            size = f"{prompt_size:,}" if trains == "prompt" else trains or str(dim)
+            samples = _seeds([r for r in rows if (r["method"], r["d_I"]) == (method, of)])
+            shown = [line and line[name] for name in ("score", "E_rel") for line in both]
+            cells = [_plain(value) if value else "" for value in shown]
+            table.append(f"| {' | '.join([title, size, str(samples), *cells])} |")
+    return "\n".join(table)
+
+
+def _pairs(rows: Rows, dim: int) -> str:
+    """Paired differences; bold where the interval excludes 0."""
+    table = ["| paired difference in score | seen tasks | unseen tasks |", "|---|---|---|"]
+    there = {(row["method"], row["d_I"], row["split"]) for row in rows}
+    for pair in PAIRS:
+        first, second = ((name, has and dim) for name, has in pair)
+        cells = []
+        for side in SIDES:
+            is_there = {(*first, side), (*second, side)} <= there
+            gap = _gap(rows, first, second, side) if is_there else None
+            cells.append("" if not gap else f"**{digits(gap)}**" if verb(gap) != SAME else digits(gap))
+        if any(cells):
+            table.append(f"| {first[0]} − {second[0]} | {' | '.join(cells)} |")
+    return "\n".join(["Bold: the interval excludes 0.", "", *table])
+
+
+def _beside(studies: Mapping[str, Rows], dim: int) -> str:
+    """Seen and unseen scores of the same methods with shallow and deep prompts."""
+    names = list(studies)
+    table = [
+        f"| method | {' | '.join(f'score, {side}, {name}' for side in SIDES for name in names)} |",
+        "|---|" + "---|" * (2 * len(names)),
+    ]
+    shown = [ZERO, ("mean code", 1), ("random decoder", 1), ("IST", 1), TUNED]
+    for key in shown:
+        method = (key[0], key[1] and dim)
+        cells = []
+        for side in SIDES:
+            for rows in studies.values():
+                line = results.summary(rows, [method], [side])
+                cells.append(_plain(line[0]["score"], 3) if line else "")
+        table.append(f"| {METHODS[key][0]} | {' | '.join(cells)} |")
+    return "\n".join(table)
+
+
+def _of_encoders(made: Rows) -> str:
+    """Mean scores on the encoder by kind of task and data; tasks in parentheses."""
+    heads = [f"{kind}, {words}" for words in DATA.values() for kind in KINDS.values()]
+    table = [
+        f"| mean score | trainable parameters | {' | '.join(heads)} |",
+        "|---|---|" + "---|" * len(heads),
+    ]
+    for method in dict.fromkeys(row["method"] for row in made):
+        mine, cells = [row for row in made if row["method"] == method], []
+        for data in DATA:
+            for kind in KINDS:
+                part = [r for r in mine if r["data"] == data and r["category"] == kind]
+                values = evaluate.by_task(part)
+                mean = intervals.over_tasks(values, part) if part else None
+                cells.append(f"{_plain(mean, 3)} ({len(values)})" if mean else "")
+        size = _mean_size(made, method, {row["task"] for row in mine})
+        table.append(f"| {method} | {size:,.0f} | {' | '.join(cells)} |")
+    return "\n".join(table)
+
+
+def _measurements(verdicts: Rows) -> str:
+    table = ["| claim | scale | measured | tasks | samples | verdict |", "|---|---|---|---|---|---|"]
+    for row in verdicts:
+        cells = (
+            row["claim"],
+            row["scale"],
+            _in_plain(row["here"]),
+            row["tasks"],
+            row["seeds"],
+            row["verdict"],
+        )
+        table.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(table)
+
+
+def _rules(stored: Stored) -> str:
+    score, kept = deep_results.MARGIN, subspace_results.MARGIN
+    near = [f"{row['claim']} (`{row['scale']}`)" for row in stored.verdicts if _is_near(row["here"])]
+    holds, in_part, fails, is_open = (f"*{word}*" for word in claims.VERDICTS)
+    return _bullets(
+        f"{holds}: the whole 95 % interval speaks for the claim. {fails}: the whole interval speaks against "
+        f"it. {is_open}: the interval does not decide.",
+        f"A claim of several parts gets {in_part} if one part holds and another does not or is open. It gets "
+        f"{fails} if one part fails and none holds.",
+        f"*About as good* allows {kept} of E_rel (A1, A7) or {score} of a score (B8, B9). *Far behind* (B3) "
+        f"means more than {score} on tagging, and more there than on classification. *Fails* (A9) means at "
+        f"most {generalisation.MARGIN} above zero-shot.",
+        "Where a claim was measured at several scales, the verdict in the table is that of "
+        f"{_listed([f'`{scale}`' for scale in DECISIVE], 'or')}, in this order. `ipt120-long` "
+        "stands beside it only.",
+        "B5 and B10 are judged task by task. Their intervals, and all intervals of fewer than "
+        f"{intervals.FEW_TASKS} tasks, are over few-shot samples and say nothing about other tasks.",
+        "The controls of A1 and A14 start from another prompt than IST does, so the start may account for "
+        "a part of their differences. A3 asks only whether a task's own code scores higher than the mean "
+        "code, not whether MSF rebuilds the prompt vectors.",
+        f"An interval ends within {NEAR} of 0 in {_listed(near)}. A small change of the scores would move "
+        "it across 0."
+        if near
+        else f"No interval ends within {NEAR} of 0.",
+    )
+
+
+# ---- figure --------------------------------------------------------------------------------------------
+def ladder(stored: Stored) -> dict[str, dict[str, Gap]]:
+    """Method -> side -> mean test score in the 120-task study with its interval: what the figure shows."""
+    rows, dim = stored.rows["ipt120"], _dim(stored, "ipt120")
+    methods = [ZERO, ("mean code", dim), ("IST", dim), TUNED]
+    found: dict[str, dict[str, Gap]] = {}
+    for line in results.summary(rows, methods):
+        found.setdefault(line["method"], {})[line["split"]] = line["score"]
+    return found
+
+
+def alt(stored: Stored) -> str:
+    """The figure in words."""
+    means = {
+        side: ", ".join(f"{method} {of[side][0]:.2f}" for method, of in ladder(stored).items())
+        for side in SIDES
+    }
+    counts = {side: _count(stored.rows["ipt120"], side) for side in SIDES}
+    told = "; ".join(f"{counts[side]} {side} tasks: {means[side]}" for side in SIDES)
+    return f"Mean test score with 95 % intervals. {told}."
+
+
+def figure(stored: Stored) -> str:
+    """The text of docs/figure.svg, the same bytes each time: the ladder with its intervals."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        plots.use()
+        matplotlib.rcParams.update({"svg.hashsalt": "iptkit", "svg.fonttype": "path"})
+        drawn = Figure(figsize=(7.2, 3.8))
+        _draw(drawn.subplots(), stored)
+        text = io.StringIO()
+        drawn.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def _draw(ax: Any, stored: Stored) -> None:
+    dim, steps = _dim(stored, "ipt120"), ladder(stored)
+    trains = {"zero-shot": 0, "mean code": 0, "IST": dim, "prompt tuning": stored.prompt_size}
+    for place, (method, of) in enumerate(steps.items()):
+        for sign, side in ((-1, "seen"), (1, "unseen")):
+            look, (mean, low, high), at = plots.style(method), of[side], place + sign * 0.12
+            face = look["color"] if side == "seen" else "white"
+            ends = [[mean - low], [high - mean]]
+            ax.errorbar(at, mean, ends, color=look["color"], capsize=3, linewidth=1.6, zorder=2)
+            ax.plot(at, mean, "o", color=look["color"], mfc=face, ms=8, mew=1.8, zorder=3)
+            where = {"xytext": (sign * 8, -3), "textcoords": "offset points", "fontsize": 9}
+            ax.annotate(f"{mean:.2f}", (at, mean), ha="right" if sign < 0 else "left", **where)
+    rows = stored.rows["ipt120"]
+    for side, face in (("seen", plots.GREY), ("unseen", "white")):
+        label = f"{_count(rows, side)} {side} tasks"
+        ax.plot([], [], "o", color=plots.GREY, mfc=face, ms=8, mew=1.8, label=label)
+    ax.set_xticks(range(len(steps)), [f"{method}\n{trains[method]:,} parameters" for method in steps])
+    ax.set_xlim(-0.5, len(steps) - 0.4)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("mean test score")
+    ax.set_title(f"How much do {_number(dim).lower()} trainable parameters per task keep?", loc="left")
+    ax.grid(False, axis="x")
+    ax.legend(loc="upper left")
+
+
+# ---- parts ---------------------------------------------------------------------------------------------
+def _gap(rows: Rows, first: Method, second: Method, side: str) -> Gap:
+    return results.difference(rows, first, second, side)
+
+
+def _between(first: Rows, second: Rows, method: Method, side: str) -> Gap:
+    """The same method in two studies of the same tasks."""
+    both = [r | {"method": name} for name, rows in (("1", first), ("2", second)) for r in _only(rows, method)]
+    return results.difference(both, ("1", method[1]), ("2", method[1]), side)
+
+
+def _only(rows: Rows, method: Method) -> Rows:
+    return [row for row in rows if (row["method"], row["d_I"]) == method]
+
+
+def _kept(rows: Rows, method: Method, side: str) -> Gap:
+    """E_rel."""
+    (line,) = results.summary(rows, [method], [side])
+    return line["E_rel"] or (float("nan"),) * 3
+
+
+def _compared(subject: str, rows: Rows, first: Method, others: Mapping[str, Method], side: str) -> str:
+    """`against`, of methods of one study."""
+    return against(subject, {name: _gap(rows, first, other, side) for name, other in others.items()})
+
+
+def _both_sides(subject: str, rows: Rows, first: Method, others: Mapping[str, Method]) -> str:
+    return " ".join(_compared(f"On {side} tasks, {subject}", rows, first, others, side) for side in SIDES)
+
+
+def _than(gap: Gap, other: str) -> str:
+    return f"{verb(gap)} {other} ({digits(gap)})"
+
+
+def _shares(rows: Rows, dim: int) -> str:
+    """What IST, and what nobody tuned, keep of prompt tuning."""
+    sentences = []
+    for side in SIDES:
+        ist, code, zero = (_kept(rows, method, side) for method in (("IST", dim), ("mean code", dim), ZERO))
+        sentences.append(
+            f"On {side} tasks IST keeps {_plain(ist)} of prompt tuning (E_rel); the untuned mean code keeps "
+            f"{code[0]:.2f} and zero-shot {zero[0]:.2f}."
+        )
+    return " ".join(sentences)
+
+
+def _set_up(stored: Stored, name: str) -> str:
+    """How a study was made, in a sentence or two."""
+    rows, about = stored.rows[name], stored.about[name]
+    scale, first = about["scale"], rows[0]
+    counts = {side: _count(rows, side) for side in SIDES}
+    groups = {side: len({row["group"] for row in rows if row["split"] == side}) for side in SIDES}
+    sides = " and ".join(f"{counts[side]} {side} ones in {groups[side]} leakage groups" for side in SIDES)
+    return (
+        f"Scale `{scale['name']}`: {sum(counts.values())} tasks ({sides}), model `{first['backbone']}`, "
+        f"number type `{about['dtype']}`, prompts of {scale['prompt_length']} vectors, "
+        f"{scale['test_examples']} test examples per task, {scale['prompt']['steps']} steps of "
+        f"{scale['prompt']['rows_per_run']} examples for prompt tuning and {scale['ist']['steps']} for IST."
+    )
+
+
+def _decisive(verdicts: Rows, claim: str) -> dict[str, Any] | None:
+    """The verdict that counts, or None."""
+    mine = {row["scale"]: row for row in verdicts if row["claim"] == claim}
+    return next((mine[scale] for scale in DECISIVE if scale in mine), None)
+
+
+def _is_near(here: str) -> bool:
+    """Does an interval of a difference (its ends have signs) end within NEAR of 0?"""
+    ends = re.findall(r"\[([+-][\d.]+), ([+-][\d.]+)\]", here)
+    return any(abs(float(end)) <= NEAR for pair in ends for end in pair)
+
+
+def _mean_size(rows: Rows, method: str, tasks: set[str]) -> float:
+    """Mean number of trainable parameters of a method over these tasks."""
+    sizes = {row["task"]: row["numbers"] for row in rows if row["method"] == method and row["task"] in tasks}
+    return sum(sizes.values()) / len(sizes)
+
+
+def _in_plain(text: str) -> str:
+    for words, plain in PLAIN.items():
+        text = text.replace(words, plain)
+    return text
+
+
+def _dim(stored: Stored, name: str) -> int:
+    """The d_I at which a study's controls were run."""
+    scale = stored.about[name]["scale"]
+    return scale.get("main_dim", scale["subspace"]["intrinsic_dim"])
+
+
+def _count(rows: Rows, side: str) -> int:
+    return len({row["task"] for row in rows if row["split"] == side})
+
+
+def _seeds(rows: Rows) -> int:
+    return len({row["seed"] for row in rows})
+
+
+def _samples(rows: Rows) -> str:
+    return f"{_seeds(rows)} few-shot sample{'s' * (_seeds(rows) > 1)}"
+
+
+def _plain(gap: Gap, places: int = 2) -> str:
+    """A mean without a sign, and its interval."""
+    mean, low, high = gap[:3]
+    return f"{mean:.{places}f} [{low:.2f}, {high:.2f}]"
+
+
+def _number(count: int) -> str:
+    """A small number in words."""
+    words = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+    return words[count] if count < len(words) else str(count)
+
+
+def _listed(parts: Sequence[Any], last: str = "and") -> str:
+    *first, end = map(str, parts)
+    return f"{', '.join(first)} {last} {end}" if first else end
+
+
+def _bullets(*texts: str) -> str:
+    return "\n".join(f"- {text}" for text in texts)
+
+
+def _command() -> str:
+    """How this module is called."""
+    return f"python -m {__spec__.name}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page and its figure, or compare them with the files; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write results.md and figure.svg from the stored rows.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
+    parser.add_argument("--out", type=Path, default=paths.data_dir().parent / "docs", help="their folder")
+    options, stored = parser.parse_args(arguments), read()
+    made = {options.out / "results.md": page(stored), options.out / "figure.svg": figure(stored)}
+    if not options.check:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for path, text in made.items():
+            with files.atomic(path) as new:
+                new.write_text(text, encoding="utf-8", newline="\n")
+        return 0
+    stale = [p for p, text in made.items() if not p.is_file() or p.read_bytes() != text.encode()]
+    for path in stale:
+        print(f"{path} differs from the stored rows; `{_command()}` writes it again", file=sys.stderr)
+    return int(bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
