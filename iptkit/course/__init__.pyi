@@ -22,6 +22,7 @@ __all__ = [
     "processes",
     "progress_display",
     "report",
+    "results_page",
     "schedule",
     "stamp",
 ]

@@ -1,6 +1,6 @@
 """docs/results.md and docs/figure.svg: what the stored rows say, in tables, sentences and one figure.
 
-`python -m iptkit.results_page` writes both; with --check it exits with 1 if a file differs from the rows.
+`python -m iptkit.course.results_page` writes both; `--check` exits with 1 if a file differs from the rows.
 Every figure in the text is computed from data/results/. Where a sentence depends on a sign, or on an interval
 that holds 0, the code chooses its words (see `verb`), so no sentence can outlive its rows.
 """
@@ -17,20 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iptkit import (
-    claims,
-    deep_results,
-    evaluate,
-    files,
-    generalisation,
-    intervals,
-    paths,
-    plots,
-    recovery,
-    results,
-    subspace,
-    subspace_results,
-)
+from iptkit.course import plots
+from iptkit.methods import shares, subspace
+from iptkit.scores import claims, intervals, summary
+from iptkit.storage import files, paths
+from iptkit.studies import stored_results, unseen, verdicts_ipt, verdicts_ptuning_v2, verdicts_splits
 
 Rows = Sequence[dict[str, Any]]
 Gap = Sequence[float]  # mean, low, high
@@ -116,17 +107,17 @@ class Stored:
 
 def read() -> Stored:
     """All that the page needs, from data/results/."""
-    found = {name: results.stored(name) for name in STUDIES}
-    prompts, about = results.stored_prompts("ipt120")
+    found = {name: stored_results.stored(name) for name in STUDIES}
+    prompts, about = stored_results.stored_prompts("ipt120")
     seen = subspace.stored("ipt120")
     mine = [about["tasks"].index(task) for task in seen.about["tasks"]]
     return Stored(
         rows={name: rows for name, (rows, _) in found.items()},
         about={name: about for name, (_, about) in found.items()},
-        splits=generalisation.stored(),
+        splits=verdicts_splits.stored(),
         verdicts=claims.stored(),
         prompt_size=prompts[0, 0].numel(),
-        error=1 - float(recovery.rebuilt(seen, prompts[0, mine]).mean()),
+        error=1 - float(shares.rebuilt(seen, prompts[0, mine]).mean()),
     )
 
 
@@ -183,12 +174,12 @@ def digits(gap: Gap) -> str:
       >>> digits((0.1, -0.02, 0.2))
       '+0.100 [-0.020, +0.200]'
     """
-    return subspace_results.digits(tuple(gap[:3]))
+    return verdicts_ipt.digits(tuple(gap[:3]))
 
 
 # ---- sections ------------------------------------------------------------------------------------------
 def _reading(stored: Stored) -> list[str]:
-    paper, least = subspace_results.PAPER, inspect.signature(evaluate.relative).parameters["least"].default
+    paper, least = verdicts_ipt.PAPER, inspect.signature(intervals.relative).parameters["least"].default
     dim, few, many = _dim(stored, "ipt120"), intervals.FEW_TASKS, intervals.MANY_TASKS
     metrics = sorted(
         {row["metric"].replace("_", " ") for name in ("core36", "ipt120") for row in stored.rows[name]}
@@ -214,7 +205,7 @@ def _reading(stored: Stored) -> list[str]:
             f"a prompt tuning score below {least:.2f} are left out. Its intervals take the prompt tuning "
             "scores as given. The paper (Qin et al. 2021, arXiv 2110.07867; BART-base) reports "
             f"{paper['seen']:.2f} on seen and {paper['unseen']:.2f} on unseen tasks at d_I = "
-            f"{subspace_results.PAPER_DIM}.",
+            f"{verdicts_ipt.PAPER_DIM}.",
             "A *leakage group* holds tasks that are made of the same texts or facts. Such tasks are not "
             "independent. Unseen tasks share no group with seen tasks, except in the split `leaky`.",
             f"*Intervals* are 95 % intervals over leakage groups: bootstrap from {many} groups on, "
@@ -294,10 +285,12 @@ def _deep(stored: Stored) -> list[str]:
 
 def _encoders(stored: Stored) -> list[str]:
     rows, scale = stored.rows["encoder9"], stored.about["encoder9"]["scale"]["encoders"]
-    made = deep_results.part(rows, "compared")
+    made = verdicts_ptuning_v2.part(rows, "compared")
     steps = {name: scale["fits"][name]["steps"] for name in DATA}
     tuned = set(scale["tuned"])
-    deep, all_weights = (_mean_size(made, m, tuned) for m in (deep_results.DEEP, deep_results.TUNED))
+    deep, all_weights = (
+        _mean_size(made, m, tuned) for m in (verdicts_ptuning_v2.DEEP, verdicts_ptuning_v2.TUNED)
+    )
     return [
         "## Encoders",
         f"{_number(len(scale['tasks']))} tasks (suite `{scale['suite']}`) on the encoder "
@@ -318,10 +311,12 @@ def _encoders(stored: Stored) -> list[str]:
 def _on_encoders(made: Rows, data: str, kind: str) -> str:
     """P-Tuning v2 beside the other methods on tasks of one kind."""
     mine, gaps = [row for row in made if row["data"] == data and row["category"] == kind], {}
-    for other in (deep_results.PROBE, deep_results.SHALLOW, deep_results.TUNED):
-        both = ([row for row in mine if row["method"] == method] for method in (deep_results.DEEP, other))
-        gap = deep_results.difference(*both)
-        gaps[f"{'a ' * (other == deep_results.PROBE)}{other} on {gap[3]} tasks"] = gap
+    for other in (verdicts_ptuning_v2.PROBE, verdicts_ptuning_v2.SHALLOW, verdicts_ptuning_v2.TUNED):
+        both = (
+            [row for row in mine if row["method"] == method] for method in (verdicts_ptuning_v2.DEEP, other)
+        )
+        gap = verdicts_ptuning_v2.difference(*both)
+        gaps[f"{'a ' * (other == verdicts_ptuning_v2.PROBE)}{other} on {gap[3]} tasks"] = gap
     return against(f"On {KINDS[kind]}, trained on {DATA[data]}, P-Tuning v2", gaps)
 
 
@@ -448,7 +443,7 @@ def _fewer_examples(rows: Rows, dim: int) -> str:
 
 def _fine_tuning(rows: Rows, dim: int) -> str:
     gap = _gap(rows, FINE, TUNED, "unseen")
-    lines = results.summary(rows, [("IST", dim), TUNED], ["unseen"], reference="fine-tuning")
+    lines = summary.summary(rows, [("IST", dim), TUNED], ["unseen"], reference="fine-tuning")
     ist, tuned = (_plain(line["E_rel"]) for line in lines)
     return (
         f"On unseen tasks, fine-tuning of all weights {_than(gap, 'prompt tuning')}. With fine-tuning as "
@@ -459,24 +454,24 @@ def _fine_tuning(rows: Rows, dim: int) -> str:
 def _adapters_and_stage_two(rows: Rows, dim: int) -> str:
     adapters, shared = ("IST, adapters", dim), ("shared adapters", dim)
     tuned = {"the same adapters before tuning": shared, "IST of prompts": ("IST", dim)}
-    words, second = subspace_results.FROM_WORDS, subspace_results.STAGE_TWO
+    words, second = unseen.FROM_WORDS, unseen.STAGE_TWO
     gap = _gap(rows, (second, dim), (words, 0), "unseen")
-    steadier = subspace_results.steadier(rows, words, second)
+    steadier = verdicts_ipt.steadier(rows, words, second)
     is_clear = steadier[1] > 0 or steadier[2] < 0
     deviation = ("smaller" if steadier[0] > 0 else "larger") if is_clear else "not significantly different"
     return (
         f"{_compared('On unseen tasks, IST through adapters', rows, adapters, tuned, 'unseen')} Prompt "
         f"tuning that starts from IST's solution (stage two) {_than(gap, 'prompt tuning from words')}; its "
-        f"standard deviation over runs is {deviation} ({subspace_results.digits(steadier, -1)})."
+        f"standard deviation over runs is {deviation} ({verdicts_ipt.digits(steadier, -1)})."
     )
 
 
 def _siblings(stored: Stored, dim: int) -> str:
-    gap = generalisation.leakage(stored.splits, dim)["siblings seen"]
-    few, many = (generalisation.BY_NUMBER[i] for i in (0, -1))
+    gap = verdicts_splits.leakage(stored.splits, dim)["siblings seen"]
+    few, many = (verdicts_splits.BY_NUMBER[i] for i in (0, -1))
     both = {name: stored.splits[name] for name in (few, many)}
     counts = {name: _count(rows, "seen") for name, rows in both.items()}
-    more = results.difference(generalisation.side_by_side(both, dim), (many, dim), (few, dim))
+    more = summary.difference(verdicts_splits.side_by_side(both, dim), (many, dim), (few, dim))
     return (
         "On unseen tasks with relatives among the seen tasks, IST in a subspace found with these relatives "
         f"{_than(gap, 'IST in one found without them')}. IST in a subspace of {counts[many]} seen tasks "
@@ -506,7 +501,7 @@ def _longer(stored: Stored) -> str:
 def _methods(rows: Rows, dim: int, prompt_size: int) -> str:
     """Mean scores and E_rel of all methods of a study."""
     methods = {(name, has and dim): named for (name, has), named in METHODS.items()}
-    lines = {(x["method"], x["split"]): x for x in results.summary(rows, list(methods))}
+    lines = {(x["method"], x["split"]): x for x in summary.summary(rows, list(methods))}
     seen, unseen = (_count(rows, side) for side in SIDES)
     table = [
         f"| method | trainable parameters per task | few-shot samples | score, seen ({seen}) | "
@@ -553,7 +548,7 @@ def _beside(studies: Mapping[str, Rows], dim: int) -> str:
         cells = []
         for side in SIDES:
             for rows in studies.values():
-                line = results.summary(rows, [method], [side])
+                line = summary.summary(rows, [method], [side])
                 cells.append(_plain(line[0]["score"], 3) if line else "")
         table.append(f"| {METHODS[key][0]} | {' | '.join(cells)} |")
     return "\n".join(table)
@@ -571,7 +566,7 @@ def _of_encoders(made: Rows) -> str:
         for data in DATA:
             for kind in KINDS:
                 part = [r for r in mine if r["data"] == data and r["category"] == kind]
-                values = evaluate.by_task(part)
+                values = intervals.by_task(part)
                 mean = intervals.over_tasks(values, part) if part else None
                 cells.append(f"{_plain(mean, 3)} ({len(values)})" if mean else "")
         size = _mean_size(made, method, {row["task"] for row in mine})
@@ -595,7 +590,7 @@ def _measurements(verdicts: Rows) -> str:
 
 
 def _rules(stored: Stored) -> str:
-    score, kept = deep_results.MARGIN, subspace_results.MARGIN
+    score, kept = verdicts_ptuning_v2.MARGIN, verdicts_ipt.MARGIN
     near = [f"{row['claim']} (`{row['scale']}`)" for row in stored.verdicts if _is_near(row["here"])]
     holds, in_part, fails, is_open = (f"*{word}*" for word in claims.VERDICTS)
     return _bullets(
@@ -605,7 +600,7 @@ def _rules(stored: Stored) -> str:
         f"{fails} if one part fails and none holds.",
         f"*About as good* allows {kept} of E_rel (A1, A7) or {score} of a score (B8, B9). *Far behind* (B3) "
         f"means more than {score} on tagging, and more there than on classification. *Fails* (A9) means at "
-        f"most {generalisation.MARGIN} above zero-shot.",
+        f"most {verdicts_splits.MARGIN} above zero-shot.",
         "Where a claim was measured at several scales, the verdict in the table is that of "
         f"{_listed([f'`{scale}`' for scale in DECISIVE], 'or')}, in this order. `ipt120-long` "
         "stands beside it only.",
@@ -627,7 +622,7 @@ def ladder(stored: Stored) -> dict[str, dict[str, Gap]]:
     rows, dim = stored.rows["ipt120"], _dim(stored, "ipt120")
     methods = [ZERO, ("mean code", dim), ("IST", dim), TUNED]
     found: dict[str, dict[str, Gap]] = {}
-    for line in results.summary(rows, methods):
+    for line in summary.summary(rows, methods):
         found.setdefault(line["method"], {})[line["split"]] = line["score"]
     return found
 
@@ -685,13 +680,13 @@ def _draw(ax: Any, stored: Stored) -> None:
 
 # ---- parts ---------------------------------------------------------------------------------------------
 def _gap(rows: Rows, first: Method, second: Method, side: str) -> Gap:
-    return results.difference(rows, first, second, side)
+    return summary.difference(rows, first, second, side)
 
 
 def _between(first: Rows, second: Rows, method: Method, side: str) -> Gap:
     """The same method in two studies of the same tasks."""
     both = [r | {"method": name} for name, rows in (("1", first), ("2", second)) for r in _only(rows, method)]
-    return results.difference(both, ("1", method[1]), ("2", method[1]), side)
+    return summary.difference(both, ("1", method[1]), ("2", method[1]), side)
 
 
 def _only(rows: Rows, method: Method) -> Rows:
@@ -700,7 +695,7 @@ def _only(rows: Rows, method: Method) -> Rows:
 
 def _kept(rows: Rows, method: Method, side: str) -> Gap:
     """E_rel."""
-    (line,) = results.summary(rows, [method], [side])
+    (line,) = summary.summary(rows, [method], [side])
     return line["E_rel"] or (float("nan"),) * 3
 
 

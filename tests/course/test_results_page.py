@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from iptkit import claims, deep_results, paths, results, subspace_results
-from iptkit import results_page as rp
+from iptkit.course import results_page as rp
+from iptkit.scores import claims, summary
+from iptkit.storage import paths
+from iptkit.studies import verdicts_ipt, verdicts_ptuning_v2
 
 DOCS = paths.data_dir().parent / "docs"
 
@@ -88,7 +90,7 @@ def test_tables_of_both_studies_have_all_measured_pairs(stored, text, heading, n
     for first, second in ((("IST", 5), ("mean code", 5)), (("prompt tuning", 0), ("zero-shot", 0))):
         cells = []
         for side in rp.SIDES:
-            mean, low, high = results.difference(rows, first, second, side)
+            mean, low, high = summary.difference(rows, first, second, side)
             gap = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
             cells.append(f"**{gap}**" if low > 0 or high < 0 else gap)
         assert f"| {first[0]} − {second[0]} | {cells[0]} | {cells[1]} |" in under
@@ -97,16 +99,19 @@ def test_tables_of_both_studies_have_all_measured_pairs(stored, text, heading, n
 
 
 def test_the_encoders_section_has_the_differences_of_the_stored_rows(stored, text):
-    rows = deep_results.part(stored.rows["encoder9"], "compared")
+    rows = verdicts_ptuning_v2.part(stored.rows["encoder9"], "compared")
     for data, kind, other in (
-        ("full", "cls", deep_results.TUNED),
-        ("few-shot", "tag", deep_results.SHALLOW),
+        ("full", "cls", verdicts_ptuning_v2.TUNED),
+        ("few-shot", "tag", verdicts_ptuning_v2.SHALLOW),
     ):
         mine = [row for row in rows if row["data"] == data and row["category"] == kind]
-        gap = deep_results.difference(
-            *([row for row in mine if row["method"] == method] for method in (deep_results.DEEP, other))
+        gap = verdicts_ptuning_v2.difference(
+            *(
+                [row for row in mine if row["method"] == method]
+                for method in (verdicts_ptuning_v2.DEEP, other)
+            )
         )
-        assert f"{other} on {gap[3]} tasks ({deep_results.told(gap)})" in part(text, "Encoders")
+        assert f"{other} on {gap[3]} tasks ({verdicts_ptuning_v2.told(gap)})" in part(text, "Encoders")
 
 
 def test_moved_scores_move_numbers_words_and_the_description(stored, text):
@@ -183,7 +188,7 @@ def test_verdicts_that_change_change_the_count_and_the_caution(stored, text):
 
 def test_margins_are_those_that_the_verdicts_use(text):
     rules = part(text, "Claims of the two papers")
-    allowed = f"{subspace_results.MARGIN} of E_rel (A1, A7) or {deep_results.MARGIN} of a score (B8, B9)"
+    allowed = f"{verdicts_ipt.MARGIN} of E_rel (A1, A7) or {verdicts_ptuning_v2.MARGIN} of a score (B8, B9)"
     assert f"*About as good* allows {allowed}." in rules
 
 
