@@ -44,6 +44,8 @@ course: $(STAMP)
 
 test: $(STAMP) $(BIN)/ray
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/iptkit fetch
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps/tests" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile; \

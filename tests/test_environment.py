@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-IMPORTED_AS = {"sklearn": "scikit-learn", "rouge_score": "rouge-score", "yaml": "pyyaml"}
+IMPORTED_AS = {
+    "sklearn": "scikit-learn",
+    "lazy_loader": "lazy-loader",
+    "rouge_score": "rouge-score",
+    "yaml": "pyyaml",
+}
 COMES_WITH = {
     "IPython": "ipykernel",
     "nbclient": "papermill",

@@ -52,6 +52,7 @@ def shape(x, axes: Mapping[str, int | None], text: str) -> None:
       x: anything with `.shape`, or nested lists.
       axes: name and size of each axis, in order; the size None allows any.
       text: what x is.
+
     Example:
       >>> shape([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], {"tasks": 3, "d_I": 2}, "the codes")
       ok: the shape of the codes is tasks x d_I

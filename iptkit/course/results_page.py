@@ -155,6 +155,7 @@ def against(subject: str, gaps: Mapping[str, Gap]) -> str:
 
     Args:
       gaps: name of another method -> difference of `subject` to it.
+
     Example:
       >>> against("IST", {"a": (0.1, 0.02, 0.2), "b": (0.1, -0.1, 0.3)})[:50]
       'IST scores higher than a (+0.100 [+0.020, +0.200])'

@@ -13,7 +13,7 @@ from iptkit.models.backbone import Backbone
 
 
 def prompt_length(source: PromptSource) -> int:
-    """n of the prompts that a source makes."""
+    """N of the prompts that a source makes."""
     return _first_of(source).length
 
 

@@ -54,6 +54,7 @@ class Engine:
         1,024 on a CPU, on a GPU for as many as a quarter of its memory takes.
       context_bytes: how much memory cached texts may take, and as much beside it what rows `share`.
       sites: the attentions that deep prompts go to (those of their source); () without deep prompts.
+
     Raises:
       ValueError: unknown layout, pieces with an encoder-decoder model, an encoder without a language-model
         head, a model that bypasses the attention interface, one whose own scores come out otherwise, or sites
@@ -101,7 +102,8 @@ class Engine:
     @torch.no_grad()
     def _check_numbers(self) -> None:
         """Score some tokens both ways, in float32 whatever the model's type is: one that scales embeddings or
-        logits would differ, and rounding does not."""
+        logits would differ, and rounding does not.
+        """
         model, table, n = self.backbone.model, self.backbone.embedding, self._pieces.prompt_length or 3
         some = torch.arange(4, 17 + n, device=table.device) % len(table)
         text, prompt, answer = (part.tolist() for part in some.split([10, n, 3]))
@@ -253,14 +255,16 @@ class Engine:
 
     # ---- scores ----------------------------------------------------------------------------------
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """log p(answer | text, prompt) of every answer of every row.
+        """Log p(answer | text, prompt) of every answer of every row.
 
         Args:
           prompt: one per row, with embeds, keys_values or adapters; gradients flow into it.
           rows: B rows.
+
         Returns:
           ([B, K] summed token log-likelihoods, float32 or float64, -inf where a row has fewer than K
           answers; [B, K] answer tokens).
+
         Raises:
           ValueError: a row does not fit the model's positions, the prompt is of another model's shape, or the
             model has no place for adapters.

@@ -114,6 +114,7 @@ class HeadEngine:
       sites: where the deep prompts go (those of the source); () without deep prompts.
       tokens_per_batch: about how many tokens run at once; None for 4,096 on a CPU, on a GPU for as many as
         a quarter of its memory takes.
+
     Raises:
       ValueError: an encoder-decoder model, one that bypasses the attention interface, one whose own states
         come out otherwise, or sites of another model.
@@ -274,10 +275,11 @@ class HeadEngine:
 
     # ---- scores ----------------------------------------------------------------------------------
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:
-        """log p(answer | text, prompt) of every candidate answer of every row.
+        """Log p(answer | text, prompt) of every candidate answer of every row.
 
         Args:
           prompt: with a head, and embeds or keys_values or neither; gradients flow into all of them.
+
         Returns:
           ([B, K] log-probabilities summed over positions, -inf where a row has fewer than K answers;
           [B, K] how many labels each sums over).

@@ -23,6 +23,7 @@ class Layout:
 
     Args:
       pieces: numbers of prompt vectors (>= 1), or PROMPT once for all of them; TEXT once; words.
+
     Raises:
       ValueError: TEXT is missing or comes twice, there is no place for a prompt, a number is below 1, or
         numbers stand beside PROMPT.

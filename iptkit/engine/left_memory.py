@@ -150,6 +150,7 @@ def attend(
       query: [B, H, n, k]; key, value: [B, h, n, k] with H = g*h (grouped-query attention, keys are not
         repeated).
       attention_mask: bool [B, 1, n, L + n] when a memory is set, else whatever the mask function made.
+
     Returns:
       [B, n, H, k] and None (no weights are kept).
     """
@@ -206,7 +207,7 @@ def _beside_prompt(
     dropout: float,
     others: dict[str, Any],
 ) -> tuple[Tensor, None]:
-    """transformers' own attention over [prompt | keys]; every token may look at the prompt."""
+    """Transformers' own attention over [prompt | keys]; every token may look at the prompt."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     prompt = memory.at[module]
@@ -278,7 +279,8 @@ def _as_in_forward(memory: LeftMemory | DeepMemory | None) -> tuple[Any, Any]:
 @functools.cache
 def _register() -> None:
     """Make `attend` known to transformers, and SDPA's masks for it, always materialised where padding needs
-    one (without a mask function of our name padding would be lost silently)."""
+    one (without a mask function of our name padding would be lost silently).
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 

@@ -37,6 +37,7 @@ def check(
       sets: those of ALL_SETS that are looked at.
       answered: those of them whose free answers will be generated.
       limit: first so many examples of each, None for all.
+
     Raises:
       ValueError: naming task, set and example: prompt, text and answer (or what may be generated) take more
         positions than the model has; options with the same tokens; an answer that can never be given; for a
@@ -81,6 +82,7 @@ def truncate(engine: PromptEngine, task: Task, prompt_length: int, side: str) ->
     Args:
       engine, prompt_length: see `check`.
       side: what is dropped, "left" (the beginning) or "right" (the end).
+
     Raises:
       ValueError: an unknown side, a question about a passage (whose answer could be cut off), no room for
         any text.

@@ -30,6 +30,7 @@ class MaskEngine(HeadEngine):
       verbalizer: label -> words of one token each; a label's score is the mean over its words.
       sites: see HeadEngine.
       tokens_per_batch: about how many tokens run at once; every one is scored against the vocabulary.
+
     Raises:
       ValueError: no masked-LM head, no mask token, a slot missing, a word that is not one token, or words of
         two labels that are the same one.

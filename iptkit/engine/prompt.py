@@ -108,6 +108,7 @@ class PromptSource(nn.Module):
       about: what its prompts were made for (see compatibility.made_for); an engine with another model is
         refused before anything runs.
       sites: the attentions that its deep prompts go to, () for other prompts.
+
     Example:
       >>> class OneVector(PromptSource):
       ...     def __init__(self, runs, width):

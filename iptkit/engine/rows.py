@@ -1,5 +1,6 @@
 """How rows become one rectangle of tokens: all before the answer first, then all answers, each blind to the
-others."""
+others.
+"""
 
 from __future__ import annotations
 

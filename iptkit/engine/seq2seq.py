@@ -37,12 +37,13 @@ PLAIN_GREEDY = {
 def log_likelihoods(
     backbone: Backbone, prompt: Prompt, rows: Sequence[Row], sites: Sequence[Site] = ()
 ) -> tuple[Tensor, Tensor]:
-    """log p(answer | prompt, text) of every answer of every row; gradients flow into the prompt.
+    """Log p(answer | prompt, text) of every answer of every row; gradients flow into the prompt.
 
     Args:
       prompt: one per row, with embeds or keys_values.
       rows: B rows.
       sites: of a deep prompt.
+
     Returns:
       summed token log-likelihoods [B, K], -inf where a row has fewer than K answers, and the numbers of
       answer tokens [B, K].

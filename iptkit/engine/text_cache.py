@@ -165,7 +165,8 @@ class Contexts:
 
     def _fits(self, halved: Tensor, values: Tensor) -> Tensor:
         """Does each layer keep its keys and its values [N, 2, h, L, k]? False where one is too large for
-        float16, or all are too small."""
+        float16, or all are too small.
+        """
         change, size = ((t * t).sum((2, 3, 4)) for t in (halved.to(values.dtype) - values, values))
         return (change <= self.FINE**2 * size).all()
 

@@ -60,7 +60,7 @@ class HyperAdapters(PromptSource):
         self.z = nn.Parameter(z / z.norm())  # [1, d_I]
 
     def decode(self, z: Tensor) -> Tensor:
-        """z [B, d_I] -> adapters [B, N, 2, d, r]."""
+        """Z [B, d_I] -> adapters [B, N, 2, d, r]."""
         return (z @ self.A.flatten(1)).view(-1, *self.A.shape[1:])
 
     def forward(self, runs: Tensor) -> Prompt:
@@ -92,7 +92,7 @@ class RandomAround(nn.Module):
         return self.drawn.codes()
 
     def decode(self, z: Tensor) -> Tensor:
-        """z [B, d_I] -> adapters [B, N, 2, d, r]."""
+        """Z [B, d_I] -> adapters [B, N, 2, d, r]."""
         return self.start + self.drawn.decode(z - self.drawn.z)
 
 

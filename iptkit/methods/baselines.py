@@ -46,11 +46,11 @@ class PrincipalComponents(nn.Module):
         return self.of_bank
 
     def encode(self, prompts: Tensor) -> Tensor:
-        """prompts [B, n, d] -> z [B, d_I]."""
+        """Prompts [B, n, d] -> z [B, d_I]."""
         return (prompts.float().flatten(1) - self.mean) @ self.directions.t()
 
     def decode(self, z: Tensor) -> Tensor:
-        """z [B, d_I] -> prompts [B, n, d]."""
+        """Z [B, d_I] -> prompts [B, n, d]."""
         return (self.mean + z @ self.directions).view(-1, *self.shape)
 
 
@@ -80,7 +80,7 @@ class Fastfood(nn.Module):
         self.register_buffer("gauss", torch.randn(length, **draws))
 
     def forward(self, v: Tensor) -> Tensor:
-        """v [..., d_I] -> [..., D]."""
+        """V [..., d_I] -> [..., D]."""
         length = len(self.signs)
         padded = nn.functional.pad(v, (0, length - self.intrinsic_dim)) * self.signs
         mixed = walsh_hadamard(padded).index_select(-1, self.order) * self.gauss
@@ -110,12 +110,12 @@ class FastfoodPrompt(nn.Module):
         return torch.cat([ones, -ones])
 
     def decode(self, z: Tensor) -> Tensor:
-        """z [B, d_I] -> prompts [B, n, d]."""
+        """Z [B, d_I] -> prompts [B, n, d]."""
         return self.start + self.step * self.project(z).view(-1, *self.start.shape)
 
 
 def walsh_hadamard(x: Tensor) -> Tensor:
-    """x [..., 2^k] times the Walsh-Hadamard matrix of +1 and -1 (its own inverse but for 2^k).
+    """X [..., 2^k] times the Walsh-Hadamard matrix of +1 and -1 (its own inverse but for 2^k).
 
     Raises: ValueError for another length.
     """

@@ -29,8 +29,10 @@ class EncodedPrompt(PromptSource):
       init: [R, n, d] input vectors to begin with, one prompt per run.
       encoder: "lstm" (BiLSTM and MLP), "mlp" (MLP alone) or "none" (the input is the prompt).
       generator: draws the encoder's first weights, PyTorch's default ranges; every run begins with the same.
+
     Raises:
       ValueError: unknown encoder, `init` is not three-dimensional, or an odd width with "lstm".
+
     Example:
       >>> source = EncodedPrompt(torch.zeros(2, 3, 8), "mlp", torch.Generator())
       >>> source(torch.tensor([1, 0])).embeds.shape

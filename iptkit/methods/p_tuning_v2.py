@@ -39,6 +39,7 @@ class DeepPrompt(PromptSource):
       dropout: share of the numbers that a training step leaves out, in [0, 1).
       width, inner: of the MLP (the authors' code: the model's d, and 512).
       generator: draws the start; every run begins with the same.
+
     Raises:
       ValueError: prompt_length < 1, no sites, unknown form, dropout outside [0, 1), or "mlp" without width.
     """

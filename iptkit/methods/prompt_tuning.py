@@ -27,8 +27,10 @@ class SoftPrompt(PromptSource):
         [R, S, 2, h, n, k], or adapters [R, N, 2, d, r].
       about: what they were made for, where a file of prompts says so (see `made_for`): a model or layout that
         they do not fit is then refused before anything runs.
+
     Raises:
       ValueError: `init` has another number of dimensions.
+
     Example:
       >>> SoftPrompt(torch.zeros(2, 4, 8))(torch.tensor([1, 1, 0])).embeds.shape
       torch.Size([3, 4, 8])
@@ -74,6 +76,7 @@ def each_once(runs: Tensor, total: int) -> tuple[Tensor, Tensor]:
     Returns: used [U] and where [B], with used[where] equal to runs. On a CPU each run of the batch once, in
       order. How many those are a GPU would have to be waited for: there it is all R in order, or if the batch
       has fewer rows, the run of each row.
+
     Example:
       >>> each_once(torch.tensor([2, 0, 2]), 4)
       (tensor([0, 2]), tensor([1, 0, 1]))

@@ -24,6 +24,7 @@ def in_plane(bank: Tensor, prompts: Tensor, dims: Sequence[int]) -> Tensor:
       dims: numbers of principal components, 1 to T - 1.
     Returns: [len(dims), M], in float64, each 0 to 1.
     Raises: ValueError for too many components or prompts of another shape.
+
     Example:
       >>> line = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]], [[4.0, 0.0]]])
       >>> in_plane(line, torch.tensor([[[5.0, 0.0]], [[2.0, 1.0]]]), [1]).round(decimals=3).tolist()

@@ -91,9 +91,11 @@ class AutoEncoder(PromptSource):
         [T, S, 2, h, n, k].
       config: shape and weights of the losses.
       generator: draws the first weights.
+
     Raises:
       ValueError: a prompt of the bank is missing (not finite), the bank has the wrong shape, or d_I is larger
         than a prompt.
+
     Example:
       >>> generator = torch.Generator().manual_seed(0)
       >>> bank = torch.randn(6, 4, 8, generator=generator)

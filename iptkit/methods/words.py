@@ -27,7 +27,7 @@ CONTENT_FREE = ("N/A", "[MASK]", "nothing")  # Zhao et al. 2021 use "N/A", "[MAS
 
 @torch.no_grad()
 def option_scores(engine: Engine, examples: Sequence[Example], label: str = "asking") -> list[Tensor]:
-    """log p(option | input) of every option of every example, without any prompt beside its input.
+    """Log p(option | input) of every option of every example, without any prompt beside its input.
 
     Args:
       engine: with the layout "prompt-text-answer".
@@ -66,7 +66,7 @@ def label_scores(
 def content_free(
     engine: Engine, wordings: Sequence[Wording], shots: Sequence[tuple[Slots, str]] = ()
 ) -> list[Tensor]:
-    """log p(label | nothing) [labels] of each wording: the mean probability over CONTENT_FREE inputs."""
+    """Log p(label | nothing) [labels] of each wording: the mean probability over CONTENT_FREE inputs."""
     asked = [(w, dict.fromkeys(w.template.slots, text)) for w in wordings for text in CONTENT_FREE]
     lines = [line.softmax(-1) for line in label_scores(engine, asked, shots, "asking about nothing")]
     size = len(CONTENT_FREE)
@@ -80,6 +80,7 @@ def calibrate(scores: Tensor, nothing: Tensor) -> Tensor:
       scores: [..., labels] log-scores.
       nothing: [labels] from `content_free`.
     Returns: [..., labels] log-probabilities.
+
     Example:
       >>> calibrate(torch.tensor([[-1.0, -3.0]]), torch.tensor([-1.0, -3.0])).exp().tolist()
       [[0.5, 0.5]]

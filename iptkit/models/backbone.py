@@ -77,10 +77,12 @@ def load(name: str | Path = "smollm2-135m", device: str = "cpu", dtype: str = "a
       name: "smollm2-135m", a tiny-* name, a model hub id or a folder with safetensors (str or Path).
       device: see `resolve_device`.
       dtype: "auto" (what the device multiplies natively, see `native_dtype`) or one of DTYPES.
+
     Raises:
       ValueError: unknown dtype or device, an adapter, or files that are damaged or not a whole model (see
         weights.py): nothing of a model is ever random.
       FileNotFoundError: the model is neither cached nor downloadable, or a folder lacks a part of it.
+
     Example:
       >>> load("tiny-causal").kind
       'causal'

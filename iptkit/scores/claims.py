@@ -43,6 +43,7 @@ def of_difference(difference: Sequence[float], margin: float = 0.0) -> str:
     Args:
       difference: mean, low and high of `evaluation.interval`.
       margin: >= 0; 0 asks whether a is better, more than 0 whether it is at most so much worse.
+
     Example:
       >>> of_difference((0.1, 0.02, 0.2)), of_difference((0.1, -0.1, 0.3)), of_difference((-0.2, -0.3, -0.1))
       ('holds', 'not testable at this scale', 'does not hold here')

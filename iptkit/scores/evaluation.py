@@ -37,6 +37,7 @@ def predict(
       limit: first so many examples, None for all.
       label: words on the progress bar.
     Returns: R lists of answers.
+
     Raises:
       ValueError: see limits.check.
       optim.DivergedError: the scores of options are no numbers, or a prompt that generates or tags is not

@@ -32,6 +32,7 @@ def interval(
 
     Returns: (mean, low, high); low and high are nan where few tasks have one seed each.
     Raises: ValueError if there is no value.
+
     Example:
       >>> interval([[1.0, 1.0], [1.0, 1.0]])
       (1.0, 1.0, 1.0)

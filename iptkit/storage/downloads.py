@@ -73,6 +73,7 @@ def fetch(name: str) -> Path:
     Args:
       name: a name in data/packages.json.
     Returns: path of the archive in `paths.downloads_dir()`.
+
     Raises:
       ValueError: unknown name, or a file with another hash (it is left where it is).
       FileNotFoundError: it is not there and pip could not get it.

@@ -175,7 +175,6 @@ def scratch(folder: str | Path | None = None, name: str = "iptkit") -> Iterator[
       folder: that it is made in (default: the system's for temporary files).
       name: the first part of its name.
     """
-
     folder = None if folder is None else Path(folder)
 
     def make() -> tuple[int, str]:
@@ -292,6 +291,7 @@ def read_bytes(path: str | Path, wanted: str = "") -> bytes:
 
     Args:
       wanted: what to give in its place, for whoever gave a file that is not there.
+
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it is a folder, no regular file (reading a pipe might never end), or cannot be read.

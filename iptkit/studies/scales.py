@@ -279,8 +279,10 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
 
     Args:
       changes: fields of Scale to replace, e.g. seeds=(0, 1).
+
     Raises:
       ValueError: unknown scale (lists the known ones), a field that is unknown or of another type.
+
     Example:
       >>> load("smoke").backbone
       'tiny-causal'

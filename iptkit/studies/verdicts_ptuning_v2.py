@@ -190,7 +190,7 @@ JUDGES: dict[str, Callable[[Rows], Judged]] = {
 
 # ---- parts ---------------------------------------------------------------------------------------
 def _methods(rows: Rows, first: str, second: str, category: str = "") -> tuple[float, float, float, int]:
-    """first - second of the main table, on tasks of a category ("" for all)."""
+    """First - second of the main table, on tasks of a category ("" for all)."""
     mine = [row for row in main(rows) if category in ("", row["category"])]
     return difference(*([row for row in mine if row["method"] == name] for name in (first, second)))
 

@@ -33,6 +33,7 @@ def read_conll(
       scheme: one of schemes.SCHEMES, "none" for tags that name no spans; "auto" finds it (schemes.convert).
       labels: all tags of the task, in the file's scheme or as IOB2; () for those that occur here.
       comment: lines before a sentence that begin so are left out, "#" for instance; "" for none.
+
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: an unknown scheme, or the first twenty problems by file and line and how many there are: a

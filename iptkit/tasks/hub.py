@@ -30,6 +30,7 @@ def settings(name: str, model: str = "roberta-large") -> dict[str, Any]:
     """Prompt length, lr, batch and epochs of the authors' script for a data set and a model.
 
     Raises: ValueError if they have none (lists those there are).
+
     Example:
       >>> settings("conll03")["prompt_length"]
       11
@@ -56,6 +57,7 @@ def load(
       files: Parquet files of your own, {"train": ..., "validation": ...}, in place of the hub's.
       dev_share: of the training examples, above 0 and below 1; every 1 / dev_share-th one.
       labels: names of the tags where the data set stores bare numbers.
+
     Raises:
       ValueError: unknown name, a wrong dev_share, a file that cannot be read, a part without examples, a
         field that is missing or no text, bare numbers without `labels`.

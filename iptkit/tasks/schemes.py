@@ -52,6 +52,7 @@ def convert(sentences: Sequence[Sequence[str]], scheme: str = "auto") -> Convert
       scheme: one of SCHEMES, or "auto" for the one that all tags together follow: with B- and I- alone IOB2,
         or IOB1 where I- begins a span; without prefixes "types" if O occurs, else "none".
     Raises: ValueError for an unknown scheme.
+
     Example:
       >>> convert([["I-PER", "I-PER", "O", "I-LOC"]]).tags
       (('B-PER', 'I-PER', 'O', 'B-LOC'),)

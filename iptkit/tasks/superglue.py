@@ -28,6 +28,7 @@ def load_folder(folder: str | Path, name: str) -> Task:
       folder: where the three files are.
       name: one of NAMES.
     Returns: a task with options for every example; train_new is empty.
+
     Raises:
       ValueError: unknown name.
       FileNotFoundError: a split is missing; names those that are there.

@@ -31,8 +31,10 @@ class Template:
     Args:
       words: holds at least one text slot, and {answer} once, at its end: a causal model has read only
         what stands before the answer.
+
     Raises:
       ValueError: a slot is missing, comes twice, or words follow the answer.
+
     Example:
       >>> Template("The capital of {country} is {answer}").fill({"country": "Peru"})
       'The capital of Peru is'
@@ -86,6 +88,7 @@ class Verbalizer:
 
     Raises:
       ValueError: fewer than two labels, a label without words, an empty word, or one word for two labels.
+
     Example:
       >>> Verbalizer({"neg": ("bad", "sad"), "pos": ("good",)}).words
       ('bad', 'sad', 'good')
@@ -155,6 +158,7 @@ def slots_of(card: Card, example: Example) -> dict[str, str]:
     """The texts that a card's own template was filled with; for a card without one, {"text": input}.
 
     Raises: ValueError if the input was not made with the card's template.
+
     Example:
       >>> card = Card(*"abcdefgh", template="Is {x} odd?")
       >>> slots_of(card, Example("Is 7 odd?", ("yes",)))

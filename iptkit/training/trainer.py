@@ -50,6 +50,7 @@ def fit(
         proportion to its size; the caller removes it when the result is stored. A damaged one is set aside
         with a warning, and training begins at its start.
       label: words on the progress bar.
+
     Raises:
       ValueError: no runs, or the number of runs and the source's rows differ; a run without dev examples; a
         source that was made for another model; the checkpoint of another training; what does not fit the

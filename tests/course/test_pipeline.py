@@ -109,7 +109,7 @@ def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path,
 
 
 def test_braces_in_the_names_of_folders_stay_what_they_are(tmp_path, place):
-    """papermill fills them in, or fails."""
+    """Papermill fills them in, or fails."""
     place = tmp_path / "notebooks {0} {"
     first(place)
     out = tmp_path / "exp_{scale} {tag} }"

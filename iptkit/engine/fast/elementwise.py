@@ -32,7 +32,8 @@ Rotation = tuple[Tensor, Tensor, Tensor, Tensor]  # cos and sin of a head's firs
 
 def rotate_(flat: Tensor, heads: int, by: Rotation) -> None:
     """Rotary embedding of the first `heads` heads of flat [T, * k], in place (Su et al. 2021, arXiv
-    2104.09864, equation 34, with the pairs of Llama: a number and that half a head behind it)."""
+    2104.09864, equation 34, with the pairs of Llama: a number and that half a head behind it).
+    """
     cos_first, sin_first, cos_second, sin_second = by
     width = 2 * cos_first.shape[-1]
     first, second = flat[:, : heads * width].view(len(flat), heads, width).chunk(2, -1)
@@ -55,7 +56,8 @@ def rotation_back(by: Rotation) -> Rotation:
 
 def swiglu(gate_up: Tensor, dtype: torch.dtype) -> Tensor:
     """silu(gate) * up [T, m] of gate_up [T, 2 m], computed in `dtype`, handed back in gate_up's own
-    (Shazeer 2020, arXiv 2002.05202, equation 6, without biases)."""
+    (Shazeer 2020, arXiv 2002.05202, equation 6, without biases).
+    """
     out = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
     for both, part in _few(TOKENS_IN_CACHE, gate_up, out):
         gate, up = both.to(dtype).chunk(2, -1)
@@ -103,7 +105,7 @@ def _few(count: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def log_probability(logits: Tensor, head: Tensor, token: Tensor) -> Tensor:
-    """log p [A] of token[a] under logits[head[a]]; logits [M, V] in float32 or float64.
+    """Log p [A] of token[a] under logits[head[a]]; logits [M, V] in float32 or float64.
 
     The backward pass writes over the logits, which nothing else may need by then.
     """

@@ -191,7 +191,7 @@ class FlatLlama:
         return weight.back(grad.to(self.dtype)).to(dtype)
 
     def _add_product(self, x: Tensor, y: Tensor, weight: Frozen) -> Tensor:
-        """x + y weight^T, in one product where the dtypes agree."""
+        """X + y weight^T, in one product where the dtypes agree."""
         return weight.plus(x, y) if x.dtype == self.dtype else x + weight.times(y.to(self.dtype))
 
 

@@ -59,17 +59,17 @@ class Frozen:
         self._version, self._sides = _version(self.weight), [None, None]
 
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x W^T + bias, for x [..., in] and bias [out] in W's dtype."""
+        """X W^T + bias, for x [..., in] and bias [out] in W's dtype."""
         if not self._is_packed_now:
             return nn.functional.linear(x, self.weight, bias)
         return _packed(x, self._side(0), bias)
 
     def back(self, grad: Tensor) -> Tensor:
-        """grad W, for grad [..., out] in W's dtype: the gradient of x."""
+        """Grad W, for grad [..., out] in W's dtype: the gradient of x."""
         return _packed(grad, self._side(1), None) if self._is_packed_now else grad @ self.weight
 
     def plus(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + y W^T in one product, for y [T, in] and x [T, out] in W's dtype."""
+        """X + y W^T in one product, for y [T, in] and x [T, out] in W's dtype."""
         if not self._is_packed_now:
             return torch.addmm(x, y, self.weight.t())
         return torch.ops.mkldnn._linear_pointwise.binary(y, x, self._side(0), None, "add")
@@ -124,7 +124,7 @@ def packs(weights: Iterable[Tensor]) -> bool:
 
 
 def linear(x: Tensor, weight: Frozen, bias: Tensor | None = None) -> Tensor:
-    """x W^T + bias, handed back in x's dtype; gradients flow into x [..., in] only.
+    """X W^T + bias, handed back in x's dtype; gradients flow into x [..., in] only.
 
     A float32 x is multiplied in bfloat16 by a bfloat16 W ("mixed"); else both have one dtype.
     """

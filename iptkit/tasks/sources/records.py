@@ -32,7 +32,8 @@ def labels(pattern: str = WHOLE, names: dict[str, str] | None = None) -> Reader:
 
 def choices(pattern: str = WHOLE) -> Reader:
     """Read multiple choice; options are put in a random order that the text decides (many files have the
-    right one first), without a closing dot and without those that differ in case only."""
+    right one first), without a closing dot and without those that differ in case only.
+    """
 
     def read(data: dict) -> Iterator[dict]:
         for record, slots in _matching(data, pattern):
