@@ -8,6 +8,7 @@ from . import (
     processes,
     progress_display,
     report,
+    results_page,
     schedule,
     stamp,
 )
