@@ -1,6 +1,4 @@
 import gc
-import re
-import shutil
 import weakref
 from collections import Counter
 from dataclasses import replace
@@ -13,10 +11,10 @@ from benchmarks import learning_rates
 from iptkit.methods import prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
-from iptkit.scores import claims, evaluation, tables
+from iptkit.scores import evaluation
 from iptkit.scores.summary import difference, summary
 from iptkit.storage import files, paths, step_cache
-from iptkit.studies import provenance, scales, stored_results, study, verdicts_ptuning_v2
+from iptkit.studies import provenance, scales, stored_results, study
 from iptkit.studies.study import Study
 from iptkit.tasks import fewshot
 from iptkit.tasks.suites import list_cards, load_task
@@ -363,10 +361,6 @@ def test_too_few_tasks_are_told_before_anything_trains(steps):
         Study(scales.load("smoke", seen=ids, unseen=(), nearest=True, stage_two_runs=2)).jobs()
 
 
-# ---- figures in the README -----------------------------------------------------------------------
-README = (paths.data_dir().parent / "README.md").read_text(encoding="utf-8")
-
-
 def test_stored_rows_know_their_groups_and_intervals_are_over_these():
     suites = ("core36", "encoder9", "ipt120")
     group = {card.id: card.group for suite in suites for card in list_cards(suite)}
@@ -382,118 +376,6 @@ def test_stored_rows_know_their_groups_and_intervals_are_over_these():
     (line,), (plain,) = summary(rows, [wanted[0]], ["unseen"]), summary(bare, [wanted[0]], ["unseen"])
     for name in ("score", "E_rel"):
         assert line[name][0] == plain[name][0] and line[name][1:] != plain[name][1:]
-
-
-def test_the_readmes_table_is_that_of_the_stored_results():
-    rows, about = stored_results.stored("core36")
-    assert tables.as_markdown(rows) in README
-    assert about["scale"]["name"] == "full" and about["scale"]["seeds"] == [0, 1, 2]
-    rows, about = stored_results.stored("ipt120")
-    assert tables.as_markdown(rows) in README and about["scale"]["suite"] == "ipt120"
-    kept = {(x["d_I"], x["split"]): x["E_rel"][0] for x in summary(rows, [("IST", d) for d in (5, 10, 50)])}
-    told = [", ".join(f"{kept[dim, side]:.2f}" for dim in (5, 10, 50)) for side in ("seen", "unseen")]
-    assert f"is {told[0]} on seen and {told[1]} on unseen tasks" in README
-    gap = difference(rows, ("IST", 5), ("nearest task's prompt", 0), "unseen")
-    assert "(IST − nearest task's prompt {:+.3f} [{:+.3f}, {:+.3f}])".format(*gap) in README
-    rows, _ = stored_results.stored("ipt120-long")
-    kept = [line["E_rel"] for line in summary(rows, [("IST", 5)])]
-    told = "E_rel {:.2f} [{:.2f}, {:.2f}] on seen and {:.2f} [{:.2f}, {:.2f}] on unseen tasks"
-    assert told.format(*kept[0], *kept[1]) in README
-
-
-def test_the_readmes_figures_of_the_lesson_are_in_the_notebooks_outputs():
-    (told,) = (line for line in README.splitlines() if line.startswith("**The lesson**"))
-    shown = "".join(p.read_text(encoding="utf-8") for p in notebooks())
-    figures = re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", told)
-    assert len(figures) == 3
-    for figure in figures:
-        assert figure.replace(" [", "  [") in shown, f"{figure} is in the README, but no lesson printed it"
-
-
-def test_the_readmes_program_runs(capsys):
-    program = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
-    for name, tiny in (
-        ("minilm-l6", "tiny-encoder"),
-        ("encoder9", "tiny3"),
-        ('"person-tags", "company-tags"', '"tiny-parts", "tiny-words"'),
-        ("steps=60", "steps=2"),
-    ):
-        assert name in program
-        program = program.replace(name, tiny)
-    exec(compile(program, "README.md", "exec"), {})
-    assert re.fullmatch(r"\[[\d.]+, [\d.]+\]\n", capsys.readouterr().out)
-
-
-@pytest.mark.model
-def test_the_readmes_program_for_tasks_of_ones_own_runs(capsys, tmp_path, monkeypatch):
-    program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    assert "steps=24" in program
-    shutil.copy(paths.data_dir() / "tiny" / "tiny-kind.jsonl", tmp_path / "my_task.jsonl")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(program.replace("steps=24", "steps=2"), "README.md", "exec"), {})
-    said = re.fullmatch(r"\[\[(.*)\]\] \[[\d.]+\]\n", capsys.readouterr().out)
-    assert said and len([float(number) for number in said[1].split(",")]) == 5
-
-
-def test_the_readmes_figures_of_the_other_rungs_are_in_the_notebooks_outputs():
-    (told,) = (part for part in README.split("\n\n") if part.startswith("**Words, encoders, layers**"))
-    shown = "".join(p.read_text(encoding="utf-8") for p in notebooks("01", "03", "04"))
-    figures = re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", " ".join(told.split()))
-    assert len(figures) >= 5
-    for figure in figures:
-        assert figure in shown, f"{figure} is in the README, but no lesson printed it"
-
-
-def test_the_readmes_figures_of_the_nine_tasks_are_those_of_the_stored_rows():
-    (told,) = (part for part in README.split("\n\n") if part.startswith("**Nine tasks on an encoder**"))
-    rows, of = verdicts_ptuning_v2.part(stored_results.stored("encoder9")[0], "compared"), []
-    deep, shallow, tuned = verdicts_ptuning_v2.DEEP, verdicts_ptuning_v2.SHALLOW, verdicts_ptuning_v2.TUNED
-    for data, first, second, category in (
-        ("full", deep, shallow, ("tag", "cls")),
-        ("full", deep, tuned, ("tag",)),
-        ("full", tuned, deep, ("cls",)),
-        ("few-shot", tuned, deep, ("cls",)),
-        ("few-shot", tuned, deep, ("tag",)),
-        ("few-shot", deep, shallow, ("tag",)),
-        ("few-shot", deep, shallow, ("cls",)),
-    ):
-        mine = [row for row in rows if row["data"] == data and row["category"] in category]
-        sides = ([row for row in mine if row["method"] == name] for name in (first, second))
-        of.append(verdicts_ptuning_v2.told(verdicts_ptuning_v2.difference(*sides)))
-    assert re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", " ".join(told.split())) == of
-
-
-def test_the_readmes_claims_are_those_that_the_lessons_left():
-    rows = claims.stored()
-    by_scale = {
-        scale: [r["claim"] for r in rows if r["scale"] == scale]
-        for scale in ("lesson", "full", "ipt120", "ipt120-long")
-    }
-    assert by_scale["lesson"] == [name for name in claims.known() if name[0] == "B"]
-    assert by_scale["full"][:5] == ["A1", "A3", "A4", "A7", "A8"]
-    assert by_scale["ipt120-long"] == ["A1", "A3", "A4", "A7", "A8"]
-    assert by_scale["ipt120"] == ["A1", "A3", "A4", "A7", "A8", "A9", "A10", "A12", "A13", "A14"]
-    assert claims.as_markdown(rows) in README
-
-
-def notebooks(*numbers):
-    folder = paths.data_dir().parent / "notebooks"
-    return [p for n in numbers or ("02", "06") for p in folder.glob(f"{n}_*.ipynb")]
-
-
-def test_markdown_of_a_study_without_e_rel():
-    scores = {name: {"a": [0.0], "b": [0.01]} for name, _ in tables.README_METHODS}
-    rows = [
-        row
-        for split in ("seen", "unseen")
-        for name, has_dim in tables.README_METHODS
-        for row in rows_of(name, 2 * has_dim, scores[name], split)
-    ]
-    text = tables.as_markdown(rows, dim=2)
-    assert "| zero-shot | 0.005 [" in text and text.splitlines()[2].endswith("|  |  |")
-    assert text.splitlines()[-1].startswith(
-        "Paired differences: prompt tuning − zero-shot, all tasks +0.000 ["
-    )
 
 
 # ---- benchmarks ----------------------------------------------------------------------------------

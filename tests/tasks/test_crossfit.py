@@ -24,7 +24,7 @@ WAYS = {"label", "answer", "answers", "target"}
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Write own files: own(task, train=records, test=records), as Parquet, or own(..., ending="jsonl")."""
+    """A function that writes own files: `own(task, train=records, test=records)`, Parquet or `ending="jsonl"`."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("IPTKIT_CROSSFIT", str(tmp_path))
 
@@ -96,7 +96,9 @@ def test_every_recipe_reads_a_record_of_its_fields_from_parquet(task_id, own):
 
 
 def test_names_that_are_guesses_are_marked():
-    assert len(crossfit.unsure()) == 45 and "ag_news" not in crossfit.unsure(), "the README tells the number"
+    assert len(crossfit.unsure()) == 45 and "ag_news" not in crossfit.unsure(), (
+        "docs/studies.md gives the number"
+    )
     assert {"eli5-eli5", "jeopardy", "proto_qa", "crawl_domain"} <= set(crossfit.unsure())
     assert all(bool(recipe["hub"]) != ("gone" in recipe) for recipe in RECIPES.values())
     assert crossfit.recipe("glue-mnli")["test"] == "validation_matched"

@@ -1,0 +1,122 @@
+"""README and docs: short, links that lead somewhere, numbers of the stored rows, programs that run."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from iptkit.scores.summary import difference, summary
+from iptkit.storage import paths
+from iptkit.studies import stored_results
+
+ROOT = paths.data_dir().parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+FOLDERS = (".", "docs", "benchmarks", "data/results", "tests/pretend_cuda")
+PAGES = [page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md"))]
+
+
+def anchors(text):
+    """Names of a page's headings, as its links write them."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def programs(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def with_tiny(program, **changes):
+    for old, new in changes.items():
+        assert old in program
+        program = program.replace(old, new)
+    return program
+
+
+def test_a_newcomer_finishes_the_readme():
+    assert len(README.encode()) <= 10_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL))
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_relative_to(ROOT) and target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_readmes_packages_are_those_of_the_kit():
+    listed = re.findall(r"^\| `([a-z]+)` \|", README, re.MULTILINE)
+    folders = {p.name for p in paths.PACKAGE.iterdir() if p.is_dir() and not p.name.startswith("_")}
+    assert set(listed) == folders and len(listed) <= 10
+    for file in re.findall(r"`((?:engine|methods|training)/\w+\.py)`", README):
+        assert (paths.PACKAGE / file).is_file(), file
+
+
+def test_the_readmes_results_are_those_of_the_stored_rows():
+    small, large = (stored_results.stored(name)[0] for name in ("core36", "ipt120"))
+
+    def kept(rows, method, dim, side):
+        (line,) = summary(rows, [(method, dim)], [side])
+        return f"{line['E_rel'][0]:.2f}"
+
+    expected = [
+        kept(small, "IST", 5, "seen"),  # in the definition
+        *(kept(rows, "IST", 5, "seen") for rows in (small, large)),
+        *(kept(rows, "IST", 5, "unseen") for rows in (small, large)),
+        *(kept(rows, "mean code", 5, "unseen") for rows in (small, large)),
+        *(kept(large, "IST", dim, "unseen") for dim in (10, 50)),
+        kept(large, "fine-tuning", 0, "unseen"),
+    ]
+    text = " ".join(README.split())
+    assert re.findall(r"(\d\.\d\d) of prompt tuning", text) == expected
+    gaps = [difference(rows, ("prompt tuning", 0), ("zero-shot", 0)) for rows in (small, large)]
+    told = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap) for gap in gaps]
+    assert re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", text) == told
+    for rows in (small, large):  # "the scores of IST and mean code do not differ significantly"
+        _, low, high = difference(rows, ("IST", 5), ("mean code", 5), "unseen")
+        assert low < 0 < high
+
+
+def test_the_readmes_program_runs(capsys):
+    (program,) = programs(README)
+    tasks = {'"country-capital", "wn-antonym"': '"tiny-plural", "tiny-kind"', '"core36"': '"tiny"'}
+    program = with_tiny(program, **{"smollm2-135m": "tiny-causal", "steps=60": "steps=2"}, **tasks)
+    exec(compile(program, "README.md", "exec"), {})
+    assert re.fullmatch(r"\[[\d.]+, [\d.]+\]\n", capsys.readouterr().out)
+
+
+def test_the_program_with_deep_prompts_runs(capsys):
+    (program,) = (program for program in programs(STUDIES) if "minilm-l6" in program)
+    tasks = {'"person-tags", "company-tags"': '"tiny-parts", "tiny-words"', "encoder9": "tiny3"}
+    program = with_tiny(program, **{"minilm-l6": "tiny-encoder", "steps=60": "steps=2"}, **tasks)
+    exec(compile(program, "studies.md", "exec"), {})
+    assert re.fullmatch(r"\[[\d.]+, [\d.]+\]\n", capsys.readouterr().out)
+
+
+@pytest.mark.model
+def test_the_program_for_tasks_of_ones_own_runs(capsys, tmp_path, monkeypatch):
+    (program,) = (program for program in programs(STUDIES) if "my_task.jsonl" in program)
+    shutil.copy(paths.data_dir() / "tiny" / "tiny-kind.jsonl", tmp_path / "my_task.jsonl")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(with_tiny(program, **{"steps=24": "steps=2"}), "studies.md", "exec"), {})
+    said = re.fullmatch(r"\[\[(.*)\]\] \[[\d.]+\]\n", capsys.readouterr().out)
+    assert said and len([float(number) for number in said[1].split(",")]) == 5
+
+
+def test_the_study_of_tasks_of_ones_own_runs(capsys, tmp_path, monkeypatch):
+    (program,) = (program for program in programs(STUDIES) if '"FOLDER"' in program)
+    names = ("tiny-kind", "tiny-mood", "tiny-plural")
+    for name, mine in zip(names, "abc", strict=True):
+        Path(tmp_path / "FOLDER").mkdir(exist_ok=True)
+        shutil.copy(paths.data_dir() / "tiny" / f"{name}.jsonl", tmp_path / "FOLDER" / f"{mine}.jsonl")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    exec(compile(with_tiny(program, **{'"lesson"': '"smoke", seeds=(0,)'}), "studies.md", "exec"), {})
+    assert "'task': 'a'" in capsys.readouterr().out
