@@ -24,7 +24,7 @@ WAYS = {"label", "answer", "answers", "target"}
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A function that writes own files: `own(task, train=records, test=records)`, Parquet or `ending="jsonl"`."""
+    """Writes own files: `own(task, train=records, test=records)`, as Parquet or with `ending="jsonl"`."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("IPTKIT_CROSSFIT", str(tmp_path))
 
