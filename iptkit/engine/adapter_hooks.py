@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 BLOCK = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)")  # Llama and Qwen, GPT-2
 
 
-def find_places(model: nn.Module) -> list[nn.Module]:
+def find_places(model: PreTrainedModel) -> list[nn.Module]:
     """The attentions and feed-forward blocks of a causal model, in the order of its layers.
 
     Raises: ValueError for an architecture whose blocks have other names.

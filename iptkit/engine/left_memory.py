@@ -14,12 +14,15 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "iptkit"
 UNKNOWN = {"softcap": "a soft cap (Gemma 2)", "s_aux": "sinks (gpt-oss)"}  # given to attention by their names
@@ -104,7 +107,7 @@ def left_memory(memory: LeftMemory | DeepMemory | None) -> Iterator[None]:
         _MEMORY.reset(token)
 
 
-def prepare(model: nn.Module) -> nn.Module:
+def prepare(model: PreTrainedModel) -> PreTrainedModel:
     """Route a model's attention through this module.
 
     Raises:
@@ -124,7 +127,7 @@ def prepare(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def own_attention(model: nn.Module) -> Iterator[None]:
+def own_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within this context a model attends as its authors wrote it down, soft caps and sinks included."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from iptkit.engine import left_memory
 from iptkit.engine.left_memory import DeepMemory
 from iptkit.engine.prompt import Prompt
 from iptkit.models.backbone import Backbone
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PARTS = ("encoder", "decoder", "cross")
 
@@ -34,7 +38,7 @@ class Site:
     head_width: int
 
 
-def find_sites(model: nn.Module) -> list[Site]:
+def find_sites(model: PreTrainedModel) -> list[Site]:
     """The attentions of a model, found by running a few tokens through it.
 
     Raises:
@@ -81,7 +85,9 @@ def check_sites(backbone: Backbone, sites: Sequence[Site]) -> None:
         )
 
 
-def choose(sites: Sequence[Site], layers: Sequence[int] | None = None, parts: Sequence[str] = PARTS):
+def choose(
+    sites: Sequence[Site], layers: Sequence[int] | None = None, parts: Sequence[str] = PARTS
+) -> list[Site]:
     """Some of the sites: those of given layers and parts.
 
     Args:
@@ -128,12 +134,12 @@ def memory_at(sites: Sequence[Site], prompt: Prompt) -> DeepMemory | None:
     return DeepMemory({site.module: both.unbind(1) for site, both in pairs}, prompt.lengths)
 
 
-def _part(model: nn.Module, queries: int, keys: int) -> str:
+def _part(model: PreTrainedModel, queries: int, keys: int) -> str:
     """Which attention a call of the probe was: it has 5 tokens for an encoder and 3 for a decoder."""
     if model.config.is_encoder_decoder:
         return "cross" if queries < keys else "encoder" if queries == 5 else "decoder"
     return "decoder" if getattr(model.config, "is_decoder", False) or _is_causal(model) else "encoder"
 
 
-def _is_causal(model: nn.Module) -> bool:
+def _is_causal(model: PreTrainedModel) -> bool:
     return any("CausalLM" in name or "LMHead" in name for name in model.config.architectures or ())

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from iptkit.models import tiny, weights
 from iptkit.models.bundled import WHEEL_MODELS, converted
 from iptkit.models.devices import DTYPES, native_dtype, resolve_device
 from iptkit.storage import files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TINY = tuple(tiny.MODELS)
 UNUSED = ("transformers_version", "dtype", "torch_dtype", "use_cache")  # of a config: no result is of them
@@ -40,7 +43,7 @@ class Backbone:
 
     name: str
     kind: str
-    model: nn.Module
+    model: PreTrainedModel
     tokenizer: Any
     width: int
     num_layers: int

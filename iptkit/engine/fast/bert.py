@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from iptkit.engine.layouts import SLOT
 from iptkit.engine.left_memory import DeepMemory
 from iptkit.models.backbone import MixedLinear
 from iptkit.models.devices import to_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PLAIN = (nn.Linear, MixedLinear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)
 NAMED = ("BertModel", "BertEmbeddings", "BertEncoder", "BertLayer", "BertAttention", "BertSelfAttention")
@@ -98,7 +101,7 @@ class FlatBert:
         values do not change.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: PreTrainedModel):
         base = model.base_model
         self.embeddings, layers = base.embeddings, base.encoder.layer
         self.attentions: list[nn.Module] = [layer.attention.self for layer in layers]
@@ -108,7 +111,7 @@ class FlatBert:
         self.heads = Heads(count, count, self.attentions[0].attention_head_size)
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
+    def fits(model: PreTrainedModel) -> bool:
         """Is `model` a plain frozen BERT encoder: GELU, no dropout at work, no adapters or hooks?"""
         base, config = model.base_model, model.config
         if type(base).__name__ != "BertModel" or config.is_decoder or config.hidden_act != "gelu":
@@ -247,7 +250,7 @@ def _norm(x: Tensor, module: nn.LayerNorm) -> Tensor:
     return layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
 
 
-def _layer(layer: nn.Module, is_packed: bool) -> _Layer:
+def _layer(layer: Any, is_packed: bool) -> _Layer:
     three = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
     weight, bias = join(*three), join(*three, name="bias")
     dense = (layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)

@@ -14,7 +14,7 @@ One layer, x [T, d]:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ from iptkit.engine.fast.elementwise import (
 )
 from iptkit.engine.fast.packed_weights import Frozen, frozen, packs
 from iptkit.models.backbone import MixedLinear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the same angles whatever else is in the batch
 
@@ -73,7 +76,7 @@ class FlatLlama:
         dtype of its input ("mixed": bfloat16 weights, float32 stream).
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: PreTrainedModel):
         config = model.config
         self.base, self.eps = model.base_model, config.rms_norm_eps
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -83,7 +86,7 @@ class FlatLlama:
         self.dtype = self.layers[0].qkv.weight.dtype
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
+    def fits(model: PreTrainedModel) -> bool:
         """Is `model` a plain Llama: no biases, adapters, hooks or weights of other kinds in its layers?"""
         if type(model).__name__ != "LlamaForCausalLM":
             return False
@@ -224,7 +227,7 @@ class _Forward(torch.autograd.Function):
         return grad, None, None, None
 
 
-def _merge(layer: nn.Module, is_packed: bool) -> _Layer:
+def _merge(layer: Any, is_packed: bool) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return _Layer(
         norm_in=layer.input_layernorm.weight,
