@@ -70,12 +70,12 @@ regen: $(STAMP)
 study: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --device cpu --overwrite --out data/results/core36.jsonl; \
-	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'full')"
+	$(BIN)/python -c "from iptkit.scores import claims; claims.keep('runs/study', 'full')"
 
 study-deep: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --overwrite --out data/results/encoder9.jsonl; \
-	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'full')"
+	$(BIN)/python -c "from iptkit.scores import claims; claims.keep('runs/study', 'full')"
 
 study-ipt120: $(STAMP)
 	@rm -rf runs/study; set -e; set -x; \
@@ -84,7 +84,7 @@ study-ipt120: $(STAMP)
 	  $(BIN)/iptkit study --suite ipt120 --split $$split --dims 5 --seeds 2 --only-unseen --device cpu --overwrite --out data/results/ipt120-$$split.jsonl; \
 	done; \
 	IPTKIT_RESULTS=runs/study $(BIN)/python -c "from iptkit import generalisation; generalisation.record()"; \
-	$(BIN)/python -c "from iptkit import claims; claims.keep('runs/study', 'ipt120')"
+	$(BIN)/python -c "from iptkit.scores import claims; claims.keep('runs/study', 'ipt120')"
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis

@@ -180,7 +180,7 @@ def digits(gap: Gap) -> str:
 
 # ---- sections ------------------------------------------------------------------------------------------
 def _reading(stored: Stored) -> list[str]:
-    paper, least = verdicts_ipt.PAPER, inspect.signature(intervals.relative).parameters["least"].default
+    paper, least = verdicts_ipt.PAPER, inspect.signature(summary.relative).parameters["least"].default
     dim, few, many = _dim(stored, "ipt120"), intervals.FEW_TASKS, intervals.MANY_TASKS
     metrics = sorted(
         {row["metric"].replace("_", " ") for name in ("core36", "ipt120") for row in stored.rows[name]}

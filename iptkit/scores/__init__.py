@@ -1,4 +1,4 @@
-"""Metrics, intervals, and tables of results."""
+"""Scores of prompts: metrics, confidence intervals, summaries of result rows, verdicts on claims."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""What the papers claim, beside what a lesson measured: one row per claim and scale.
+"""Verdicts on the papers' claims: what a paper measured and what a lesson measured here, per claim and scale.
 
-    lesson -> record(...) -> $IPTKIT_RESULTS/claims/SCALE/B4.json -> kept with the lesson's outputs -> read()
+    lesson -> record(...) -> $IPTKIT_RESULTS/claims/SCALE/B4.json -> keep(...) -> data/results/claims.jsonl
 
-The claims themselves are in data/claims.json, in words of our own.
+data/claims.json lists the claims, in our own words.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iptkit.storage import files, paths, step_cache
-from iptkit.storage.versions import rows
+from iptkit.storage import files, paths, step_cache, versions
 
 VERDICTS = ("holds", "holds in part", "does not hold here", "not testable at this scale")
-STORED = "claims.jsonl"  # in data/results
-FIELDS = ("claim", "scale", "here", "verdict", "tasks", "seeds")  # of a row
+STORED = "claims.jsonl"  # the project's own verdicts, in data/results
+FIELDS = ("claim", "scale", "here", "verdict", "tasks", "seeds")  # every row has these
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: our words for it, where it stands, what the paper measured, and the lesson that tries it."""
+    """One claim: our words for it, its source, what the paper measured, and the lesson that tests it."""
 
     id: str
     claim: str
@@ -32,17 +31,18 @@ class Claim:
 
 
 def known() -> dict[str, Claim]:
-    """All claims by id, in order."""
+    """Return all claims by id, in the order of data/claims.json."""
     listed = files.read_json(paths.data_dir() / "claims.json")
     return {name: Claim(name, **fields) for name, fields in listed.items()}
 
 
 def of_difference(difference: Sequence[float], margin: float = 0.0) -> str:
-    """The verdict on "a - b is above -margin", by an interval.
+    """Return the verdict on the claim "a - b > -margin", given an interval of a - b.
 
     Args:
-      difference: mean, low and high of `evaluation.interval`.
-      margin: >= 0; 0 asks whether a is better, more than 0 whether it is at most so much worse.
+      difference: (mean, low, high), as `intervals.interval` returns it.
+      margin: at least 0. With 0 the claim is that a is better than b; with more, that a is worse by less
+        than the margin.
 
     Example:
       >>> of_difference((0.1, 0.02, 0.2)), of_difference((0.1, -0.1, 0.3)), of_difference((-0.2, -0.3, -0.1))
@@ -53,7 +53,10 @@ def of_difference(difference: Sequence[float], margin: float = 0.0) -> str:
 
 
 def of_both(each: Sequence[str]) -> str:
-    """One verdict of several parts: holds where all do, in part where one does, fails where one fails.
+    """Return one verdict for a claim of several parts.
+
+    Parts with equal verdicts share that verdict. Otherwise the claim holds in part if any part holds, and
+    does not hold if any part fails.
 
     Example:
       >>> of_both(["holds", "does not hold here"]), of_both(["does not hold here", VERDICTS[3]])
@@ -66,27 +69,31 @@ def of_both(each: Sequence[str]) -> str:
 
 
 def record(name: str, scale: str, here: str, verdict: str, num_tasks: int, num_seeds: int) -> dict[str, Any]:
-    """Write what was measured on a claim into the results folder, in place of an older row of the scale.
+    """Write the verdict on a claim to the results folder and return its row.
+
+    It replaces an earlier verdict on the claim at this scale.
 
     Args:
-      name: of the claim, for example "B4".
+      name: id of the claim, for example "B4".
+      scale: name of the scale that the measurement ran at.
       here: the measurement in a few words and numbers.
       verdict: one of VERDICTS.
-    Returns: the row.
-    Raises: ValueError for an unknown claim or verdict; nothing is written then.
+      num_tasks: how many tasks it rests on.
+      num_seeds: how many seeds it rests on.
+    Raises: ValueError for an unknown claim or verdict; then nothing is written.
     """
     if name not in known():
-        raise ValueError(f"the claim {name!r} is unknown; data/claims.json has {', '.join(known())}")
+        raise ValueError(f"there is no claim {name!r}; data/claims.json has {', '.join(known())}")
     if verdict not in VERDICTS:
         raise ValueError(f"the verdict on {name} is {verdict!r}; choose one of {', '.join(VERDICTS)}")
-    row = {"claim": name, "scale": scale, "here": here, "verdict": verdict}
-    row |= {"tasks": num_tasks, "seeds": num_seeds, "judged_with": dict(rows())}
+    row: dict[str, Any] = {"claim": name, "scale": scale, "here": here, "verdict": verdict}
+    row |= {"tasks": num_tasks, "seeds": num_seeds, "judged_with": dict(versions.rows())}
     files.write_json(_folder(paths.results_dir(), scale) / f"{name}.json", row)
     return row
 
 
 def found(folder: str | Path, scale: str) -> list[dict[str, Any]]:
-    """The rows that `record` left in a results folder, in the order of the claims."""
+    """Return the rows that `record` wrote to a results folder, in the order of the claims."""
     folder = Path(folder)
     rows = [_verdict(file) for file in files.listed(_folder(folder, scale), ".json")]
     return sorted(rows, key=lambda row: list(known()).index(row["claim"]))
@@ -96,13 +103,15 @@ def _verdict(file: Path) -> dict[str, Any]:
     row = files.read_json(file)
     missing = [name for name in FIELDS if name not in row]
     if missing or row["claim"] not in list(known()) or row["verdict"] not in VERDICTS:
-        wrong = f"it lacks {', '.join(missing)}" if missing else "its claim or verdict is not known"
-        raise ValueError(f"{file} is no verdict of this version ({wrong}); delete it and judge again")
+        wrong = f"it lacks {', '.join(missing)}" if missing else "its claim or verdict is unknown"
+        raise ValueError(
+            f"{file} is not a verdict of this version ({wrong}); delete it and run its lesson or study again"
+        )
     return row
 
 
 def stored() -> list[dict[str, Any]]:
-    """The rows that come with the project.
+    """Return the verdicts that come with the project.
 
     Raises: FileNotFoundError if there are none.
     """
@@ -110,9 +119,9 @@ def stored() -> list[dict[str, Any]]:
 
 
 def keep(folder: str | Path, scale: str) -> int:
-    """Put the rows of a results folder among those that come with the project, in place of older ones.
+    """Copy the verdicts of a results folder into those that come with the project, and return their number.
 
-    Returns: how many.
+    A new verdict replaces an older one on the same claim and scale.
     """
     folder = Path(folder)
     new, file = found(folder, scale), paths.data_dir() / "results" / STORED
@@ -127,21 +136,11 @@ def keep(folder: str | Path, scale: str) -> int:
 
 
 def as_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows to print: the claim, what was measured, the verdict."""
+    """Return rows as text to print: claim, verdict and measurement."""
     lines = []
     for row in rows:
         lines += [f"{row['claim']:4s}{row['verdict'].upper()}", f"    {known()[row['claim']].claim}"]
         lines.append(f"    here: {row['here']} ({_sizes(row)})")
-    return "\n".join(lines)
-
-
-def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The README's table of claims."""
-    lines = ["| | claim | paper | here | verdict |", "|---|---|---|---|---|"]
-    for row in rows:
-        claim = known()[row["claim"]]
-        here = f"{row['here']} ({row['scale']}, {_sizes(row)})"
-        lines.append(f"| {claim.id} | {claim.claim} | {claim.paper} | {here} | {row['verdict']} |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Scores of prompts on test sets, and how much of full prompt tuning a method keeps (E_rel)."""
+"""Answers of a model with trained prompts, and their scores on test sets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ from iptkit.tasks.examples import Example, Task
 from iptkit.training.adam import DivergedError
 
 
+def evaluate(
+    engine: PromptEngine,
+    source: PromptSource,
+    tasks: Sequence[Task],
+    split: str = "test",
+    limit: int | None = None,
+    label: str = "evaluate",
+) -> list[float]:
+    """Return the score of each row of `source` on its task, by the task's metric.
+
+    A score is in [0, 1], or in [-1, 1] for mcc. If k options are equally likely, each counts as 1/k of an
+    answer, so a tie scores like a random choice. For arguments and errors see `predict`.
+    """
+    likeliest = _likeliest(engine, source, tasks, split, limit, label)
+    return [_score(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
+
+
 def predict(
     engine: PromptEngine,
     source: PromptSource,
@@ -26,22 +43,23 @@ def predict(
     limit: int | None = None,
     label: str = "evaluate",
 ) -> list[list[str]]:
-    """The answers of row r of `source` to the examples of tasks[r].
+    """Return the answers to the examples of tasks[r], given with the prompt of row r of `source`.
 
-    An answer is the likeliest option, or what the model says greedily where there are no options. Of options
-    that are exactly as likely the examples take the first, the second ... in turn.
+    An answer is the likeliest option or, if an example has no options, the text that the model generates
+    greedily. If several options are exactly as likely, example i takes number i of them, modulo their count.
 
     Args:
+      engine: the frozen model.
+      source: R prompts, one per row.
       tasks: R tasks, one per row of the source.
       split: "train", "train_new", "dev" or "test".
-      limit: first so many examples, None for all.
-      label: words on the progress bar.
+      limit: use the first `limit` examples of each task; None for all.
+      label: text on the progress bar.
     Returns: R lists of answers.
 
     Raises:
-      ValueError: see limits.check.
-      optim.DivergedError: the scores of options are no numbers, or a prompt that generates or tags is not
-        finite.
+      ValueError: the texts do not fit the model (see `engine.limits.check`).
+      DivergedError: the scores of options are nan, or a prompt that generates or tags is not finite.
     """
     likeliest = _likeliest(engine, source, tasks, split, limit, label)
     return [[best[i % len(best)] for i, best in enumerate(of_task)] for of_task in likeliest]
@@ -56,7 +74,7 @@ def _likeliest(
     limit: int | None,
     label: str,
 ) -> list[list[tuple[str, ...]]]:
-    """For each example the answer, or all options that are exactly as likely as the likeliest."""
+    """Return for each example the generated answer, or all options with the highest likelihood."""
     source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
     answers: list[tuple[str, ...]] = [()] * len(plan)
@@ -89,15 +107,15 @@ def _answers(
     caps: Sequence[int],
     has_options: bool,
 ) -> list[tuple[str, ...]]:
-    """Answers of one batch; planned: (row of the source, example) of each of its rows."""
+    """Return the answers of one batch; `planned` has the (row of the source, example) of each of its rows."""
     of = [r for r, _ in planned]
     prompt = source(torch.tensor(of, device=engine.backbone.device))
-    if not has_options:  # a word or a tag is chosen even among scores that are no numbers
+    if not has_options:  # greedy decoding would choose a word even if all scores are nan
         if False in (finite := prompt.are_finite.tolist()):
             text = planned[finite.index(False)][1].input
             raise DivergedError(
-                f"the prompt for {text[:60]!r} holds numbers that are not finite; train with a smaller "
-                "learning rate"
+                f"the prompt for {text[:60]!r} has values that are not finite; train with a smaller learning "
+                "rate"
             )
         return [(text,) for text in engine.greedy(prompt, rows, [caps[r] for r in of])]
     scores, _ = engine.log_likelihoods(prompt, rows)
@@ -106,35 +124,17 @@ def _answers(
     if () in found:
         text = planned[found.index(())][1].input
         raise DivergedError(
-            f"the options of {text[:60]!r} have scores that are no numbers: the prompt or the model is "
-            "not finite; train with a smaller learning rate"
+            f"the options of {text[:60]!r} have nan as scores: the prompt or the model is not finite; train "
+            "with a smaller learning rate"
         )
     return found
 
 
-def evaluate(
-    engine: PromptEngine,
-    source: PromptSource,
-    tasks: Sequence[Task],
-    split: str = "test",
-    limit: int | None = None,
-    label: str = "evaluate",
-) -> list[float]:
-    """Score in [0, 1] ([-1, 1] for mcc) of each row of `source` on its task, by the task's metric.
-
-    Options that are exactly as likely count as chance: each of k best ones as 1/k of an answer.
-
-    Args and Raises: see `predict`.
-    """
-    likeliest = _likeliest(engine, source, tasks, split, limit, label)
-    return [_score(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
-
-
 def _score(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> float:
-    """The task's metric of answers of which some may be several, each with its share of the weight."""
+    """Return the task's metric, with equal weights for the equally likely answers to an example."""
     answers = [answer for best in likeliest for answer in best]
     if len(answers) == len(examples):
         return METRICS[task.metric](answers, examples, task)
-    spread = [example for best, example in zip(likeliest, examples, strict=True) for _ in best]
+    repeated = [example for best, example in zip(likeliest, examples, strict=True) for _ in best]
     weights = [1 / len(best) for best in likeliest for _ in best]
-    return METRICS[task.metric](answers, spread, task, weights)
+    return METRICS[task.metric](answers, repeated, task, weights)

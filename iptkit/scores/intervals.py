@@ -1,4 +1,7 @@
-"""Intervals of means over tasks: what a score would be on other tasks of the kind."""
+"""Confidence intervals for mean scores over tasks.
+
+They say how far the mean might be off on other tasks of the same kind.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,28 @@ def interval(
     seed: int = 0,
     groups: Sequence[str] | None = None,
 ) -> tuple[float, float, float]:
-    """Mean and interval of values[task][seed].
+    """Return (mean, low, high): the mean of values[task][seed] over tasks with its confidence interval.
 
-    From MANY_TASKS on: tasks with their seeds are drawn with replacement (bootstrap), so the interval speaks
-    of other tasks of the kind. With fewer that is too narrow (by a sixth at 10 tasks), so from FEW_TASKS on
-    Student's t over the tasks' means takes its place. Below, or where all are of one group, nothing can be
-    said of other tasks: Student's t over the seeds of these.
+    The method depends on the number of tasks:
+
+    - MANY_TASKS or more: a bootstrap that draws tasks, with all their seeds, with replacement. The interval
+      generalises to other tasks of the same kind.
+    - FEW_TASKS or more: Student's t over the means of the tasks, because a bootstrap of so few tasks is too
+      narrow (by a sixth at 10 tasks).
+    - fewer, or all in one group: Student's t over seeds. The interval covers these tasks only.
 
     Args:
-      values: of each task, one per seed.
-      groups: a label for each task; tasks of one label (a leakage group) are not independent, so they are
-        drawn together, and from two groups up to MANY_TASKS Student's t has the error of clusters and as many
-        degrees of freedom as groups, less one. The mean stays that over tasks.
+      values: for each task its values, one per seed.
+      draws: how many bootstrap samples are drawn.
+      level: confidence level, between 0 and 1.
+      seed: seeds the bootstrap.
+      groups: a label for each task. Tasks with the same label (a leakage group) are not independent, so the
+        bootstrap draws them together. With 2 to MANY_TASKS - 1 groups, Student's t uses the cluster-robust
+        standard error, with one degree of freedom less than there are groups. The mean stays the mean over
+        tasks.
 
-    Returns: (mean, low, high); low and high are nan where few tasks have one seed each.
+    Returns: (mean, low, high); low and high are nan if there are fewer than FEW_TASKS tasks and one of them
+      has a single seed.
     Raises: ValueError if there is no value.
 
     Example:
@@ -39,7 +50,7 @@ def interval(
     """
     tasks = [np.asarray(v, dtype=float) for v in values if len(v)]
     if not tasks:
-        raise ValueError("interval got no values; every task was left out (see `relative`)")
+        raise ValueError("there are no values to average; give at least one task with a value")
     means = np.array([t.mean() for t in tasks])
     mean, rng = float(means.mean()), np.random.default_rng(seed)
     labels = [label for label, v in zip(groups or range(len(values)), values, strict=True) if len(v)]
@@ -61,31 +72,46 @@ def interval(
 def over_tasks(
     values: Mapping[str, Sequence[float]], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[float, float, float]:
-    """`interval` of values by task (see evaluation.by_task), over the leakage groups that the rows name.
+    """Return the `interval` of values by task, with the leakage groups that the rows name.
 
     Args:
-      values: task id -> its values, one per seed.
-      rows: those that the values come from; where none has a "group", each task is one of its own.
+      values: task id -> its values, one per seed, as `by_task` returns them.
+      rows: the result rows that the values come from. If no row has a "group", each task is its own group.
     Raises: ValueError if some tasks have a group and others do not.
     """
     group = {row["task"]: row["group"] for row in rows if "group" in row}
     without = sorted(values.keys() - group.keys())
     if group and without:
         raise ValueError(
-            f"rows of {without[0]} name no leakage group, others do; put `group` of the task's card on all"
+            f"the rows of {without[0]} have no leakage group, but others do; give every row the `group` of "
+            "its task's card"
         )
     return interval(list(values.values()), groups=[group.get(task, task) for task in values])
+
+
+def by_task(rows: Sequence[dict[str, Any]], value: str = "score") -> dict[str, list[float]]:
+    """Return task id -> values over seeds, in the order of the rows; values that are None are left out.
+
+    Args:
+      rows: result rows, each with its "task".
+      value: the field to collect.
+    """
+    out: dict[str, list[float]] = {}
+    for row in rows:
+        if row[value] is not None:
+            out.setdefault(row["task"], []).append(row[value])
+    return out
 
 
 def _of_clusters(
     means: np.ndarray, labels: Sequence[Any], draws: int, level: float, rng: np.random.Generator
 ) -> tuple[float, float, float]:
-    """The interval of `interval` where groups of tasks are what is independent."""
+    """Return what `interval` does when only the groups of tasks are independent."""
     place = np.unique(labels, return_inverse=True)[1]
     mean, size = float(means.mean()), int(place.max()) + 1
     if size < MANY_TASKS:
-        apart = np.bincount(place, means - mean)  # sums over the tasks of a group
-        error = np.sqrt((apart**2).sum() * size / (size - 1)) / len(means)
+        deviations = np.bincount(place, means - mean)  # summed over the tasks of a group
+        error = np.sqrt((deviations**2).sum() * size / (size - 1)) / len(means)
         return _student(mean, error, size - 1, level)
     sums, counts = np.bincount(place, means), np.bincount(place)
     chosen = rng.integers(0, size, (draws, size))
@@ -95,29 +121,8 @@ def _of_clusters(
 
 
 def _student(mean: float, error: float, freedom: int, level: float) -> tuple[float, float, float]:
-    """Student's interval of a mean with its standard error; nan where nothing was repeated."""
+    """Return Student's t interval of a mean, given its standard error; nan without degrees of freedom."""
     from scipy.stats import t as student
 
     half = student.ppf((1 + level) / 2, freedom) * error if freedom else np.nan
     return mean, float(mean - half), float(mean + half)
-
-
-# ---- relative performance ------------------------------------------------------------------------
-def relative(score: float, reference: float, floor: float = 0.0, least: float = 0.05) -> float | None:
-    """E_rel of one task, the share of prompt tuning that is kept: (score - floor) / (reference - floor).
-
-    Qin et al. 2021 divide the bare scores (floor 0). With `floor` = chance, guessing counts as nothing.
-
-    Returns: the ratio, or None where the reference is less than `least` above the floor and a ratio
-      would say nothing.
-    """
-    return None if reference - floor < least else (score - floor) / (reference - floor)
-
-
-def by_task(rows: Sequence[dict[str, Any]], value: str = "score") -> dict[str, list[float]]:
-    """Group result rows: task id -> values over seeds, in the order given."""
-    out: dict[str, list[float]] = {}
-    for row in rows:
-        if row[value] is not None:
-            out.setdefault(row["task"], []).append(row[value])
-    return out

@@ -43,7 +43,7 @@ def test_a_row_is_found_again_and_replaced(results):
     assert [r["claim"] for r in claims.found(results, "lesson")] == ["B2", "B4"]
     assert claims.found(results, "lesson")[1] == json.loads(json.dumps(row))
     assert "SECOND" not in claims.as_text([row]) and "HOLDS IN PART" in claims.as_text([row])
-    assert "| second (lesson, 5 tasks, 3 seeds) | holds in part |" in claims.as_markdown([row])
+    assert "here: second (5 tasks, 3 seeds)" in claims.as_text([row])
 
 
 def test_rows_that_are_kept_replace_those_of_their_claim_and_scale(results, tmp_path, monkeypatch):
@@ -61,22 +61,22 @@ def test_rows_that_are_kept_replace_those_of_their_claim_and_scale(results, tmp_
 
 
 def test_unknown_claims_and_verdicts_are_refused(results):
-    with pytest.raises(ValueError, match="the claim 'B11' is unknown; data/claims.json has A1, A2"):
+    with pytest.raises(ValueError, match="there is no claim 'B11'; data/claims.json has A1, A2"):
         claims.record("B11", "lesson", "x", "holds", 1, 1)
     with pytest.raises(ValueError, match="the verdict on B1 is 'maybe'; choose one of holds, holds in part"):
         claims.record("B1", "lesson", "x", "maybe", 1, 1)
     assert claims.found(results, "lesson") == []
 
 
-def test_what_is_no_verdict_is_named(results):
+def test_a_file_that_is_not_a_verdict_is_named(results):
     claims.record("B4", "lesson", "here", claims.VERDICTS[0], 3, 1)
     folder = results / "claims" / "lesson"
     (folder / "._B4.json").write_bytes(b"\0\5\x16\7")  # a file manager's
     assert len(claims.found(results, "lesson")) == 1
     for text, told in [
-        ("[]", "B2.json: the file holds a JSON list"),
-        ('{"claim": "B2"}', "B2.json is no verdict of this version .it lacks scale, here, verdict"),
-        ("[" * 100_000, "B2.json:1: lists or objects stand over 100 deep"),
+        ("[]", "B2.json: .* JSON list"),
+        ('{"claim": "B2"}', "B2.json is not a verdict of this version .it lacks scale, here, verdict"),
+        ("[" * 100_000, "B2.json:1: .* 100 "),
     ]:
         (folder / "B2.json").write_text(text)
         with pytest.raises(ValueError, match=told):

@@ -272,7 +272,7 @@ def test_summary_beside_another_method():
     rows = rows_of("fine-tuning", 0, {"a": [0.5]}) + rows_of("IST", 5, {"a": [0.4]})
     (line,) = summary(rows, [("IST", 5)], reference="fine-tuning")
     assert line["E_rel"][0] == pytest.approx(0.8)
-    with pytest.raises(ValueError, match="no rows of 'prompt tuning' without d_I on a; give another"):
+    with pytest.raises(ValueError, match="'prompt tuning' without d_I was not measured on a; give another"):
         summary(rows, [("IST", 5)])
 
 

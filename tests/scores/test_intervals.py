@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from iptkit.scores.intervals import by_task, interval, over_tasks
+
+
+def test_interval_of_known_values():
+    assert interval([[0.5, 0.5], [0.5, 0.5]]) == (0.5, 0.5, 0.5)
+    mean, low, high = interval([[0.0], [0.0, 0.0], [1.0], [1.0]])
+    half = 3.18245 * (1 / 3) ** 0.5 / 2
+    assert mean == 0.5 and (high - mean, mean - low) == pytest.approx((half, half), rel=1e-4), "Student's t"
+    few = interval([[0.0, 1.0, 0.5]])  # t with 2 degrees of freedom, standard error 0.5 / sqrt(3)
+    assert few == pytest.approx((0.5, 0.5 - 4.3027 * 0.28868, 0.5 + 4.3027 * 0.28868), abs=1e-4)
+    two = interval([[0.0, 1.0, 0.5], [0.2, 0.2, 0.2]])  # 4 degrees of freedom, half the standard error
+    assert two == pytest.approx((0.35, 0.35 - 2.7764 * 0.14434, 0.35 + 2.7764 * 0.14434), abs=1e-4)
+    mean, *edges = interval([[0.0], [1.0]])
+    assert mean == 0.5 and all(map(math.isnan, edges)), "with one seed nothing is known"
+    mean, low, high = interval([[0.0, 0.0, 0.0], [1.0]])
+    assert mean == 0.5, "tasks weigh the same, however many seeds they have"
+    assert interval([[], [0.2, 0.2]]) == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_interval_is_as_wide_as_theory_says():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(40, 1, generator=generator, dtype=torch.float64)
+    mean, low, high = interval(values.tolist())
+    half = 1.96 * values.std(correction=0).item() / 40**0.5
+    assert mean == pytest.approx(values.mean().item())
+    assert high - mean == pytest.approx(half, rel=0.15) and mean - low == pytest.approx(half, rel=0.15)
+    narrow = interval(values.tolist(), level=0.5)
+    assert low < narrow[1] < mean < narrow[2] < high
+    assert interval(values.tolist()) == (mean, low, high) != interval(values.tolist(), seed=1)
+
+
+@pytest.mark.parametrize("num_tasks", [4, 12, 40])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(num_tasks):
+    values = torch.randn(400, num_tasks, 3, generator=torch.Generator().manual_seed(1)).mul(0.3)
+    values += torch.randn(400, num_tasks, 1, generator=torch.Generator().manual_seed(2))
+    held = [low <= 0 <= high for _, low, high in (interval(v.tolist(), draws=400) for v in values)]
+    assert 0.925 <= sum(held) / len(held) <= 0.975
+
+
+def test_interval_without_values():
+    for nothing in ([], [[], []]):
+        with pytest.raises(ValueError, match="there are no values to average; give at least one"):
+            interval(nothing)
+
+
+def test_by_task_keeps_the_order_and_leaves_out_missing_values():
+    rows = [{"task": t, "score": s} for t, s in (("b", 1.0), ("a", 2.0), ("b", None), ("b", 3.0))]
+    assert by_task(rows) == {"b": [1.0, 3.0], "a": [2.0]}
+
+
+def test_tasks_of_a_group_count_as_one():
+    """Siblings with equal scores add no information, and the mean stays the mean over tasks."""
+    alone = [[0.1], [0.4], [0.5], [0.9], [0.7]]
+    twice, labels = [v for v in alone for _ in "ab"], [name for name in "vwxyz" for _ in "ab"]
+    assert interval(twice, groups=labels) == pytest.approx(interval(alone))
+    assert interval(alone, groups=list("vwxyz")) == interval(alone)
+    narrow, wide = interval(twice), interval(twice, groups=labels)
+    assert wide[0] == pytest.approx(narrow[0]) and wide[2] - wide[1] > 1.2 * (narrow[2] - narrow[1])
+    uneven = [[1.0], [1.0], [1.0], [0.0], [0.0], [0.0]]
+    assert interval(uneven, groups=list("aaabcd"))[0] == 0.5, "over tasks, not over groups"
+
+
+def test_many_groups_are_drawn_together():
+    scores = [[float(x)] for x in np.random.default_rng(0).normal(size=40)]
+    twice, labels = [v for v in scores for _ in "ab"], [i for i in range(40) for _ in "ab"]
+    alone, together = interval(scores), interval(twice, groups=labels)
+    assert together == pytest.approx(alone, abs=0.03)
+    as_if = interval(twice)
+    assert (together[2] - together[1]) / (as_if[2] - as_if[1]) == pytest.approx(2**0.5, rel=0.1)
+
+
+def test_over_tasks_takes_the_groups_from_the_rows():
+    scores = {"b": [0.1, 0.2], "a": [0.5, 0.4], "d": [0.9, 0.7], "c": [0.6, 0.6], "e": [0.3, 0.1]}
+    rows = [{"task": t, "group": g, "score": 0.0} for t, g in zip("abcde" * 2, "xxyyz" * 2, strict=True)]
+    values = list(scores.values())
+    assert over_tasks(scores, rows) == interval(values, groups=list("xxyyz"))
+    assert over_tasks(scores, [{"task": t} for t in "abcde"]) == interval(values)
+    some = [row if row["task"] != "d" else {"task": "d"} for row in rows]
+    with pytest.raises(ValueError, match="rows of d have no leakage group, but others do; give every row"):
+        over_tasks(scores, some)
+
+
+def test_few_groups_say_little_of_others():
+    """Two groups leave one degree of freedom; with one group the interval is over seeds."""
+    values = [[0.1 * i, 0.1 * i + 0.02] for i in range(6)]
+    mean, low, high = interval(values, groups=list("aaabbb"))
+    assert mean == pytest.approx(0.26) and high - low > 3
+    _, low, high = interval(values, groups=list("aaaaaa"))
+    assert 0 < high - low < 0.05
