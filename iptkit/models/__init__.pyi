@@ -1,5 +1,5 @@
 from . import backbone, bundled, devices, machine, tiny, weights
-from .backbone import Backbone, load
+from .backbone import Backbone, fingerprint, in_float32, load
 from .devices import resolve_device
 
 __all__ = [
@@ -7,6 +7,8 @@ __all__ = [
     "backbone",
     "bundled",
     "devices",
+    "fingerprint",
+    "in_float32",
     "load",
     "machine",
     "resolve_device",
