@@ -20,14 +20,14 @@ import typer
 from typer.core import TyperGroup
 
 import iptkit
-from iptkit.storage import files, installation
+from iptkit.storage import installation, messages
 from iptkit.tasks.examples import Task
 
 
 def _say(text: str, err: bool = False) -> None:
     """Print a text; what would steer the terminal, or is not in its character set, stands as an escape."""
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
-    typer.echo(files.visible(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
+    typer.echo(messages.visible(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 @contextlib.contextmanager
@@ -304,14 +304,14 @@ def check_tasks(
             found = [str(error)]
         if found:
             problems[file] = found
-            _say("\n".join(files.first(found)))
+            _say("\n".join(messages.first(found)))
     if problems:
         total = sum(map(len, problems.values()))
         _say(f"{total} problem(s) in {len(problems)} of {len(named)} file(s); nothing was changed")
         raise typer.Exit(1)
     near = [pair for file in named for pair in jsonl.near_duplicates(file)]
     if near:
-        _say("\n".join(f"note: {line}" for line in files.first(near)))
+        _say("\n".join(f"note: {line}" for line in messages.first(near)))
         _say('note: "near_duplicates": "drop" in NAME.card.json leaves them out, "keep" says that they stay')
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from iptkit.course import lessons, pipeline, schedule
 from iptkit.course.progress_display import clock
 from iptkit.models.devices import matmul_speed
-from iptkit.storage import downloads, files, installation, paths
+from iptkit.storage import downloads, installation, paths, reading
 from iptkit.storage.versions import rows
 
 DISK_NEEDED = 2e9  # bytes: downloads, converted models, steps
@@ -129,7 +129,7 @@ def _times(speed: float, device: str) -> tuple[list, list]:
         schedule.together(course, expected, at_once),
         ("", ", two notebooks at a time")[at_once - 1],
     )
-    entry = files.read_json(paths.data_dir() / "timings.json")["lesson"]
+    entry = reading.read_json(paths.data_dir() / "timings.json")["lesson"]
     where = entry.get("made_with", {}).get("processor", "another machine")
     text = f"{clock(seconds)} where it was measured ({where}){how}"
     if entry.get("teraflops"):

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from iptkit.scores import claims
-from iptkit.storage import files, paths
+from iptkit.storage import files, messages, paths, reading
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {
@@ -61,11 +61,11 @@ class Lesson:
     @cached_property
     def _cells(self) -> list[tuple[str, str]]:
         try:
-            cells = files.read_json(self.path)["cells"]
+            cells = reading.read_json(self.path)["cells"]
             return [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in cells]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.path} is no notebook that can be read ({files.visible(str(error))})"
+                f"{self.path} is no notebook that can be read ({messages.visible(str(error))})"
             ) from error
 
 
@@ -141,7 +141,7 @@ def _check_notebook(path: Path) -> None:
     """Raise ValueError for a notebook that papermill would stumble over, in whatever way."""
     import nbformat
 
-    raw = files.read_json(path)
+    raw = reading.read_json(path)
     if raw.get("nbformat") != nbformat.current_nbformat:
         raise ValueError(
             f"{path} has the notebook format {raw.get('nbformat')!r}; save it in format "
@@ -218,7 +218,7 @@ def keep(run_folder: str | Path, into: str | Path | None = None) -> list[Path]:
         raise FileNotFoundError(
             f"{run_folder} holds no timings.json; it must be a folder that `iptkit run` filled"
         )
-    timings = files.read_json(timings_file)
+    timings = reading.read_json(timings_file)
     if timings["scale"] != "lesson" or set(timings["status"].values()) != {"ok"}:
         raise ValueError(f"{run_folder} is no complete run at scale 'lesson'; run it to its end first")
     if timings.get("at_once", 1) > 1:
@@ -254,7 +254,7 @@ def _keep_times(timings: dict) -> None:
     from iptkit.models.devices import matmul_speed  # torch, for this alone
 
     file = paths.data_dir() / "timings.json"
-    known = files.read_json(file) if file.is_file() else {}
+    known = reading.read_json(file) if file.is_file() else {}
     before, new = known.get(timings["scale"], {}), timings["seconds"]
     merged = {**before.get("seconds", {}), **new}
     seconds = {lesson.name: merged[lesson.name] for lesson in find() if lesson.name in merged}
@@ -283,4 +283,4 @@ if __name__ == "__main__":
     try:
         print("\n".join(map(str, keep(Path(sys.argv[1])))))
     except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"iptkit: {files.visible(str(error))}")
+        sys.exit(f"iptkit: {messages.visible(str(error))}")

@@ -19,7 +19,7 @@ from iptkit.course import lessons, processes, report, schedule
 from iptkit.course.lessons import Lesson
 from iptkit.course.processes import STOPPED
 from iptkit.course.progress_display import Display, clock
-from iptkit.storage import files, paths
+from iptkit.storage import files, locks, outputs, paths, reading
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def run(
     if at_once > 1:
         expected = {name: schedule.SLOWER * seconds for name, seconds in expected.items()}
     beside = {"at_once": at_once, "needs": schedule.needs(chosen)}
-    alone = files.one_writer(out / "index.html", "wait for its end, or name another folder with --out")
+    alone = locks.one_writer(out / "index.html", "wait for its end, or name another folder with --out")
     watched = _watched(scale, names, expected, **beside)
     with alone, watched as display, paths.variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
@@ -168,7 +168,7 @@ def study(
         raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
     if out.suffix != ".jsonl":
         raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
-    out = files.writable_file(out, "--out", verdicts_ipt.BESIDE)  # asked now, not after hours
+    out = outputs.writable_file(out, "--out", verdicts_ipt.BESIDE)  # asked now, not after hours
     _sweep(out.parent)
 
     def check() -> None:
@@ -179,7 +179,7 @@ def study(
         check()  # again: where nothing can be locked, others may have written meanwhile
         return writers[part](measured, out, **more)
 
-    with files.one_writer(out, "wait for its end, or name another file with --out"):
+    with locks.one_writer(out, "wait for its end, or name another file with --out"):
         check()
         if address:
             cluster.check(address)
@@ -223,7 +223,7 @@ def _measure(
 def expected_seconds(scale: str) -> dict[str, float]:
     """Return the seconds of each notebook at a scale from data/timings.json; empty if not measured."""
     try:
-        seconds = files.read_json(paths.data_dir() / "timings.json")[scale]["seconds"]
+        seconds = reading.read_json(paths.data_dir() / "timings.json")[scale]["seconds"]
         return {name: float(value) for name, value in seconds.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -250,10 +250,10 @@ def _sweep(out: Path) -> None:
 
 
 def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
-    out = files.expanded(out).absolute()
+    out = paths.expanded(out).absolute()
     if any(lesson.path.parent.resolve() == out.resolve() for lesson in course):
         raise ValueError(f"--out {out} is the folder of the notebooks themselves; name another one")
-    out = files.writable_folder(out, "--out")
+    out = outputs.writable_folder(out, "--out")
     names = [f"{lesson.name}{ending}" for lesson in course for ending in (".ipynb", ".html")]
     for name in ("index.html", "timings.json", *names):
         if (out / name).is_dir():

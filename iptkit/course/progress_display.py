@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
-from iptkit.storage import files, progress
+from iptkit.storage import messages, progress
 
 SECONDS_BETWEEN_LINES = 15.0
 REFRESH_SECONDS = {True: 0.5, False: 1.0}  # at a terminal, elsewhere
@@ -183,7 +183,7 @@ class Display:
         """Write a line that stays."""
         with self._lock:
             self._erase()
-            self._stream.write(f"{files.visible(text)}\n")  # an error of a notebook may hold anything
+            self._stream.write(f"{messages.visible(text)}\n")  # an error of a notebook may hold anything
             self._stream.flush()
             self._said = time.time()
 
@@ -200,7 +200,7 @@ class Display:
             parts.append("" if step is None else f"{clock(step)} left")
             parts.append(f"{clock(now - piece.started)} so far" if step is None and whole is None else "")
         parts.append("" if whole is None or not self._running else f"whole run ~{clock(whole)} left")
-        return files.visible(" | ".join(part for part in parts if part))
+        return messages.visible(" | ".join(part for part in parts if part))
 
     def _run_left(self, now: float, steps: Mapping[str, float]) -> float | None:
         waiting = [name for name in self._names if name not in self._finished]

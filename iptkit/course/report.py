@@ -15,7 +15,7 @@ from pathlib import Path
 
 from iptkit.course.lessons import Lesson
 from iptkit.course.progress_display import clock
-from iptkit.storage import files
+from iptkit.storage import files, reading
 from iptkit.storage.versions import rows
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -89,7 +89,7 @@ def write(
 def earlier(out: Path, scale: str, course: Sequence[Lesson]) -> tuple[dict[str, float], dict[str, str]]:
     """Return seconds and status of the notebooks that an earlier run at this scale left in the folder."""
     try:
-        timings = files.read_json(out / "timings.json")
+        timings = reading.read_json(out / "timings.json")
         names = [
             one.name for one in course if one.name in timings["seconds"] and one.name in timings["status"]
         ]
@@ -299,7 +299,7 @@ def _result(out: Path, lesson: Lesson) -> str:
 
     path, broken = out / f"{lesson.name}.ipynb", (ValueError, KeyError, TypeError, AttributeError)
     try:
-        notebook = nbformat.v4.reads(files.read_text(path))
+        notebook = nbformat.v4.reads(reading.read_text(path))
         nbformat.validate(notebook)
     except (OSError, nbformat.ValidationError, *broken):  # absent, or cut off while it was written
         return ""

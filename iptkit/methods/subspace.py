@@ -28,7 +28,7 @@ from iptkit.engine.compatibility import made_for, prompt_length
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import SHAPES, Prompt, PromptSource, as_prompt
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
-from iptkit.storage import files, paths
+from iptkit.storage import paths, tensor_files
 from iptkit.training.runs import Fit, FitConfig, Run
 from iptkit.training.trainer import fit
 
@@ -241,7 +241,7 @@ def save(autoencoder: AutoEncoder, path: str | Path, about: dict[str, Any] | Non
       about: JSON that is kept with it, beside its shape and its own `about`.
     """
     shape = {"config": asdict(autoencoder.config), "shape": list(autoencoder.shape)}
-    files.write_tensors(Path(path), autoencoder.state_dict(), {**autoencoder.about, **(about or {}), **shape})
+    tensor_files.write(Path(path), autoencoder.state_dict(), {**autoencoder.about, **(about or {}), **shape})
 
 
 def load(path: str | Path) -> AutoEncoder:
@@ -253,7 +253,7 @@ def load(path: str | Path) -> AutoEncoder:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no subspace at {path}; subspace.save and `iptkit study` write one")
-    tensors, about = files.read_tensors(path)
+    tensors, about = tensor_files.read(path)
     if "flat" not in tensors or not {"config", "shape"} <= about.keys():
         raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, no subspace.save did that")
     config, shape = _described(path, about.pop("config"), about.pop("shape"))

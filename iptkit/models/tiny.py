@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iptkit.storage import files, paths
+from iptkit.storage import paths, reading
 
 SPREAD = 0.2  # standard deviation of the weights of models that answer
 LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4}
@@ -92,8 +92,8 @@ def word_tokenizer() -> Any:
     splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     words = {
         word
-        for file in files.listed(paths.data_dir() / "tiny", ".jsonl")
-        for _, record in files.read_json_lines(file)
+        for file in reading.listed(paths.data_dir() / "tiny", ".jsonl")
+        for _, record in reading.read_json_lines(file)
         for text in _strings(record)
         for word, _ in splitter.pre_tokenize_str(text)
     }

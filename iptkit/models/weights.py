@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iptkit.storage import files
+from iptkit.storage import messages, reading
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -31,15 +31,15 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    files.check_begin(path)
+    reading.check_begin(path)
     try:
         with safe_open(path, framework="pt") as file:  # compares the file's size with its header
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({files.reason(error)})") from error
+        raise ValueError(f"{path} cannot be read ({messages.reason(error)})") from error
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is cut short or no safetensors ({files.visible(str(error))}); fetch it again"
+            f"{path} is cut short or no safetensors ({messages.visible(str(error))}); fetch it again"
         ) from error
 
 
@@ -63,12 +63,12 @@ def check_folder(folder: str | Path) -> None:
         raise FileNotFoundError(
             f"{folder} holds no model: it has no config.json; give a folder that save_pretrained wrote"
         )
-    files.read_json(folder / "config.json")
+    reading.read_json(folder / "config.json")
 
 
 def _base_of(adapter: Path) -> str:
     try:
-        return str(files.read_json(adapter)["base_model_name_or_path"])
+        return str(reading.read_json(adapter)["base_model_name_or_path"])
     except (ValueError, KeyError):  # the message says what the folder is in any case
         return "another model"
 
@@ -117,7 +117,7 @@ def files_of(source: str, config: Any, options: dict[str, Any]) -> list[Path]:
     if first is None or not first.name.endswith(".json"):
         return [] if first is None else [first]
     try:
-        found = {part: find(part) for part in sorted(set(files.read_json(first)["weight_map"].values()))}
+        found = {part: find(part) for part in sorted(set(reading.read_json(first)["weight_map"].values()))}
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{first} is no index of safetensors files ({error!r}); fetch it again") from error
     missing = [part for part, path in found.items() if path is None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iptkit.storage import files, paths, step_cache, versions
+from iptkit.storage import files, paths, reading, result_files, versions
 
 VERDICTS = ("holds", "holds in part", "does not hold here", "not testable at this scale")
 STORED = "claims.jsonl"  # the project's own verdicts, in data/results
@@ -32,7 +32,7 @@ class Claim:
 
 def known() -> dict[str, Claim]:
     """Return all claims by id, in the order of data/claims.json."""
-    listed = files.read_json(paths.data_dir() / "claims.json")
+    listed = reading.read_json(paths.data_dir() / "claims.json")
     return {name: Claim(name, **fields) for name, fields in listed.items()}
 
 
@@ -95,12 +95,12 @@ def record(name: str, scale: str, here: str, verdict: str, num_tasks: int, num_s
 def found(folder: str | Path, scale: str) -> list[dict[str, Any]]:
     """Return the rows that `record` wrote to a results folder, in the order of the claims."""
     folder = Path(folder)
-    rows = [_verdict(file) for file in files.listed(_folder(folder, scale), ".json")]
+    rows = [_verdict(file) for file in reading.listed(_folder(folder, scale), ".json")]
     return sorted(rows, key=lambda row: list(known()).index(row["claim"]))
 
 
 def _verdict(file: Path) -> dict[str, Any]:
-    row = files.read_json(file)
+    row = reading.read_json(file)
     missing = [name for name in FIELDS if name not in row]
     if missing or row["claim"] not in list(known()) or row["verdict"] not in VERDICTS:
         wrong = f"it lacks {', '.join(missing)}" if missing else "its claim or verdict is unknown"
@@ -115,7 +115,7 @@ def stored() -> list[dict[str, Any]]:
 
     Raises: FileNotFoundError if there are none.
     """
-    return step_cache.read_results(paths.data_dir() / "results" / STORED)
+    return result_files.read(paths.data_dir() / "results" / STORED)
 
 
 def keep(folder: str | Path, scale: str) -> int:
@@ -129,9 +129,7 @@ def keep(folder: str | Path, scale: str) -> int:
         rows = {(row["claim"], row["scale"]): row for row in (stored() if file.is_file() else [])}
         rows |= {(row["claim"], row["scale"]): row for row in new}
         order = list(known())
-        step_cache.write_results(
-            file, sorted(rows.values(), key=lambda r: (order.index(r["claim"]), r["scale"]))
-        )
+        result_files.write(file, sorted(rows.values(), key=lambda r: (order.index(r["claim"]), r["scale"])))
     return len(new)
 
 

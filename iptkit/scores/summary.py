@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from iptkit.scores import intervals
-from iptkit.storage import files
+from iptkit.storage import messages
 
 FIELDS = ("task", "method", "score", "seed")  # every row has these
 OF_SUBSPACE = (*FIELDS, "d_I", "split", "chance")  # every row of a subspace study has these
@@ -117,7 +117,7 @@ def _compared(
     full = intervals.by_task([r for r in rows if (r["method"], r["d_I"], r["split"]) == (method, 0, split)])
     missing = sorted(set(mine) - set(full))
     if missing:
-        tasks = files.visible(", ".join(missing))
+        tasks = messages.visible(", ".join(missing))
         raise ValueError(f"{method!r} without d_I was not measured on {tasks}; give another reference")
     reference = {task: sum(values) / len(values) for task, values in full.items()}
     chance = {r["task"]: r["chance"] for r in rows}

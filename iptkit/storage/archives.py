@@ -1,4 +1,4 @@
-"""Reading single files out of wheels and sdists, without unpacking, installing or importing them."""
+"""Single files out of wheels and sdists, read without unpacking, installing or importing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from iptkit.storage import downloads
 
-MAX_BYTES = 100_000_000  # of one file; the largest that is read has 26 MB
+MAX_BYTES = 100_000_000  # per file; the largest that the course reads has 26 MB
 
 
 def read(package: str, *patterns: str) -> dict[str, bytes]:
@@ -40,14 +40,15 @@ def read_archive(archive: str | Path, *patterns: str) -> dict[str, bytes]:
 def stream(package: str, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the files of an sdist that have these names, one by one in a single pass over the archive.
 
-    For archives too large to be read whole: only one file is in memory, and reading ends with the last one.
+    For archives that are too large to hold in memory: only one file is in memory at a time, and reading
+    stops after the last one.
 
     Args:
       package: a name in data/packages.json.
       names: inside the archive, without its top folder.
     Yields: name and bytes, in the order of the archive.
-    Raises: ValueError if a file is absent or too large or the archive is broken, after the files before
-      it; what `downloads.fetch` raises.
+    Raises: ValueError if a file is absent or too large or the archive is broken, once the files before it
+      have been yielded; what `downloads.fetch` raises.
     """
     archive, missing = downloads.fetch(package), set(names)
     for name, data in _sdist_files(archive, set(names).__contains__):
@@ -80,17 +81,19 @@ def _sdist_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tu
                 name = member.name.partition("/")[2]
                 if member.isfile() and is_wanted(name):
                     _check_sizes(archive, {name: member.size})
-                    yield name, sdist.extractfile(member).read()
+                    content = sdist.extractfile(member)
+                    assert content is not None  # as `member` is a file
+                    yield name, content.read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(_broken(archive, error)) from error
 
 
 def _broken(archive: Path, error: Exception) -> str:
-    return f"{archive} is broken ({error}); move it away and start again to download it anew"
+    return f"{archive} is broken ({error}); move it away and run the command again to download it"
 
 
 def _no_file(archive: Path, name: str) -> str:
-    return f"{archive} holds no file {name!r}; move it away and start again to download it anew"
+    return f"{archive} holds no file {name!r}; move it away and run the command again to download it"
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -100,4 +103,4 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 def _check_sizes(archive: Path, sizes: dict[str, int]) -> None:
     for name, size in sizes.items():
         if size > MAX_BYTES:
-            raise ValueError(f"{archive}: {name} would take {size} bytes, {MAX_BYTES} are allowed")
+            raise ValueError(f"{archive}: {name} has {size} bytes, {MAX_BYTES} are allowed")

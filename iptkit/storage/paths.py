@@ -1,10 +1,9 @@
-"""Where things lie: the kit's own data, what was downloaded, and the steps that were already computed.
+"""The folders of the kit: its own data, downloads, finished steps, results.
 
-Three environment variables move the folders: IPTKIT_CACHE (downloads, models, tasks), IPTKIT_STEPS (results
-of finished steps; default: `steps` inside the cache) and IPTKIT_RESULTS (verdicts on claims; default:
-`results` inside the cache; `iptkit run` sets it to the run's own folder). IPTKIT_CROSSFIT names a folder of
-your own files for the suite `crossfit`. `data_dir` and `crossfit_dir` apart, every function
-here that returns a folder creates it.
+Three environment variables move them: IPTKIT_CACHE (downloads, models, tasks), IPTKIT_STEPS (finished steps;
+default: `steps` inside the cache) and IPTKIT_RESULTS (verdicts on claims; default: `results` inside the
+cache; `iptkit run` sets it to the folder of the run). IPTKIT_CROSSFIT names a folder of your own files for
+the suite `crossfit`. The functions create the folders that they return, except `data_dir` and `crossfit_dir`.
 """
 
 from __future__ import annotations
@@ -60,27 +59,27 @@ def steps_dir() -> Path:
 
 
 def results_dir() -> Path:
-    """Return the folder where lessons leave their verdicts: $IPTKIT_RESULTS, else `results` in the cache."""
+    """Return the folder where lessons write their verdicts: $IPTKIT_RESULTS, else `results` in the cache."""
     return _folder(os.environ.get("IPTKIT_RESULTS") or cache_dir() / "results", "IPTKIT_RESULTS")
 
 
 def crossfit_dir() -> Path | None:
-    """Return the folder of own files for the suite `crossfit`: $IPTKIT_CROSSFIT, None if that is not set.
+    """Return $IPTKIT_CROSSFIT, the folder of your own files for the suite `crossfit`; None if it is unset.
 
     Raises: FileNotFoundError if it does not exist.
     """
     given = os.environ.get("IPTKIT_CROSSFIT")
-    folder = Path(os.path.expanduser(given)).absolute() if given else None
+    folder = expanded(given).absolute() if given else None
     if folder is not None and not os.path.isdir(folder):
         raise FileNotFoundError(
-            f"IPTKIT_CROSSFIT names the folder {folder}, which is not there; make it, or unset the variable"
+            f"IPTKIT_CROSSFIT names the folder {folder}, which is not there; create it or unset the variable"
         )
     return folder
 
 
 @contextmanager
 def variables(**values: str) -> Iterator[None]:
-    """Set environment variables for a while; afterwards they are as they were."""
+    """Set environment variables inside this context and restore them at its end."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -93,8 +92,13 @@ def variables(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a leading `~` replaced by the home folder, where that is known."""
+    return Path(os.path.expanduser(path))
+
+
 def _folder(path: str | Path, variable: str) -> Path:
-    folder = Path(os.path.expanduser(path)).absolute()
+    folder = expanded(path).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         is_writable = os.access(folder, os.W_OK | os.X_OK)

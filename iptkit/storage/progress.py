@@ -1,7 +1,7 @@
-"""The one place where long work shows how far it is.
+"""Progress of long work: the only place that shows it.
 
-A notebook run by the pipeline writes its state to the file $IPTKIT_STATUS, which the pipeline shows; a person
-at a terminal or in Jupyter gets a bar; everything else stays silent. $IPTKIT_QUIET=1 means no bar anywhere.
+A notebook that the pipeline runs writes its state to the file $IPTKIT_STATUS, which the pipeline displays.
+A user at a terminal or in Jupyter sees a bar. Everything else stays silent. $IPTKIT_QUIET=1 turns bars off.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from iptkit.storage import files
 
 SECONDS_BETWEEN_WRITES = 1.0
 
 
 class Bar:
-    """Counts what is done; made by `track`."""
+    """Counts the units that are done; made by `track`."""
 
     def __init__(self, label: str, total: int | None, unit: str, initial: int):
         self.label, self.total, self.unit, self.done, self.note = label, total, unit, initial, ""
@@ -30,11 +33,11 @@ class Bar:
         self._write()
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """Say that n more units are done.
+        """Count n more units as done.
 
         Args:
           n: units since the last call, 0 or more (0 only changes the note).
-          note: a few words or numbers about the state, for example "loss 1.23".
+          note: a few words about the state, for example "loss 1.23".
         """
         self.done += n
         self.note = note or self.note
@@ -50,7 +53,7 @@ class Bar:
             self._bar.close()
         self._write()
 
-    def _draw(self):
+    def _draw(self) -> Any:
         from tqdm.std import tqdm  # tqdm.auto would leave a widget in notebooks
 
         return tqdm(
@@ -65,7 +68,7 @@ class Bar:
         )
 
     def _write(self) -> None:
-        if self._file is None:
+        if self._file is None or not self._file.parent.is_dir():  # the pipeline may have ended and removed it
             return
         self._written = time.time()
         state = {
@@ -78,11 +81,10 @@ class Bar:
             "started": self._started,
             "time": self._written,
         }
-        draft = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         try:
-            draft.write_text(json.dumps(state), encoding="utf-8")
-            os.replace(draft, self._file)
-        except OSError:  # a full disk or a removed folder must not end hours of training
+            with files.atomic(self._file, is_flushed=False) as draft:
+                draft.write_text(json.dumps(state), encoding="utf-8")
+        except OSError:  # a full disk must not end hours of training
             self._file = None
 
 
@@ -92,10 +94,10 @@ def track(label: str, total: int | None = None, unit: str = "step", initial: int
 
     Args:
       label: what is being done, for example "fit 36 tasks".
-      total: units in all, or None if unknown.
+      total: number of units, or None if unknown.
       unit: name of one unit: "step", "task", or "B" for bytes.
-      initial: units done by an earlier, interrupted run (they do not count for the speed).
-    Returns: a context manager that gives a `Bar`.
+      initial: units done by an earlier, interrupted run; they do not count for the speed.
+    Returns: a context manager that yields a `Bar`.
 
     >>> with track("prompt tuning", total=2) as bar:
     ...     bar.update(1, note="loss 1.23")
@@ -107,12 +109,11 @@ def track(label: str, total: int | None = None, unit: str = "step", initial: int
         bar.close()
 
 
-def read_status(path: str | Path) -> dict | None:
-    """Read a status file written by `track`.
+def read_status(path: str | Path) -> dict[str, Any] | None:
+    """The state in a status file that `track` wrote.
 
-    Returns: its fields, or None if it is absent, unreadable, half-written or not a status at all.
+    Returns: its fields, or None if the file is absent, unreadable, incomplete or no status file.
     """
-    path = Path(path)
     try:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         words = {key: str(state[key]) for key in ("label", "unit", "note")}
@@ -131,6 +132,6 @@ def _can_draw() -> bool:
 
 
 def in_kernel() -> bool:
-    """Tell whether this process is a Jupyter kernel."""
+    """Whether this process is a Jupyter kernel."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return getattr(get_ipython() if get_ipython else None, "kernel", None) is not None

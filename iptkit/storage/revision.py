@@ -1,8 +1,8 @@
-"""Names the code that a step runs through, so that a changed method never meets an old result.
+"""Digests of the code that a step runs, so that a changed method never gets an old result.
 
-The name is a digest of the module that makes the step and of every module of the kit that can be reached
-from it by imports: those inside functions count, and those for annotations too, because an annotated argument
-brings its module's code along. Comments, docstrings and formatting do not count.
+A digest covers the module that makes the step and every module of the kit that it reaches by imports, those
+inside functions and for annotations included (an annotated argument brings the code of its module along).
+Comments, docstrings and formatting do not count.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iptkit.storage import files, paths
+from iptkit.storage import files, paths, reading
 
 MOST_KEPT = 2000
-KEPT = "code.json"  # in the cache folder: what was found in each source text, as parsing all takes a second
+KEPT = "code.json"  # in the cache folder: what parsing found in each source text; parsing all takes a second
 
 
 def of(make: Callable[..., Any]) -> str:
-    """Name the code that a function of the kit runs through.
+    """A digest of the code that a function of the kit runs.
 
     Args:
-      make: a function, a method or a functools.partial. One from outside the kit counts as running through
-        all of the kit; its own code is not looked at.
+      make: a function, a method or a functools.partial. For one from outside the kit the digest covers the
+        whole kit, but not the function's own code.
     Returns: 16 hex digits.
     """
     while isinstance(make, functools.partial):
@@ -38,27 +38,27 @@ def of(make: Callable[..., Any]) -> str:
 
 
 def reached(module: str, package: Path | None = None) -> list[str]:
-    """Names of the kit's modules that a module can reach by imports, itself included.
+    """Names of the modules of the kit that a module reaches by imports, itself included.
 
     Args:
       module: its full name; "" for all modules.
-      package: folder of the kit's modules (default: that of this kit).
+      package: folder of the modules (default: this kit).
     """
     return sorted(_reached(module, package or paths.PACKAGE))
 
 
 @functools.cache
 def _digest(package: Path, module: str) -> str:
-    """Once a process: what was imported is what runs, whatever becomes of its files."""
+    """Computed once per process: what was imported is what runs, even if files change later."""
     found = _reached(module, package)
     text = json.dumps([[name, found[name]] for name in sorted(found)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _reached(module: str, package: Path) -> dict[str, str]:
-    """Digests of modules by name."""
+    """Digests of the modules that a module reaches, by name."""
     there, known, found = _modules(package), _kept(), {}
-    own = Path(__file__).read_bytes()  # what an older version of this module found may be other digests
+    own = Path(__file__).read_bytes()  # another version of this module may compute other digests
     used, new = set(), False
     left = [module] if module else list(there)
     while left:
@@ -74,16 +74,16 @@ def _reached(module: str, package: Path) -> dict[str, str]:
         used.add(key)
         left += [*known[key]["imports"], name.rpartition(".")[0]]
     if new:
-        if len(known) > MOST_KEPT:  # of years of changes
+        if len(known) > MOST_KEPT:  # after years of changes
             known = {key: about for key, about in known.items() if key in used}
-        with contextlib.suppress(OSError):  # no room or no right to write: the next process parses again
+        with contextlib.suppress(OSError):  # no room or no permission: the next process parses again
             files.write_json(paths.cache_dir() / KEPT, known)
     return found
 
 
 @functools.cache
 def _modules(package: Path) -> dict[str, Path]:
-    """Files of all modules of the kit by their full names."""
+    """The files of all modules of the kit, by full name."""
     found = {}
     for file in package.rglob("[!.]*.py"):
         parts = [package.name, *file.relative_to(package).with_suffix("").parts]
@@ -92,7 +92,7 @@ def _modules(package: Path) -> dict[str, Path]:
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Full names that may be modules."""
+    """Full names in a module that may be modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -102,11 +102,11 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            yield f"{node.value.id}.{node.attr}"  # the package imports a module when it is named so
+            yield f"{node.value.id}.{node.attr}"  # imports a module by its name in the package
 
 
 def _plain(tree: ast.AST) -> str:
-    """Digest of a module without comments, docstrings and formatting."""
+    """The digest of a module without its comments, docstrings and formatting."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
@@ -115,9 +115,9 @@ def _plain(tree: ast.AST) -> str:
 
 
 def _lists(node: Any) -> Any:
-    """A tree as lists, the same in every version of Python: what is empty is left out.
+    """A syntax tree as lists that are the same in every version of Python.
 
-    New versions add fields that are empty in older code (`type_params` in 3.12).
+    Empty fields are left out, because new versions add fields that older code leaves empty (`type_params`).
     """
     if isinstance(node, ast.AST):
         given = [(name, getattr(node, name, None)) for name in sorted(node._fields)]
@@ -127,7 +127,7 @@ def _lists(node: Any) -> Any:
 
 def _kept() -> dict[str, Any]:
     try:
-        known = files.read_json(paths.cache_dir() / KEPT)
+        known = reading.read_json(paths.cache_dir() / KEPT)
     except (OSError, ValueError):
         return {}
     entries = known.items()

@@ -13,11 +13,11 @@ import iptkit
 from iptkit.storage import paths
 
 PACKAGES = ("torch", "transformers", "datasets", "numpy")
-TOLD = ("timings.json", "claims.json")  # of data/, changes no result
+NO_INPUT = ("timings.json", "claims.json")  # files of data/ that change no result
 
 
 def rows() -> list[tuple[str, str]]:
-    """Return name and value of what can be told without a model: versions, commit, machine, threads."""
+    """Name and value of everything that is known without a model: versions, commit, machine, threads."""
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     table = [
         ("iptkit", f"{iptkit.__version__} ({_commit() or 'no git commit'})"),
@@ -25,7 +25,7 @@ def rows() -> list[tuple[str, str]]:
         ("packages", versions),
         ("processor", f"{_processor()}, {os.cpu_count()} cores"),
     ]
-    torch = sys.modules.get("torch")  # never the reason to import it
+    torch = sys.modules.get("torch")  # reported if it is imported, never imported for this
     if torch is not None:
         table.append(("threads", str(torch.get_num_threads())))
         if torch.cuda.is_available():
@@ -34,13 +34,13 @@ def rows() -> list[tuple[str, str]]:
 
 
 def code() -> str:
-    """Name the code that runs here: versions, and a digest of the kit's modules and of the data they read."""
+    """Text that identifies the running code: versions, a digest of the kit's modules and of their data."""
     data = paths.data_dir()
-    read = [file for file in data.rglob("*.json*") if file.parent.name != "results" and file.name not in TOLD]
+    read = [
+        file for file in data.rglob("*.json*") if file.parent.name != "results" and file.name not in NO_INPUT
+    ]
     files = sorted(paths.PACKAGE.rglob("*.py")) + sorted(read)
-    own = (
-        file for file in files if not file.name.startswith(".")
-    )  # a file manager's `._x.py` is none of ours
+    own = (file for file in files if not file.name.startswith("."))  # a file manager may add `._x.py`
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in own)).hexdigest()[:8]
     versions = (f"{name} {_version(name).partition('+')[0]}" for name in PACKAGES)  # +cpu and +cu130 are one
     return f"iptkit {iptkit.__version__} (files {digest}), {', '.join(versions)}"
@@ -54,7 +54,7 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str | None:
-    """Return the checkout's short commit, with "+" if files differ from it; None outside a checkout."""
+    """The checkout's short commit, with "+" if files differ from it; None outside a checkout."""
     if not (paths.PACKAGE.parent / ".git").exists():
         return None
     try:

@@ -17,7 +17,7 @@ from iptkit.methods import prompt_tuning
 from iptkit.models import backbone
 from iptkit.models.devices import resolve_device
 from iptkit.scores import evaluation
-from iptkit.storage import files
+from iptkit.storage import digests
 from iptkit.studies.scales import Scale
 from iptkit.tasks import examples, fewshot, suites
 
@@ -174,4 +174,4 @@ class StudyInputs:
 def digest_of(some: Sequence[examples.Task]) -> str:
     """Names all that is read of tasks: every example, metrics and labels."""
     names = ("id", "category", "group", "metric", "labels", "train", "train_new", "dev", "test")
-    return files.digest([[getattr(task, name) for name in names] for task in some])
+    return digests.digest([[getattr(task, name) for name in names] for task in some])

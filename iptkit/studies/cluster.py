@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iptkit.storage import installation, paths, step_cache
+from iptkit.storage import digests, installation, paths, step_cache
 from iptkit.storage.versions import code
 from iptkit.studies import nodes
 from iptkit.studies.jobs import Job
@@ -226,9 +226,7 @@ def _studies() -> dict[str, Study]:
 
 def _study(order: Order) -> Study:
     """The study of this process; its model is loaded once (on a GPU Ray takes a process for each job)."""
-    from iptkit.storage import files
-
-    known, name = _studies(), files.digest(order)
+    known, name = _studies(), digests.digest(order)
     if name not in known:
         known.clear()
         known[name] = Study(order.scale, order.device, order.seed)

@@ -18,7 +18,7 @@ import torch
 from iptkit.methods import subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.scores import intervals
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import paths, step_cache, tensor_files
 from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites
 
@@ -93,7 +93,7 @@ def keep(study: StudySteps, path: str | Path, finished_only: bool = False) -> No
     labels = {"side": sides}
     for name in ("category", "group"):
         labels[name] = [getattr(card_of[task], name) for task in study.coded]
-    files.write_tensors(Path(path), tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
+    tensor_files.write(Path(path), tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
 
 
 def read(path: str | Path, dim: int) -> Codes:
@@ -105,7 +105,7 @@ def read(path: str | Path, dim: int) -> Codes:
     path = Path(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no codes at {path}; `iptkit study` writes them beside its rows")
-    tensors, about = files.read_tensors(path)
+    tensors, about = tensor_files.read(path)
     if f"u-{dim}" not in tensors:
         dims = sorted(int(name[2:]) for name in tensors if re.fullmatch(r"u-[0-9]+", name))
         raise ValueError(f"{path.name} has no codes with d_I = {dim}, only {', '.join(map(str, dims))}")

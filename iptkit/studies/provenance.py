@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iptkit.models.devices import resolve_device
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import digests, files, paths, reading, result_files, step_cache
 from iptkit.studies.base import StudyInputs
 
 ENDING = ".about.json"  # of a provenance
@@ -67,10 +67,10 @@ def keep(
     name = path.with_suffix(ENDING).name
     with files.together(path.parent, name, _written(path)) as place:
         draft = place / path.name
-        step_cache.write_results(draft, rows)
+        result_files.write(draft, rows)
         if beside is not None:
             beside(draft)
-        about["files"] = {file.name: files.sha256(file) for file in sorted(place.iterdir())}
+        about["files"] = {file.name: digests.sha256(file) for file in sorted(place.iterdir())}
         files.write_json(place / name, about)
     return len(rows)
 
@@ -78,7 +78,7 @@ def keep(
 def _written(path: Path) -> list[str]:
     """Names of the files that the provenance beside rows says were written with it."""
     try:
-        known = files.read_json(path.with_suffix(ENDING)).get("files")
+        known = reading.read_json(path.with_suffix(ENDING)).get("files")
     except (FileNotFoundError, ValueError):  # none, or not ours
         return []
     names = known if isinstance(known, dict) else ()  # older provenances do not say
@@ -91,7 +91,7 @@ def check_files(path: str | Path, about: dict[str, Any]) -> None:
     Raises: ValueError if it is not.
     """
     path, known = Path(path), about.get("files")
-    if known is not None and (not isinstance(known, dict) or known.get(path.name) != files.sha256(path)):
+    if known is not None and (not isinstance(known, dict) or known.get(path.name) != digests.sha256(path)):
         raise ValueError(
             f"{path} is not the file that its provenance was written with: it was changed, or a study was "
             "killed while it replaced another's rows. Run the command of the study again"
@@ -99,7 +99,7 @@ def check_files(path: str | Path, about: dict[str, Any]) -> None:
 
 
 def _check_fewer(study: StudyInputs, path: Path, count: int) -> None:
-    there = len(step_cache.read_results(path)) if path.exists() and not differences(study, path) else 0
+    there = len(result_files.read(path)) if path.exists() and not differences(study, path) else 0
     if not count or count < there:
         raise ValueError(
             f"only {count} rows are finished in {paths.steps_dir()}, and {path} has {there}. Nothing was "
@@ -128,7 +128,7 @@ def differences(study: StudyInputs, path: str | Path, part: str = "subspace") ->
     path = Path(path)
     about, older = path.with_suffix(ENDING), {}
     with contextlib.suppress(FileNotFoundError):
-        older = files.read_json(about)
+        older = reading.read_json(about)
         if not isinstance(older.get("scale", {}), dict) or not isinstance(older.get("command", ""), str):
             raise ValueError(f"{about} does not say what made the rows beside it; move it away and try again")
     mine = json.loads(json.dumps({**asdict(study.scale), "seed": study.seed}))

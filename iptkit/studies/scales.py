@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from iptkit.methods.p_tuning import ENCODERS
 from iptkit.methods.subspace import SubspaceConfig
 from iptkit.methods.word_search import SearchConfig
-from iptkit.storage import files, paths
+from iptkit.storage import paths, reading
 from iptkit.tasks import suites
 from iptkit.training.runs import FitConfig
 
@@ -311,7 +311,7 @@ def _stored() -> dict[str, dict[str, Any]]:
 
     Parts of parts (a fit of `adapters` or `encoders`) are taken whole.
     """
-    known = files.read_json(paths.data_dir() / "scales.json")
+    known = reading.read_json(paths.data_dir() / "scales.json")
     for name, fields in known.items():
         if not isinstance(fields, dict):
             raise ValueError(

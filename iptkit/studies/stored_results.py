@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from iptkit.scores.summary import FIELDS, OF_SUBSPACE
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import paths, reading, result_files, tensor_files
 from iptkit.studies import provenance
 
 PROMPTS = ".prompts.safetensors"
@@ -22,10 +22,10 @@ def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
       a field, or another file than `iptkit study` writes.
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
-    rows = step_cache.read_results(path, FIELDS)
+    rows = result_files.read(path, FIELDS)
     if not any("part" in row for row in rows):  # which those of `--part deep` have
-        rows = step_cache.read_results(path, OF_SUBSPACE)
-    about = files.read_json(path.with_suffix(provenance.ENDING))
+        rows = result_files.read(path, OF_SUBSPACE)
+    about = reading.read_json(path.with_suffix(provenance.ENDING))
     provenance.check_files(path, about)
     return rows, about
 
@@ -41,7 +41,7 @@ def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
     path = paths.data_dir() / "results" / f"{name}{PROMPTS}"
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no prompts at {path}; `iptkit study` writes them beside its rows")
-    tensors, about = files.read_tensors(path)
+    tensors, about = tensor_files.read(path)
     trained, counts = tensors.get("P"), [len(about.get(name) or ()) for name in ("seeds", "tasks")]
     if trained is None or trained.dim() != 4 or list(trained.shape[:2]) != counts:
         found = {name: list(tensor.shape) for name, tensor in tensors.items()}

@@ -14,7 +14,7 @@ import torch
 from iptkit.engine.compatibility import made_for
 from iptkit.methods import subspace
 from iptkit.scores import claims, intervals, summary
-from iptkit.storage import files, step_cache
+from iptkit.storage import step_cache, tensor_files
 from iptkit.studies import codes, provenance, scales, stored_results
 from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.adapters import SHARED
@@ -109,7 +109,7 @@ def _keep_artefacts(study: Study, path: Path, finished_only: bool) -> None:
         seeds = sorted({row["seed"] for part in parts for row in part.values["rows"]})
         trained = torch.cat([part.tensors["P"] for part in parts])
         told = {**about, "tasks": study.ids, "seeds": seeds}
-        files.write_tensors(path.with_suffix(stored_results.PROMPTS), {"P": trained}, told)
+        tensor_files.write(path.with_suffix(stored_results.PROMPTS), {"P": trained}, told)
     found = partial(lambda dim: study.subspace(dim)[1], study.scale.main_dim)
     if not finished_only or step_cache.finished(found):
         autoencoder, _ = study.subspace(study.scale.main_dim)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from iptkit.storage import files
+from iptkit.storage import messages, paths, reading
 from iptkit.tasks import schemes
 from iptkit.tasks.examples import TaggedExample, words_of
 
@@ -40,7 +40,7 @@ def read_conll(
         line with too few columns or another number of them than those before, a tag outside `labels`, tags
         that do not follow the scheme, broken UTF-8, no sentence.
     """
-    path = files.expanded(path)
+    path = paths.expanded(path)
     sentences = _sentences(path, word, tag, comment)
     tags = [[t for _, _, t in lines] for lines in sentences]
     made, known = schemes.read(tags, labels, scheme, lambda s, i: f"{path}:{sentences[s][i][0]}")
@@ -56,7 +56,7 @@ def _sentences(path: Path, word: int, tag: int, comment: str) -> list[list[Line]
     needed = max(word + 1 if word >= 0 else -word, tag + 1 if tag >= 0 else -tag, 2)
     sentences: list[list[Line]] = [[]]
     columns, problems = 0, []
-    text = files.read_text(path, "give a file with one word and its tag a line")
+    text = reading.read_text(path, "give a file with one word and its tag a line")
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         fields = words_of(line)
@@ -78,7 +78,7 @@ def _sentences(path: Path, word: int, tag: int, comment: str) -> list[list[Line]
             )
         else:
             sentences[-1].append((number, fields[word], fields[tag]))
-    files.refuse(path, problems)
+    messages.refuse(path, problems)
     sentences = [lines for lines in sentences if lines]
     if not sentences:
         raise ValueError(f"{path} holds no sentence; every line needs a word and its tag")

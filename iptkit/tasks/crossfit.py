@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iptkit.storage import files, paths
+from iptkit.storage import paths, reading
 from iptkit.tasks import suites
 from iptkit.tasks.sources import crossfit as source
 
@@ -66,7 +66,7 @@ def paper_config() -> dict[str, Any]:
     >>> paper_config()["prompt"]["lr"]
     [1e-05, 2e-05, 5e-05, 0.0001]
     """
-    return files.read_json(paths.data_dir() / "papers.json")["ipt"]
+    return reading.read_json(paths.data_dir() / "papers.json")["ipt"]
 
 
 def fit_fields(stage: str = "prompt", lr: float | None = None, batch: int | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from iptkit.storage import files
+from iptkit.storage import messages
 from iptkit.tasks import schemes
 from iptkit.tasks.examples import Card, Example, TaggedExample, Task
 
@@ -155,7 +155,7 @@ def make_task(card: Card, seed: int, sets: dict[str, tuple[Example, ...]]) -> Ta
         odd = [label for label in card.labels if not schemes.is_iob2(label)]
         if card.metric == "span_f1" and odd:
             raise ValueError(
-                f"task {card.id!r}: {', '.join(files.first(odd))} name no spans in IOB2 (B-x, I-x and O), "
+                f"task {card.id!r}: {', '.join(messages.first(odd))} name no spans in IOB2 (B-x, I-x and O), "
                 'which span_f1 scores; score with the metric "tag_accuracy", or read the tags with their '
                 "scheme (conll.read_conll converts it)"
             )

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from iptkit.storage import paths
-from iptkit.storage.files import opened, read_json, visible
+from iptkit.storage.messages import visible
+from iptkit.storage.reading import opened, read_json
 from iptkit.tasks import schemes, superglue
 from iptkit.tasks.examples import Card, Example, SpanExample, TaggedExample, Task, words_of
 from iptkit.tasks.fewshot import make_task

@@ -23,7 +23,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from iptkit.storage import files
+from iptkit.storage import messages, reading
 from iptkit.tasks import schemes
 from iptkit.tasks.examples import Card, Example, card_from, tag_problem, words_of
 from iptkit.tasks.fewshot import text_key
@@ -68,7 +68,7 @@ def read_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = M
     Raises: ValueError with the first 20 problems if there is any; what `check_jsonl` raises.
     """
     examples, problems, _ = _read(Path(path), max_input, max_target)
-    files.refuse(path, problems)
+    messages.refuse(path, problems)
     return list(examples.values())
 
 
@@ -80,7 +80,7 @@ def read_task(path: str | Path) -> tuple[list[Example], Card]:
     """
     path = Path(path)
     examples, problems, note = _read(path, MAX_INPUT, MAX_TARGET)
-    files.refuse(path, problems)
+    messages.refuse(path, problems)
     if note:
         warnings.warn(f"{path}: {note}", stacklevel=2)
     card = read_card(path, list(examples.values()))
@@ -142,7 +142,7 @@ def read_card(path: str | Path, examples: list[Example]) -> Card:
 def _sidecar(path: Path) -> dict:
     """What stands in NAME.card.json, {} where there is none."""
     sidecar = path.with_name(f"{path.stem}.card.json")
-    given = files.read_json(sidecar) if os.path.lexists(sidecar) else {}
+    given = reading.read_json(sidecar) if os.path.lexists(sidecar) else {}
     if given.get(NEAR, "keep") not in ("keep", "drop"):
         raise ValueError(f'{sidecar}: {NEAR} is {given[NEAR]!r:.80}, allowed are "keep" and "drop"')
     if given.get(SCHEME, "auto") not in ("auto", *schemes.SCHEMES):
@@ -171,7 +171,7 @@ def _read(path: Path, max_input: int, max_target: int) -> tuple[dict[int, Exampl
     max_target = math.inf if is_tag else max_target  # tags are as many as words
     examples: dict[int, Example] = {}
     problems: list[tuple[int, str]] = []
-    for line in files.json_lines(path, "give the path of a .jsonl file with one task"):
+    for line in reading.json_lines(path, "give the path of a .jsonl file with one task"):
         found = [line.problem] if line.problem else _check_fields(line.value, max_input, max_target)
         if not found:
             examples[line.number] = _example(line.value)
@@ -206,7 +206,7 @@ def _tagged(
     made, numbers, known = schemes.convert(tuple(raw.values()), _scheme(own)), list(raw), _labels(own)
     problems += [(numbers[s], f"word {place + 1}: {told}") for s, place, told in made.problems]
     if made.scheme == "none" and own.get("metric", "span_f1") == "span_f1":
-        some = ", ".join(files.first(sorted({tag for tags in raw.values() for tag in tags})))
+        some = ", ".join(messages.first(sorted({tag for tags in raw.values() for tag in tags})))
         told = (
             f'the tags name no spans ({some}), but span_f1 scores spans; write "metric": "tag_accuracy" into '
             f'{card}, or "{SCHEME}": "types" if neighbours with the same tag are one span'
@@ -317,7 +317,7 @@ def _check_text(value: object, name: str, limit: float) -> list[str]:
         return ["target is of JSON type list, a string is needed; rename it to targets, which is a list"]
     if not isinstance(value, str):
         return [
-            f"{name} is of JSON type {files.json_type(value)}, a string is needed; put it in double quotes"
+            f"{name} is of JSON type {reading.json_type(value)}, a string is needed; put it in double quotes"
         ]
     if not value.strip():
         return [f"{name} is empty; write its text or remove the line"]
@@ -328,7 +328,7 @@ def _check_text(value: object, name: str, limit: float) -> list[str]:
 
 def _check_texts(value: object, name: str, least: int, limit: float) -> list[str]:
     if not isinstance(value, list):
-        return [f'{name} is of JSON type {files.json_type(value)}, a list of strings is needed: ["..."]']
+        return [f'{name} is of JSON type {reading.json_type(value)}, a list of strings is needed: ["..."]']
     if len(value) < least:
         return [f"{name} has {len(value)} entries, at least {least} are needed"]
     problems = [

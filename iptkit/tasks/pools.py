@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iptkit.storage import downloads, files, paths, progress
+from iptkit.storage import downloads, files, messages, paths, progress
 from iptkit.tasks import fewshot
 from iptkit.tasks.examples import Card, Example
 
@@ -183,9 +183,9 @@ def _read(file: Path) -> fewshot.Pool:
         rows = [Example(*row) for row in zip(inputs, map(tuple, targets), map(tuple, options), strict=True)]
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if getattr(error, "errno", None):  # the system's, not the file's
-            raise ValueError(f"{file} cannot be read ({files.reason(error)})") from error
+            raise ValueError(f"{file} cannot be read ({messages.reason(error)})") from error
         raise ValueError(
-            f"{file} is damaged ({files.visible(str(error))}); delete it, and it is built anew"
+            f"{file} is damaged ({messages.visible(str(error))}); delete it, and it is built anew"
         ) from error
     num_pool = splits.count("pool")
     return fewshot.Pool(rows[:num_pool], rows[num_pool:], shots)

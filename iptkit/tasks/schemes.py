@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from iptkit.storage import files
+from iptkit.storage import messages
 
 SCHEMES = ("IOB2", "IOB1", "BIOES", "BILOU", "types", "none")
 LETTERS = {"IOB2": "BI", "IOB1": "BI", "BIOES": "BIES", "BILOU": "BILU"}
@@ -122,7 +122,7 @@ def check_iob2(tags: Sequence[str], where: str = "tags") -> None:
     """
     found = [f"{where}:{place + 1}: {told}" for place, told in _check_iob2(tags, "IOB2")]
     if found:
-        raise ValueError("\n".join(files.first(found)))
+        raise ValueError("\n".join(messages.first(found)))
 
 
 def read(
@@ -154,7 +154,7 @@ def read(
         ]
     if problems:
         told = [f"{where(s, place)}: {told}" for s, place, told in problems]
-        raise ValueError(f"{len(told)} bad tag(s):\n" + "\n".join(files.first(told)))
+        raise ValueError(f"{len(told)} bad tag(s):\n" + "\n".join(messages.first(told)))
     return made, known
 
 

@@ -16,7 +16,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from iptkit.storage import paths
-from iptkit.storage.files import expanded, listed, read_json
+from iptkit.storage.paths import expanded
+from iptkit.storage.reading import listed, read_json
 from iptkit.tasks import fewshot, pools
 from iptkit.tasks.examples import Card, Task, card_from
 from iptkit.tasks.jsonl import read_card, read_jsonl, read_task

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iptkit.storage import files
+from iptkit.storage import messages, paths, reading
 from iptkit.tasks.examples import Card, Example, Task
 from iptkit.tasks.fewshot import make_task
 
@@ -35,12 +35,12 @@ def load_folder(folder: str | Path, name: str) -> Task:
       ValueError: naming file and line of the first 20 broken records: no JSON, a field that is missing, empty
         or no text, a label that is not allowed, two equal choices; or a split without an example.
     """
-    folder = files.expanded(folder)
+    folder = paths.expanded(folder)
     if name not in NAMES:
         raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(NAMES)}")
     missing = [split for split in SPLITS if not os.path.lexists(folder / f"{split}.jsonl")]
     if missing:
-        there = ", ".join(path.name for path in files.listed(folder, ".jsonl")) or "none"
+        there = ", ".join(path.name for path in reading.listed(folder, ".jsonl")) or "none"
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(f'{split}.jsonl' for split in missing)} (there: {there}); a task "
             "needs train.jsonl, dev32.jsonl and val.jsonl"
@@ -63,14 +63,14 @@ def load_folder(folder: str | Path, name: str) -> Task:
 def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> tuple[Example, ...]:
     found: list[Example] = []
     problems = []
-    for line in files.json_lines(path):
+    for line in reading.json_lines(path):
         try:
             found += () if line.problem else make(line.value)
             problem = line.problem
         except ValueError as error:
             problem = str(error)
         problems += [f"{path}:{line.number}: {problem}"] if problem else []
-    files.refuse(path, problems)
+    messages.refuse(path, problems)
     if not found:
         raise ValueError(f"{path} holds no example; a task needs some in each of its files")
     return tuple(found)
@@ -88,7 +88,7 @@ def _field(fields: Any, name: str, kind: type = str) -> Any:
         raise ValueError(f"the field {name!r} is missing (found: {there})")
     value = holder[last]
     if not isinstance(value, kind):
-        raise ValueError(f"{name} is of JSON type {files.json_type(value)}, {KINDS[kind]} is needed")
+        raise ValueError(f"{name} is of JSON type {reading.json_type(value)}, {KINDS[kind]} is needed")
     return value
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from iptkit.storage import files, paths
+from iptkit.storage import paths, reading
 from iptkit.tasks.examples import ALL_SETS, Card, Example, Task
 
 ANSWER = "answer"
@@ -230,4 +230,4 @@ def _each(task: Task, change: Callable[[Example], Example]) -> Task:
 
 
 def _known() -> dict:
-    return files.read_json(paths.data_dir() / "wordings.json")
+    return reading.read_json(paths.data_dir() / "wordings.json")

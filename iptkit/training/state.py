@@ -16,7 +16,7 @@ from iptkit.engine.compatibility import check_source, made_for
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import PromptSource
 from iptkit.models.devices import to_device
-from iptkit.storage import files
+from iptkit.storage import digests, tensor_files
 from iptkit.training.adam import DivergedError, RunAdam
 from iptkit.training.runs import FitConfig, Run
 
@@ -138,7 +138,7 @@ class State:
         """Write a checkpoint, atomically."""
         tensors = self._places()
         tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
-        files.write_tensors(path, tensors, {"step": self.step, "training": self.training})
+        tensor_files.write(path, tensors, {"step": self.step, "training": self.training})
 
     def _places(self) -> dict[str, Tensor]:
         """What a checkpoint holds, by name, beside the scores on dev."""
@@ -151,10 +151,10 @@ class State:
     def load(self, path: str | Path) -> None:
         """Go on from a checkpoint.
 
-        Raises: files.DamagedError; ValueError for one of another training (model, layout, prompts, settings
+        Raises: DamagedError; ValueError for one of another training (model, layout, prompts, settings
           or runs), naming what differs, and for one that lacks something; nothing was taken from it then.
         """
-        tensors, about = files.read_tensors(path, must_be_checked=True)
+        tensors, about = tensor_files.read(path, must_be_checked=True)
         if differs := differences(about.get("training"), self.training):
             raise ValueError(
                 f"{path} is the checkpoint of another training ({'; '.join(differs)}); delete it, or give "
@@ -203,7 +203,7 @@ def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
 
 def _digest(run: Run, config: FitConfig) -> str:
     """Names the examples that a run trains and is chosen on."""
-    return files.digest([run.examples, run.task.dev[: config.dev_examples]])
+    return digests.digest([run.examples, run.task.dev[: config.dev_examples]])
 
 
 def is_better(new: Tensor, old: Tensor) -> Tensor:

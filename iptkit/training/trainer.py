@@ -22,7 +22,7 @@ from iptkit.engine.compatibility import check_source, prompt_length
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.models.devices import to_device
-from iptkit.storage import files, progress
+from iptkit.storage import files, progress, tensor_files
 from iptkit.training.runs import Fit, FitConfig, Run, draw, read_by
 from iptkit.training.state import State as _State
 
@@ -63,7 +63,7 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         try:
             state.load(checkpoint)
-        except files.DamagedError as error:
+        except tensor_files.DamagedError as error:
             aside = files.set_aside(checkpoint)
             told = f"{error}. It is not used: it was set aside as {aside.name}, and training begins anew"
             warnings.warn(told, stacklevel=2)

@@ -29,7 +29,7 @@ from iptkit.engine.engine import Engine
 from iptkit.methods import prompt_tuning, subspace
 from iptkit.models import backbone
 from iptkit.scores import claims, metrics, summary
-from iptkit.storage import files, step_cache
+from iptkit.storage import files, result_files, step_cache, tensor_files
 from iptkit.studies import codes, provenance, scales
 from iptkit.studies.study import Study
 from iptkit.tasks import conll, examples, suites, superglue
@@ -231,7 +231,7 @@ ROWS = [
 
 
 def open_rows(path: Path) -> list[dict]:
-    rows = step_cache.read_results(path, summary.OF_SUBSPACE)
+    rows = result_files.read(path, summary.OF_SUBSPACE)
     try:
         summary.summary(rows, [("zero-shot", 0)], ("seen",))
     except ValueError as error:  # of rows that are whole each, but do not belong together
@@ -286,7 +286,7 @@ def write_subspace(folder: Path) -> Path:
 def subspace_works(path: Path, found: subspace.AutoEncoder) -> None:
     """It decodes to finite prompts, and its tensors are those of the file."""
     assert found.codes().isfinite().all() and found.decode(found.codes()).isfinite().all()
-    stored, _ = files.read_tensors(path)
+    stored, _ = tensor_files.read(path)
     state = found.state_dict()
     assert stored.keys() == state.keys() and all(torch.equal(stored[k], state[k]) for k in state)
 
@@ -298,7 +298,7 @@ def write_codes(folder: Path) -> Path:
         "msf-5": torch.randn(3, 5, generator=seeded(1)),
     }
     labels = {"side": ["seen", "seen", "unseen"], "category": ["cls"] * 3, "group": ["a", "b", "c"]}
-    files.write_tensors(path, tensors, {"tasks": ["a", "b", "c"], "labels": labels, "seeds": {"5": [0, 1]}})
+    tensor_files.write(path, tensors, {"tasks": ["a", "b", "c"], "labels": labels, "seeds": {"5": [0, 1]}})
     return path
 
 

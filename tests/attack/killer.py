@@ -146,11 +146,11 @@ class SmallStudy:
 
 def made(folder: Path) -> dict[str, object]:
     """What a study left for others: its rows, and the tensors beside them."""
-    from iptkit.storage import files
+    from iptkit.storage import tensor_files
 
     found = {"rows.jsonl": (folder / "out" / "rows.jsonl").read_text(encoding="utf-8")}
     for file in (folder / "out").glob("*.safetensors"):
-        tensors, _ = files.read_tensors(file)
+        tensors, _ = tensor_files.read(file)
         found[file.name] = {name: tensor.tolist() for name, tensor in tensors.items()}
     return found
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import iptkit
 from iptkit.course import cli, pipeline
-from iptkit.storage import downloads, paths
+from iptkit.storage import downloads, paths, result_files
 from iptkit.storage.files import DiskFullError
 
 
@@ -201,7 +201,8 @@ def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
         (
             ModuleNotFoundError("No module named 'nbconvert.filters'", name="nbconvert.filters"),
             2,
-            "nbconvert is installed but broken or of another version (No module named 'nbconvert.filters'); "
+            "nbconvert is installed but broken, or has another version "
+            "(No module named 'nbconvert.filters'); "
             "install it again with: python -m pip install -c constraints.txt --force-reinstall",
         ),
         (
@@ -327,20 +328,19 @@ def test_doctor_tells_what_is_missing_and_the_way_out(iptkit_command, tmp_path):
 
 
 def test_study_writes_rows_and_where_they_come_from(iptkit_command, tmp_path, monkeypatch):
-    from iptkit.storage import step_cache
 
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
     target = tmp_path / "rows.jsonl"
     code, text = iptkit_command("study", "--scale", "smoke", "--out", str(target), "--device", "cpu")
     assert code == 0 and str(target) in text
-    rows = step_cache.read_results(target)
+    rows = result_files.read(target)
     assert {"zero-shot", "prompt tuning", "IST", "random decoder"} <= {row["method"] for row in rows}
     about = json.loads(target.with_suffix(".about.json").read_text(encoding="utf-8"))
     assert about["scale"]["name"] == "smoke" and about["seed"] == 0
 
 
 def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatch):
-    from iptkit.storage import step_cache
+
     from iptkit.tasks import suites
 
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
@@ -348,7 +348,7 @@ def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatc
     wanted = ["--suite", "tiny", "--split", "random", "--dims", "2", "--seeds", "2"]
     code, text = iptkit_command("study", "--scale", "smoke", "--device", "cpu", *wanted)
     assert code == 0 and "runs/smoke-tiny-random.jsonl" in text
-    rows = step_cache.read_results(tmp_path / "runs" / "smoke-tiny-random.jsonl")
+    rows = result_files.read(tmp_path / "runs" / "smoke-tiny-random.jsonl")
     sides = suites.split("random", "tiny")
     assert {row["task"] for row in rows if row["split"] == "unseen"} == set(sides.unseen)
     assert {row["seed"] for row in rows} == {0, 1} and {row["d_I"] for row in rows} == {0, 2}
@@ -376,15 +376,12 @@ def test_wrong_wishes_for_a_study_are_told_before_anything_runs(iptkit_command, 
 def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
     iptkit_command, tmp_path, monkeypatch
 ):
-    from iptkit.storage import step_cache
 
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
     monkeypatch.chdir(tmp_path)
     code, text = iptkit_command("study", "--scale", "smoke", "--part", "deep", "--device", "cpu")
     assert code == 0 and "runs/smoke-deep.jsonl" in text
-    assert {row["part"] for row in step_cache.read_results(tmp_path / "runs" / "smoke-deep.jsonl")} >= {
-        "heads"
-    }
+    assert {row["part"] for row in result_files.read(tmp_path / "runs" / "smoke-deep.jsonl")} >= {"heads"}
     code, text = iptkit_command("study", "--scale", "smoke", "--part", "deeper")
     assert code == 2 and "the study 'deeper' is unknown; choose one of subspace, deep" in text
 

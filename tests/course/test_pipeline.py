@@ -14,7 +14,7 @@ import toy_notebooks as toy
 
 from iptkit.course import pipeline, processes, schedule
 from iptkit.course.lessons import Lesson
-from iptkit.storage import files, paths
+from iptkit.storage import locks, paths
 
 FIGURE = """import matplotlib.pyplot as plt
 from iptkit.course import plots
@@ -343,7 +343,7 @@ def test_two_runs_into_one_folder_are_refused(place, tmp_path):
     first(place, toy.code("print(1)"))
     out = tmp_path / "out"
     out.mkdir()
-    with files.one_writer(out / "index.html", "wait"):
+    with locks.one_writer(out / "index.html", "wait"):
         with pytest.raises(ValueError, match=r"another process is writing .*out/index.html.*--out"):
             pipeline.run("smoke", None, out, "cpu", notebooks=place)
     assert not [*out.iterdir()]

@@ -8,7 +8,7 @@ from iptkit.engine.engine import Engine
 from iptkit.methods import subspace
 from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
 from iptkit.scores import evaluation
-from iptkit.storage import files
+from iptkit.storage import tensor_files
 from iptkit.tasks import suites
 from iptkit.training import trainer
 from iptkit.training.adam import RunAdam
@@ -78,7 +78,7 @@ def test_a_subspace_is_read_as_it_was_written(bank, tmp_path):
 def test_what_is_no_subspace_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="no subspace at .*none.safetensors"):
         subspace.load(tmp_path / "none.safetensors")
-    files.write_tensors(tmp_path / "other.safetensors", {"u-5": torch.zeros(2)})
+    tensor_files.write(tmp_path / "other.safetensors", {"u-5": torch.zeros(2)})
     with pytest.raises(ValueError, match="other.safetensors holds u-5, no subspace.save did that"):
         subspace.load(tmp_path / "other.safetensors")
 
@@ -130,8 +130,8 @@ def test_a_subspace_whose_parts_do_not_fit_is_refused(bank, tmp_path, change, to
     """Among them a small file that describes a subspace of gigabytes: nothing is made before it is known."""
     file = tmp_path / "a.safetensors"
     subspace.save(AutoEncoder(bank, SubspaceConfig(2, 6), seeded()), file)
-    tensors, about = change(*files.read_tensors(file))
-    files.write_tensors(file, tensors, about)
+    tensors, about = change(*tensor_files.read(file))
+    tensor_files.write(file, tensors, about)
     with pytest.raises(ValueError, match=f"a.safetensors.*{told}"):
         subspace.load(file)
 

@@ -129,21 +129,23 @@ def test_a_file_of_another_hash_is_refused_and_nothing_of_it_runs(cache, index, 
     with pytest.raises(FileNotFoundError, match="could not download iptkit-test-data==1.0") as error:
         downloads.fetch(NAME)
     assert "put the file into" in str(error.value) and "by hand" in str(error.value)
-    assert f"every {archive.name} that is offered has another sha256 than {'0' * 64}" in str(error.value)
+    assert f"every {archive.name} on the index has another sha256 than {'0' * 64}" in str(error.value)
     assert not ran.exists() and list(cache.iterdir()) == []
 
 
 def test_a_version_that_is_not_offered_is_told_with_those_that_are(cache, index, monkeypatch):
     archive, _ = index
     archive.rename(archive.with_name("iptkit_test_data-0.9.tar.gz"))
-    with pytest.raises(FileNotFoundError, match="there is: iptkit_test_data-0.9.tar.gz") as error:
+    with pytest.raises(FileNotFoundError, match="only: iptkit_test_data-0.9.tar.gz") as error:
         downloads.fetch(NAME)
-    assert f"no {archive.name} is offered" in str(error.value)
+    assert f"the index offers no {archive.name}" in str(error.value)
 
 
 def test_an_index_that_is_not_reached_is_told(cache, index, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache / "gone"))
-    with pytest.raises(FileNotFoundError, match="nothing of iptkit-test-data is: is the right package index"):
+    with pytest.raises(
+        FileNotFoundError, match="no other file of iptkit-test-data: is the right package index"
+    ):
         downloads.fetch(NAME)
 
 
@@ -226,7 +228,7 @@ def test_what_the_index_says_to_be_another_file_is_not_even_fetched(cache, index
         (
             "pip/__init__.py",
             "__version__ = '99.1'",
-            "pip 99.1 is made otherwise than iptkit knows .*_internal",
+            "pip 99.1 has another structure than iptkit expects .*_internal",
         ),
     ],
 )
@@ -287,7 +289,7 @@ def test_archive_without_the_file(cache, index, tmp_path):
 def test_a_broken_archive_is_told(index, tmp_path, name):
     archive = tmp_path / name
     archive.write_bytes(index[0].read_bytes()[:100])
-    with pytest.raises(ValueError, match=f"{name} is broken .*move it away and start again"):
+    with pytest.raises(ValueError, match=f"{name} is broken .*move it away and run the command again"):
         archives.read_archive(archive, "words.txt")
 
 
@@ -301,7 +303,7 @@ def test_links_and_large_files_in_archives_are_not_read(tmp_path, monkeypatch):
         archives.read_archive(archive, "link.txt")
     write_sdist(archive, f"{NAME}-1.0", {"words.txt": "one two"})
     monkeypatch.setattr(archives, "MAX_BYTES", 3)
-    with pytest.raises(ValueError, match="words.txt would take 7 bytes, 3 are allowed"):
+    with pytest.raises(ValueError, match="words.txt has 7 bytes, 3 are allowed"):
         archives.read_archive(archive, "words.txt")
 
 

@@ -17,7 +17,18 @@ import iptkit
 from iptkit.course import lessons
 from iptkit.models import weights
 from iptkit.scores import claims
-from iptkit.storage import archives, files, progress, step_cache
+from iptkit.storage import (
+    archives,
+    digests,
+    files,
+    locks,
+    outputs,
+    progress,
+    reading,
+    result_files,
+    step_cache,
+    tensor_files,
+)
 from iptkit.studies import provenance, scales
 from iptkit.studies.study import Study
 
@@ -103,29 +114,29 @@ def test_tensors_of_every_kind_come_back_as_they_were(tmp_path):
         "turned": whole.T,
         "shared": whole,
     }
-    files.write_tensors(tmp_path / "a.safetensors", given, {"step": 3, "word": "é"})
-    found, about = files.read_tensors(tmp_path / "a.safetensors")
+    tensor_files.write(tmp_path / "a.safetensors", given, {"step": 3, "word": "é"})
+    found, about = tensor_files.read(tmp_path / "a.safetensors")
     assert about == {"step": 3, "word": "é"} and found.keys() == given.keys()
     for name, value in given.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
-    files.write_tensors(tmp_path / "b.safetensors", {"x": torch.ones(1)})
-    assert files.read_tensors(tmp_path / "b.safetensors")[1] == {}
+    tensor_files.write(tmp_path / "b.safetensors", {"x": torch.ones(1)})
+    assert tensor_files.read(tmp_path / "b.safetensors")[1] == {}
 
 
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "a.safetensors"
-    files.write_tensors(path, {"x": torch.ones(100)})
+    tensor_files.write(path, {"x": torch.ones(100)})
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"a\.safetensors is damaged .*delete it"):
-        files.read_tensors(path)
+        tensor_files.read(path)
 
 
 def test_a_folder_is_tried_before_it_is_needed(tmp_path):
-    assert files.writable_folder(tmp_path / "new", "--out") == tmp_path / "new"
+    assert outputs.writable_folder(tmp_path / "new", "--out") == tmp_path / "new"
     assert (tmp_path / "new").is_dir() and not os.listdir(tmp_path / "new")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write to the folder .*file.*--out"):
-        files.writable_folder(tmp_path / "file", "--out")
+        outputs.writable_folder(tmp_path / "file", "--out")
 
 
 # ---- what a killed process leaves --------------------------------------------------------------------
@@ -142,7 +153,7 @@ with files.scratch(place, "model") as folder, files.atomic(place / "a.txt") as d
 """
 
 
-@pytest.mark.skipif(files.fcntl is None, reason="this system has no flock")
+@pytest.mark.skipif(not files.HAS_LOCKS, reason="this system has no flock")
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", BUSY, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
@@ -187,12 +198,12 @@ def test_the_name_of_a_temporary_file_is_never_too_long(tmp_path):
 
 def test_what_is_no_safetensors_or_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.safetensors").write_text("words")
-    with pytest.raises(files.DamagedError, match=r"a\.safetensors is damaged"):
-        files.read_tensors(tmp_path / "a.safetensors")
+    with pytest.raises(tensor_files.DamagedError, match=r"a\.safetensors is damaged"):
+        tensor_files.read(tmp_path / "a.safetensors")
     for about in ("[1]", "{", "[" * 100_000):
         safetensors.torch.save_file({}, tmp_path / "b.safetensors", {"about": about})
-        with pytest.raises(files.DamagedError, match=r"b\.safetensors is damaged"):
-            files.read_tensors(tmp_path / "b.safetensors")
+        with pytest.raises(tensor_files.DamagedError, match=r"b\.safetensors is damaged"):
+            tensor_files.read(tmp_path / "b.safetensors")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, told in (
@@ -200,14 +211,14 @@ def test_what_is_no_safetensors_or_cannot_be_read_is_named(tmp_path):
         ("pipe", "pipe is no regular file"),
     ):
         with pytest.raises(ValueError, match=told):
-            files.read_tensors(tmp_path / name)
+            tensor_files.read(tmp_path / name)
 
 
 def test_what_a_library_quotes_of_a_file_cannot_steer_a_terminal(tmp_path):
     header = json.dumps({"x": {"dtype": "\x1b[2J\b", "shape": [1], "data_offsets": [0, 4]}}).encode()
     path = tmp_path / "x.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    for read in (files.read_tensors, weights.shapes):
+    for read in (tensor_files.read, weights.shapes):
         with pytest.raises(ValueError, match="x.safetensors") as error:
             read(path)
         assert str(error.value).isprintable()
@@ -248,19 +259,19 @@ def test_no_public_function_insists_on_a_path_object():
 def test_a_string_is_as_good_as_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.write_json("a.json", {"x": 1})
-    assert files.read_json("a.json") == {"x": 1} and len(files.sha256("a.json")) == 64
-    files.write_tensors("a.safetensors", {"x": torch.ones(2)})
-    assert files.read_tensors("a.safetensors")[0]["x"].tolist() == [1.0, 1.0]
+    assert reading.read_json("a.json") == {"x": 1} and len(digests.sha256("a.json")) == 64
+    tensor_files.write("a.safetensors", {"x": torch.ones(2)})
+    assert tensor_files.read("a.safetensors")[0]["x"].tolist() == [1.0, 1.0]
     assert weights.shapes("a.safetensors") == {"x": (2,)}
-    step_cache.write_results("rows.jsonl", [{"task": "t"}])
-    assert step_cache.read_results("rows.jsonl") == [{"task": "t"}]
+    result_files.write("rows.jsonl", [{"task": "t"}])
+    assert result_files.read("rows.jsonl") == [{"task": "t"}]
     made = step_cache.step("some", {}, lambda _: ({"x": torch.zeros(1)}, {"rows": []}), root="steps")
     assert step_cache.step("some", {}, None, root="steps").folder == made.folder
     step_cache.forget("steps")
     assert not (tmp_path / "steps").exists()
-    with files.alone(".", "something"), files.scratch(".") as folder:
+    with locks.alone(".", "something"), files.scratch(".") as folder:
         assert folder.is_dir()
-    assert files.writable_folder("new", "--out") == tmp_path / "new"
+    assert outputs.writable_folder("new", "--out") == tmp_path / "new"
     assert files.set_aside("a.json").name == "a.json.damaged"
     (tmp_path / "00_one.ipynb").touch()
     assert [lesson.path.name for lesson in lessons.find(".")] == ["00_one.ipynb"]

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from iptkit.storage import progress
+from iptkit.storage import files, progress
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_status_is_written_at_most_once_a_second(status, monkeypatch):
     clock = iter(range(0, 1000))
     writes = []
     monkeypatch.setattr(progress.time, "time", lambda: next(clock) / 10)
-    monkeypatch.setattr(progress.os, "replace", lambda *_: writes.append(1))
+    monkeypatch.setattr(files.os, "replace", lambda *_: writes.append(1))
     with progress.track("fit", total=60) as bar:
         for _ in range(60):
             bar.update()
@@ -59,7 +59,7 @@ def test_a_folder_that_vanished_does_not_stop_the_work(tmp_path, monkeypatch):
     monkeypatch.setenv("IPTKIT_STATUS", str(tmp_path / "gone" / "status.json"))
     with progress.track("fit", total=2) as bar:
         bar.update(2)
-    assert bar.done == 2
+    assert bar.done == 2 and not (tmp_path / "gone").exists()
 
 
 def test_a_terminal_gets_a_bar_that_is_removed_at_the_end(monkeypatch):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from iptkit.storage import files
+from iptkit.storage import messages, paths, reading
 
 DEEP = "[" * 100_000
 
@@ -14,10 +14,10 @@ DEEP = "[" * 100_000
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b'{"a": 1,\n "a": 2}', ":1: 'a' stands twice in one object; keep one of them"),
-        (b'{"a": {"b": 1, "b": 1}}', ":1: 'b' stands twice in one object"),
-        (DEEP.encode(), ":1: lists or objects stand over 100 deep in one another"),
-        (b"[" * 150 + b"]" * 150, ":1: lists or objects stand over 100 deep in one another"),
+        (b'{"a": 1,\n "a": 2}', ":1: 'a' appears twice in one object; keep one of them"),
+        (b'{"a": {"b": 1, "b": 1}}', ":1: 'b' appears twice in one object"),
+        (DEEP.encode(), ":1: lists or objects are nested more than 100 deep"),
+        (b"[" * 150 + b"]" * 150, ":1: lists or objects are nested more than 100 deep"),
         (b'{"a": NaN}', ":1: NaN is no JSON; write a number, null or a string"),
         (b'{"a": -Infinity}', ":1: -Infinity is no JSON"),
         (b'{"a": 1e999}', ":1: the number 1e999 is too large"),
@@ -39,24 +39,24 @@ def test_what_is_wrong_with_a_json_file_is_named_with_its_line(tmp_path, data, t
     path = tmp_path / "a.json"
     path.write_bytes(data)
     with pytest.raises(ValueError) as error:
-        files.read_json(path)
+        reading.read_json(path)
     assert str(error.value).startswith(f"{path}{told}")
 
 
 def test_a_json_file_may_begin_with_a_mark_and_hold_anything_that_json_has(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes('\ufeff{"a": ["é\u2028", "\\ud83d\\ude00", 1e300, null]}\r\n'.encode())
-    assert files.read_json(path) == {"a": ["é\u2028", "\U0001f600", 1e300, None]}
+    assert reading.read_json(path) == {"a": ["é\u2028", "\U0001f600", 1e300, None]}
     path.write_text("[" * 100 + "]" * 100)
-    assert files.read_json(path, list)
+    assert reading.read_json(path, list)
     path.write_text("3")
-    assert files.read_json(path, None) == 3
+    assert reading.read_json(path, None) == 3
 
 
 def refused(path):
-    for read in (files.read_bytes, files.read_text, files.read_json, files.read_json_lines):
+    for read in (reading.read_bytes, reading.read_text, reading.read_json, reading.read_json_lines):
         with pytest.raises((ValueError, FileNotFoundError)) as error:
-            read(path, wanted="give a file") if read is files.read_text else read(path)
+            read(path, wanted="give a file") if read is reading.read_text else read(path)
         yield error.value
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_told_from_what_is_not_there(tmp_path, monkeypatc
 def lines_of(tmp_path, data):
     path = tmp_path / "a.jsonl"
     path.write_bytes(data)
-    return path, [(line.number, line.problem or line.value) for line in files.json_lines(path)]
+    return path, [(line.number, line.problem or line.value) for line in reading.json_lines(path)]
 
 
 def test_lines_end_at_line_feeds_and_blank_ones_are_left_out(tmp_path):
@@ -104,14 +104,18 @@ def test_lines_end_at_line_feeds_and_blank_ones_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("data", "number", "told"),
     [
-        (b'{"a": 1}\n{"a": 1, "a": 2}', 2, "'a' stands twice in one object; keep one of them; each line"),
-        (b"{}\n" + DEEP.encode(), 2, "lists or objects stand over 100 deep"),
-        (DEEP.encode(), 1, "lists or objects stand over 100 deep"),
+        (b'{"a": 1}\n{"a": 1, "a": 2}', 2, "'a' appears twice in one object; keep one of them; each line"),
+        (b"{}\n" + DEEP.encode(), 2, "lists or objects are nested more than 100 deep"),
+        (DEEP.encode(), 1, "lists or objects are nested more than 100 deep"),
         (b'{}\n{"a": "\xe9"}', 2, "broken UTF-8 at byte 10 of the file; save the file as UTF-8"),
         (b'\n\n{"a": NaN}', 3, "NaN is no JSON"),
         (b"{}\n3", 2, "a JSON number is given, an object in braces is needed"),
         (b'{}\n{"a": 1', 2, "not valid JSON (Expecting ',' delimiter, column 8); each line needs one whole"),
-        (b'[{"a": 1}]', 1, "the file is a JSON array; write its objects one a line, no brackets, no commas"),
+        (
+            b'[{"a": 1}]',
+            1,
+            "the file is a JSON array; write one object per line, without brackets and commas",
+        ),
         (b'{\n"a": 1\n}', 1, "the file is one JSON object over several lines; write every object on a line"),
         (gzip.compress(b"{}", mtime=0), 1, "the file is compressed (gzip); unpack it first"),
     ],
@@ -121,14 +125,14 @@ def test_what_is_wrong_with_a_line_is_told(tmp_path, data, number, told):
     (problem,) = [(n, problem) for n, problem in found if isinstance(problem, str)]
     assert problem[0] == number and problem[1].startswith(told)
     with pytest.raises(ValueError) as error:
-        files.read_json_lines(path)
+        reading.read_json_lines(path)
     assert f"{path}:{number}: {told}" in str(error.value)
 
 
 def test_python_s_nan_is_read_where_it_is_allowed(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": NaN, "b": -Infinity}')
-    ((_, row),) = files.read_json_lines(path, nan=True)
+    ((_, row),) = reading.read_json_lines(path, nan=True)
     assert row["a"] != row["a"] and row["b"] == -float("inf")
 
 
@@ -136,7 +140,7 @@ def test_a_hundred_thousand_bad_lines_are_twenty_and_a_count(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("{\n" * 100_000)
     with pytest.raises(ValueError, match=r"100000 problem.*nothing was changed") as error:
-        files.read_json_lines(path)
+        reading.read_json_lines(path)
     text = str(error.value)
     assert text.count("not valid JSON") == 20 and text.endswith("... and 99980 more") and len(text) < 10_000
 
@@ -144,25 +148,25 @@ def test_a_hundred_thousand_bad_lines_are_twenty_and_a_count(tmp_path):
 def test_a_folder_is_listed_without_dot_files_and_whatever_the_capitals(tmp_path, monkeypatch):
     for name in ("b.jsonl", "A.JSONL", "._b.jsonl", ".a.jsonl.swp", ".c.jsonl", "b.jsonl~", "notes.txt"):
         (tmp_path / name).write_text("")
-    assert [path.name for path in files.listed(tmp_path, ".jsonl")] == ["A.JSONL", "b.jsonl"]
+    assert [path.name for path in reading.listed(tmp_path, ".jsonl")] == ["A.JSONL", "b.jsonl"]
     with pytest.raises(FileNotFoundError, match="there is no folder .*absent"):
-        files.listed(tmp_path / "absent", ".jsonl")
+        reading.listed(tmp_path / "absent", ".jsonl")
 
     def no(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "listdir", no)
     with pytest.raises(ValueError, match=r"the folder .* cannot be read \(Permission denied\)"):
-        files.listed(tmp_path, ".jsonl")
+        reading.listed(tmp_path, ".jsonl")
 
 
 def test_a_home_that_is_not_known_stays_in_the_path():
-    assert str(files.expanded("~nobody-of-this-name/a")) == "~nobody-of-this-name/a"
-    assert files.expanded("~/a").is_absolute()
+    assert str(paths.expanded("~nobody-of-this-name/a")) == "~nobody-of-this-name/a"
+    assert paths.expanded("~/a").is_absolute()
 
 
 def test_what_steers_a_terminal_is_shown():
     text = "a\x1b[31m\x9b2J\x07\x00\r\x7f\u202e\u2066\ud800b\n\tc é 好 👩\u200d🚀 \u200c"
-    shown = files.visible(text)
+    shown = messages.visible(text)
     assert shown == ("a\\x1b[31m\\x9b2J\\x07\\x00\\r\\x7f\\u202e\\u2066\\ud800b\n\tc é 好 👩\u200d🚀 \u200c")
     shown.encode()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iptkit.storage import files, revision, step_cache
+from iptkit.storage import digests, files, locks, result_files, revision, step_cache, tensor_files
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def test_any_change_of_the_config_is_another_step(tmp_path):
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
-    assert files.digest({"a": 1, "b": Config()}) == files.digest({"b": Config(), "a": 1})
-    assert files.digest([Config()]) == files.digest([{"steps": 3, "lr": 0.1}])
-    assert len(files.digest("x")) == 8
+    assert digests.digest({"a": 1, "b": Config()}) == digests.digest({"b": Config(), "a": 1})
+    assert digests.digest([Config()]) == digests.digest([{"steps": 3, "lr": 0.1}])
+    assert len(digests.digest("x")) == 8
 
 
 def test_a_killed_make_leaves_no_step_but_its_checkpoint(tmp_path):
     def killed(checkpoint):
-        files.write_tensors(checkpoint, {"x": torch.ones(1)}, {"step": 5})
+        tensor_files.write(checkpoint, {"x": torch.ones(1)}, {"step": 5})
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -102,7 +102,7 @@ def test_a_killed_make_leaves_no_step_but_its_checkpoint(tmp_path):
     seen = []
 
     def resumed(checkpoint):
-        seen.append(files.read_tensors(checkpoint)[1])
+        seen.append(tensor_files.read(checkpoint)[1])
         return Maker()(checkpoint)
 
     assert not step_cache.step("bank", 1, resumed, tmp_path).was_cached
@@ -147,7 +147,7 @@ def test_a_half_written_step_is_never_seen(tmp_path, monkeypatch):
 
 def test_seconds_count_the_work_of_killed_processes_but_not_the_night_between(tmp_path):
     def killed(checkpoint):
-        files.write_tensors(checkpoint, {"x": torch.ones(1)})
+        tensor_files.write(checkpoint, {"x": torch.ones(1)})
         raise KeyboardInterrupt
 
     def kill_after(seconds):
@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(files.FileLock, "acquire", refuse)
+    monkeypatch.setattr(locks.FileLock, "acquire", refuse)
     with pytest.raises(ValueError, match=r"a-\w+ cannot be locked .*No locks available.*set IPTKIT_STEPS"):
         step_cache.step("a", 1, Maker(), tmp_path)
 
@@ -211,37 +211,37 @@ def test_steps_live_in_their_own_folder_and_can_be_forgotten(tmp_path, monkeypat
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
     step_cache.step("bank", 1, Maker())
     (folder,) = (tmp_path / "steps").iterdir()
-    assert folder.name == f"bank-{files.digest([step_cache.STEP_FORMAT, revision.of(Maker()), 1])}"
+    assert folder.name == f"bank-{digests.digest([step_cache.STEP_FORMAT, revision.of(Maker()), 1])}"
     step_cache.forget()
     assert not (tmp_path / "steps").exists()
 
 
 def test_results_are_json_lines(tmp_path):
     rows = [{"task": "a", "score": 0.5}, {"task": "é", "score": None}]
-    step_cache.write_results(tmp_path / "r.jsonl", rows)
-    assert step_cache.read_results(tmp_path / "r.jsonl") == rows
+    result_files.write(tmp_path / "r.jsonl", rows)
+    assert result_files.read(tmp_path / "r.jsonl") == rows
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
     with pytest.raises(FileNotFoundError, match="there is no file .*nothing.jsonl; make it with the command"):
-        step_cache.read_results(tmp_path / "nothing.jsonl")
+        result_files.read(tmp_path / "nothing.jsonl")
     (tmp_path / "r.jsonl").write_text('{"task": "a"}\n{"task": \n')
     with pytest.raises(
         ValueError, match=r"r.jsonl:2: not valid JSON \(.*each line needs one whole JSON object"
     ):
-        step_cache.read_results(tmp_path / "r.jsonl")
+        result_files.read(tmp_path / "r.jsonl")
     for line, told in (
         ("3", "a JSON number is given"),
-        ("[" * 100_000, "over 100 deep"),
+        ("[" * 100_000, "more than 100 deep"),
         ('{"a":1,"a":2}', "twice"),
     ):
         (tmp_path / "r.jsonl").write_text(f'{{"task": "a"}}\n{line}\n')
         with pytest.raises(ValueError, match=f"r.jsonl:2: .*{told}"):
-            step_cache.read_results(tmp_path / "r.jsonl")
+            result_files.read(tmp_path / "r.jsonl")
     (tmp_path / "r.jsonl").write_text('{"task": "a", "score": 1}\n\n{"task": "b"}\n')
     with pytest.raises(ValueError, match="r.jsonl:3: the row lacks seed, score; restore the file"):
-        step_cache.read_results(tmp_path / "r.jsonl", ("task", "seed", "score"))
+        result_files.read(tmp_path / "r.jsonl", ("task", "seed", "score"))
     (tmp_path / "r.jsonl").write_text('{"task": "a", "score": "high"}\n')
     with pytest.raises(ValueError, match="r.jsonl:1: score is 'high', a number or null is needed"):
-        step_cache.read_results(tmp_path / "r.jsonl")
+        result_files.read(tmp_path / "r.jsonl")
 
 
 # ---- what is stored is not believed unseen -----------------------------------------------------------
@@ -284,7 +284,7 @@ def test_one_flipped_bit_anywhere_is_found_and_told(tmp_path):
 def test_a_damaged_step_is_not_finished(tmp_path):
     _, file = stored(tmp_path)
     flip(file, 8 * file.stat().st_size - 3)
-    with step_cache.only_finished(), pytest.warns(UserWarning, match="fit their checksum"):
+    with step_cache.only_finished(), pytest.warns(UserWarning, match="match their checksum"):
         with pytest.raises(step_cache.NotFinishedError):
             step_cache.step("bank", [Config()], Maker(), tmp_path)
     assert file.exists(), "who only looks changes nothing"
@@ -293,15 +293,15 @@ def test_a_damaged_step_is_not_finished(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda about: about | {"config": [{"steps": 4, "lr": 0.1}]}, "of other settings"),
-        (lambda about: {"config": about["config"]}, "does not say what it is of"),
-        (lambda about: {}, "does not say what it is of"),
+        (lambda about: about | {"config": [{"steps": 4, "lr": 0.1}]}, "was made with other settings"),
+        (lambda about: {"config": about["config"]}, "its header lacks fields"),
+        (lambda about: {}, "its header lacks fields"),
     ],
 )
 def test_a_stored_step_is_compared_with_the_one_asked_for(tmp_path, change, told):
     _, file = stored(tmp_path)
-    tensors, about = files.read_tensors(file)
-    files.write_tensors(file, {"P": tensors["P"] + 1}, change(about))
+    tensors, about = tensor_files.read(file)
+    tensor_files.write(file, {"P": tensors["P"] + 1}, change(about))
     make = Maker()
     with pytest.warns(UserWarning, match=f"{told}.*made again"):
         again = step_cache.step("bank", [Config()], make, tmp_path)
@@ -312,7 +312,7 @@ def test_a_file_without_a_checksum_is_no_step(tmp_path):
     from safetensors.torch import save_file
 
     _, file = stored(tmp_path)
-    tensors, about = files.read_tensors(file)
+    tensors, about = tensor_files.read(file)
     save_file(tensors, file, {"about": json.dumps(about)})
     with pytest.warns(UserWarning, match="damaged"):
         assert not step_cache.step("bank", [Config()], Maker(), tmp_path).was_cached
@@ -366,4 +366,4 @@ step_cache.step("a", 1, make, Path(sys.argv[1]))
 def test_a_number_that_no_float_holds_is_no_score(tmp_path):
     (tmp_path / "r.jsonl").write_text(f'{{"task": "a", "score": {10**400}}}\n')
     with pytest.raises(ValueError, match="r.jsonl:1: score is 1000.*a number or null is needed"):
-        step_cache.read_results(tmp_path / "r.jsonl")
+        result_files.read(tmp_path / "r.jsonl")

@@ -20,7 +20,7 @@ from stock import backbone
 from typer.testing import CliRunner
 
 from iptkit.course import cli, pipeline
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import digests, paths, step_cache, tensor_files
 from iptkit.storage.versions import code
 from iptkit.studies import base, cluster, jobs, nodes, scales, study
 from iptkit.studies.nodes import ClusterError, Node, Seen
@@ -87,7 +87,7 @@ def test_any_order_that_works_gives_the_same_rows(steps, monkeypatch):
         left.pop(name).make()
         assert [step for step, was_cached in step_cache.HITS.items() if not was_cached] == [name]
         done.add(name)
-    assert files.canonical(study.table()) == files.canonical(rows)
+    assert digests.canonical(study.table()) == digests.canonical(rows)
 
 
 def test_time_left_is_the_sum_shared_out_or_the_longest_chain():
@@ -104,10 +104,10 @@ def test_two_at_once_on_one_step_leave_it_whole(steps):
     """A worker that was given up too early goes on beside the one in its place: the last one stays."""
 
     def late(checkpoint):
-        files.write_tensors(checkpoint, {"x": torch.zeros(1)})
+        tensor_files.write(checkpoint, {"x": torch.zeros(1)})
         other = step_cache.step("a", 1, lambda path: ({"x": torch.ones(2)}, {"from": path.exists()}))
         assert other.values["from"], "it goes on from the other's checkpoint"
-        files.write_tensors(checkpoint, {"x": torch.zeros(1)})
+        tensor_files.write(checkpoint, {"x": torch.zeros(1)})
         return {"x": torch.ones(2)}, {"from": "late"}
 
     with step_cache.beside_others():
@@ -374,9 +374,9 @@ def interrupted(scale, monkeypatch):
         with pytest.raises(StopIteration):
             Study(scale).bank()
     (checkpoint,) = paths.steps_dir().glob("prompts-*/checkpoint.safetensors")
-    tensors, about = files.read_tensors(checkpoint)
+    tensors, about = tensor_files.read(checkpoint)
     tensors["losses"][0] = 123.0
-    files.write_tensors(checkpoint, tensors, about)
+    tensor_files.write(checkpoint, tensors, about)
     return checkpoint
 
 
@@ -448,7 +448,7 @@ def test_a_lost_worker_and_a_lost_node_lose_nothing(two_nodes, steps, tmp_path, 
     assert "1 of 10 jobs are done" in said, "zero-shot needs no training"
     assert {path: path.read_bytes() for path in old} == old
     (made,) = {*steps.glob("prompts-*/step.safetensors")} - old.keys()
-    assert files.read_tensors(made)[0]["losses"][0, 0] == 123.0, "it went on from the checkpoint"
+    assert tensor_files.read(made)[0]["losses"][0, 0] == 123.0, "it went on from the checkpoint"
     assert not [*steps.glob(".cluster-*")] and not [*steps.glob("*/checkpoint*")]
 
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "here"))

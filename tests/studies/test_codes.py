@@ -10,7 +10,7 @@ from iptkit.engine.engine import Engine
 from iptkit.methods import subspace
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.scores import intervals
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import paths, step_cache, tensor_files
 from iptkit.studies import codes, scales, stored_results
 from iptkit.studies.study import Study
 
@@ -140,7 +140,7 @@ def test_units_of_a_code():
 def test_codes_whose_parts_do_not_fit_are_refused(tmp_path, change, told):
     path = tmp_path / "some.codes.safetensors"
     stored = paths.data_dir() / "results" / "ipt120-leaky.codes.safetensors"
-    files.write_tensors(path, *change(*files.read_tensors(stored)))
+    tensor_files.write(path, *change(*tensor_files.read(stored)))
     with pytest.raises(ValueError, match=f"some.codes.safetensors .*{told}"):
         codes.read(str(path), 5)
 
@@ -150,7 +150,7 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
     there = sorted((paths.data_dir() / "results").glob(f"*{codes.ENDING}"))
     assert len(there) > 5
     for path in there:
-        for name in (name for name in files.read_tensors(path)[0] if name.startswith("u-")):
+        for name in (name for name in tensor_files.read(path)[0] if name.startswith("u-")):
             read = codes.read(path, int(name[2:]))
             assert read.u.shape == (len(read.seeds), len(read.tasks), int(name[2:]))
     trained, about = stored_results.stored_prompts()
@@ -172,8 +172,8 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
     ],
 )
 def test_prompts_that_do_not_fit_are_refused(tmp_path, monkeypatch, change, told):
-    stored = files.read_tensors(paths.data_dir() / "results" / f"ipt120{stored_results.PROMPTS}")
+    stored = tensor_files.read(paths.data_dir() / "results" / f"ipt120{stored_results.PROMPTS}")
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
-    files.write_tensors(tmp_path / "results" / f"mine{stored_results.PROMPTS}", *change(*stored))
+    tensor_files.write(tmp_path / "results" / f"mine{stored_results.PROMPTS}", *change(*stored))
     with pytest.raises(ValueError, match=rf"mine.prompts.safetensors.*{told}"):
         stored_results.stored_prompts("mine")

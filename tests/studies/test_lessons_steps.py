@@ -9,7 +9,7 @@ import torch
 
 from iptkit.methods import p_tuning
 from iptkit.scores import claims
-from iptkit.storage import step_cache
+from iptkit.storage import result_files, step_cache
 from iptkit.studies import lesson01, lesson03, lesson04, lesson04_methods, scales
 from iptkit.studies.scales import DiscreteConfig, EncoderConfig, PTuningConfig
 from iptkit.studies.study import Study
@@ -199,7 +199,7 @@ def test_all_parts_are_written_with_their_provenance_and_verdicts(study, tmp_pat
     monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "results"))
     few = Study(replace(study.scale, seeds=(0,)))
     count = lesson04.write(few, tmp_path / "deep.jsonl")
-    rows = step_cache.read_results(tmp_path / "deep.jsonl")
+    rows = result_files.read(tmp_path / "deep.jsonl")
     assert len(rows) == count and {row["part"] for row in rows} == set(lesson04.PARTS)
     about = json.loads((tmp_path / "deep.about.json").read_text(encoding="utf-8"))
     assert about["scale"]["name"] == "smoke"

@@ -13,7 +13,7 @@ from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
 from iptkit.scores import evaluation
 from iptkit.scores.summary import difference, summary
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import digests, paths, step_cache
 from iptkit.studies import provenance, scales, stored_results, study
 from iptkit.studies.study import Study
 from iptkit.tasks import fewshot
@@ -117,7 +117,7 @@ def made(steps, study):
     names = []
 
     def stub(name, config, make, root=None):
-        names.append(steps / f"{name}-{files.digest(config)}")
+        names.append(steps / f"{name}-{digests.digest(config)}")
         if name == "prompts":
             tensors = {"P": torch.randn(2, len(study.ids), 4, 32)}
             return step_cache.Step(name, tensors, {"rows": []}, 0.0, False, {}, name)

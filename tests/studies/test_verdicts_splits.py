@@ -3,7 +3,7 @@
 import pytest
 
 from iptkit.scores import claims
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import files, paths, result_files
 from iptkit.studies import verdicts_splits as g
 from iptkit.tasks import suites
 
@@ -119,7 +119,7 @@ def test_stored_studies_are_judged_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "known", lambda: known)
     monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "runs"))
     for name, rows in of_kinds().items():
-        step_cache.write_results(tmp_path / "results" / f"ipt120-{name}.jsonl", rows)
+        result_files.write(tmp_path / "results" / f"ipt120-{name}.jsonl", rows)
         files.write_json(tmp_path / "results" / f"ipt120-{name}.about.json", {})
     assert list(g.stored()) == ["cls", "non_cls"]
     (row,) = g.record()

@@ -20,7 +20,7 @@ from iptkit.methods import fine_tuning, prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
 from iptkit.scores import claims, evaluation, summary, tables
-from iptkit.storage import files, paths, step_cache
+from iptkit.storage import files, locks, paths, reading, result_files, step_cache
 from iptkit.studies import base, codes, provenance, scales, stored_results, unseen, verdicts_ipt
 from iptkit.studies.costs import OF_PEAK, Costs
 from iptkit.studies.score_rows import DECODERS
@@ -343,7 +343,7 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
         jobs_by_name[name].make()
     out = tmp_path / "rows.jsonl"
     count = verdicts_ipt.write(study, out, finished_only=True)
-    rows = step_cache.read_results(out)
+    rows = result_files.read(out)
     assert count == len(rows) and {(r["method"], r["d_I"]) for r in rows} == {
         ("zero-shot", 0), ("prompt tuning", 0), ("MSF", 2), ("mean code", 2), ("IST", 2),
     }  # fmt: skip
@@ -393,7 +393,7 @@ def test_rows_of_another_study_may_be_replaced_by_fewer(tmp_path):
     with pytest.raises(ValueError, match="test_examples 4 there, 3 here"):
         provenance.check_target(other, out)  # what --overwrite leaves out
     assert verdicts_ipt.write(other, out, finished_only=True) == 8
-    assert {row["method"] for row in step_cache.read_results(out)} == {"zero-shot"}
+    assert {row["method"] for row in result_files.read(out)} == {"zero-shot"}
 
 
 def test_the_scale_asked_for_wins_over_the_variable(tmp_path, monkeypatch):
@@ -422,7 +422,7 @@ def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
             job.make()
     out = tmp_path / "rows.jsonl"
     verdicts_ipt.write(study, out, finished_only=True)
-    rows = step_cache.read_results(out)
+    rows = result_files.read(out)
     assert {r["seed"] for r in rows} == {0} and "IST" in {r["method"] for r in rows}
     assert codes.read(out.with_suffix(codes.ENDING), 2).u.shape == (1, 8, 2)
     about = json.loads(out.with_suffix(".about.json").read_text(encoding="utf-8"))
@@ -473,7 +473,7 @@ def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
     for size, name in (({}, "as_lines"), ({"overwrite": True, "dims": (3,)}, "as_lines")):
         before = [file.read_bytes() if file.exists() else b"" for file in (another, about)]
         with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
-            patch.setattr(step_cache, name, full)
+            patch.setattr(result_files, name, full)
             pipeline.study("smoke", another, "cpu", **(wanted | size))
         assert [file.read_bytes() if file.exists() else b"" for file in (another, about)] == before
         pipeline.study("smoke", another, "cpu", **wanted)
@@ -546,7 +546,7 @@ def test_the_provenance_takes_its_place_first(tmp_path, monkeypatch):
     assert renamed[0] == "rows.about.json" and not out.exists()
     provenance.check_target(study, out)
     verdicts_ipt.write(study, out)
-    provenance.check_files(out, files.read_json(out.with_suffix(".about.json")))
+    provenance.check_files(out, reading.read_json(out.with_suffix(".about.json")))
 
 
 def test_two_studies_into_one_file_do_not_replace_each_other(tmp_path, monkeypatch):
@@ -554,12 +554,12 @@ def test_two_studies_into_one_file_do_not_replace_each_other(tmp_path, monkeypat
     monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
     out = tmp_path / "rows.jsonl"
     wanted = {"suite": "tiny", "split": "random", "dims": (2,), "num_seeds": 1, "only_unseen": True}
-    with files.one_writer(out, "wait"):
+    with locks.one_writer(out, "wait"):
         for more in ({}, {"overwrite": True}, {"finished_only": True}):
             with pytest.raises(ValueError, match="another process is writing .*rows.jsonl.*--out"):
                 pipeline.study("smoke", out, "cpu", **wanted, **more)
     assert not [*tmp_path.glob(".*")] and not out.exists()
-    lock = files.FileLock.acquire
+    lock = locks.FileLock.acquire
     with monkeypatch.context() as patch:  # a file system without locks: the other one was faster
 
         def no_locks(self, *given, **named):
@@ -567,7 +567,7 @@ def test_two_studies_into_one_file_do_not_replace_each_other(tmp_path, monkeypat
                 raise OSError(37, "No locks available")
             return lock(self, *given, **named)
 
-        patch.setattr(files.FileLock, "acquire", no_locks)
+        patch.setattr(locks.FileLock, "acquire", no_locks)
         measure = pipeline._measure
 
         def beside(*given):
@@ -577,7 +577,7 @@ def test_two_studies_into_one_file_do_not_replace_each_other(tmp_path, monkeypat
         patch.setattr(pipeline, "_measure", beside)
         with pytest.raises(ValueError, match="holds rows of another study.*Nothing was changed"):
             pipeline.study("smoke", out, "cpu", **wanted)
-    assert {row["d_I"] for row in step_cache.read_results(out)} == {0, 3}, "the first one's rows are there"
+    assert {row["d_I"] for row in result_files.read(out)} == {0, 3}, "the first one's rows are there"
 
 
 @pytest.mark.parametrize("dims", [(10**12,), (2, 10**30)])

@@ -331,9 +331,9 @@ def test_own_files_that_are_wrong_are_named(tmp_path, monkeypatch, own):
     for line, words in (
         ("{", "train.jsonl:1: not valid JSON"),
         ("\n3", "train.jsonl:2: a JSON number is given"),
-        ("[" * 100_000, "train.jsonl:1: lists or objects stand over 100 deep"),
+        ("[" * 100_000, "train.jsonl:1: lists or objects are nested more than 100 deep"),
         ('{"input": "a",\n', "train.jsonl:1: not valid JSON"),
-        ('{"input": 1, "input": 2}', "train.jsonl:1: 'input' stands twice"),
+        ('{"input": 1, "input": 2}', "train.jsonl:1: 'input' appears twice"),
         (
             '{"input": ["x", 1], "target": "sad"}',
             r"emo, .*train.jsonl: input is \['x', 1\], allowed is a text",

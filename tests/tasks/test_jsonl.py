@@ -56,10 +56,10 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
         ),
         (
             b'{"input": "q", "target": "a", "target": "b"}',
-            "'target' stands twice in one object; keep one of them",
+            "'target' appears twice in one object; keep one of them",
         ),
         (b'{"input": "q", "target": "a", "weight": NaN}', "NaN is no JSON; write a number, null or a string"),
-        (b"[" * 100_000, "lists or objects stand over 100 deep in one another"),
+        (b"[" * 100_000, "lists or objects are nested more than 100 deep"),
         ({"input": "q", "target": "a", "options": 0}, "options is of JSON type number, a list of strings"),
         (
             {"input": 3, "target": "a"},
@@ -206,8 +206,8 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
         ({"title": ""}, "card 'mine' needs a text in the field 'title'"),
         ([], "the file holds a JSON list, an object in braces is needed"),
         (b"{", "not valid JSON"),
-        (b"[" * 100_000, "over 100 deep"),
-        (b'{"title": "a",\n"title": "b"}', "'title' stands twice"),
+        (b"[" * 100_000, "more than 100 deep"),
+        (b'{"title": "a",\n"title": "b"}', "'title' appears twice"),
         (b'{"title": "caf\xe9"}', "mine.card.json:1: broken UTF-8 at byte 14"),
         ({"id": "x/../../.."}, "the id 'x/../../..' is no name for a file"),
         ({"id": ".x"}, "is no name for a file"),
@@ -242,7 +242,7 @@ def test_an_array_is_one_problem_not_one_a_line(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('[\n  {"input": "q", "target": "a"},\n  {"input": "r", "target": "b"}\n]\n')
     (problem,) = check_jsonl(file)
-    assert problem.startswith(f"{file}:1: the file is a JSON array; write its objects one a line")
+    assert problem.startswith(f"{file}:1: the file is a JSON array; write one object per line")
 
 
 def test_labels_of_a_card_are_those_of_the_lines(tmp_path):

@@ -135,8 +135,8 @@ def test_a_missing_split_names_those_that_are_there(tmp_path):
             {**RECORDS["WSC"], "target": {"span1_text": "a"}},
             "the field 'target.span2_text' is missing",
         ),
-        ("RTE", "[" * 100_000, "val.jsonl:2: lists or objects stand over 100 deep"),
-        ("RTE", '{"premise": "a", "premise": "b"}', "val.jsonl:2: 'premise' stands twice"),
+        ("RTE", "[" * 100_000, "val.jsonl:2: lists or objects are nested more than 100 deep"),
+        ("RTE", '{"premise": "a", "premise": "b"}', "val.jsonl:2: 'premise' appears twice"),
         ("RTE", "[1]", "val.jsonl:2: a JSON list is given"),
     ],
 )

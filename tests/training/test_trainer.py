@@ -20,7 +20,7 @@ from iptkit.methods.heads import WithHead
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.models.backbone import fingerprint, load
 from iptkit.scores import evaluation
-from iptkit.storage import files
+from iptkit.storage import tensor_files
 from iptkit.tasks import examples, suites
 from iptkit.training import adam, trainer
 from iptkit.training.adam import DivergedError, RunAdam
@@ -500,7 +500,7 @@ def test_a_checkpoint_is_whole_at_any_moment(three, tmp_path, monkeypatch):
     checkpoint = tmp_path / "fit.safetensors"
     fit(Engine(model), words(model, 1), [Run(three[0])], SHORT, checkpoint, checkpoint_seconds=-1)
     before = checkpoint.read_bytes()
-    assert files.read_tensors(checkpoint)[1]["step"] == 6 and os.listdir(tmp_path) == ["fit.safetensors"]
+    assert tensor_files.read(checkpoint)[1]["step"] == 6 and os.listdir(tmp_path) == ["fit.safetensors"]
 
     def torn(tensors, path, metadata):
         Path(path).write_bytes(b"half")
@@ -579,7 +579,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(three, tmp_path, change, t
     model, file = backbone("tiny-causal", "float32"), tmp_path / "fit.safetensors"
     config = FitConfig(steps=2, rows_per_run=1, evaluations=1)
     fit(Engine(model), words(model, 1), [Run(three[0])], config, file, checkpoint_seconds=0.0)
-    files.write_tensors(file, *change(*files.read_tensors(file)))
+    tensor_files.write(file, *change(*tensor_files.read(file)))
     source = words(model, 1)
     with pytest.raises(ValueError, match=rf"fit.safetensors .*{told}.*delete it"):
         fit(Engine(model), source, [Run(three[0])], config, file)

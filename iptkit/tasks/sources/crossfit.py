@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iptkit.storage import files, paths
+from iptkit.storage import messages, paths, reading
 from iptkit.tasks.pools import Limits
 from iptkit.tasks.sources.crossfit_records import STEPS, Record, at, cleaned, texts
 
@@ -38,7 +38,7 @@ PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own copies of data sets tha
 @functools.cache
 def recipes() -> dict[str, dict[str, Any]]:
     """data/crossfit.json, by task."""
-    known = files.read_json(paths.data_dir() / "crossfit.json")
+    known = reading.read_json(paths.data_dir() / "crossfit.json")
     return {name: recipe for name, recipe in known.items() if name != "about"}
 
 
@@ -99,7 +99,7 @@ def _records(task_id: str, part: str) -> Iterator[Record]:
 
 
 def _parquet(file: Path, most: int) -> Iterator[Record]:
-    with files.opened(file) as source:
+    with reading.opened(file) as source:
         try:
             with pq.ParquetFile(source) as stored:
                 wanted, number = _drawn(stored.metadata.num_rows, most), 0
@@ -110,12 +110,12 @@ def _parquet(file: Path, most: int) -> Iterator[Record]:
                         number += 1
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
-                f"{file} is not a Parquet file, or damaged ({files.visible(str(error))})"
+                f"{file} is not a Parquet file, or damaged ({messages.visible(str(error))})"
             ) from error
 
 
 def _jsonl(file: Path) -> Iterator[Record]:
-    for _, record in files.read_json_lines(file):
+    for _, record in reading.read_json_lines(file):
         yield record
 
 
@@ -282,5 +282,5 @@ def _with_fields(records: Iterable[Record], needed: Iterable[str]) -> Iterator[R
 
 @functools.cache
 def _labels() -> dict[str, list[str]]:
-    cards = files.read_json(paths.data_dir() / "cards" / "crossfit.json", list)
+    cards = reading.read_json(paths.data_dir() / "cards" / "crossfit.json", list)
     return {card["id"]: card.get("labels", []) for card in cards}

@@ -1,0 +1,58 @@
+"""Checks, before any work begins, that results can be written where the user wants them."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from iptkit.storage import files, messages, paths
+
+
+def writable_folder(folder: str | Path, option: str) -> Path:
+    """The folder's absolute path; the folder is created if it does not exist.
+
+    Args:
+      folder: where results will be written; a leading `~` is the home folder.
+      option: the command-line option that sets the folder, for the error message.
+    Raises: ValueError if nothing can be written there.
+    """
+    folder = paths.expanded(folder).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError)
+        why = "there is a file of this name" if is_file else messages.reason(error)
+        raise ValueError(
+            f"cannot write to the folder {folder} ({why}); choose another one with {option}"
+        ) from error
+    return folder
+
+
+def writable_file(path: str | Path, option: str, endings: Sequence[str] = ()) -> Path:
+    """The file's absolute path; its folder is created if it does not exist, an existing file is left alone.
+
+    Args:
+      path: where results will be written.
+      option: the command-line option that sets the path, for the error message.
+      endings: suffixes of further files that will be written next to it, each in place of its own suffix.
+    Raises: ValueError if the file, or one of the others, cannot be written there.
+    """
+    path = Path(path)
+    path = writable_folder(path.parent, option) / path.name
+    for place in (path, *(path.with_suffix(ending) for ending in endings)):
+        try:
+            if place.is_dir():  # raises OSError if the name is too long
+                raise IsADirectoryError(errno.EISDIR, "there is a folder of this name")
+            with files.temporary_file(place):
+                pass
+        except OSError as error:
+            name = f"{place.name[:60]}..." if len(place.name) > 100 else place.name
+            raise ValueError(
+                f"cannot write the file {name} in {place.parent} ({messages.reason(error)}); "
+                f"choose another one with {option}"
+            ) from error
+    return path
