@@ -44,7 +44,8 @@ def prompt_tuning(study: Study, factor: float, every: int = 1) -> Cells:
     runs = [Run(task, seed, lr=lr) for lr in rates for task in study.tasks(seed)[::every]]
     config = replace(study.scale.prompt, evaluations=1)
     label = f"prompt tuning, {len(runs)} runs"
-    fit = trainer.fit(study.engine, SoftPrompt(study.words(len(runs)).P), runs, config, label=label)
+    source = SoftPrompt(study.words(len(runs)).P, study.prompt_kind)
+    fit = trainer.fit(study.engine, source, runs, config, label=label)
     return cells_of("prompt tuning", runs, rates, fit)
 
 

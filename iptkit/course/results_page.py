@@ -109,7 +109,7 @@ def read() -> Stored:
     """All that the page needs, from data/results/."""
     found = {name: stored_results.stored(name) for name in STUDIES}
     prompts, about = stored_results.stored_prompts("ipt120")
-    seen = subspace.stored("ipt120")
+    seen = subspace.load_stored("ipt120")
     mine = [about["tasks"].index(task) for task in seen.about["tasks"]]
     return Stored(
         rows={name: rows for name, (rows, _) in found.items()},

@@ -1,15 +1,47 @@
-"""Prompts as the engine takes them, and the base class of everything that makes them."""
+"""Prompts as the engine takes them, and the base class of everything that makes them.
+
+A prompt is one of three kinds, by the place where it enters the model:
+
+    embeds       vectors beside the embeddings of the text       [B, n, d]
+    keys_values  a deep prompt, at every attention               [B, S, 2, h, n, k]
+    adapters     behind every attention and feed-forward block   [B, N, 2, d, r]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-SHAPES = (3, 5, 6)  # dimensions of prompts at the input, of adapters, and of deep prompts
+Kind = Literal["embeds", "keys_values", "adapters"]
+SHAPES: dict[Kind, tuple[str, ...]] = {
+    "embeds": ("runs", "prompt_length", "width"),
+    "keys_values": ("runs", "sites", "2", "heads", "prompt_length", "head_width"),
+    "adapters": ("runs", "places", "2", "width", "rank"),
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention of a model, where a deep prompt enters.
+
+    Attributes:
+      part: "encoder" (every token sees all others), "decoder" (every token sees those before it) or "cross".
+      layer: index of the layer within the part, from 0.
+      module: the module that calls transformers' attention interface.
+      num_kv_heads: h, key/value heads.
+      head_width: k, width of a head.
+    """
+
+    part: str
+    layer: int
+    module: nn.Module
+    num_kv_heads: int
+    head_width: int
 
 
 @dataclass(frozen=True)
@@ -18,10 +50,10 @@ class Prompt:
 
     Attributes:
       embeds: [B, n, d] vectors in the space of the model's input embeddings, or None.
-      keys_values: [B, S, 2, h, n, k] a deep prompt at S attentions (see deep.py), or None.
-      head: [B, C, d + 1] weights and, last, biases of a classifier (see heads.py), or None.
-      lengths: [B] how many of the n of a deep prompt count, or None for all.
-      adapters: [B, N, 2, d, r] behind the blocks of the model (see adapters.py), or None.
+      keys_values: [B, S, 2, h, n, k] keys and values at S attentions (see p_tuning_v2), or None.
+      head: [B, C, d + 1] weights of a linear classifier, its biases last (see methods/heads.py), or None.
+      lengths: [B] how many of the n positions of each deep prompt are used; None for all.
+      adapters: [B, N, 2, d, r] down and up projections behind N blocks (see methods/adapters.py), or None.
     """
 
     embeds: Tensor | None = None
@@ -32,26 +64,44 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if self.adapters is not None and (self.embeds is not None or self.keys_values is not None):
-            raise ValueError("a Prompt has adapters beside vectors or keys and values; give one of them")
+            raise ValueError("a Prompt with adapters has no embeds or keys_values; give one of the three")
+
+    @classmethod
+    def of(cls, kind: Kind, numbers: Tensor) -> Prompt:
+        """The prompts that are stored as one tensor.
+
+        Args:
+          kind: "embeds", "keys_values" or "adapters".
+          numbers: [B, ...] in the shape of that kind (see the module's docstring).
+        Raises: ValueError for an unknown kind, or another shape.
+
+        Example:
+          >>> Prompt.of("embeds", torch.zeros(2, 4, 8)).length
+          4
+        """
+        check_numbers(numbers, "numbers", kind)
+        if kind == "embeds":
+            return cls(embeds=numbers)
+        return cls(keys_values=numbers) if kind == "keys_values" else cls(adapters=numbers)
 
     @property
     def length(self) -> int:
-        """Positions that the prompt takes in a row; a deep prompt and adapters take none."""
+        """Positions that the prompt takes in a row; deep prompts and adapters take none."""
         return 0 if self.embeds is None else self.embeds.shape[1]
 
     @property
     def reaches_text(self) -> bool:
-        """Does every token depend on it, wherever it stands?"""
+        """True if every token of the text depends on the prompt, wherever it stands in the layout."""
         return self.keys_values is not None or self.adapters is not None
 
     @property
     def count(self) -> int:
-        """B, how many prompts there are."""
+        """B, the number of prompts."""
         return next(len(t) for t in self._parts() if t is not None)
 
     @property
     def are_finite(self) -> Tensor:
-        """[B] Are all numbers of each prompt finite?"""
+        """[B] bool, True for each prompt without NaN or infinity."""
         parts = [t for t in self._parts() if t is not None and t.dim() > 1]
         return torch.stack([t.isfinite().flatten(1).all(1) for t in parts]).all(0)
 
@@ -60,14 +110,17 @@ class Prompt:
         return self._each(lambda t: t.index_select(0, index))
 
     def detached(self) -> Prompt:
-        """The same numbers, cut off from what made them; they collect gradients where that trains."""
+        """The same values as leaves of a new graph, which collect gradients if the originals require them."""
         return self._each(lambda t: t.detach().requires_grad_(t.requires_grad))
 
     def backward(self, leaf: Prompt) -> None:
-        """Send the gradients that `leaf` (from `detached`) has collected into what made the prompts."""
-        pairs = [(mine, theirs) for mine, theirs in zip(self._parts(), leaf._parts(), strict=True)]
-        pairs = [(m, t.grad) for m, t in pairs if t is not None and t.grad is not None]
-        torch.autograd.backward([m for m, _ in pairs], [grad for _, grad in pairs])
+        """Backpropagate the gradients that `leaf` (from `detached`) has collected into the source."""
+        pairs = [
+            (mine, theirs.grad)
+            for mine, theirs in zip(self._parts(), leaf._parts(), strict=True)
+            if mine is not None and theirs is not None and theirs.grad is not None
+        ]
+        torch.autograd.backward([mine for mine, _ in pairs], [grad for _, grad in pairs])
 
     def _parts(self) -> tuple[Tensor | None, ...]:
         return self.embeds, self.keys_values, self.head, self.lengths, self.adapters
@@ -76,38 +129,41 @@ class Prompt:
         return Prompt(*(None if t is None else change(t) for t in self._parts()))
 
 
-def as_prompt(numbers: Tensor) -> Prompt:
-    """[B, n, d] as vectors at the input, [B, S, 2, h, n, k] as a deep prompt, [B, N, 2, d, r] as adapters."""
-    if numbers.dim() == 3:
-        return Prompt(numbers)
-    return Prompt(adapters=numbers) if numbers.dim() == 5 else Prompt(keys_values=numbers)
+def check_numbers(numbers: Tensor, name: str, kind: Kind) -> None:
+    """Raise ValueError unless `numbers` has the shape of prompts of this kind.
 
-
-def check_numbers(numbers: Tensor, name: str) -> None:
-    """Raise ValueError unless `numbers` are prompts in one of the shapes of `as_prompt`."""
-    if numbers.dim() not in SHAPES or (numbers.dim() == 5 and numbers.shape[2] != 2):
+    Args:
+      numbers: [R, ...], one prompt per run.
+      name: of the argument, for the error.
+      kind: "embeds", "keys_values" or "adapters".
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(get_args(Kind))}")
+    shape = SHAPES[kind]
+    if numbers.dim() != len(shape) or (kind != "embeds" and numbers.shape[2] != 2):
+        example = f", e.g. {name}.expand(runs, -1, -1)," if kind == "embeds" else ""
+        others = ", ".join(f"[{', '.join(SHAPES[k])}] for kind={k!r}" for k in SHAPES if k != kind)
         raise ValueError(
-            f"{name} has shape {tuple(numbers.shape)}; give [runs, prompt_length, width], e.g. "
-            f"{name}.expand(runs, -1, -1), a deep prompt's [runs, sites, 2, heads, prompt_length, "
-            "head_width], or adapters' [runs, places, 2, width, rank]"
+            f"{name} has shape {tuple(numbers.shape)}; give [{', '.join(shape)}]{example} for kind={kind!r}, "
+            f"or say that the prompts are of another kind: {others}"
         )
 
 
 class PromptSource(nn.Module):
-    """A trainable method: a module that makes one prompt per row, and whose parameters are all that trains.
+    """Base class of all prompt methods: a module that makes one prompt per row from its parameters.
 
     A *run* is one training: a task, a seed, a learning rate. A subclass defines `forward`; `fit`,
-    `evaluate` and the engines need nothing else of it.
+    `evaluate` and the engines need nothing else.
 
     Attributes:
-      per_run: True where every trainable tensor is [R, ...], one row per run. Rows of many runs then mix in
-        one batch and train as if each had been alone, and each run keeps its own best state. False where all
+      per_run: True if every trainable tensor is [R, ...], one row per run. Rows of many runs then mix in
+        one batch, each run trains as if it were alone, and each run keeps its own best state. False if all
         runs share the parameters (the auto-encoder of MSF).
-      task_weight: of the mean task loss in the objective of a source that all runs share; 0 trains it by
-        `penalty` alone.
-      about: what its prompts were made for (see compatibility.made_for); an engine with another model is
+      task_weight: weight of the mean task loss in the objective of a source that all runs share; with 0,
+        `penalty` alone trains it.
+      about: what the prompts were made for (see compatibility.made_for); an engine with another model is
         refused before anything runs.
-      sites: the attentions that its deep prompts go to, () for other prompts.
+      sites: the attentions that its deep prompts enter, () for other prompts.
 
     Example:
       >>> class OneVector(PromptSource):
@@ -123,18 +179,18 @@ class PromptSource(nn.Module):
 
     per_run: ClassVar[bool] = True
     task_weight: float = 1.0
-    about: dict[str, Any] = {}  # noqa: RUF012 - read only; a source that knows more gets its own
-    sites: Sequence[Any] = ()
+    about: Mapping[str, Any] = MappingProxyType({})
+    sites: Sequence[Site] = ()
 
     def forward(self, runs: Tensor) -> Prompt:
         """Make one prompt per row.
 
         Args:
           runs: [B] the run of each row, 0 to R - 1.
-        Returns: B prompts.
+        Returns: a Prompt of B rows.
         """
         raise NotImplementedError(f"{type(self).__name__} needs forward(runs) -> Prompt")
 
     def penalty(self) -> Tensor | None:
-        """What a source that all runs share adds to the objective, or None."""
+        """The term that a source shared by all runs adds to the objective, or None."""
         return None

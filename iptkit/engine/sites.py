@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,31 +10,13 @@ from torch import Tensor, nn
 
 from iptkit.engine import left_memory
 from iptkit.engine.left_memory import DeepMemory
-from iptkit.engine.prompt import Prompt
+from iptkit.engine.prompt import Prompt, Site
 from iptkit.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PARTS = ("encoder", "decoder", "cross")
-
-
-@dataclass(frozen=True)
-class Site:
-    """One attention of a model.
-
-    Attributes:
-      part: "encoder" (tokens see each other), "decoder" (each sees those before it) or "cross".
-      layer: its number within the part, from 0.
-      module: what transformers' attention interface is called with.
-      num_kv_heads, head_width: h and k.
-    """
-
-    part: str
-    layer: int
-    module: nn.Module
-    num_kv_heads: int
-    head_width: int
 
 
 def find_sites(model: PreTrainedModel) -> list[Site]:

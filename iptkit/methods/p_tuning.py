@@ -1,12 +1,12 @@
-"""P-tuning: the prompt's vectors come out of a small trained encoder, which is dropped afterwards.
+"""P-tuning: a small trained encoder makes the prompt's vectors and is dropped after training.
 
 Liu et al. 2021, "GPT Understands, Too" (arXiv 2103.10385), section 3.2, with the shapes of the released code
-for knowledge probing: n input vectors of width d, a bidirectional LSTM of two layers with d / 2 units each
-way, and an MLP d -> d -> d with a ReLU. At d = 768 and n = 9 that is 8,278,272 numbers.
+for knowledge probing: n input vectors of width d, a bidirectional LSTM of two layers with d / 2 units in each
+direction, and an MLP d -> d -> d with a ReLU. With d = 768 and n = 9 a run trains 8,278,272 parameters.
 
     input [n, d] -> BiLSTM -> Linear -> ReLU -> Linear -> prompt [n, d]
 
-Where the vectors stand among text and anchor words is the engine's layout (layouts.py).
+The engine's layout says where the vectors stand among text and anchor words (engine/layouts.py).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ENCODERS = ("lstm", "mlp", "none")
 
 
 class EncodedPrompt(PromptSource):
-    """n vectors per run through an encoder that each run has to itself.
+    """A prompt of n vectors per run, made by an encoder of which every run has its own copy.
 
     Args:
-      init: [R, n, d] input vectors to begin with, one prompt per run.
+      init: [R, n, d] start values of the input vectors, one prompt per run.
       encoder: "lstm" (BiLSTM and MLP), "mlp" (MLP alone) or "none" (the input is the prompt).
-      generator: draws the encoder's first weights, PyTorch's default ranges; every run begins with the same.
+      generator: draws the encoder's start from PyTorch's default ranges, the same for every run.
 
     Raises:
       ValueError: unknown encoder, `init` is not three-dimensional, or an odd width with "lstm".
@@ -59,22 +59,29 @@ class EncodedPrompt(PromptSource):
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> Prompt with embeds [B, n, d] (each run is encoded once)."""
+        return Prompt(self._encoded(runs))
+
+    def _encoded(self, runs: Tensor) -> Tensor:
         used, where = each_once(runs, len(self.input))
         x = _rows(self.input, used)
         if self.encoder == "lstm":
             x = self.lstm(x, used)
         if self.encoder != "none":
             x = self.outer(torch.relu(self.inner(x, used)), used)
-        return Prompt(x.index_select(0, where))
+        return x.index_select(0, where)
 
     @torch.no_grad()
     def without_encoder(self) -> FixedPrompt:
-        """The n x d numbers per run that are all one needs after training."""
-        return FixedPrompt(self(torch.arange(len(self.input), device=self.input.device)).embeds)
+        """The finished prompts [R, n, d]: all that is needed after training."""
+        return FixedPrompt(self._encoded(torch.arange(len(self.input), device=self.input.device)))
 
 
-def joined(sources: Sequence[EncodedPrompt]) -> EncodedPrompt:
-    """One source with the runs of all, in order; their encoders may have begun differently."""
+def concatenate(sources: Sequence[EncodedPrompt]) -> EncodedPrompt:
+    """One source with the runs of all sources in order: the first one, whose parameters are extended.
+
+    Args:
+      sources: with the same encoder and shapes; the start values may differ.
+    """
     first, others = sources[0], [dict(source.named_parameters()) for source in sources[1:]]
     for name, p in first.named_parameters():
         p.data = torch.cat([p.data, *(other[name].data for other in others)])
@@ -82,7 +89,14 @@ def joined(sources: Sequence[EncodedPrompt]) -> EncodedPrompt:
 
 
 class RunLinear(nn.Module):
-    """A linear layer of its own for every run: x [U, n, in] of runs `used` [U] -> [U, n, out]."""
+    """A linear layer with separate weights for every run.
+
+    Args:
+      runs: R.
+      inputs: width of x.
+      outputs: width of the result.
+      generator: draws the start from U(-1, 1) / sqrt(inputs), the same for every run.
+    """
 
     def __init__(self, runs: int, inputs: int, outputs: int, generator: torch.Generator):
         super().__init__()
@@ -91,14 +105,21 @@ class RunLinear(nn.Module):
         self.bias = _same_for_all(runs, (outputs,), bound, generator)
 
     def forward(self, x: Tensor, used: Tensor) -> Tensor:
+        """[U, n, outputs] for x [U, n, inputs] of the runs `used` [U]."""
         weight, bias = _rows(self.weight, used), _rows(self.bias, used)
         return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
 
 
 class RunLSTM(nn.Module):
-    """A bidirectional LSTM of two layers for every run: x [U, n, d] of runs `used` [U] -> [U, n, 2 * hidden].
+    """A bidirectional LSTM of two layers with separate weights for every run.
 
-    The same sums as torch.nn.LSTM (a test compares them), which knows one set of weights only.
+    It computes what torch.nn.LSTM does (a test compares them), which has one set of weights for all rows.
+
+    Args:
+      runs: R.
+      width: d of the input.
+      hidden: units in each direction.
+      generator: draws the start from U(-1, 1) / sqrt(hidden), the same for every run.
     """
 
     LAYERS = 2
@@ -109,19 +130,24 @@ class RunLSTM(nn.Module):
         for layer in range(self.LAYERS):
             inputs = width if layer == 0 else 2 * hidden
             for suffix in ("", "_reverse"):
-                shapes = {"weight_ih": (4 * hidden, inputs), "weight_hh": (4 * hidden, hidden)}
-                shapes |= {"bias_ih": (4 * hidden,), "bias_hh": (4 * hidden,)}
+                shapes: dict[str, tuple[int, ...]] = {
+                    "weight_ih": (4 * hidden, inputs),
+                    "weight_hh": (4 * hidden, hidden),
+                    "bias_ih": (4 * hidden,),
+                    "bias_hh": (4 * hidden,),
+                }
                 for name, shape in shapes.items():
                     drawn = _same_for_all(runs, shape, bound, generator)
                     self.register_parameter(f"{name}_l{layer}{suffix}", drawn)
 
     def forward(self, x: Tensor, used: Tensor) -> Tensor:
+        """[U, n, 2 * hidden] for x [U, n, d] of the runs `used` [U]."""
         for layer in range(self.LAYERS):
-            ways = [self._one_way(x, used, f"l{layer}{suffix}") for suffix in ("", "_reverse")]
-            x = torch.cat(ways, -1)
+            directions = [self._one_direction(x, used, f"l{layer}{suffix}") for suffix in ("", "_reverse")]
+            x = torch.cat(directions, -1)
         return x
 
-    def _one_way(self, x: Tensor, used: Tensor, suffix: str) -> Tensor:
+    def _one_direction(self, x: Tensor, used: Tensor, suffix: str) -> Tensor:
         of = {name: _rows(getattr(self, f"{name}_{suffix}"), used) for name in PARTS}
         from_input = torch.baddbmm(
             (of["bias_ih"] + of["bias_hh"])[:, None], x, of["weight_ih"].transpose(1, 2)
@@ -143,7 +169,12 @@ PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def num_parameters(prompt_length: int, width: int, encoder: str = "lstm") -> int:
-    """Numbers that one run trains.
+    """The number of trainable parameters of one run.
+
+    Args:
+      prompt_length: n.
+      width: d.
+      encoder: "lstm", "mlp" or "none".
 
     Example:
       >>> num_parameters(9, 768), num_parameters(9, 1024)
@@ -156,13 +187,13 @@ def num_parameters(prompt_length: int, width: int, encoder: str = "lstm") -> int
 
 
 def _rows(of_runs: Tensor, used: Tensor) -> Tensor:
-    """Rows `used` (see `each_once`) of a tensor [R, ...]; all of them are not copied."""
+    """Rows `used` (see `each_once`) of a tensor [R, ...], without a copy if all rows are used."""
     return of_runs if len(used) == len(of_runs) else of_runs.index_select(0, used)
 
 
 def _same_for_all(
     runs: int, shape: tuple[int, ...], bound: float, generator: torch.Generator
 ) -> nn.Parameter:
-    """[R, *shape] drawn once from U(-bound, bound): alone or together, a run begins with the same."""
+    """[R, *shape], drawn once from U(-bound, bound): a run's start does not depend on the other runs."""
     drawn = (torch.rand(shape, generator=generator, device=generator.device) * 2 - 1) * bound
     return nn.Parameter(drawn.expand(runs, *shape).clone())

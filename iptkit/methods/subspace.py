@@ -1,16 +1,17 @@
-"""Intrinsic Prompt Tuning: one small subspace for the prompts of many tasks, then d_I numbers in it.
+"""Intrinsic Prompt Tuning: one small subspace for the prompts of many tasks, then d_I parameters per task.
 
-Qin et al. 2021, "Exploring Universal Intrinsic Task Subspace via Prompt Tuning" (arXiv 2110.07867).
-With p = vec(P) in R^D, D = n*d:
+Qin et al. 2021, "Exploring Universal Intrinsic Task Subspace via Prompt Tuning" (arXiv 2110.07867),
+section 3. Multi-task subspace finding (MSF) trains an auto-encoder on the prompts of many tasks; intrinsic
+subspace tuning (IST) then trains a task's code z through the frozen decoder. With p = vec(P) in R^D, D = n*d:
 
     encoder  z  = W1 p + b1                      linear
     decoder  p* = W3 tanh(W2 z + b2) + b3        d_I -> hidden -> D
     MSF      L  = task_weight * mean of L_LM(p*) over tasks + recon_weight * mean((p* - p)^2)
-    IST      L  = L_LM(p*), with a frozen decoder: z trains, d_I numbers per run
+    IST      L  = L_LM(p*), with a frozen decoder: z trains, d_I parameters per run
 
-What differs from the released code, on purpose: prompts are standardised over the bank (mean and one
-standard deviation), tasks are balanced in every batch, losses are means, and a missing prompt is an
-error (there it silently became noise).
+Differences from the released code: prompts are standardised over the bank (mean and one standard deviation),
+every batch has rows of all tasks, losses are means, and a missing prompt is an error (in the released code it
+becomes noise).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from iptkit.engine.compatibility import made_for, prompt_length
-from iptkit.engine.engine import Engine
-from iptkit.engine.prompt import SHAPES, Prompt, PromptSource, as_prompt
+from iptkit.engine.interface import PromptEngine
+from iptkit.engine.prompt import SHAPES, Kind, Prompt, PromptSource, check_numbers
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
 from iptkit.storage import paths, tensor_files
 from iptkit.training.runs import Fit, FitConfig, Run
@@ -41,8 +42,9 @@ class SubspaceConfig:
 
     Attributes:
       intrinsic_dim: d_I >= 1.
-      hidden: width of the decoder >= 1 (the paper: 768 for BART-base).
-      recon_weight, task_weight: >= 0, not both 0.
+      hidden: width of the decoder's hidden layer, >= 1 (the paper: 768 for BART-base).
+      recon_weight: weight of the reconstruction, >= 0.
+      task_weight: weight of the task loss, >= 0; one of the two weights is > 0.
     """
 
     intrinsic_dim: int = 5
@@ -56,12 +58,44 @@ class SubspaceConfig:
             raise ValueError(f"SubspaceConfig needs intrinsic_dim >= 1 and hidden >= 1, got {given}")
         if self.recon_weight < 0 or self.task_weight < 0 or self.recon_weight + self.task_weight == 0:
             given = f"{self.recon_weight} and {self.task_weight}"
-            told = "SubspaceConfig.recon_weight and task_weight must be >= 0 and not both 0"
-            raise ValueError(f"{told}, got {given}")
+            needed = "SubspaceConfig.recon_weight and task_weight must be >= 0 and not both 0"
+            raise ValueError(f"{needed}, got {given}")
+
+
+class PromptDecoder(Protocol):
+    """What IST decodes with: a module that maps codes to prompts.
+
+    AutoEncoder, baselines.PrincipalComponents, baselines.FastfoodPrompt, adapters.HyperAdapters and
+    adapters.RandomAround are such modules.
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of prompts that it makes."""
+        ...
+
+    def codes(self) -> Tensor:
+        """[T, d_I] codes whose mean is where z starts and whose standard deviation is the unit of z."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z: [B, d_I] -> prompts [B, ...] of its kind."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze or unfreeze its parameters (every torch module has this method)."""
+        ...
 
 
 class Decoder(nn.Module):
-    """z [B, d_I] -> standardised prompt [B, D]: W3 tanh(W2 z + b2) + b3."""
+    """The decoder of MSF, from codes to standardised prompts: W3 tanh(W2 z + b2) + b3.
+
+    Args:
+      intrinsic_dim: d_I.
+      hidden: width of the hidden layer.
+      size: D, the size of a prompt.
+      generator: draws the first weights.
+    """
 
     def __init__(self, intrinsic_dim: int, hidden: int, size: int, generator: torch.Generator):
         super().__init__()
@@ -74,27 +108,28 @@ class Decoder(nn.Module):
         return self.outer(torch.tanh(self.inner(z)))
 
 
-def check_dim(intrinsic_dim: int, numbers: int) -> None:
-    """Raise ValueError for a d_I above the count of numbers in one prompt, which is no subspace of it."""
-    if intrinsic_dim > numbers:
+def check_dim(intrinsic_dim: int, size: int) -> None:
+    """Raise ValueError for a d_I above D, the size of one prompt."""
+    if intrinsic_dim > size:
         raise ValueError(
-            f"d_I = {intrinsic_dim} is more than the {numbers} numbers of one prompt; give --dims, or "
-            f"intrinsic_dim, of at most {numbers}"
+            f"d_I = {intrinsic_dim} is more than the {size} numbers of one prompt; give --dims, or "
+            f"intrinsic_dim, of at most {size}"
         )
 
 
 class AutoEncoder(PromptSource):
-    """The auto-encoder of MSF over a bank of trained prompts, a prompt source that all runs share.
+    """The auto-encoder of MSF over a bank of trained prompts: a prompt source that all runs share.
 
     Args:
-      bank: [T, n, d], one trained prompt per task (row t belongs to run t), or deep prompts
-        [T, S, 2, h, n, k].
-      config: shape and weights of the losses.
+      bank: [T, n, d], one trained prompt per task (row t belongs to run t); for another kind
+        [T, S, 2, h, n, k] or [T, N, 2, d, r].
+      config: shape of the subspace and weights of the losses.
       generator: draws the first weights.
+      kind: of the prompts, see `SoftPrompt`.
 
     Raises:
-      ValueError: a prompt of the bank is missing (not finite), the bank has the wrong shape, or d_I is larger
-        than a prompt.
+      ValueError: a prompt of the bank is missing (not finite), the bank has the wrong shape for its kind or
+        fewer than 2 prompts, or d_I is larger than D.
 
     Example:
       >>> generator = torch.Generator().manual_seed(0)
@@ -104,10 +139,16 @@ class AutoEncoder(PromptSource):
     """
 
     per_run = False
+    mean: Tensor  # [D]
+    std: Tensor  # []
+    flat: Tensor  # [T, D] the standardised bank
 
-    def __init__(self, bank: Tensor, config: SubspaceConfig, generator: torch.Generator):
+    def __init__(
+        self, bank: Tensor, config: SubspaceConfig, generator: torch.Generator, kind: Kind = "embeds"
+    ):
         super().__init__()
-        check_bank(bank)
+        check_bank(bank, kind)
+        self.kind = kind
         self.config, self.task_weight = config, config.task_weight
         self.shape = bank.shape[1:]
         flat = bank.detach().float().flatten(1)
@@ -122,7 +163,7 @@ class AutoEncoder(PromptSource):
         self.to(bank.device)
 
     def encode(self, prompts: Tensor) -> Tensor:
-        """prompts: [B, n, d], or deep ones -> z [B, d_I].
+        """prompts: [B, n, d], in the shape of the bank's prompts -> z [B, d_I].
 
         Raises: ValueError for prompts of another length or width than the bank's.
         """
@@ -134,16 +175,17 @@ class AutoEncoder(PromptSource):
         return self.encoder((prompts.float().flatten(1) - self.mean) / self.std)
 
     def decode(self, z: Tensor) -> Tensor:
-        """z: [B, d_I] -> prompts [B, n, d], or deep ones."""
+        """z: [B, d_I] -> prompts [B, n, d], in the shape of the bank's prompts."""
         return (self.mean + self.std * self.decoder(z)).view(-1, *self.shape)
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] -> the reconstructed prompts of their tasks (each is decoded once)."""
+        """runs: [B] -> the reconstructed prompts of their tasks (each task is decoded once)."""
         used, where = each_once(runs, len(self.flat))
-        return as_prompt(self.decode(self.encoder(self.flat[used])).index_select(0, where))
+        made = self.decode(self.encoder(self.flat[used]))
+        return Prompt.of(self.kind, made.index_select(0, where))
 
     def codes(self) -> Tensor:
-        """[T, d_I] codes of the bank, without gradient."""
+        """[T, d_I] the codes of the bank, without gradient."""
         with torch.no_grad():
             return self.encoder(self.flat)
 
@@ -157,42 +199,51 @@ class AutoEncoder(PromptSource):
 
 
 class IntrinsicPrompt(PromptSource):
-    """d_I free numbers per run, mapped to a prompt by a frozen decoder (IST).
+    """A code of d_I trained parameters per run, which a frozen decoder maps to a prompt (IST).
 
-    z = center + scale * u, and u [R, d_I] is all that trains. With center = mean code and scale = spread
-    of the codes, u = 0 is "the mean code without tuning" and u = 1 one standard deviation away.
+    z = center + scale * u, and u [R, d_I] is all that trains. `center` is the mean of the decoder's codes and
+    `scale` their standard deviation: u = 0 is the mean code, and u = 1 lies one standard deviation from it.
 
     Args:
-      autoencoder: a trained (or, as a control, an untrained) AutoEncoder; it is frozen here.
+      decoder: a trained AutoEncoder, or another PromptDecoder as a control; it is frozen here.
       runs: R.
     """
 
-    def __init__(self, autoencoder: AutoEncoder | nn.Module, runs: int):
+    decoder: PromptDecoder
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, decoder: PromptDecoder, runs: int):
         super().__init__()
-        self.autoencoder = autoencoder.requires_grad_(False)
-        center, scale = unit(autoencoder)
+        self.decoder = decoder.requires_grad_(False)
+        center, scale = code_statistics(decoder)
         self.register_buffer("center", center)
         self.register_buffer("scale", scale)
         self.u = nn.Parameter(torch.zeros(runs, len(center), device=center.device))
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of its decoder's prompts."""
+        return self.decoder.kind
+
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> one prompt per row (each run is decoded once)."""
         used, where = each_once(runs, len(self.u))
-        return as_prompt(self.autoencoder.decode(self.z(used)).index_select(0, where))
+        return Prompt.of(self.kind, self.decoder.decode(self.z(used)).index_select(0, where))
 
     def z(self, runs: Tensor) -> Tensor:
-        """[B, d_I] intrinsic vectors."""
+        """[B, d_I] the codes of `runs` [B]."""
         return self.center + self.scale * self.u.index_select(0, runs)
 
 
-def unit(autoencoder: AutoEncoder | nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and spread of the codes of an auto-encoder's bank, each [d_I]: u = (z - mean) / spread."""
-    codes = autoencoder.codes()
+def code_statistics(decoder: PromptDecoder) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a decoder's codes, each [d_I]: u = (z - mean) / std."""
+    codes = decoder.codes()
     return codes.mean(0), codes.std(0).clamp_min(1e-3)
 
 
 def find(
-    engine: Engine,
+    engine: PromptEngine,
     bank: Tensor,
     runs: Sequence[Run],
     config: SubspaceConfig,
@@ -200,84 +251,125 @@ def find(
     generator: torch.Generator,
     checkpoint: str | Path | None = None,
     label: str = "MSF",
+    kind: Kind = "embeds",
 ) -> tuple[AutoEncoder, Fit]:
-    """Multi-task subspace finding: train the auto-encoder on a bank [T, n, d] and T runs in its order.
+    """The auto-encoder that multi-task subspace finding trains, and its training curves.
 
-    The auto-encoder says in `about` what model and layout it was made for, see `prompts.made_for`.
+    The auto-encoder's `about` says what model and layout it was made for, see `compatibility.made_for`.
+
+    Args:
+      engine: scores the reconstructed prompts.
+      bank: [T, n, d] trained prompts.
+      runs: T runs, of the tasks of the bank in the same order.
+      config: shape of the subspace and weights of the losses.
+      fit_config: how to train.
+      generator: draws the auto-encoder's first weights.
+      checkpoint: a file to resume from, see `training.fit`.
+      label: words on the progress bar.
+      kind: of the prompts, see `SoftPrompt`.
 
     Raises: ValueError if the bank and the runs differ in number, a prompt is missing, or the prompts do not
       fit the model.
     """
     if len(bank) != len(runs):
-        told = f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given"
-        raise ValueError(f"{told}; train the missing prompts first")
-    autoencoder = AutoEncoder(bank, config, generator).to(engine.backbone.device)
+        counts = f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given"
+        raise ValueError(f"{counts}; train the missing prompts first")
+    autoencoder = AutoEncoder(bank, config, generator, kind).to(engine.backbone.device)
     result = fit(engine, autoencoder, runs, fit_config, checkpoint, label)
     autoencoder.about = made_for(engine, prompt_length(autoencoder))
     return autoencoder, result
 
 
 def tune(
-    engine: Engine,
-    autoencoder: AutoEncoder,
+    engine: PromptEngine,
+    decoder: PromptDecoder,
     runs: Sequence[Run],
     fit_config: FitConfig,
     checkpoint: str | Path | None = None,
     label: str = "IST",
 ) -> tuple[IntrinsicPrompt, Fit]:
-    """Intrinsic subspace tuning: train d_I numbers per run through the frozen decoder.
+    """The codes that intrinsic subspace tuning finds, as a prompt source, and its training curves.
 
-    Raises: ValueError if the auto-encoder was made for another model, layout or width.
+    Args:
+      engine: scores the decoded prompts.
+      decoder: a trained AutoEncoder or a control; it stays frozen.
+      runs: R runs; each trains d_I parameters.
+      fit_config: how to train.
+      checkpoint: a file to resume from, see `training.fit`.
+      label: words on the progress bar.
+
+    Raises: ValueError if the decoder was made for another model, layout or width.
     """
-    source = IntrinsicPrompt(autoencoder, len(runs)).to(engine.backbone.device)
+    source = IntrinsicPrompt(decoder, len(runs)).to(engine.backbone.device)
     return source, fit(engine, source, runs, fit_config, checkpoint, label)
 
 
 # ---- on disk -------------------------------------------------------------------------------------
 def save(autoencoder: AutoEncoder, path: str | Path, about: dict[str, Any] | None = None) -> None:
-    """Write an auto-encoder and the bank it was found on (safetensors).
+    """Write an auto-encoder and its bank to a safetensors file.
 
     Args:
-      about: JSON that is kept with it, beside its shape and its own `about`.
+      autoencoder: a trained one.
+      path: of the file.
+      about: further JSON for the file's header, beside the auto-encoder's shape, kind and `about`.
     """
-    shape = {"config": asdict(autoencoder.config), "shape": list(autoencoder.shape)}
-    tensor_files.write(Path(path), autoencoder.state_dict(), {**autoencoder.about, **(about or {}), **shape})
+    header = {
+        "config": asdict(autoencoder.config),
+        "shape": list(autoencoder.shape),
+        "kind": autoencoder.kind,
+    }
+    tensor_files.write(Path(path), autoencoder.state_dict(), {**autoencoder.about, **(about or {}), **header})
 
 
 def load(path: str | Path) -> AutoEncoder:
-    """The auto-encoder of a file that `save` wrote, frozen; its `about` is what was said of it.
+    """The frozen auto-encoder in a file that `save` wrote; its `about` is the rest of the file's header.
 
-    Raises: FileNotFoundError if it is not there; ValueError if it holds something else, or tensors that do
-      not fit one another or are not finite. Nothing larger than the file is made before that is known.
+    Everything is checked before any tensor larger than the file is made.
+
+    Raises: FileNotFoundError if there is no such file; ValueError if it holds something else, or tensors that
+      do not fit together or are not finite.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no subspace at {path}; subspace.save and `iptkit study` write one")
+        raise FileNotFoundError(f"no subspace at {path}; subspace.save and `iptkit study` write such files")
     tensors, about = tensor_files.read(path)
     if "flat" not in tensors or not {"config", "shape"} <= about.keys():
-        raise ValueError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, no subspace.save did that")
-    config, shape = _described(path, about.pop("config"), about.pop("shape"))
+        held = ", ".join(sorted(tensors)) or "nothing"
+        raise ValueError(f"{path} was not written by subspace.save: it holds {held}")
+    config, shape, kind = _described(path, about.pop("config"), about.pop("shape"), about.pop("kind", None))
     _check_tensors(path, tensors, config, math.prod(shape))
-    autoencoder = AutoEncoder(torch.zeros(len(tensors["flat"]), *shape), config, torch.Generator())
+    autoencoder = AutoEncoder(torch.zeros(len(tensors["flat"]), *shape), config, torch.Generator(), kind)
     autoencoder.load_state_dict(tensors)
     autoencoder.about = about
     return autoencoder.requires_grad_(False)
 
 
-def _described(path: Path, config: Any, shape: Any) -> tuple[SubspaceConfig, list[int]]:
-    """Configuration and prompt's shape in a subspace's header. Raises: ValueError if they are none."""
+def _described(path: Path, config: Any, shape: Any, kind: Any) -> tuple[SubspaceConfig, list[int], Kind]:
+    """Configuration, prompt's shape and kind from a file's header. Raises: ValueError if they are invalid."""
     whole = [config.get("intrinsic_dim"), config.get("hidden")] if isinstance(config, dict) else []
-    sizes = [*whole, *shape] if isinstance(shape, list) and len(shape) + 1 in SHAPES else []
-    if not whole or not sizes or any(type(size) is not int or size < 1 for size in sizes):
-        raise ValueError(f"{path}: config {config!r} with prompts of shape {shape!r} is no subspace's")
+    sizes = [*whole, *shape] if isinstance(shape, list) else []
+    if kind is None and isinstance(shape, list):
+        # Files of earlier versions do not name the kind. Their subspaces are of prompts at the input [n, d],
+        # or of deep prompts [S, 2, h, n, k].
+        kind = "keys_values" if len(shape) == 5 else "embeds"
+    if (
+        kind not in get_args(Kind)
+        or not whole
+        or len(shape) + 1 != len(SHAPES[kind])
+        or any(type(size) is not int or size < 1 for size in sizes)
+    ):
+        raise ValueError(
+            f"{path} does not describe a subspace: config {config!r}, prompts of shape {shape!r} and kind "
+            f"{kind!r}. Write it again with subspace.save"
+        )
     try:
-        return SubspaceConfig(**config), shape
+        return SubspaceConfig(**config), shape, kind
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: config {config!r} is no subspace's ({error})") from error
+        raise ValueError(f"{path} does not describe a subspace: config {config!r} ({error})") from error
 
 
 def _check_tensors(path: Path, tensors: dict[str, Tensor], config: SubspaceConfig, size: int) -> None:
-    """Raise ValueError unless these are the finite tensors of an auto-encoder for prompts of D = size."""
+    """Raise ValueError unless these are the finite tensors of an auto-encoder for prompts of size D."""
     dim, hidden, tasks = config.intrinsic_dim, config.hidden, tensors["flat"].shape[:1] or (2,)
     wanted = {
         "flat": (*tasks, size),
@@ -305,58 +397,79 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], config: SubspaceConfi
         )
 
 
-def stored(name: str = "ipt120") -> AutoEncoder:
+def load_stored(name: str = "ipt120") -> AutoEncoder:
     """The subspace of a study that comes with the project (data/results/), see `load`.
 
-    `about` names the seen tasks ("tasks"), the model ("backbone") and the command that makes it again.
+    Its `about` has the seen tasks ("tasks"), the model ("backbone") and the command that makes the file.
     """
     return load(paths.data_dir() / "results" / f"{name}{ENDING}")
 
 
 # ---- controls ------------------------------------------------------------------------------------
 def mean_code(autoencoder: AutoEncoder, runs: int) -> FixedPrompt:
-    """The prompt at the mean of all codes, without any tuning, for every run."""
+    """The decoded mean of all codes, for every run; nothing is tuned."""
     with torch.no_grad():
         middle = autoencoder.decode(autoencoder.codes().mean(0, keepdim=True))
-        return FixedPrompt(middle.expand(runs, *middle.shape[1:]), autoencoder.about)
+        repeated = middle.expand(runs, *middle.shape[1:])
+        return FixedPrompt(repeated, autoencoder.kind, autoencoder.about)
 
 
-def mean_prompt(bank: Tensor, runs: int) -> FixedPrompt:
+def mean_prompt(bank: Tensor, runs: int, kind: Kind = "embeds") -> FixedPrompt:
     """The mean of the trained prompts [T, n, d], for every run."""
-    check_bank(bank)
-    return FixedPrompt(bank.mean(0, keepdim=True).expand(runs, *bank.shape[1:]))
+    check_bank(bank, kind)
+    return FixedPrompt(bank.mean(0, keepdim=True).expand(runs, *bank.shape[1:]), kind)
 
 
-def random_autoencoder(bank: Tensor, config: SubspaceConfig, generator: torch.Generator) -> AutoEncoder:
-    """The same auto-encoder untrained, centred and scaled by the bank: only learned directions miss.
+def random_autoencoder(
+    bank: Tensor, config: SubspaceConfig, generator: torch.Generator, kind: Kind = "embeds"
+) -> AutoEncoder:
+    """An untrained auto-encoder, centred and scaled by the bank; only its directions are random.
 
-    This is a stronger control than the paper's, whose random decoder knows nothing of the trained
-    prompts. The decoder's rows are rescaled so that codes of unit size move the prompt as far as the
-    trained prompts lie from their mean.
+    This is a stronger control than the paper's, whose random decoder has no information from the trained
+    prompts. The decoder's weights are rescaled so that codes of unit size move the prompt as far as the
+    trained prompts lie from their mean, and the mean code gives the mean prompt.
+
+    Args:
+      bank: [T, n, d] trained prompts.
+      config: shape of the subspace.
+      generator: draws the weights.
+      kind: of the prompts, see `SoftPrompt`.
     """
-    autoencoder = AutoEncoder(bank, config, generator)
+    autoencoder = AutoEncoder(bank, config, generator, kind)
+    outer = autoencoder.decoder.outer
     with torch.no_grad():
-        spread = autoencoder.decoder(autoencoder.codes()).std(0).square().mean().sqrt()
-        autoencoder.decoder.outer.weight /= spread
+        std = autoencoder.decoder(autoencoder.codes()).std(0).square().mean().sqrt()
+        outer.weight.div_(std)
         middle = autoencoder.decoder(autoencoder.codes().mean(0, keepdim=True))[0]
-        autoencoder.decoder.outer.bias -= middle  # the mean code gives the mean prompt
+        outer.bias.sub_(middle)
     return autoencoder
 
 
-def check_bank(bank: Tensor) -> None:
-    """Raise ValueError unless `bank` is [T, n, d], deep prompts [T, S, 2, h, n, k] or adapters; finite."""
-    if bank.dim() not in SHAPES or len(bank) < 2:
-        told = f"the prompt bank has shape {tuple(bank.shape)}"
-        given = "[tasks, prompt_length, width] (more dimensions: deep prompts, adapters)"
-        raise ValueError(f"{told}; give {given} with at least 2 tasks")
+def check_bank(bank: Tensor, kind: Kind | None = None) -> None:
+    """Raise ValueError unless `bank` [T, ...] holds at least 2 prompts, all finite.
+
+    Args:
+      bank: trained prompts.
+      kind: their kind; None where any shape will do.
+    """
+    if kind is not None:
+        check_numbers(bank, "bank", kind)
+    if bank.dim() < 2 or len(bank) < 2:
+        raise ValueError(f"bank has shape {tuple(bank.shape)}; give the prompts of at least 2 tasks")
     missing = (~torch.isfinite(bank)).flatten(1).any(1).nonzero().flatten().tolist()
     if missing:
-        told = f"the prompts of tasks {missing} are missing (not finite)"
-        raise ValueError(f"{told}; train them with prompt tuning first")
+        raise ValueError(
+            f"the prompts of tasks {missing} are missing (not finite); train them with prompt tuning first"
+        )
 
 
 def num_parameters(intrinsic_dim: int, prompt_size: int, hidden: int = 768) -> dict[str, int]:
-    """Numbers in the auto-encoder, as in the paper's released shapes (prompt_size D = 76,800, hidden 768).
+    """The numbers of parameters of the auto-encoder: "encoder", "decoder" and "total".
+
+    Args:
+      intrinsic_dim: d_I.
+      prompt_size: D; in the paper's released code 100 * 768 = 76,800.
+      hidden: width of the decoder's hidden layer.
 
     Example:
       >>> num_parameters(5, 76800)["total"]

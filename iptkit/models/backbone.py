@@ -209,13 +209,18 @@ class MixedLinear(nn.Linear):
     """A frozen linear layer that multiplies in bfloat16 and hands back the dtype it was given."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: [..., in] -> [..., out] in the dtype of x."""
         return nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
 
 class ExactRMSNorm(nn.Module):
     """LlamaRMSNorm without its detour through float32, so that a float64 model is float64 everywhere."""
 
+    weight: Tensor
+    variance_epsilon: float
+
     def forward(self, x: Tensor) -> Tensor:
+        """x: [..., d] -> [..., d], normalised."""
         return nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
 
 

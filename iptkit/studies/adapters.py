@@ -53,7 +53,7 @@ def subspace(study: StudySteps, intrinsic_dim: int) -> tuple[HyperAdapters, step
         result = trainer.fit(engine, source, runs, chosen.msf, checkpoint, label)
         with torch.no_grad():
             one = source.decode(source.z)
-        every = FixedPrompt(one.expand(len(study.unseen), *one.shape[1:]))
+        every = FixedPrompt(one.expand(len(study.unseen), *one.shape[1:]), source.kind)
         rows = _scored(study, engine, every, SHARED, intrinsic_dim)
         curves = {"losses": result.losses.float(), "dev": -result.dev[:, :, 1].float()}
         return {**source.state_dict(), **curves}, {"rows": rows, "best_step": int(result.best_step[0])}

@@ -86,7 +86,7 @@ def keep(study: StudySteps, path: str | Path, finished_only: bool = False) -> No
         autoencoder, _ = study.subspace(dim)
         bank = study.first_prompts()[-len(study.coded) :]
         with torch.no_grad():
-            center, spread = subspace.unit(autoencoder)
+            center, spread = subspace.code_statistics(autoencoder)
             tensors[f"msf-{dim}"] = ((autoencoder.encode(bank) - center) / spread).cpu()
     card_of = {card.id: card for card in suites.list_cards(study.scale.suite)}
     sides = ["seen" if task in study.seen else "unseen" for task in study.coded]
@@ -216,11 +216,11 @@ def walk(
     ends = [u[study.coded.index(task)] for task in (first, second)]
     way = torch.linspace(0, 1, points).tolist()
     with torch.no_grad():
-        center, spread = subspace.unit(autoencoder)
+        center, spread = subspace.code_statistics(autoencoder)
         codes = torch.stack([torch.lerp(*ends, share) for share in way])
         prompts = autoencoder.decode(center + spread * codes)
     both = [study.task(task, study.seeds[0]) for task in (first, second)]
-    source = FixedPrompt(torch.cat([prompts] * 2))
+    source = FixedPrompt(torch.cat([prompts] * 2), study.prompt_kind)
     scores = study.score(source, [task for task in both for _ in way], "walk between two codes")
     return way, {first: scores[:points], second: scores[points:]}
 

@@ -104,7 +104,7 @@ def train(
             generator = torch.Generator().manual_seed(seed)
             parts.append(EncodedPrompt(words.expand(len(mine), -1, -1), encoder, generator))
             runs += mine
-    source = p_tuning.joined(parts).to(study.backbone.device)
+    source = p_tuning.concatenate(parts).to(study.backbone.device)
     label = f"P-tuning, {encoder}, {kind}, {len(runs)} runs"
     return Trained(engine, source, runs, fit(engine, source, runs, config, checkpoint, label))
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from iptkit.engine.prompt import Kind
 from iptkit.methods import baselines, prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.storage import step_cache
@@ -59,7 +60,7 @@ class StudySteps(StudyInputs):
         def make(checkpoint: Path) -> Made:
             all_tasks = [t for s in seeds for t in self.tasks(s)]
             runs = [Run(t, t.seed) for t in all_tasks]
-            source = SoftPrompt(self.words(len(runs)).P)
+            source = SoftPrompt(self.words(len(runs)).P, self.prompt_kind)
             label = f"prompt tuning, {len(runs)} runs"
             result = fit(self.engine, source, runs, self.scale.prompt, checkpoint, label)
             scores = self.score(source, all_tasks, "test of prompt tuning")
@@ -74,7 +75,8 @@ class StudySteps(StudyInputs):
         """Scores of the mean of the seen tasks' prompts, the same for every task: values["rows"]."""
 
         def make(_: Path) -> Made:
-            source = subspace.mean_prompt(self.first_prompts()[: len(self.seen)], len(self.ids))
+            bank = self.first_prompts()[: len(self.seen)]
+            source = subspace.mean_prompt(bank, len(self.ids), self.prompt_kind)
             scores = self.score(source, self.tasks(self.seeds[0]), "test of the mean prompt")
             return {}, {"rows": score_rows.rows(self, scores, "mean prompt", self.seeds[:1])}
 
@@ -97,9 +99,8 @@ class StudySteps(StudyInputs):
         def make(checkpoint: Path) -> Made:
             runs = [Run(t, t.seed) for t in self.seen_tasks(self.seeds[0])]
             label = f"MSF, d_I = {intrinsic_dim}"
-            autoencoder, result = subspace.find(
-                self.engine, seen, runs, config, self.scale.msf, self._generator(), checkpoint, label
-            )
+            how = (config, self.scale.msf, self._generator(), checkpoint, label, self.prompt_kind)
+            autoencoder, result = subspace.find(self.engine, seen, runs, *how)
             rows = self._score_msf(autoencoder, bank, intrinsic_dim, only)
             curves = {"losses": result.losses.float(), "penalty": result.penalty}
             return autoencoder.state_dict() | curves, {"rows": rows}
@@ -107,7 +108,8 @@ class StudySteps(StudyInputs):
         parts = ["msf", self.scale.prompt, self.scale.msf, config, *([only] if only else [])]
         key = self.key(*parts, seeds=self.groups()[0])
         step = step_cache.step(f"subspace-{intrinsic_dim}", key, make)
-        autoencoder = subspace.AutoEncoder(seen, config, self._generator()).to(self.backbone.device)
+        autoencoder = subspace.AutoEncoder(seen, config, self._generator(), self.prompt_kind)
+        autoencoder.to(self.backbone.device)
         autoencoder.load_state_dict({k: step.tensors[k] for k in autoencoder.state_dict()})
         return autoencoder, step
 
@@ -182,27 +184,29 @@ class StudySteps(StudyInputs):
         bank, count = bank[-len(first) :], len(first)
         with torch.no_grad():
             own = autoencoder.decode(autoencoder.encode(bank))
-        source = FixedPrompt(torch.cat([own, subspace.mean_code(autoencoder, count).P]))
+        both = torch.cat([own, subspace.mean_code(autoencoder, count).P])
+        source = FixedPrompt(both, self.prompt_kind)
         scores = self.score(source, first * 2, f"test of MSF, d_I = {dim}")
         msf = score_rows.rows(self, scores[:count], "MSF", self.seeds[:1], dim, only)
         return msf + score_rows.rows(self, scores[count:], "mean code", self.seeds[:1], dim, only)
 
-    def decoder(self, intrinsic_dim: int, decoder: str) -> nn.Module:
+    def decoder(self, intrinsic_dim: int, decoder: str) -> subspace.PromptDecoder:
         """What IST decodes with: see `codes`."""
         check_decoder(decoder)
         if decoder == "learned":
             return self.subspace(intrinsic_dim)[0]
         seen = self.first_prompts()[: len(self.seen)]
         if decoder == "pca":
-            made: nn.Module = baselines.PrincipalComponents(seen, intrinsic_dim)
-        elif decoder == "fastfood":
+            plane = baselines.PrincipalComponents(seen, intrinsic_dim, self.prompt_kind)
+            return plane.to(self.backbone.device)
+        if decoder == "fastfood":
             start = self.words(1).P[0]
             std = float((start if self.scale.deep else self.backbone.embedding).float().std())
-            made = baselines.FastfoodPrompt(start, std, intrinsic_dim, self._generator())
-        else:
-            config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
-            made = subspace.random_autoencoder(seen, config, self._generator())
-        return made.to(self.backbone.device)
+            around = baselines.FastfoodPrompt(start, std, intrinsic_dim, self._generator(), self.prompt_kind)
+            return around.to(self.backbone.device)
+        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
+        random = subspace.random_autoencoder(seen, config, self._generator(), self.prompt_kind)
+        return random.to(self.backbone.device)
 
     @property
     def coded(self) -> tuple[str, ...]:
@@ -225,7 +229,12 @@ class StudySteps(StudyInputs):
         """The start of prompt tuning, for each run."""
         of = prompt_tuning.deep_from_words if self.scale.deep else prompt_tuning.from_words
         one = of(self.backbone, self.scale.prompt_length)
-        return FixedPrompt(one.expand(runs, *one.shape))
+        return FixedPrompt(one.expand(runs, *one.shape), self.prompt_kind)
+
+    @property
+    def prompt_kind(self) -> Kind:
+        """The kind of the study's prompts: deep ones, or vectors at the input."""
+        return "keys_values" if self.scale.deep else "embeds"
 
 
 def by_seed(stacked: Tensor, seeds: int) -> Tensor:

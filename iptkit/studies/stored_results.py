@@ -35,7 +35,7 @@ def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
 
     Returns: [S, T, n, d], and what they are of: "tasks" (T ids, seen ones first), "seeds" (S few-shot
       samples), "command", and what they were made for (see `prompts.made_for`; older files name the
-      "backbone" only). `SoftPrompt(P[0], about)` is refused by an engine with another model.
+      "backbone" only). `SoftPrompt(P[0], about=about)` is refused by an engine with another model.
     Raises: FileNotFoundError with the way to make them; ValueError for a file that does not hold that.
     """
     path = paths.data_dir() / "results" / f"{name}{PROMPTS}"

@@ -38,10 +38,11 @@ def nearest_prompt(study: StudySteps) -> step_cache.Step:
     def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         bank, unseen = study.first_prompts()[: len(seen)], study.unseen_tasks(study.seeds[0])
         runs = [Run(task, task.seed) for task in unseen for _ in seen]
-        every = FixedPrompt(torch.cat([bank] * len(unseen)))
+        every = FixedPrompt(torch.cat([bank] * len(unseen)), study.prompt_kind)
         losses = -trainer.dev_scores(study.engine, every, runs, limit)[:, 1].view(len(unseen), len(seen))
         best = losses.argmin(1)
-        scores = study.score(FixedPrompt(bank[best.to(bank.device)]), unseen, f"test of the {NEAREST}")
+        chosen = FixedPrompt(bank[best.to(bank.device)], study.prompt_kind)
+        scores = study.score(chosen, unseen, f"test of the {NEAREST}")
         names = {task.id: seen[i] for task, i in zip(unseen, best.tolist(), strict=True)}
         rows = score_rows.rows(study, scores, NEAREST, study.seeds[:1], only="unseen")
         return {"losses": losses}, {"rows": rows, "nearest": names}
@@ -70,11 +71,11 @@ def stage_two(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
         source.u.data = study.first_codes(intrinsic_dim)[-len(unseen) :].to(source.center)
         with torch.no_grad():
             everyone = torch.arange(len(unseen), device=source.center.device)
-            found = source.autoencoder.decode(source.z(everyone))
+            found = source.decoder.decode(source.z(everyone))
         words = study.words(len(unseen)).P
         starts = torch.cat([found] * count + [words.to(found)] * count)
         runs = [Run(task, run, "train_new") for _ in range(2) for run in range(count) for task in unseen]
-        tuned = SoftPrompt(starts)
+        tuned = SoftPrompt(starts, study.prompt_kind)
         label = f"{STAGE_TWO}, d_I = {intrinsic_dim}, {len(runs)} runs"
         result = fit(study.engine, tuned, runs, scale.prompt, checkpoint, label)
         scores = study.score(tuned, [run.task for run in runs], f"test of {STAGE_TWO}")
@@ -108,7 +109,7 @@ def fewer_examples(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
         runs = [Run(task, first, "train_new") for task in cut]
         decoder = study.decoder(intrinsic_dim, "learned")
         parts = {"IST": subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)}
-        parts["prompt tuning"] = SoftPrompt(study.words(len(runs)).P)
+        parts["prompt tuning"] = SoftPrompt(study.words(len(runs)).P, study.prompt_kind)
         fits, rows = {"IST": scale.ist, "prompt tuning": scale.prompt}, []
         places = {method: checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}") for method in parts}
         for method, source in parts.items():

@@ -74,7 +74,7 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     """Measure what is missing of a study; write rows (`provenance.write`), codes (`codes.keep`), artefacts.
 
     These are what others can build on: the trained prompts of all tasks (`results.stored_prompts`) and the
-    subspace of the main d_I (`subspace.stored`); not with only_unseen or deep prompts.
+    subspace of the main d_I (`subspace.load_stored`); not with only_unseen or deep prompts.
 
     The verdicts on claims go into the results folder (see `claims.record`) if the study is the scale's own
     (its tasks, split, d_I and seeds) and of prompts at the input, as the paper's.

@@ -166,13 +166,15 @@ def test_wrong_uses_are_named():
     with pytest.raises(ValueError, match=f"for 1 places were given; the model has {len(places)}"):
         with standing_behind(places, drawn(1)[:, :1]):
             pass
-    with pytest.raises(ValueError, match="adapters beside vectors"):
+    with pytest.raises(ValueError, match="with adapters has no embeds or keys_values"):
         Prompt(torch.zeros(1, 2, 8), adapters=drawn(1))
     seq2seq = Engine(backbone("tiny-seq2seq", "float32"))
     with pytest.raises(ValueError, match="only Engine with a causal model knows adapters"):
         seq2seq.log_likelihoods(Prompt(adapters=drawn(4)), rows_of(seq2seq))
-    with pytest.raises(ValueError, match=r"init has shape \[2, 4, 3, 8, 2\]|\(2, 4, 3, 8, 2\)"):
-        SoftPrompt(torch.zeros(2, 4, 3, 8, 2))
+    with pytest.raises(
+        ValueError, match=r"init has shape \(2, 4, 3, 8, 2\); give \[runs, places, 2, width, r"
+    ):
+        SoftPrompt(torch.zeros(2, 4, 3, 8, 2), "adapters")
     for wrong in ({"rank": 0}, {"up": 0.0}, {"places": 0}):
         with pytest.raises(ValueError, match="HyperAdapters needs"):
             HyperAdapters(
@@ -237,11 +239,11 @@ def test_adapters_of_every_run_train_as_if_alone():
     engine, on = Engine(of, LAYOUT), suites.load_suite("tiny")[:2]
     config = FitConfig(steps=4, rows_per_run=2, lr=0.05, evaluations=1)
     start = drawn(2, std=0.05)
-    both, runs = SoftPrompt(start), [Run(t) for t in on]
+    both, runs = SoftPrompt(start, "adapters"), [Run(t) for t in on]
     before = trainer.dev_scores(engine, both, runs, 8)[:, 1]
     trainer.fit(engine, both, runs, config)
     for i, run in enumerate(runs):
-        one = SoftPrompt(start[i : i + 1])
+        one = SoftPrompt(start[i : i + 1], "adapters")
         trainer.fit(engine, one, [run], config)
         assert torch.allclose(one.P[0], both.P[i], atol=1e-9)
     assert (trainer.dev_scores(engine, both, runs, 8)[:, 1] > before).all()
@@ -269,7 +271,7 @@ def test_a_study_with_adapters(monkeypatch):
 
     def fit(engine, source, runs, *rest):
         read.append([(run.task.id, run.data) for run in runs])
-        through.append(getattr(source, "autoencoder", None))
+        through.append(getattr(source, "decoder", None))
         return known(engine, source, runs, *rest)
 
     monkeypatch.setattr(trainer, "fit", fit)

@@ -285,8 +285,8 @@ def test_dropout_is_off_where_prompts_are_scored_and_the_same_after_a_resume():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"length": 0}, "give one length >= 1 for all or for each run"),
-        ({"length": (2, 3, 1)}, "give one length >= 1 for all or for each run"),
+        ({"length": 0}, "give one length >= 1 for all runs or one per run"),
+        ({"length": (2, 3, 1)}, "give one length >= 1 for all runs or one per run"),
         ({"form": "lstm"}, "form is one of"),
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
         ({"form": "mlp"}, "'mlp' needs a width"),
@@ -407,7 +407,7 @@ def test_a_prompt_for_other_layers_or_other_sizes_is_refused_before_anything_run
         r"does not fit tiny-causal \(number of key/value heads 4, 2 needed; width of its keys 16, 8 needed\)"
     )
     with pytest.raises(ValueError, match=told):
-        trainer.fit(engine, SoftPrompt(wide), run, FitConfig(steps=1))
+        trainer.fit(engine, SoftPrompt(wide, "keys_values"), run, FitConfig(steps=1))
 
 
 def test_an_engine_without_the_sites_of_a_prompt_says_so():

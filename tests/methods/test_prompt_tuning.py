@@ -35,10 +35,31 @@ def test_fixed_prompt_trains_nothing():
     assert torch.equal(source(torch.tensor([1])).embeds, torch.arange(6.0, 12.0).view(1, 2, 3))
 
 
-@pytest.mark.parametrize(("kind", "field"), [(SoftPrompt, "init"), (FixedPrompt, "numbers")])
-def test_wrong_shape(kind, field):
+SHAPES = {"embeds": (2, 4, 8), "keys_values": (2, 3, 2, 2, 4, 8), "adapters": (2, 6, 2, 8, 3)}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_each_kind_enters_the_model_at_its_own_place(kind):
+    numbers = torch.randn(SHAPES[kind], generator=torch.Generator().manual_seed(0))
+    for source in (SoftPrompt(numbers, kind), FixedPrompt(numbers, kind)):
+        prompt = source(torch.tensor([1]))
+        assert torch.equal(getattr(prompt, kind), numbers[1:])
+        assert all(getattr(prompt, other) is None for other in SHAPES if other != kind)
+        assert prompt.length == (4 if kind == "embeds" else 0)
+
+
+@pytest.mark.parametrize(("source", "field"), [(SoftPrompt, "init"), (FixedPrompt, "numbers")])
+def test_wrong_shape(source, field):
     with pytest.raises(ValueError, match=rf"{field} has shape \(2, 3\); give \[runs, prompt_length, width\]"):
-        kind(torch.zeros(2, 3))
+        source(torch.zeros(2, 3))
+    for kind, shape in SHAPES.items():
+        for other in SHAPES.keys() - {kind}:
+            with pytest.raises(ValueError, match=f"{field} has shape .* for kind='{other}', or say that"):
+                source(torch.zeros(shape), other)
+    with pytest.raises(
+        ValueError, match="kind 'deep' is unknown; choose one of embeds, keys_values, adapters"
+    ):
+        source(torch.zeros(2, 4, 8), "deep")
 
 
 def test_from_words_takes_the_last_tokens_and_repeats_to_the_left():

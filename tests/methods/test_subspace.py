@@ -79,8 +79,24 @@ def test_what_is_no_subspace_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="no subspace at .*none.safetensors"):
         subspace.load(tmp_path / "none.safetensors")
     tensor_files.write(tmp_path / "other.safetensors", {"u-5": torch.zeros(2)})
-    with pytest.raises(ValueError, match="other.safetensors holds u-5, no subspace.save did that"):
+    with pytest.raises(ValueError, match="other.safetensors was not written by subspace.save: it holds u-5"):
         subspace.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_file_says_which_kind_of_prompts_its_subspace_is_of(tmp_path, is_old):
+    """Files of earlier versions do not say it: a deep prompt's shape does."""
+    file, deep = tmp_path / "a.safetensors", torch.randn(4, 3, 2, 2, 5, 8, generator=seeded())
+    for bank, kind in ((deep, "keys_values"), (deep.flatten(1, 3).flatten(2), "embeds")):
+        subspace.save(AutoEncoder(bank, SubspaceConfig(2, 6), seeded(), kind), file)
+        tensors, about = tensor_files.read(file)
+        assert about.pop("kind") == kind
+        if is_old:
+            tensor_files.write(file, tensors, about)
+        read = subspace.load(file)
+        assert read.kind == kind and "kind" not in read.about
+        prompt = IntrinsicPrompt(read, 1)(torch.tensor([0]))
+        assert getattr(prompt, kind).shape[1:] == bank.shape[1:]
 
 
 def test_a_string_is_a_path(bank, tmp_path):
@@ -104,18 +120,23 @@ CONFIG = {"intrinsic_dim": 2, "hidden": 6, "recon_weight": 1.0, "task_weight": 1
     [
         (header(shape=[3, 10**9]), r"D 3000000000\): flat \[4, 96\], \[4, 3000000000\] needed; mean"),
         (header(shape=[3, 33]), r"flat \[4, 96\], \[4, 99\] needed"),
-        (header(shape=[96]), r"with prompts of shape \[96\] is no subspace's"),
-        (header(shape=[3, -32]), "is no subspace's"),
-        (header(shape="3x32"), "is no subspace's"),
+        (header(shape=[96]), r"does not describe a subspace: .*prompts of shape \[96\]"),
+        (header(kind="words"), "does not describe a subspace: .*kind 'words'"),
+        (header(kind="keys_values"), "does not describe a subspace: .*kind 'keys_values'"),
+        (header(shape=[3, -32]), "does not describe a subspace"),
+        (header(shape="3x32"), "does not describe a subspace"),
         (
             header(config=CONFIG | {"hidden": 10**9}),
             r"decoder.inner.weight \[6, 2\], \[1000000000, 2\] needed",
         ),
         (header(config=CONFIG | {"intrinsic_dim": 3}), r"encoder.weight \[2, 96\], \[3, 96\] needed"),
-        (header(config=CONFIG | {"hidden": 6.0}), "is no subspace's"),
-        (header(config=CONFIG | {"depth": 2}), "is no subspace's .*unexpected keyword argument 'depth'"),
-        (header(config=CONFIG | {"task_weight": "x"}), "is no subspace's"),
-        (header(config=[5, 256]), "is no subspace's"),
+        (header(config=CONFIG | {"hidden": 6.0}), "does not describe a subspace"),
+        (
+            header(config=CONFIG | {"depth": 2}),
+            "does not describe a subspace: .*unexpected keyword argument 'depth'",
+        ),
+        (header(config=CONFIG | {"task_weight": "x"}), "does not describe a subspace"),
+        (header(config=[5, 256]), "does not describe a subspace"),
         (tensor("decoder.outer.bias", lambda t: t[:-1]), r"decoder.outer.bias \[95\], \[96\] needed"),
         (tensor("encoder.weight", lambda t: t.T), r"encoder.weight \[96, 2\], \[2, 96\] needed"),
         (tensor("std", lambda t: t[None]), r"std \[1\], \[\] needed"),
@@ -207,7 +228,7 @@ def test_what_an_older_file_says_is_compared(bank, engine, runs, tmp_path):
     subspace.save(autoencoder, tmp_path / "b.safetensors", {"backbone": "smollm2-135m"})
     with pytest.raises(ValueError, match="made for the model smollm2-135m, this is tiny-causal"):
         subspace.tune(engine, subspace.load(tmp_path / "b.safetensors"), runs, SHORT)
-    assert subspace.stored().about["backbone"] == "smollm2-135m"
+    assert subspace.load_stored().about["backbone"] == "smollm2-135m"
 
 
 def test_another_width_or_length_is_refused_before_anything_runs(bank, engine, runs, monkeypatch):
@@ -296,7 +317,9 @@ def test_a_missing_prompt_is_an_error(bank, engine, runs):
             ValueError, match=r"prompts of tasks \[1, 3\] are missing.*train them with prompt tuning"
         ):
             use(missing)
-        with pytest.raises(ValueError, match=r"shape \(3, 32\); give \[tasks, prompt_length, width\]"):
+        with pytest.raises(
+            ValueError, match=r"bank has shape \(3, 32\); give \[runs, prompt_length, width\]"
+        ):
             use(bank[0])
     with pytest.raises(
         ValueError, match="bank holds 3 prompts, but 4 tasks were given; train the missing prompts"

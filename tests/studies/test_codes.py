@@ -115,7 +115,7 @@ def test_a_walk_starts_and_ends_at_the_two_solutions(study):
 def test_units_of_a_code():
     bank = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0))
     autoencoder = subspace.AutoEncoder(bank, subspace.SubspaceConfig(3, 8), torch.Generator().manual_seed(1))
-    center, spread = subspace.unit(autoencoder)
+    center, spread = subspace.code_statistics(autoencoder)
     u = (autoencoder.codes() - center) / spread
     assert u.mean(0).abs().max() < 1e-5 and u.std(0) == pytest.approx(torch.ones(3), abs=1e-5)
 
@@ -154,9 +154,9 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
             read = codes.read(path, int(name[2:]))
             assert read.u.shape == (len(read.seeds), len(read.tasks), int(name[2:]))
     trained, about = stored_results.stored_prompts()
-    found = subspace.stored()
+    found = subspace.load_stored()
     assert trained.shape[2:] == found.shape and about["backbone"] == found.about["backbone"]
-    source = SoftPrompt(trained[0], about)
+    source = SoftPrompt(trained[0], about=about)
     with pytest.raises(ValueError, match="SoftPrompt does not fit: it was made for the model smollm2-135m"):
         check_source(Engine(backbone("tiny-causal", "float32")), source)
 

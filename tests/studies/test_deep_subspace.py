@@ -39,7 +39,9 @@ def test_words_as_keys_and_values_are_those_words_before_the_text():
     assert P.shape[1] == 2 and P.shape[3] == n and P.dtype == torch.float64
     task = suites.load_suite("tiny")[0]
     rows = [of.engine.option_row(e) for e in task.test[:3]]
-    found, _ = of.engine.log_likelihoods(FixedPrompt(P[None])(torch.zeros(3, dtype=torch.long)), rows)
+    found, _ = of.engine.log_likelihoods(
+        FixedPrompt(P[None], "keys_values")(torch.zeros(3, dtype=torch.long)), rows
+    )
     plain = Engine(of.backbone, ("{prompt}", "{text}", of.backbone.tokenizer.decode(words)))
     embeds = FixedPrompt(of.backbone.embedding[words][None])(torch.zeros(3, dtype=torch.long))
     expected, _ = plain.log_likelihoods(embeds, rows)
@@ -53,7 +55,7 @@ def test_every_entry_of_a_deep_prompt_trains_through_the_decoder():
     noise = torch.randn(len(runs), *one.shape, generator=torch.Generator().manual_seed(0)) * 0.1
     bank = (one + noise).float()
     config = subspace.SubspaceConfig(3, 16)
-    autoencoder = subspace.AutoEncoder(bank, config, torch.Generator().manual_seed(0)).double()
+    autoencoder = subspace.AutoEncoder(bank, config, torch.Generator().manual_seed(0), "keys_values").double()
     assert autoencoder.decode(autoencoder.encode(bank).double()).shape == bank.shape
     source = subspace.IntrinsicPrompt(autoencoder, len(runs))
     prompt = source(torch.arange(len(runs)))

@@ -456,7 +456,7 @@ import sys, time
 from pathlib import Path
 from iptkit import Engine, Run, models, tasks
 from iptkit.training import trainer
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_trainer import NAMES, LONG, words
 step = trainer.train_step
 def slow(engine, state):
@@ -472,8 +472,8 @@ LONG = FitConfig(steps=40, rows_per_run=2, lr=0.05, evaluations=4, dev_examples=
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a thing of POSIX systems")
 def test_kill_minus_9_and_resume(three, tmp_path):
-    checkpoint = tmp_path / "fit.safetensors"
-    code = CHILD.format(tests=str(Path(__file__).parent), checkpoint=str(checkpoint))
+    checkpoint, tests = tmp_path / "fit.safetensors", Path(__file__).parent
+    code = CHILD.format(tests=[str(tests), str(tests.parent / "support")], checkpoint=str(checkpoint))
     environment = {**os.environ, "IPTKIT_QUIET": "1"}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
     try:
@@ -590,11 +590,11 @@ def test_a_checkpoint_that_lacks_something_is_refused(three, tmp_path, change, t
 def test_a_stored_prompt_of_another_model_is_refused_by_name(three, kind):
     model, other = (make("tiny-causal", "float32") for make in (backbone, another))
     start, about = prompt_tuning.from_words(model, 3)[None], made_for(Engine(model), 3)
-    assert 0 <= evaluation.evaluate(Engine(model), kind(start, about), three[:1])[0] <= 1
+    assert 0 <= evaluation.evaluate(Engine(model), kind(start, about=about), three[:1])[0] <= 1
     with pytest.raises(
         ValueError, match=rf"this {kind.__name__} does not fit: it was made for the model tiny-"
     ):
-        evaluation.evaluate(Engine(other), kind(start, about), three[:1])
+        evaluation.evaluate(Engine(other), kind(start, about=about), three[:1])
 
 
 def test_vectors_of_another_width_are_refused_in_every_engine(three):
@@ -611,7 +611,7 @@ def test_vectors_of_another_width_are_refused_in_every_engine(three):
     with pytest.raises(ValueError, match="width of its head, with the bias 32, 33 needed"):
         HeadEngine(models[2]).log_likelihoods(Prompt(head=torch.zeros(1, 2, 32)), [row])
     with pytest.raises(ValueError, match="width of its adapters 16, 32 needed"):
-        fit(engines[0], SoftPrompt(torch.zeros(1, 4, 2, 16, 2)), [Run(three[0])], SHORT)
+        fit(engines[0], SoftPrompt(torch.zeros(1, 4, 2, 16, 2), "adapters"), [Run(three[0])], SHORT)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
