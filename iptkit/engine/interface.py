@@ -20,11 +20,13 @@ class PromptEngine(Protocol):
 
     Attributes:
       backbone: the frozen model.
-      sites: the attentions that deep prompts go to, () without deep prompts.
     """
 
     backbone: Backbone
-    sites: Sequence[Site]
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The attentions that deep prompts enter, () without deep prompts."""
 
     def target_row(self, example: Example, target: int = 0) -> Any:
         """The example with one accepted answer (training, loss)."""

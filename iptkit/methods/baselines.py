@@ -58,10 +58,6 @@ class PrincipalComponents(nn.Module):
         """[T, d_I] the coordinates of the bank."""
         return self.of_bank
 
-    def encode(self, prompts: Tensor) -> Tensor:
-        """prompts: [B, n, d] -> z [B, d_I]."""
-        return (prompts.float().flatten(1) - self.mean) @ self.directions.t()
-
     def decode(self, z: Tensor) -> Tensor:
         """z: [B, d_I] -> prompts [B, n, d]."""
         return (self.mean + z @ self.directions).view(-1, *self.shape)

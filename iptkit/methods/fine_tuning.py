@@ -1,8 +1,11 @@
-"""References of others' making: fine-tuning (transformers' Trainer), LoRA and prompt tuning (PEFT).
+"""Reference methods that change the model's weights: fine-tuning, LoRA and DID.
 
-DID, the intrinsic dimension of all weights, trains with the same Trainer.
+    fine-tuning   all weights train                                 (transformers' Trainer)
+    LoRA          W + B A for the query and value projections       (PEFT; Hu et al. 2021, arXiv 2106.09685)
+    DID           theta_0 + M v, v [d_I] trains (all_weights.py)    (Aghajanyan et al. 2020, arXiv 2012.13255)
 
-They need the extra `notebooks` (peft, accelerate). There is no second trainer of ours.
+All three train with transformers' Trainer; iptkit's own trainer is for prompts only. They need the extra
+`notebooks` (peft, accelerate). `compare_with_peft` compares prompt tuning here with PEFT's.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch import Tensor
 from iptkit.engine import limits
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine, HeadRow
+from iptkit.engine.interface import PromptEngine
 from iptkit.engine.layouts import LAYOUTS, tokens_behind
 from iptkit.engine.left_memory import prepare
 from iptkit.engine.prompt import Prompt
@@ -35,15 +39,22 @@ from iptkit.training.runs import Run
 from iptkit.training.trainer import dev_scores, seeded
 
 METHODS = ("LoRA", "fine-tuning", "DID")
-DENSE = 16  # d_I up to which DID's directions are written out: they take d_I times the model's memory
+DENSE = 16  # largest d_I for which DID stores its directions, which take d_I times the model's memory
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One training of a reference: its score, the numbers it trained, its seconds; on dev also its loss."""
+    """The result of one training.
+
+    Attributes:
+      score: on the set that was asked for.
+      num_parameters: number of trained parameters.
+      seconds: of the training.
+      dev_loss: mean token loss on dev if that set was scored, else None.
+    """
 
     score: float
-    numbers: int
+    num_parameters: int
     seconds: float
     dev_loss: float | None = None
 
@@ -61,30 +72,35 @@ def fine_tune(
     intrinsic_dim: int = 0,
     is_mixed: bool = False,
 ) -> Reference:
-    """Train a copy of the model itself on a task's few-shot examples and score it, in float32.
+    """The score of a copy of the model whose weights are trained on a task's few-shot examples, in float32.
 
     Args:
-      method: "fine-tuning" (all weights), "LoRA" (Hu et al. 2021; rank 8 on the attention's query
-        and value projections) or "DID" (all weights along intrinsic_dim random directions, see
-        baselines.shift_all_weights).
-      steps, batch, lr, seed: Trainer's settings (AdamW without weight decay, linear decay).
-      test_examples: first so many of the set that is scored.
-      split: that set, "test" or "dev".
-      intrinsic_dim: d_I >= 1 of "DID".
-      is_mixed: train with products in bfloat16; weights and their gradients stay float32.
-    Raises: ValueError for an unknown method, DID without d_I or in bfloat16, and see limits.check.
+      backbone: a causal model; it stays unchanged.
+      task: trained on its `train` set.
+      method: "fine-tuning" (all weights), "LoRA" (rank 8 on the attention's query and value projections) or
+        "DID" (all weights along intrinsic_dim random directions, see all_weights.shift_all_weights).
+      steps: training steps (AdamW without weight decay, linear warm-up and decay).
+      batch: examples per step.
+      lr: peak learning rate.
+      seed: of the order of the examples and of new weights.
+      test_examples: largest number of examples that are scored.
+      split: the set that is scored, "test" or "dev".
+      intrinsic_dim: d_I >= 1, for "DID".
+      is_mixed: matrix products in bfloat16; weights and gradients stay float32.
+    Raises: ValueError for an unknown method, DID without d_I or in bfloat16, or a task that does not fit the
+      model (see `limits.check`).
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; choose one of {METHODS}")
     if method == "DID" and intrinsic_dim < 1:
         raise ValueError(f"intrinsic_dim is {intrinsic_dim}; DID needs at least 1")
     if method == "DID" and is_mixed:
-        raise ValueError("DID's directions would be rounded to bfloat16; leave out is_mixed")
+        raise ValueError("is_mixed would round DID's directions to bfloat16; leave it out")
     copy = load(backbone.name, str(backbone.device), "float32")
     words = copy.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids
     _check(Engine(backbone), task, len(words), split, test_examples)
     if copy.device.type != "cpu":
-        prepare(copy.model)  # transformers' own masks ask a GPU at each forward whether all is real
+        prepare(copy.model)  # transformers' own masks would wait for the GPU at each forward
     model = copy.model.requires_grad_(True)
     if method == "LoRA":
         from peft import LoraConfig
@@ -96,7 +112,7 @@ def fine_tune(
         all_weights.shift_all_weights(model, intrinsic_dim, seed, is_dense=intrinsic_dim <= DENSE)
     if method != "DID":
         all_weights.forget_directions()
-    numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     begun = time.time()
     records = [_record(copy, e, words) for e in task.train]
     what = f"{method} on task {task.id}"
@@ -111,7 +127,7 @@ def fine_tune(
     loss = None
     if split == "dev":
         loss = -float(dev_scores(engine, source, [Run(task)], test_examples)[0, 1])
-    return Reference(score, numbers, seconds, loss)
+    return Reference(score, trained, seconds, loss)
 
 
 def fine_tune_encoder(
@@ -124,14 +140,22 @@ def fine_tune_encoder(
     test_examples: int,
     split: str = "test",
 ) -> Reference:
-    """Train a copy of an encoder, all weights and a linear head, on a task of classes or tags, and score it.
+    """The score of a copy of an encoder that is trained on a task of classes or tags with a linear head.
 
-    The head is that of heads.WithHead: on [CLS] for a sentence's class, on first sub-tokens for tags. It is
-    transformers' token classifier, where for a sentence only the first token carries a label.
+    The head reads what heads.WithHead reads: [CLS] for the class of a sentence, the first sub-token of each
+    word for tags. Both train as transformers' token classifier; for a sentence only the first token has a
+    label.
 
     Args:
-      split: the set that is scored, "test" or "dev"; the others as for `fine_tune`.
-    Raises: ValueError for a task of spans, and see limits.check.
+      backbone: an encoder; it stays unchanged.
+      task: trained on its `train` set.
+      steps: see `fine_tune`.
+      batch: see `fine_tune`.
+      lr: see `fine_tune`.
+      seed: see `fine_tune`.
+      test_examples: see `fine_tune`.
+      split: the set that is scored, "test" or "dev".
+    Raises: ValueError for a task of spans, or one that does not fit the model (see `limits.check`).
     """
     from transformers import AutoModelForTokenClassification
 
@@ -140,7 +164,7 @@ def fine_tune_encoder(
     _check(engine, task, 0, split, test_examples)
     rows = [engine.target_row(e) for e in task.train]
     if rows[0].is_span:
-        raise ValueError(f"task {task.id} asks for spans; fine_tune_encoder knows classes and tags only")
+        raise ValueError(f"task {task.id} has spans; fine_tune_encoder takes classes and tags only")
     with seeded(seed, copy.device):  # the head's first weights
         config.num_labels = rows[0].num_classes
         model = AutoModelForTokenClassification.from_config(config).to(copy.device)
@@ -149,44 +173,44 @@ def fine_tune_encoder(
     what = f"fine-tuning on task {task.id}"
     _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed, _padded, what)
     seconds = time.time() - begun
-    numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False).eval()
     head = torch.cat([model.classifier.weight, model.classifier.bias[:, None]], 1)[None]
     tuned = HeadEngine(replace(copy, model=model.base_model))
     score = evaluation.evaluate(tuned, FixedHead(head), [task], split, test_examples)[0]
-    return Reference(score, numbers, seconds)
+    return Reference(score, trained, seconds)
 
 
-def _check(engine: Engine | HeadEngine, task: Task, prompt_length: int, split: str, scored: int) -> None:
-    """What is trained on and what is scored, before the training; see limits.check."""
+def _check(engine: PromptEngine, task: Task, prompt_length: int, split: str, scored: int) -> None:
+    """Check before the training that the examples fit the model, see `limits.check`."""
     limits.check(engine, [task], prompt_length, ("train",))
     limits.check(engine, [task], prompt_length, (split,), (split,), scored)
 
 
 def _take_weights(model: Any, encoder: Any) -> None:
-    """Put the encoder's weights into a token classifier that has nothing else but its linear layer.
+    """Copy an encoder's weights into a token classifier, which has only its linear layer besides.
 
-    Raises: ValueError for one with more (ModernBERT), whose other part the score would leave out.
+    Raises: ValueError if it has further layers (ModernBERT), because the score would leave them out.
     """
     missing = model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
     own = {id(p) for part in (model.base_model, model.classifier) for p in part.parameters()}
     others = [name for name, p in model.named_parameters() if id(p) not in own]
     if missing or others:
         raise ValueError(
-            f"{type(model).__name__} has parts that its pre-trained encoder has not: "
+            f"{type(model).__name__} has weights that its pre-trained encoder lacks: "
             f"{', '.join([*missing, *others][:3])}; fine-tune a BERT, RoBERTa or DistilBERT model"
         )
 
 
 def _labelled(row: HeadRow) -> dict[str, list[int]]:
     labels = [-100] * len(row.text)
-    for place, label in zip(row.positions, row.answers[0], strict=False):  # no label where no word is read
+    for place, label in zip(row.positions, row.answers[0], strict=False):  # none where no word is read
         labels[place] = label
     return {"input_ids": list(row.text), "attention_mask": [1] * len(row.text), "labels": labels}
 
 
 def _with_peft(model: Any, config: Any) -> Any:
-    """PEFT's get_peft_model; PEFT 0.21 asks transformers 5.23 for an attribute under its old name."""
+    """PEFT's get_peft_model without a warning: PEFT 0.21 uses a deprecated name of transformers 5.23."""
     from peft import get_peft_model
 
     with warnings.catch_warnings():
@@ -206,11 +230,11 @@ def _record(backbone: Backbone, example: Example, words: list[int]) -> dict[str,
 
 
 def check_gpu(device: torch.device) -> None:
-    """Raise ValueError for a GPU that transformers' Trainer would not take: it takes the first it sees."""
+    """Raise ValueError for any GPU but the first: transformers' Trainer always takes the first one."""
     if device.type == "cuda" and device.index not in (None, 0):
         raise ValueError(
-            f"the device is {device}, and transformers' Trainer (fine-tuning, LoRA, DID) takes the first GPU "
-            "that it sees: show this process that GPU only (CUDA_VISIBLE_DEVICES) and give the device cuda"
+            f"the device is {device}, but transformers' Trainer (fine-tuning, LoRA, DID) always takes the "
+            "first visible GPU: make only that GPU visible (CUDA_VISIBLE_DEVICES) and give the device cuda"
         )
 
 
@@ -221,7 +245,7 @@ def _padded(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
 
 
 def _padded_with_answers(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """A batch of a causal model that asks for logits only where some row's next token is of its answer."""
+    """A batch for a causal model, with logits only where the next token of some row belongs to its answer."""
     out = _padded(rows)
     answers = (out["labels"] != -100).any(0).nonzero()[:, 0]
     out["labels"] = out["labels"][:, answers]
@@ -239,12 +263,11 @@ def _train(
     what: str,
     is_mixed: bool = False,
 ) -> None:
-    """Train with transformers' Trainer. Raises: DivergedError, with `what` is trained, if it diverges."""
+    """Train with transformers' Trainer. Raises: DivergedError that names `what` if the training diverges."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     device = next(model.parameters()).device
-    own = seeded(seed, device)  # Trainer draws from there on
-    with files.scratch() as folder, quiet_transformers(), own:
+    with files.scratch() as folder, quiet_transformers(), seeded(seed, device):
         arguments = TrainingArguments(
             str(folder),
             max_steps=steps,
@@ -257,7 +280,7 @@ def _train(
             disable_tqdm=True,
             save_strategy="no",
             logging_strategy="no",
-            logging_nan_inf_filter=False,  # it leaves losses out of their mean, and asks a GPU twice a step
+            logging_nan_inf_filter=False,  # it would hide such losses, and wait for a GPU twice a step
             max_grad_norm=1.0,
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=False,
@@ -265,7 +288,7 @@ def _train(
         )
         if device.type == "cuda":
             check_gpu(device)
-            arguments._n_gpu = 1  # else Trainer spreads each batch over all GPUs that it sees
+            arguments._n_gpu = 1  # else Trainer splits each batch among all visible GPUs
         trainer = Trainer(model=model, args=arguments, train_dataset=records, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
         loss = trainer.train().training_loss
@@ -273,9 +296,9 @@ def _train(
         if not (math.isfinite(loss) and are_finite):
             raise DivergedError(
                 f"{what} (seed {seed}, lr {lr}) diverged within its {steps} steps: its mean loss is {loss}. "
-                "Nothing of it is stored as finished; lower its learning rate"
+                "Its result is not stored; lower the learning rate"
             )
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # no autocast any more
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # removes autocast
 
 
 def compare_with_peft(
@@ -285,7 +308,11 @@ def compare_with_peft(
 
     Both put the prompt before the text.
 
-    Returns: two dicts with "loss" [] and "gradient" [n, d], in float64: ours, PEFT's.
+    Args:
+      backbone: a causal model.
+      examples: the loss is the mean over the tokens of their first answers.
+      prompt_length: n.
+    Returns: two dicts with "loss" [] and "gradient" [n, d] in float64, iptkit's and PEFT's.
     """
     from peft import PromptTuningConfig
 
@@ -294,8 +321,8 @@ def compare_with_peft(
     tokens = sum(len(row.answers[0]) for row in rows)
     P = start.clone().requires_grad_()
     loss = -engine.log_likelihoods(Prompt(P.expand(len(rows), -1, -1)), rows)[0].sum() / tokens
-    loss.backward()
-    ours = {"loss": loss.detach().double(), "gradient": P.grad.double()}
+    (gradient,) = torch.autograd.grad(loss, P)
+    ours = {"loss": loss.detach().double(), "gradient": gradient.double()}
 
     peft = _with_peft(
         backbone.model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=prompt_length)

@@ -1,6 +1,11 @@
-"""Heads: a linear classifier per run beside its prompt, for encoders (P-Tuning v2, section 3.3).
+"""Heads: a linear classifier per run on top of an encoder, beside its prompt.
 
-What they score is the encoder's business (encoders.py); these are the sources that train them.
+P-Tuning v2 (Liu et al. 2022, arXiv 2110.07602, section 3.3) has such heads instead of label words:
+
+    logits [C] = W h + b          h [d] a hidden state of the encoder, W [C, d], b [C]; head = [W, b]
+
+Which hidden states a head reads (a sentence's first token, every word, every token) is decided in
+engine/head_engine.py; this module has the prompt sources that train heads.
 """
 
 from __future__ import annotations
@@ -20,9 +25,13 @@ class WithHead(PromptSource):
     Args:
       runs: R.
       width: d of the encoder.
-      num_classes: C, the most that any run needs (2 for spans: start and end).
-      generator: draws the first weights, U(-1, 1) / sqrt(d); every run begins with the same.
-      prompt: a source with R rows, or None for a linear probe.
+      num_classes: C, the largest number of classes of any run (2 for spans: start and end).
+      generator: draws the start of the heads from U(-1, 1) / sqrt(d), the same for every run.
+      prompt: a prompt source with R rows, or None for a linear probe.
+
+    Example:
+      >>> WithHead(2, 8, 3, torch.Generator())(torch.tensor([1, 0, 0])).head.shape
+      torch.Size([3, 3, 9])
     """
 
     def __init__(
@@ -31,7 +40,7 @@ class WithHead(PromptSource):
         width: int,
         num_classes: int,
         generator: torch.Generator,
-        prompt: nn.Module | None = None,
+        prompt: PromptSource | None = None,
     ):
         super().__init__()
         shape, device = (num_classes, width + 1), generator.device
@@ -42,13 +51,15 @@ class WithHead(PromptSource):
         self.prompt = prompt
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] -> Prompt with head [B, C, d + 1] and what the inner source makes."""
+        """runs: [B] -> Prompt with head [B, C, d + 1], and the prompt of the inner source."""
         made = Prompt() if self.prompt is None else self.prompt(runs)
         return replace(made, head=self.head.index_select(0, runs))
 
 
 class FixedHead(PromptSource):
     """Given heads [R, C, d + 1] that nothing trains, without a prompt."""
+
+    head: Tensor
 
     def __init__(self, head: Tensor):
         super().__init__()
@@ -60,31 +71,34 @@ class FixedHead(PromptSource):
 
 
 class SharedPrompt(PromptSource):
-    """One deep prompt for all runs, a head for each: multi-task P-Tuning v2 (MPT-2; paper, section 3.3).
+    """One prompt for all runs and a head for each: multi-task P-Tuning v2 (MPT-2, section 3.3).
 
-    The authors never released their code. By their account every batch comes from one data set in turn; here
-    every step takes rows of all data sets and the mean of their losses, which is the same in the mean.
-    Afterwards each data set trains on from the shared prompt (`WithHead` with a copy of it).
+    The authors did not release their code. In their description the data sets take turns, one batch each;
+    here every step takes rows of all data sets and the mean of their losses, which has the same expectation.
+    Each data set then continues alone from the shared prompt (`WithHead` with a copy of it).
 
     Args:
-      prompt: a source of one row.
-      runs, width, num_classes, generator: of the heads, see WithHead.
+      prompt: a prompt source with one row.
+      runs: R, the number of heads.
+      width: d of the encoder.
+      num_classes: C, see WithHead.
+      generator: draws the start of the heads, see WithHead.
     Raises: ValueError if `prompt` has another number of rows than one.
     """
 
     per_run = False
 
     def __init__(
-        self, prompt: nn.Module, runs: int, width: int, num_classes: int, generator: torch.Generator
+        self, prompt: PromptSource, runs: int, width: int, num_classes: int, generator: torch.Generator
     ):
         super().__init__()
         rows = {len(p) for p in prompt.parameters()}
         if rows != {1}:
-            raise ValueError(f"a shared prompt has one row, this one has {sorted(rows)}")
+            raise ValueError(f"a shared prompt has one row; the parameters of this one have {sorted(rows)}")
         self.inner = WithHead(runs, width, num_classes, generator).to(next(prompt.parameters()).device)
         self.prompt = prompt
 
     def forward(self, runs: Tensor) -> Prompt:
-        """runs: [B] -> the same prompt and the run's own head for each row."""
+        """runs: [B] -> Prompt with the shared prompt and the head of its run in every row."""
         made = self.prompt(torch.zeros_like(runs))
         return replace(made, head=self.inner(runs).head)

@@ -86,26 +86,14 @@ class DeepPrompt(PromptSource):
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> Prompt with keys_values [B, S, 2, h, n, k]."""
-        lengths = None if self.lengths is None else self.lengths.index_select(0, runs)
-        return Prompt(keys_values=self._keys_values(runs), lengths=lengths)
-
-    def _keys_values(self, runs: Tensor) -> Tensor:
         used, where = each_once(runs, len(self.P))
         x = self.P.index_select(0, used)  # [U, n, S * 2 * h * k] or [U, n, width]
         if self.form == "mlp":
             x = self.outer(torch.tanh(self.inner(x, used)), used)
         x = x.view(*x.shape[:2], len(self.sites), 2, self.num_kv_heads, self.head_width)
         x = nn.functional.dropout(x, self.dropout, self.training)
-        return x.permute(0, 2, 3, 4, 1, 5).index_select(0, where)
-
-    @torch.no_grad()
-    def without_mlp(self) -> DeepPrompt:
-        """The finished keys and values as a DeepPrompt of the form "embedding": all that is needed later."""
-        made = self.eval()._keys_values(torch.arange(len(self.P), device=self.P.device))
-        lengths = self.P.shape[1] if self.lengths is None else self.lengths.tolist()
-        plain = DeepPrompt(len(self.P), self.sites, lengths, torch.Generator())
-        plain.P = nn.Parameter(made.permute(0, 4, 1, 2, 3, 5).flatten(2).contiguous())
-        return plain
+        lengths = None if self.lengths is None else self.lengths.index_select(0, runs)
+        return Prompt(keys_values=x.permute(0, 2, 3, 4, 1, 5).index_select(0, where), lengths=lengths)
 
 
 def num_parameters(

@@ -1,8 +1,10 @@
-"""How much of a trained prompt a subspace gives back, and how much of that is memory.
+"""How much of a trained prompt a subspace reconstructs, and how much of that is memorised.
 
-T prompts span at most T - 1 dimensions around their mean, so a subspace found on them can hold them all
-without any shared structure. What it holds of prompts that it was not found on is what tasks share. Prompts
-are taken from the bank's mean here: a share of 1 gives a prompt back whole, 0 no more than the mean prompt.
+T prompts span at most T - 1 dimensions around their mean, so a subspace found on them can reconstruct them
+all without any structure shared by tasks. Only prompts that it was not found on show shared structure. With m
+the mean of the bank, the share of a prompt p that its reconstruction p* keeps is
+
+    1 - |p* - p|^2 / |p - m|^2          1: p* is p; 0: p* is no closer to p than the mean prompt is
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from iptkit.methods.subspace import AutoEncoder, check_bank
 
 
 def in_plane(bank: Tensor, prompts: Tensor, dims: Sequence[int]) -> Tensor:
-    """Share of each prompt's squared distance to the bank's mean that lies in the bank's principal plane.
+    """The share of each prompt that the principal components of a bank reconstruct.
 
     Args:
-      bank: [T, ...] trained prompts that the plane is laid through.
-      prompts: [M, ...] prompts of the same shape, of the bank or not.
-      dims: numbers of principal components, 1 to T - 1.
-    Returns: [len(dims), M], in float64, each 0 to 1.
+      bank: [T, ...] trained prompts, whose principal components are used.
+      prompts: [M, ...] prompts of the same shape, from the bank or not.
+      dims: numbers of principal components, each 1 to T - 1.
+    Returns: [len(dims), M] in float64, each in [0, 1].
     Raises: ValueError for too many components or prompts of another shape.
 
     Example:
@@ -36,7 +38,7 @@ def in_plane(bank: Tensor, prompts: Tensor, dims: Sequence[int]) -> Tensor:
         raise ValueError(f"dims are {given}; {len(bank)} prompts have 1 to {len(bank) - 1} components")
     if prompts.shape[1:] != bank.shape[1:]:
         raise ValueError(
-            f"prompts are {list(prompts.shape[1:])} each, those of the bank {list(bank.shape[1:])}"
+            f"prompts have the shape {list(prompts.shape[1:])}, those of the bank {list(bank.shape[1:])}"
         )
     flat = bank.double().flatten(1)
     mean = flat.mean(0)
@@ -47,16 +49,17 @@ def in_plane(bank: Tensor, prompts: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def without_family(bank: Tensor, families: Sequence[str], dims: Sequence[int]) -> Tensor:
-    """`in_plane` of each prompt of a bank, the plane laid through the prompts of all other families.
+    """The share of each prompt that the principal components of all other families' prompts reconstruct.
 
     Args:
-      families: of each of the T prompts.
-      dims: numbers of components, fewer than the prompts that are left.
-    Returns: [len(dims), T].
+      bank: [T, ...] trained prompts.
+      families: the family of each of the T prompts.
+      dims: numbers of components, fewer than the prompts outside any one family.
+    Returns: [len(dims), T] in float64, see `in_plane`.
     Raises: ValueError unless every prompt has its family.
     """
     if len(families) != len(bank):
-        raise ValueError(f"{len(bank)} prompts have {len(families)} families; give one for each")
+        raise ValueError(f"{len(families)} families were given for {len(bank)} prompts; give one per prompt")
     shares = torch.zeros(len(dims), len(bank), dtype=torch.float64, device=bank.device)
     for family in dict.fromkeys(families):
         mine = torch.tensor([name == family for name in families])
@@ -66,13 +69,14 @@ def without_family(bank: Tensor, families: Sequence[str], dims: Sequence[int]) -
 
 @torch.no_grad()
 def rebuilt(autoencoder: AutoEncoder, prompts: Tensor) -> Tensor:
-    """Share of each prompt's squared distance to the mean that the auto-encoder of MSF gives back.
+    """The share of each prompt that the auto-encoder of MSF reconstructs.
 
-    1 - |p* - p|^2 / |p - mean|^2; below 0 where p* lies further from p than the mean does.
+    It is below 0 where p* lies further from p than the mean does.
 
     Args:
-      prompts: [M, ...] of the auto-encoder's shape.
-    Returns: [M], in float64.
+      autoencoder: a trained one.
+      prompts: [M, ...] in the shape of its prompts.
+    Returns: [M] in float64.
     """
     flat = prompts.double().flatten(1)
     away = autoencoder.decode(autoencoder.encode(prompts)).double().flatten(1) - flat
@@ -80,5 +84,5 @@ def rebuilt(autoencoder: AutoEncoder, prompts: Tensor) -> Tensor:
 
 
 def by_chance(dim: int, size: int) -> float:
-    """Mean share of a prompt of `size` numbers in a plane of random directions: d / D."""
+    """The expected share d_I / D of a prompt of size D that random directions reconstruct."""
     return dim / size

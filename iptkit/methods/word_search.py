@@ -1,7 +1,10 @@
-"""Prompt words found by gradient, on the frozen model (AutoPrompt, Shin et al. 2020, arXiv 2010.15980).
+"""Word search: prompt words are found by gradient in a frozen model (AutoPrompt).
 
-The words stay words: a run owns n token ids, and what the engine sees are their embeddings. So a search
-is a step between discrete prompts, which people choose, and prompt tuning, where the vectors move freely.
+Shin et al. 2020, "AutoPrompt" (arXiv 2010.15980), section 2.2. The prompt stays a sequence of words, so the
+search stands between discrete prompts, which people write, and prompt tuning, whose vectors move freely:
+
+    tokens [R, n]   R runs, n prompt words; the engine gets their embeddings [R, n, d]
+    gain [R, V]     (e_w - e_now) . g, the first-order change of the loss for each word w, g [d] the gradient
 """
 
 from __future__ import annotations
@@ -25,14 +28,14 @@ from iptkit.training.state import is_better
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How to search.
+    """The settings of a search, each >= 1.
 
     Attributes:
-      steps: swaps that are tried per run, >= 1; step s looks at position s mod n.
-      rows: examples per run and step, >= 1.
-      candidates: tokens that are tried at each step, >= 1.
-      evaluations: on dev, >= 1, evenly spaced.
-      dev_examples: at most so many of each dev set, >= 1.
+      steps: number of steps; step s tries to swap the word at position s mod n.
+      rows: examples per run and step.
+      candidates: words that a step tries.
+      evaluations: number of evaluations on dev, evenly spaced.
+      dev_examples: largest number of examples of each dev set.
     """
 
     steps: int = 32
@@ -49,13 +52,13 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search gave.
+    """The result of a search.
 
     Attributes:
       tokens: [R, n] the best prompt words on dev.
-      losses: [steps, R] mean token loss on the rows of each step, after its swap if one was kept.
-      swaps: [R] swaps that were kept.
-      dev: [evaluations + 1, R, 2] as from train.dev_scores, the start first.
+      losses: [steps, R] mean token loss on the rows of each step, after its swap if it was accepted.
+      swaps: [R] number of accepted swaps.
+      dev: [evaluations + 1, R, 2] scores as from training.dev_scores, those of the start first.
     """
 
     tokens: Tensor
@@ -67,16 +70,19 @@ class Found:
 def search(
     engine: Engine, start: Tensor, runs: Sequence[Run], config: SearchConfig, label: str = "search"
 ) -> Found:
-    """AutoPrompt (Shin et al. 2020, section 2.2): swap one prompt word at a time, led by the gradient.
+    """The best prompt words that AutoPrompt finds; it swaps one word at a time.
 
-    A step takes some training rows, the gradient g [d] of their loss with respect to the embedding at one
-    position, and the tokens w with the lowest first-order change (e_w - e_now) . g of the loss. Each is then
-    tried on the same rows, and the best is kept if the loss falls. All runs search in one batch.
+    A step takes some training rows and the gradient g [d] of their loss with respect to the embedding at one
+    position. The words w with the lowest first-order change (e_w - e_now) . g of the loss are tried on the
+    same rows, and the best one is accepted if it lowers the loss. All runs search in one batch.
 
     Args:
-      start: [R, n] token ids to begin with.
+      engine: a causal or encoder-decoder engine.
+      start: [R, n] token ids of the first prompts.
       runs: R runs.
-    Raises: see limits.check.
+      config: the settings.
+      label: words on the progress bar.
+    Raises: ValueError for a task that does not fit the model, see `limits.check`.
     """
     limits.check(engine, (run.task for run in runs), start.shape[1])
     table, device = engine.backbone.embedding, engine.backbone.device
@@ -115,11 +121,13 @@ def search(
 def _loss_and_gradient(
     engine: Engine, tokens: Tensor, rows: Sequence[Sequence[Row]]
 ) -> tuple[Tensor, Tensor]:
-    """Mean token loss [R] of each run's rows, and its gradient by the prompts [R, n, d]."""
+    """Mean token loss [R] of each run's rows, and its gradient [R, n, d] with respect to the prompts."""
     embeds = engine.backbone.embedding[tokens].detach().requires_grad_()
     owner = [r for r, of_run in enumerate(rows) for _ in of_run]
     flat = [row for of_run in rows for row in of_run]
-    return trainer.losses_of(engine, Prompt(embeds), flat, owner, share=1.0), embeds.grad
+    losses = trainer.losses_of(engine, Prompt(embeds), flat, owner, share=1.0)
+    assert embeds.grad is not None  # share > 0 leaves it there
+    return losses, embeds.grad
 
 
 @torch.no_grad()
@@ -138,7 +146,7 @@ def _on_dev(engine: Engine, tokens: Tensor, runs: Sequence[Run], config: SearchC
 
 
 def _better(best: list[Tensor], tokens: Tensor, dev: Tensor) -> list[Tensor]:
-    """Per run the tokens with the higher dev accuracy, or at equal accuracy the lower loss."""
+    """The tokens and scores of the better state of each run: higher accuracy, or equal and a lower loss."""
     old = best[1]
     wins = is_better(dev, old)
     return [
@@ -148,7 +156,7 @@ def _better(best: list[Tensor], tokens: Tensor, dev: Tensor) -> list[Tensor]:
 
 
 def _words_of_the_vocabulary(engine: Engine) -> Tensor:
-    """[V] bool, the tokens that a search may use: no special ones, and printable words only."""
+    """[V] bool, True for the tokens that a search may use: printable and not special."""
     tokenizer, size = engine.backbone.tokenizer, len(engine.backbone.embedding)
     special = set(tokenizer.all_special_ids)
     texts = tokenizer.batch_decode([[i] for i in range(min(size, len(tokenizer)))])

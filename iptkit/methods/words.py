@@ -1,17 +1,17 @@
-"""Asking a frozen model in words: label scores, calibration and facts.
+"""Discrete prompts: a frozen model is asked in words, with a template and label words (a verbalizer).
 
-    label_scores    the words of a verbalizer, scored after a filled template
-    calibrate       what the model says to nothing at all, taken away (Zhao et al. 2021)
-    recall          facts: how far up the right object stands among all objects (Petroni et al. 2019)
+    label_scores [labels]   log p(label words | filled template)
+    calibrate               p / p(label | content-free input), normalised (Zhao et al. 2021, arXiv 2102.09690)
+    recall                  precision at k of facts (Petroni et al. 2019, arXiv 1909.01066)
 
-Prompt words found by gradient: see search.py.
+word_search.py finds prompt words by gradient.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,16 +22,16 @@ from iptkit.storage import progress
 from iptkit.tasks.examples import Example
 from iptkit.tasks.wordings import Slots, Template, Wording
 
-CONTENT_FREE = ("N/A", "[MASK]", "nothing")  # Zhao et al. 2021 use "N/A", "[MASK]" and the empty string
+CONTENT_FREE = ("N/A", "[MASK]", "nothing")  # Zhao et al.: "N/A", "[MASK]" and the empty string
 
 
 @torch.no_grad()
 def option_scores(engine: Engine, examples: Sequence[Example], label: str = "asking") -> list[Tensor]:
-    """Log p(option | input) of every option of every example, without any prompt beside its input.
+    """The log-likelihood log p(option | input) of every option of every example, without a soft prompt.
 
     Args:
-      engine: with the layout "prompt-text-answer".
-      examples: each with options; their number may differ.
+      engine: an engine with the layout "prompt-text-answer".
+      examples: examples with options; their numbers of options may differ.
       label: words on the progress bar.
     Returns: one tensor [options] per example, in float64 on the CPU.
     """
@@ -54,10 +54,13 @@ def label_scores(
     shots: Sequence[tuple[Slots, str]] = (),
     label: str = "asking",
 ) -> list[Tensor]:
-    """Scores of the labels for every (wording, slots): one tensor [labels] each, see Verbalizer.
+    """The scores of the labels for every question: one tensor [labels] each, see tasks.wordings.Verbalizer.
 
     Args:
-      shots: solved examples (slots, label) that stand before every question (in-context learning).
+      engine: an engine with the layout "prompt-text-answer".
+      asked: the questions, each a wording and the texts of its slots.
+      shots: solved examples (slots, label) before every question (in-context learning).
+      label: words on the progress bar.
     """
     scores = option_scores(engine, [wording.ask(slots, shots) for wording, slots in asked], label)
     return [w.verbalizer.label_scores(s[None])[0] for (w, _), s in zip(asked, scores, strict=True)]
@@ -66,7 +69,13 @@ def label_scores(
 def content_free(
     engine: Engine, wordings: Sequence[Wording], shots: Sequence[tuple[Slots, str]] = ()
 ) -> list[Tensor]:
-    """Log p(label | nothing) [labels] of each wording: the mean probability over CONTENT_FREE inputs."""
+    """The log of each label's mean probability over the CONTENT_FREE inputs: one tensor [labels] per wording.
+
+    Args:
+      engine: an engine with the layout "prompt-text-answer".
+      wordings: the wordings to ask with.
+      shots: see `label_scores`.
+    """
     asked = [(w, dict.fromkeys(w.template.slots, text)) for w in wordings for text in CONTENT_FREE]
     lines = [line.softmax(-1) for line in label_scores(engine, asked, shots, "asking about nothing")]
     size = len(CONTENT_FREE)
@@ -74,7 +83,7 @@ def content_free(
 
 
 def calibrate(scores: Tensor, nothing: Tensor) -> Tensor:
-    """Contextual calibration (Zhao et al. 2021, section 5): p / p(label | nothing), normalised again.
+    """Calibrated log-probabilities (Zhao et al. 2021, section 5): p / p(label | nothing), normalised.
 
     Args:
       scores: [..., labels] log-scores.
@@ -96,31 +105,34 @@ def recall(
     objects: Sequence[str],
     at: Sequence[int] = (1, 10),
 ) -> dict[int, float]:
-    """P@k: share of facts with a right object among the k likeliest of `objects` (ties: as by chance).
+    """Precision at k: the share of facts with a right object among the k likeliest candidates.
 
-    Petroni et al. 2019, section 4.3, rank the words of one vocabulary and take single-token objects;
-    here the candidates are the objects of the relation, of any number of tokens, ranked by the mean
-    log-likelihood of their tokens.
+    Petroni et al. 2019, section 4.3, rank all words of a vocabulary and take objects of a single token. Here
+    the candidates are the objects of one relation, of any number of tokens, ranked by the mean log-likelihood
+    of their tokens. Among tied candidates the order is random, and the expected precision counts.
 
     Args:
+      engine: an engine with the layout "prompt-text-answer".
+      template: of the question.
       facts: (slots of the subject, all right objects), at least one of them in `objects`.
       objects: the candidates.
-      at: values of k.
+      at: the values of k.
+    Returns: k -> precision at k.
     Raises: ValueError if a fact has no right object among the candidates.
     """
     for slots, right in facts:
         if not set(right) & set(objects):
-            raise ValueError(f"none of {right}, right for {dict(slots)}, is among the candidate objects")
+            raise ValueError(f"no candidate object is right for {dict(slots)}; right are {right}")
     candidates = tuple(objects)
     asked = [Example(template.fill(slots), candidates[:1], candidates) for slots, _ in facts]
     tokens = torch.tensor([len(answer) for answer in engine.option_row(asked[0]).answers])
     means = [(line / tokens).tolist() for line in option_scores(engine, asked)]
-    right = [{candidates.index(word) for word in of if word in candidates} for _, of in facts]
-    return {k: sum(map(functools.partial(_among, k), means, right)) / len(facts) for k in at}
+    places = [{candidates.index(word) for word in right if word in candidates} for _, right in facts]
+    return {k: sum(map(functools.partial(_among, k), means, places)) / len(facts) for k in at}
 
 
-def _among(k: int, scores: Sequence[float], right: Set[int]) -> float:
-    """Is a right one among the k highest scores? 1.0 or 0.0; where ties decide, how likely by chance."""
+def _among(k: int, scores: Sequence[float], right: set[int]) -> float:
+    """1.0 if a right index is among the k highest scores, else 0.0; its probability where ties decide."""
     best = max(scores[i] for i in right)
     above = sum(score > best for score in scores)
     tied = [i for i, score in enumerate(scores) if score == best]

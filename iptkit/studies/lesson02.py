@@ -104,7 +104,7 @@ def _reference(study: StudySteps, method: str, lr: float) -> dict[str, Any]:
     ]
     return {
         "method": method,
-        "numbers": runs[0].numbers,
+        "numbers": runs[0].num_parameters,
         "scores": [r.score for r in runs],
         "seconds": sum(r.seconds for r in runs) / len(runs),
     }

@@ -142,7 +142,7 @@ def fine_tuned(study: StudySteps, data: str = "") -> step_cache.Step:
                 made = fine_tuning.fine_tune_encoder(
                     room.backbone, task, steps, batch, lr, task.seed, config.test_examples
                 )
-                rows.append(room.row(task, made.score, "fine-tuning", made.numbers, data))
+                rows.append(room.row(task, made.score, "fine-tuning", made.num_parameters, data))
                 bar.update(1, note=task.id)
         return {}, {"rows": rows}
 

@@ -159,7 +159,7 @@ def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 
         made = score_rows.rows_of(study, [(False, task)], [found.score], name, dim)
         of = {"examples": examples, "n_train": len(cut.train), "n_dev": 0} if examples else {}
         rows = [row | {"dtype": "float32"} | of for row in made]
-        return {}, {"rows": rows, "numbers": found.numbers}
+        return {}, {"rows": rows, "numbers": found.num_parameters}
 
     name = FEWER[method] if examples else method
     key = study.key(name, scale.prompt, rate, dim, task_id, *([examples] if examples else []), seeds=(first,))

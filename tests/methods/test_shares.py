@@ -56,7 +56,7 @@ def test_wrong_inputs_are_told():
         shares.in_plane(bank, bank, [5])
     with pytest.raises(ValueError, match="dims are none"):
         shares.in_plane(bank, bank, [])
-    with pytest.raises(ValueError, match=r"prompts are \[2, 3\] each, those of the bank \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"prompts have the shape \[2, 3\], those of the bank \[2, 4\]"):
         shares.in_plane(bank, drawn(1, 2, 3), [1])
     with pytest.raises(ValueError, match="5 prompts have 4 families"):
         shares.without_family(bank, list("abcd"), [1])

@@ -117,7 +117,7 @@ def test_recall_counts_facts_whose_object_is_among_the_first(words_only, monkeyp
     facts = [({"x": "A"}, ("three more", "unknown")), ({"x": "B"}, ("two",))]
     found = words.recall(words_only, Template("{x} is {answer}"), facts, tuple(tokens), at=(1, 2))
     assert found == {1: 0.5, 2: 1.0}
-    with pytest.raises(ValueError, match="is among the candidate objects"):
+    with pytest.raises(ValueError, match="no candidate object is right for"):
         words.recall(words_only, Template("{x} is {answer}"), [({"x": "A"}, ("six",))], tuple(tokens))
 
 

@@ -53,9 +53,6 @@ BY_HAND = {  # sources of which no method of the list above asks for the device 
     "shared": lambda b, model: SharedPrompt(SoftPrompt(b[:1]), 3, 4, 2, methods.seeded()),
     "none": lambda b, model: p_tuning.EncodedPrompt(b, "none", methods.seeded()),
     "without encoder": lambda b, model: p_tuning.EncodedPrompt(b, "mlp", methods.seeded()).without_encoder(),
-    "without MLP": lambda b, model: p_tuning_v2.DeepPrompt(
-        3, find_sites(model.model), [1, 2, 3], methods.seeded(), "mlp", width=32, inner=4
-    ).without_mlp(),
     "mean code": lambda b, model: subspace.mean_code(methods._found(model), 3),
     "mean prompt": lambda b, model: subspace.mean_prompt(b, 3),
     "fastfood": lambda b, model: FastfoodPrompt(b[0], 0.1, 3, methods.seeded()),
