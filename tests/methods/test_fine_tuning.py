@@ -108,7 +108,7 @@ def test_fine_tuning_begins_with_the_encoders_weights():
     with pytest.raises(ValueError, match="has weights that its pre-trained encoder lacks: head"):
         fine_tuning._take_weights(modern, modern.base_model)
     span = SpanExample("", ("duck",), (), "What is it?", "a duck", 2)
-    with pytest.raises(ValueError, match="knows classes and tags only"):
+    with pytest.raises(ValueError, match="takes classes and tags only"):
         fine_tuning.fine_tune_encoder(encoder, replace(task, train=(span,)), 1, 1, 1e-3, 0, 4)
 
 

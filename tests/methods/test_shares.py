@@ -58,7 +58,7 @@ def test_wrong_inputs_are_told():
         shares.in_plane(bank, bank, [])
     with pytest.raises(ValueError, match=r"prompts have the shape \[2, 3\], those of the bank \[2, 4\]"):
         shares.in_plane(bank, drawn(1, 2, 3), [1])
-    with pytest.raises(ValueError, match="5 prompts have 4 families"):
+    with pytest.raises(ValueError, match="4 families were given for 5 prompts"):
         shares.without_family(bank, list("abcd"), [1])
     with pytest.raises(ValueError, match="2 prompts have 1 to 1 components"):
         shares.without_family(bank, list("aaabb"), [2])
