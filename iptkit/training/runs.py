@@ -1,4 +1,4 @@
-"""Runs, how they are trained, and the examples that they draw."""
+"""Runs, the settings and the result of a training, and the examples that a run draws at each step."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Run:
     """One training of one prompt.
 
     Attributes:
-      task: what it is trained on.
-      seed: of the order of its batches.
-      data: the set it trains on, one of SETS.
-      lr: its learning rate > 0, or None for FitConfig.lr.
-      skip: examples that an earlier training of it has drawn; it goes on behind them.
+      task: the task that the prompt is trained on.
+      seed: of the order of the training examples.
+      data: the set with the training examples, one of SETS.
+      lr: the learning rate > 0, or None for FitConfig.lr.
+      skip: number of examples that an earlier training has drawn; this one continues after them.
     """
 
     task: Task
@@ -48,16 +48,16 @@ class Run:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train: Adam, linear warm-up, then linear decay to 0.
+    """The settings of a training with Adam, linear warm-up, then linear decay to 0.
 
     Attributes:
-      steps: >= 0.
+      steps: number of steps, >= 0.
       rows_per_run: examples per run and step, >= 1.
       lr: peak learning rate > 0.
-      warmup: share of the steps over which the rate rises, in [0, 1).
+      warmup: share of the steps with a rising learning rate, in [0, 1).
       clip: largest gradient norm of a run, > 0.
-      evaluations: on dev, >= 1, evenly spaced, the last after the last step.
-      dev_examples: at most so many of each dev set, >= 1.
+      evaluations: number of evaluations on dev, >= 1, evenly spaced, the last after the last step.
+      dev_examples: largest number of examples of each dev set, >= 1.
     """
 
     steps: int = 100
@@ -79,22 +79,22 @@ class FitConfig:
             )
 
     def rate(self, step: int) -> float:
-        """Share of the peak learning rate at `step` (0-based)."""
+        """The share of the peak learning rate at `step` (0-based)."""
         warm = max(1, math.ceil(self.warmup * self.steps))
         return min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm + 1))
 
 
 @dataclass
 class Fit:
-    """What a training gave beside the source, which carries the best state.
+    """The curves of a training; the source itself holds the best state.
 
     Attributes:
       losses: [steps, R] mean token losses.
-      penalty: [steps], 0 for a source without one.
+      penalty: [steps], 0 for a source without a penalty.
       dev: [evaluations, R, 2], accuracy over options and minus the mean token loss.
-      best_step: [R] steps done when the best state was seen.
-      seconds: of this process.
-      resumed_at: the step of the checkpoint it went on from, else 0.
+      best_step: [R] number of steps after which the best state was found.
+      seconds: duration in this process.
+      resumed_at: the step of the checkpoint that the training resumed from, else 0.
     """
 
     losses: Tensor
@@ -106,9 +106,10 @@ class Fit:
 
 
 def draw(run: Run, step: int, count: int) -> list[Example]:
-    """The `count` examples of `run` at `step`.
+    """The `count` examples that `run` draws at `step`.
 
-    Epochs are shuffled by task, set, seed and epoch alone, so a resumed run draws the same.
+    The order within an epoch depends on task, set, seed and epoch alone, so a resumed run draws the same
+    examples.
     """
     total = len(run.examples)
     return [
@@ -125,6 +126,6 @@ def _order(task_id: str, data: str, seed: int, epoch: int, total: int) -> tuple[
 
 
 def read_by(run: Run, config: FitConfig) -> list[Example]:
-    """All examples that a training of `run` will look at: those it draws, and the dev examples."""
+    """All examples that a training of `run` reads: those it draws, and the dev examples."""
     drawn = min(config.steps * config.rows_per_run, len(run.examples))  # all of them after one epoch
     return [*draw(run, 0, drawn), *run.task.dev[: config.dev_examples]]

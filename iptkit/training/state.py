@@ -1,10 +1,10 @@
-"""The state of a training: losses, the best state on dev, checkpoints."""
+"""The state of a training: losses, the optimizer, the best parameters on dev, checkpoints."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,19 @@ from iptkit.storage import digests, tensor_files
 from iptkit.training.adam import DivergedError, RunAdam
 from iptkit.training.runs import FitConfig, Run
 
-READ_EVERY = 16  # steps, on a GPU, which need not be waited for at each of them
+FLUSH_EVERY = 16  # steps between two reads of the losses from a GPU; each read waits for the GPU
 
 
 class State:
-    """Everything a resumed training needs, and the best state so far.
+    """Everything that a resumed training needs, and the best parameters so far.
 
     Args:
-      engine, source, runs, config: as in `train.fit`.
-    Raises: ValueError if there are no runs, their number and the source's rows differ, one has no dev set, or
-      the source was made for another model (see `prompts.check_source`).
+      engine: as in `training.fit`.
+      source: as in `training.fit`.
+      runs: as in `training.fit`.
+      config: as in `training.fit`.
+    Raises: ValueError if there are no runs, their number differs from that of the source's rows, a run has no
+      dev set, or the source was made for another model (see `compatibility.check_source`).
     """
 
     def __init__(self, engine: PromptEngine, source: PromptSource, runs: Sequence[Run], config: FitConfig):
@@ -42,9 +45,7 @@ class State:
                 f"the source has rows for {rows} runs, but {len(runs)} runs were given; give one run per row"
             )
         for name in (run.task.id for run in runs if not run.task.dev):
-            raise ValueError(
-                f"task {name} has no dev examples, by which the best step is chosen; give it some"
-            )
+            raise ValueError(f"task {name} has no dev examples, which choose the best step; give it some")
         lr = torch.tensor([run.lr or config.lr for run in runs] if source.per_run else config.lr)
         self.engine, self.source, self.runs, self.config, self.step = engine, source, runs, config, 0
         self.prompt_length = check_source(engine, source)
@@ -52,8 +53,8 @@ class State:
         self.losses = torch.full((config.steps, len(runs)), torch.nan, dtype=torch.float64)
         self.penalty = torch.zeros(config.steps)
         on_cpu = all(p.device.type == "cpu" for p in parameters.values())
-        self.read_every = 1 if on_cpu else READ_EVERY
-        self.unread: list[tuple[int, Tensor, Tensor | None]] = []
+        self.flush_every = 1 if on_cpu else FLUSH_EVERY
+        self.pending: list[tuple[int, Tensor, Tensor | None]] = []
         self.dev: list[Tensor] = []
         self.best = {k: p.detach().clone() for k, p in parameters.items()}
         self.best_score = torch.full((len(runs), 2), -torch.inf, dtype=torch.float64)
@@ -61,31 +62,31 @@ class State:
 
     @property
     def num_bytes(self) -> int:
-        """About the size of a checkpoint: parameters, Adam's two means, the best state."""
+        """The approximate size of a checkpoint: parameters, Adam's two means, the best parameters."""
         return 4 * sum(p.numel() * p.element_size() for p in self.optimizer.parameters.values())
 
-    def keep(self, losses: Tensor, penalty: Tensor | None) -> None:
-        """Take the present step's losses [R] and penalty; a GPU is asked for their values now and then only.
+    def record(self, losses: Tensor, penalty: Tensor | None) -> None:
+        """Take the losses [R] and the penalty of the present step, and flush if enough steps are pending.
 
-        Raises: see `read`.
+        Raises: see `flush`.
         """
-        self.unread.append((self.step, losses, penalty))
-        if len(self.unread) >= self.read_every:
-            self.read()
+        self.pending.append((self.step, losses, penalty))
+        if len(self.pending) >= self.flush_every:
+            self.flush()
 
-    def read(self) -> None:
-        """Write what `keep` took into `losses` and `penalty`.
+    def flush(self) -> None:
+        """Write the pending values into `losses` and `penalty`.
 
         Raises: DivergedError if a loss or a penalty is not finite.
         """
-        unread, self.unread = self.unread, []
-        if not unread:
+        pending, self.pending = self.pending, []
+        if not pending:
             return
-        kept = torch.stack([losses.double() for _, losses, _ in unread])
-        penalties = [penalty.double().view(1) for _, _, penalty in unread if penalty is not None]
-        read = torch.cat([kept.flatten(), *penalties]).cpu()  # all at once: a GPU is waited for once
+        kept = torch.stack([losses.double() for _, losses, _ in pending])
+        penalties = [penalty.double().view(1) for _, _, penalty in pending if penalty is not None]
+        read = torch.cat([kept.flatten(), *penalties]).cpu()  # all at once, which waits for a GPU once
         values, rest = read[: kept.numel()].view(kept.shape), iter(read[kept.numel() :])
-        for (step, _, penalty), losses in zip(unread, values, strict=True):
+        for (step, _, penalty), losses in zip(pending, values, strict=True):
             self.losses[step] = losses
             self._check_finite("loss", self.losses[step], step)
             if penalty is not None:
@@ -93,31 +94,32 @@ class State:
                 self._check_finite("penalty", self.penalty[step].expand(len(self.runs)), step)
 
     def _check_finite(self, what: str, values: Tensor, step: int) -> None:
-        """Raise DivergedError naming run, task, step and learning rate of the first of [R] not finite."""
+        """Raise DivergedError that names the first run of `values` [R] that is not finite."""
         for bad in (~torch.isfinite(values)).nonzero()[:1].flatten().tolist():
             run = self.runs[bad]
             lr = run.lr or self.config.lr if self.source.per_run else self.config.lr
             raise DivergedError(
                 f"training diverged: the {what} of run {bad} (task {run.task.id}, seed {run.seed}, lr {lr}) "
-                f"is {float(values[bad])} at step {step} of {self.config.steps}. Nothing of it is stored as "
-                "finished; lower its learning rate"
+                f"is {float(values[bad])} at step {step} of {self.config.steps}. Its result is not "
+                "stored; lower the learning rate"
             )
 
     def select(self, scores: Tensor) -> None:
-        """Keep the present state of every run that is better than its best so far.
+        """Keep the present parameters of every run that is better than its best so far.
 
         Args:
-          scores: [R, 2] of `train.dev_scores`. The accuracy decides, then the loss. A shared source is
-            kept or not as a whole: by mean loss, or by its penalty where no task loss trains it.
-        Raises: DivergedError if a loss on dev is not finite: the last steps' own losses may still have been.
+          scores: [R, 2] from `training.dev_scores`. The accuracy decides, then the loss. A shared source is
+            kept as a whole: by mean loss, or by its penalty where no task loss trains it.
+        Raises: DivergedError if a loss on dev is not finite (the training losses may still be finite).
         """
         self._check_finite("loss on dev", -scores[:, 1], self.step)
         self.dev.append(scores)
         if self.source.per_run:
             better = is_better(scores, self.best_score)
         else:
-            if self.source.task_weight == 0:  # answers on dev must not choose what never saw a task
-                scores = torch.full_like(scores, -float(self.source.penalty().detach()))
+            penalty = self.source.penalty()
+            if self.source.task_weight == 0 and penalty is not None:  # no task may choose the best step then
+                scores = torch.full_like(scores, -float(penalty.detach()))
             better = (scores[:, 1].mean() > self.best_score[:, 1].mean()).expand(len(self.runs))
         self.best_score[better], self.best_step[better] = scores[better], self.step
         rows = better.nonzero()[:, 0]
@@ -130,29 +132,35 @@ class State:
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Put the best state into the source."""
+        """Put the best parameters into the source."""
         for name, p in self.optimizer.parameters.items():
             p.copy_(self.best[name])
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, atomically."""
-        tensors = self._places()
+        tensors = self._saved()
         tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
         tensor_files.write(path, tensors, {"step": self.step, "training": self.training})
 
-    def _places(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, by name, beside the scores on dev."""
+    def _saved(self) -> dict[str, Tensor]:
+        """The tensors of a checkpoint by name, without the scores on dev."""
         adam = self.optimizer
-        groups = {"now": adam.parameters, "first": adam.first, "second": adam.second, "best": self.best}
-        places = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
-        return places | {k: getattr(self, k) for k in ("losses", "penalty", "best_score", "best_step")}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "now": adam.parameters,
+            "first": adam.first,
+            "second": adam.second,
+            "best": self.best,
+        }
+        saved = {f"{group}.{k}": v for group, members in groups.items() for k, v in members.items()}
+        return saved | {k: getattr(self, k) for k in ("losses", "penalty", "best_score", "best_step")}
 
     @torch.no_grad()
     def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
-        Raises: DamagedError; ValueError for one of another training (model, layout, prompts, settings
-          or runs), naming what differs, and for one that lacks something; nothing was taken from it then.
+        Raises: DamagedError for a damaged file; ValueError for a checkpoint of another training
+          (model, layout, prompts, settings or runs), naming the differences, and for an incomplete one. The
+          state is unchanged then.
         """
         tensors, about = tensor_files.read(path, must_be_checked=True)
         if differs := differences(about.get("training"), self.training):
@@ -160,34 +168,34 @@ class State:
                 f"{path} is the checkpoint of another training ({'; '.join(differs)}); delete it, or give "
                 "this training a file of its own"
             )
-        places, dev = self._places(), sorted(k for k in tensors if k.startswith("dev."))
-        wanted = {k: v.shape for k, v in places.items()} | dict.fromkeys(dev, self.best_score.shape)
+        saved, dev = self._saved(), sorted(k for k in tensors if k.startswith("dev."))
+        wanted = {k: v.shape for k, v in saved.items()} | dict.fromkeys(dev, self.best_score.shape)
         wrong = [k for k, shape in wanted.items() if k not in tensors or tensors[k].shape != shape]
         wrong = [f"{k} is missing or of another shape" for k in wrong]
-        step = about.get("step")
+        step: Any = about.get("step")
         if type(step) is not int or not 0 <= step <= self.config.steps:
             wrong.append(f"step {step!r}")
         if wrong:
-            raise ValueError(f"{path} cannot be gone on from ({'; '.join(wrong)}); delete it")
+            raise ValueError(f"{path} cannot be resumed from ({'; '.join(wrong)}); delete it")
         self.step = self.optimizer.count = step
-        for name, place in places.items():
-            place.copy_(tensors[name])
+        for name, tensor in saved.items():
+            tensor.copy_(tensors[name])
         self.dev = [tensors[k] for k in dev]
 
     @functools.cached_property
     def training(self) -> dict[str, Any]:
-        """Names model, layout, prompts, settings and runs: a checkpoint never goes on as another training."""
+        """Model, layout, prompts, settings and runs as JSON; a checkpoint with other ones is refused."""
         runs = [[r.task.id, r.seed, r.data, r.lr, r.skip, _digest(r, self.config)] for r in self.runs]
         shapes = {k: list(p.shape) for k, p in self.optimizer.parameters.items()}
         made = made_for(self.engine, self.prompt_length)
-        numbers = {"dtype": self.engine.backbone.dtype, "shapes": shapes}
-        return {**made, **numbers, **asdict(self.config), "runs": runs}
+        parameters = {"dtype": self.engine.backbone.dtype, "shapes": shapes}
+        return {**made, **parameters, **asdict(self.config), "runs": runs}
 
 
 def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
-    """In what two trainings (see `State.training`) differ, in words."""
+    """The differences between two trainings (see `State.training`), in words."""
     if not isinstance(theirs, dict):
-        return ["it does not say of which, as those of earlier versions"]
+        return ["it does not say of which one, like those of earlier versions"]
     ours, found = {name for name in mine if name not in ("backbone", "runs")}, []
     if theirs.get("fingerprint") != mine["fingerprint"]:
         found.append(f"the model {theirs.get('backbone')} there, {mine['backbone']} here, with other weights")
@@ -202,11 +210,11 @@ def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
 
 
 def _digest(run: Run, config: FitConfig) -> str:
-    """Names the examples that a run trains and is chosen on."""
+    """A digest of the examples that a run trains on and of the dev examples that choose its best step."""
     return digests.digest([run.examples, run.task.dev[: config.dev_examples]])
 
 
 def is_better(new: Tensor, old: Tensor) -> Tensor:
-    """[R] bool, by train.dev_scores [R, 2]: a higher accuracy, or at equal accuracy a lower loss."""
+    """[R] bool for scores [R, 2] of `training.dev_scores`: a higher accuracy, or equal and a lower loss."""
     a, b = new.T, old.T
     return (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] > b[1]))

@@ -1,8 +1,8 @@
-"""One trainer for every prompt method: all runs in one batch, the best state on dev kept for each run.
+"""One trainer for every prompt method: all runs train in one batch, and each keeps its best state on dev.
 
-The objective is the SUM over runs of each run's MEAN token loss, clipping is per run and Adam is
-elementwise, so R runs trained together give what training them one by one gives. A grid of learning
-rates and seeds over all tasks is then one `fit`.
+The objective is the SUM over runs of each run's MEAN token loss, clipping is per run and Adam works element
+by element. So R runs that train together get the same prompts as R runs that train one by one, and a grid of
+learning rates and seeds over all tasks is a single `fit`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.models.devices import to_device
 from iptkit.storage import files, progress, tensor_files
 from iptkit.training.runs import Fit, FitConfig, Run, draw, read_by
-from iptkit.training.state import State as _State
+from iptkit.training.state import State
 
 
 def fit(
@@ -36,37 +36,40 @@ def fit(
     label: str = "fit",
     checkpoint_seconds: float = 20.0,
 ) -> Fit:
-    """Train `source` on all runs at once and leave it in its best state on dev.
+    """The curves of a training of `source` on all runs at once, which leaves it in its best state on dev.
 
     Args:
-      source: a prompt source with `forward(runs [B]) -> Prompt`. With `per_run = True` each trainable
-        tensor is [R, ...] and every run is selected by itself, on dev accuracy, then dev loss. With
-        `per_run = False` (a shared auto-encoder) the objective is `source.task_weight` times
-        the mean over runs plus `source.penalty()`, if any, and all is selected at once: on the mean dev loss,
-        or on the penalty if task_weight is 0.
+      engine: scores the rows in the frozen model.
+      source: the prompt source to train. With `per_run = True` each trainable tensor is [R, ...], and the
+        best step is chosen for every run by dev accuracy, then dev loss. With `per_run = False` (a shared
+        auto-encoder) the objective is `source.task_weight` times the mean over runs plus `source.penalty()`,
+        if any, and one best step is chosen for all runs: by the mean dev loss, or by the penalty if
+        task_weight is 0.
       runs: R runs in the order of the source's rows.
-      config: how to train.
-      checkpoint: file to resume from and to write every `checkpoint_seconds`, above 200 MB less often in
-        proportion to its size; the caller removes it when the result is stored. A damaged one is set aside
-        with a warning, and training begins at its start.
+      config: the settings.
+      checkpoint: a file to resume from and to write regularly; the caller removes it when the result is
+        stored. A damaged one is set aside with a warning, and the training starts from the beginning.
       label: words on the progress bar.
+      checkpoint_seconds: time between two checkpoints; for those above 200 MB it grows in proportion.
 
     Raises:
-      ValueError: no runs, or the number of runs and the source's rows differ; a run without dev examples; a
-        source that was made for another model; the checkpoint of another training; what does not fit the
-        model in any set of any run's task. All of it before the first step (see limits.check).
-      optim.DivergedError: a loss is not finite (names run, task, step and learning rate).
+      ValueError: there are no runs, or not as many as the source has rows; a run has no dev examples; the
+        source was made for another model; the checkpoint is of another training; an example in any set of
+        any run's task does not fit the model (see `limits.check`). All this before the first step.
+      DivergedError: a loss is not finite (names run, task, step and learning rate).
     """
     checkpoint = None if checkpoint is None else Path(checkpoint)
     limits.check(engine, (run.task for run in runs), check_source(engine, source.eval()))
-    state = _State(engine, source, runs, config)
+    state = State(engine, source, runs, config)
     if checkpoint is not None and checkpoint.exists():
         try:
             state.load(checkpoint)
         except tensor_files.DamagedError as error:
             aside = files.set_aside(checkpoint)
-            told = f"{error}. It is not used: it was set aside as {aside.name}, and training begins anew"
-            warnings.warn(told, stacklevel=2)
+            warnings.warn(
+                f"{error}. The file was set aside as {aside.name}, and training starts from the beginning",
+                stacklevel=2,
+            )
     begun, saved, start = time.time(), time.time(), state.step
     wait = checkpoint_seconds * max(1.0, state.num_bytes / 2e8)
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
@@ -76,13 +79,13 @@ def fit(
         while state.step < config.steps:
             train_step(engine, state)
             state.step += 1
-            seen = state.losses[: state.step - len(state.unread)]
+            seen = state.losses[: state.step - len(state.pending)]
             bar.update(1, note=f"loss {seen[-1].mean():.2f}" if len(seen) else "")
             if state.step in marks:
-                state.read()
+                state.flush()
                 state.select(dev_scores(engine, source, runs, config.dev_examples))
             if checkpoint is not None and time.time() - saved > wait:
-                state.read()
+                state.flush()
                 state.save(checkpoint)
                 saved = time.time()
     if config.steps == 0:
@@ -92,17 +95,20 @@ def fit(
     return Fit(state.losses, state.penalty, torch.stack(state.dev), state.best_step, seconds, start)
 
 
-def train_step(engine: PromptEngine, state: _State) -> Tensor:
-    """One step of all runs; returns their mean token losses [R].
+def train_step(engine: PromptEngine, state: State) -> Tensor:
+    """The mean token losses [R] of all runs at one training step.
 
-    Raises: see State.keep.
+    Args:
+      engine: scores the rows.
+      state: of the training; its source is changed, its step counter is not.
+    Raises: DivergedError, see State.record.
     """
     source, runs, config = state.source.train(), state.runs, state.config
     examples = [(r, e) for r, run in enumerate(runs) for e in draw(run, state.step, config.rows_per_run)]
     rows = [engine.target_row(e) for _, e in examples]
     share = 1.0 if source.per_run else source.task_weight / len(runs)
-    with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only looked at
-        with seeded(state.step, engine.backbone.device):  # dropout: the same after a resume
+    with torch.set_grad_enabled(share > 0):  # task weight 0: the loss is only reported
+        with seeded(state.step, engine.backbone.device):  # the same dropout after a resume
             made = source(torch.arange(len(runs), device=engine.backbone.device))  # once for all rows
         leaf = made.detached()
         losses = losses_of(engine, leaf, rows, [r for r, _ in examples], share)
@@ -112,14 +118,14 @@ def train_step(engine: PromptEngine, state: _State) -> Tensor:
     if penalty is not None:
         penalty.backward()
         penalty = penalty.detach()
-    state.keep(losses, penalty)
+    state.record(losses, penalty)
     state.optimizer.step(config.rate(state.step))
     return losses
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's own random numbers start from `seed` inside and are outside as if nothing had been drawn."""
+    """A context with torch's global random generators at `seed`; they are restored afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -128,11 +134,14 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def losses_of(
     engine: PromptEngine, prompts: Prompt, rows: Sequence[Any], owner: Sequence[int], share: float = 0.0
 ) -> Tensor:
-    """Mean token loss [P] of each of P prompts over its rows, in float64 on the engine's device.
+    """The mean token loss [P] of each of P prompts over its rows, in float64 on the engine's device.
 
     Args:
-      rows: one answer each.  owner: the prompt of each row.
-      share: gradients of `share` times the sum of the losses are left in `prompts`; 0 for none.
+      engine: scores the rows.
+      prompts: P prompts.
+      rows: rows with one answer each.
+      owner: the index of each row's prompt.
+      share: `prompts` collects the gradients of `share` times the sum of the losses; 0 for no gradients.
     """
     device = engine.backbone.device
     of = to_device(owner, device)
@@ -150,13 +159,15 @@ def losses_of(
 
 
 def credit(scores: Tensor, right: Tensor) -> Tensor:
-    """What the likeliest options earn [B]: 1.0 for the right one alone, 1/k if it is one of k tied ones.
+    """The credit of each row [B]: 1.0 if the right option alone is the likeliest, 1/k if k options tie.
 
     Args:
-      scores: [B, K], -inf where a row has fewer options.  right: [B] numbers of the right options.
+      scores: [B, K] log-likelihoods of the options, -inf where a row has fewer options.
+      right: [B] indices of the right options.
 
-    >>> credit(torch.tensor([[1.0, 2.0], [1.0, 1.0], [2.0, 1.0]]), torch.tensor([1, 0, 1])).tolist()
-    [1.0, 0.5, 0.0]
+    Example:
+      >>> credit(torch.tensor([[1.0, 2.0], [1.0, 1.0], [2.0, 1.0]]), torch.tensor([1, 0, 1])).tolist()
+      [1.0, 0.5, 0.0]
     """
     best = (scores == scores.amax(1, keepdim=True)).double()
     return best.gather(1, right[:, None])[:, 0] / best.sum(1).clamp(min=1)
@@ -164,8 +175,13 @@ def credit(scores: Tensor, right: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dev_scores(engine: PromptEngine, source: PromptSource, runs: Sequence[Run], limit: int) -> Tensor:
-    """Score every run on its dev set, at most `limit` examples of each.
+    """The scores of every run on its dev set.
 
+    Args:
+      engine: scores the rows.
+      source: the prompts, one row per run.
+      runs: R runs.
+      limit: largest number of examples of each dev set.
     Returns: [R, 2], accuracy over the options (0 for free answers) and minus the mean token loss.
     """
     source.eval()
@@ -186,7 +202,7 @@ def dev_scores(engine: PromptEngine, source: PromptSource, runs: Sequence[Run], 
         found.append(torch.stack([hit, loss], 1))
     out, count = torch.zeros(len(runs), 2, dtype=torch.float64), torch.zeros(len(runs), dtype=torch.float64)
     if owner:
-        of, of_rows = torch.cat(owner), torch.cat(found).cpu()  # a GPU is waited for once
+        of, of_rows = torch.cat(owner), torch.cat(found).cpu()  # waits for a GPU once
         out.index_add_(0, of, of_rows)
         count.index_add_(0, of, torch.ones(len(of), dtype=torch.float64))
     return out / count[:, None]

@@ -147,7 +147,9 @@ def test_run_adam_refuses_scattered_parameters():
 def test_a_head_is_not_trained_by_an_engine_that_scores_words(three):
     model, generator = backbone("tiny-causal", "float32"), torch.Generator().manual_seed(0)
     source = WithHead(1, model.width, 2, generator, words(model, 1))
-    with pytest.raises(ValueError, match=r"head: the loss does not depend on it.*needs encoders\.HeadEngine"):
+    with pytest.raises(
+        ValueError, match=r"the loss does not depend on head, so.*needs an engine\.HeadEngine"
+    ):
         fit(Engine(model), source, [Run(three[0])], SHORT)
 
 
@@ -313,18 +315,18 @@ class Seldom(State):
 
     def __init__(self, *given):
         super().__init__(*given)
-        assert self.read_every == 1, "on a CPU"
-        self.read_every = 3
+        assert self.flush_every == 1, "on a CPU"
+        self.flush_every = 3
 
-    def keep(self, *given):
-        super().keep(*given)
-        Seldom.most = max(Seldom.most, len(self.unread))
+    def record(self, *given):
+        super().record(*given)
+        Seldom.most = max(Seldom.most, len(self.pending))
 
 
 def test_losses_read_seldom_are_the_same(three, monkeypatch):
     config, found = dataclasses.replace(SHORT, evaluations=1), []
     for state in (State, Seldom):
-        monkeypatch.setattr(trainer, "_State", state)
+        monkeypatch.setattr(trainer, "State", state)
         model = backbone("tiny-causal", "float32")
         found.append(fit(Engine(model), shared(model, 3), [Run(task) for task in three], config))
     assert Seldom.most == 2, "two steps wait while the third is read with them"
@@ -333,7 +335,7 @@ def test_losses_read_seldom_are_the_same(three, monkeypatch):
 
 
 def test_a_checkpoint_holds_losses_that_were_not_read_yet(three, monkeypatch, tmp_path):
-    monkeypatch.setattr(trainer, "_State", Seldom)
+    monkeypatch.setattr(trainer, "State", Seldom)
     config, file = dataclasses.replace(SHORT, evaluations=1), tmp_path / "seldom.safetensors"
     model, saved = backbone("tiny-causal", "float32"), []
     save = State.save
@@ -348,13 +350,13 @@ def test_a_checkpoint_holds_losses_that_were_not_read_yet(three, monkeypatch, tm
 def test_a_loss_that_is_not_finite_is_told_with_its_own_step(three):
     model = backbone("tiny-causal", "float32")
     state = State(Engine(model), words(model, 2), [Run(task) for task in three[:2]], SHORT)
-    state.read_every = 3
+    state.flush_every = 3
     for state.step in range(2):
-        state.keep(torch.tensor([1.0, torch.inf if state.step == 1 else 1.0]), None)
+        state.record(torch.tensor([1.0, torch.inf if state.step == 1 else 1.0]), None)
     state.step = 2
     told = r"run 1 \(task tiny-pick, seed 0, lr 0.05\) is inf at step 1 of 6"
     with pytest.raises(DivergedError, match=told):
-        state.keep(torch.ones(2), None)
+        state.record(torch.ones(2), None)
 
 
 def test_fit_errors(three):
@@ -367,7 +369,7 @@ def test_fit_errors(three):
     source = words(model, 3)
     with torch.no_grad():
         source.P[1, 0, 0] = torch.nan
-    told = r"loss of run 1 \(task tiny-pick, seed 3, lr 0.7\) is nan at step 0 of 6.*lower its learning rate"
+    told = r"loss of run 1 \(task tiny-pick, seed 3, lr 0.7\) is nan at step 0 of 6.*lower the learning rate"
     with pytest.raises(ValueError, match=told):
         fit(engine, source, [Run(three[0]), Run(three[1], 3, lr=0.7), Run(three[2])], SHORT)
     without = dataclasses.replace(three[0], dev=())
@@ -570,7 +572,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         (lambda t, a: (t, {"training": a["training"]}), "step None"),
         (
             lambda t, a: (t, a | {"training": "1a2b3c4d"}),
-            "does not say of which, as those of earlier versions",
+            "does not say of which one, like those of earlier versions",
         ),
         (lambda t, a: (t, {}), "does not say of which"),
     ],
