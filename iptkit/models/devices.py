@@ -1,4 +1,4 @@
-"""Devices and number types: which are available, and how fast they are."""
+"""Devices and dtypes: which ones are available, and how fast they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = ("float64", "float32", "bfloat16", "mixed")
 def resolve_device(name: str = "auto") -> torch.device:
     """The device `name`: "cpu", "cuda", "cuda:1" ..., or for "auto" a GPU if there is one.
 
-    Raises: ValueError if it is unknown or not there.
+    Raises: ValueError if the name is unknown or there is no such device.
     """
     has_gpu = torch.cuda.is_available()
     if name == "auto":
@@ -34,11 +34,10 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def native_dtype(device: torch.device) -> str:
-    """The fast and exact enough dtype of a device: "mixed" where bf16 is much faster, else "float32".
+    """The dtype that `load` chooses for a device: "mixed" where bf16 is much faster, else "float32".
 
-    That is so on GPUs. A CPU with bf16 instructions is asked (`bf16_gain`), because they may be slow (of two
-    kinds with vector instructions one reached 0.5 of its float32 speed, one 2.3), or hidden from the library
-    that multiplies (ONEDNN_MAX_CPU_ISA) though torch sees them.
+    On GPUs with bf16 it is. A CPU with bf16 instructions is measured (`bf16_gain`), because these may be
+    slower than float32, or oneDNN may be told not to use them (ONEDNN_MAX_CPU_ISA) although torch sees them.
     """
     if device.type == "cuda":
         return "mixed" if torch.cuda.is_bf16_supported() else "float32"
@@ -49,7 +48,7 @@ def native_dtype(device: torch.device) -> str:
 
 @functools.cache
 def bf16_gain() -> float:
-    """How many times as fast as in float32 this CPU multiplies in bf16: the best of short turns (0.1 s)."""
+    """The speed of this CPU's bf16 matrix products relative to float32, measured in about 0.1 s."""
     sizes, fastest = ((512, 576), (576, 1536)), {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     pairs = {dtype: [torch.ones(size, dtype=dtype) for size in sizes] for dtype in fastest}
     for _ in range(8):
@@ -61,17 +60,18 @@ def bf16_gain() -> float:
 
 
 def to_device(values: Any, device: torch.device) -> Tensor:
-    """A list or a tensor of the CPU as a tensor on `device`; what a GPU is doing is not waited for."""
+    """A list or CPU tensor as a tensor on `device`, without waiting for a GPU."""
     return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 def matmul_speed(device: str = "cpu", seconds: float = 0.3) -> float:
-    """Measure matrix products of a small model's sizes in the dtype that the lessons use there.
+    """The measured speed of matrix products of a small model's sizes, in the dtype of `native_dtype`.
 
+    Args:
+      device: to measure.
+      seconds: duration of the measurement.
     Returns: TFLOP/s, the best of several short measurements.
     """
-    import torch
-
     place = torch.device(device)
     dtype = torch.bfloat16 if native_dtype(place) == "mixed" else torch.float32
     left, right = (torch.ones(size, dtype=dtype, device=place) for size in ((1024, 576), (576, 1536)))

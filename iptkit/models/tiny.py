@@ -1,27 +1,29 @@
 """Tiny random models of three kinds, built in code, for tests and the `smoke` scale.
 
-The two that answer draw their weights with a spread of 0.2: with transformers' default of 0.02 a
-random model of this size says the same whatever it reads.
+The weights of the two models that answer have a standard deviation of 0.2. With transformers' default of 0.02
+a random model of this size gives the same answer to every text.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from iptkit.storage import paths, reading
 
-SPREAD = 0.2  # standard deviation of the weights of models that answer
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+STD = 0.2  # standard deviation of the weights of models that answer
 LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4}
 IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 
 
-def build(name: str) -> tuple[nn.Module, Any]:
-    """The model `name` (one of MODELS) and its tokenizer, the same each time."""
+def build(name: str) -> tuple[PreTrainedModel, Any]:
+    """The model `name` (one of MODELS) and its tokenizer, the same at every call."""
     tokenizer = word_tokenizer()
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
     with torch.random.fork_rng(devices=[]):
@@ -31,7 +33,7 @@ def build(name: str) -> tuple[nn.Module, Any]:
     return model, tokenizer
 
 
-def _causal(size: dict[str, int]) -> nn.Module:
+def _causal(size: dict[str, int]) -> PreTrainedModel:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -41,20 +43,20 @@ def _causal(size: dict[str, int]) -> nn.Module:
             **LAYERS,
             num_key_value_heads=2,
             tie_word_embeddings=True,
-            initializer_range=SPREAD,
+            initializer_range=STD,
             **size,
             **IDS,
         )
     )
 
 
-def _encoder(size: dict[str, int]) -> nn.Module:
+def _encoder(size: dict[str, int]) -> PreTrainedModel:
     from transformers import BertConfig, BertModel
 
     return BertModel(BertConfig(hidden_size=32, intermediate_size=64, **LAYERS, **size, pad_token_id=0))
 
 
-def _seq2seq(size: dict[str, int]) -> nn.Module:
+def _seq2seq(size: dict[str, int]) -> PreTrainedModel:
     from transformers import BartConfig, BartForConditionalGeneration
 
     return BartForConditionalGeneration(
@@ -69,14 +71,14 @@ def _seq2seq(size: dict[str, int]) -> nn.Module:
             decoder_start_token_id=3,
             forced_eos_token_id=None,
             dropout=0.0,
-            init_std=SPREAD,
+            init_std=STD,
             **size,
             **IDS,
         )
     )
 
 
-MODELS: dict[str, Callable[[dict[str, int]], nn.Module]] = {
+MODELS: dict[str, Callable[[dict[str, int]], PreTrainedModel]] = {
     "tiny-causal": _causal,
     "tiny-encoder": _encoder,
     "tiny-seq2seq": _seq2seq,
@@ -85,7 +87,7 @@ MODELS: dict[str, Callable[[dict[str, int]], nn.Module]] = {
 
 @functools.cache
 def word_tokenizer() -> Any:
-    """A tokenizer of whole words, those of the hand-written tasks in data/tiny; all else is [UNK]."""
+    """A tokenizer whose vocabulary is the words of the tasks in data/tiny; other words are [UNK]."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,7 +1,7 @@
-"""Whether a model's files hold the model that they describe, asked before it is built and after it is loaded.
+"""Checks that a model's files hold the complete model, before it is built and after it is loaded.
 
-transformers fills what a file lacks with random weights and says so in a log only; a model with a random
-matrix trains prompts like any other. Here that is an error, and so is a weight that is not a number.
+transformers gives random values to weights that a file lacks and says so in a log only; prompts train in such
+a model without any sign of it. Here it is an error, and so is a weight that is not finite.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from iptkit.storage import messages, reading
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-POOLER = "pooler."  # of an encoder: nothing here reads it, and many files come without it
+POOLER = "pooler."  # of an encoder: never used here, and missing in many files
 IN_LAYER = re.compile(r"(.+?)\.(\d+)\.")
 
 
 def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a safetensors file by name, from its header: no tensor is read.
+    """The shapes of the tensors in a safetensors file by name, read from its header.
 
-    Raises: FileNotFoundError if it is not there; ValueError naming a file that is cut short, a Git LFS
-      pointer, no safetensors or not readable.
+    Raises: FileNotFoundError if there is no such file; ValueError for a file that is truncated, a Git LFS
+      pointer, no safetensors file or not readable.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -39,7 +42,7 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"{path} cannot be read ({messages.reason(error)})") from error
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is cut short or no safetensors ({messages.visible(str(error))}); fetch it again"
+            f"{path} is cut short or no safetensors ({messages.visible(str(error))}); download it again"
         ) from error
 
 
@@ -48,16 +51,16 @@ def _all_shapes(parts: Collection[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Look at a folder before it is read as a model.
+    """Check a folder before it is loaded as a model.
 
-    Raises: ValueError for one with an adapter in it or a broken config.json, FileNotFoundError without one.
+    Raises: ValueError if it holds an adapter or a damaged config.json, FileNotFoundError without config.json.
     """
     folder = Path(folder)
     if (folder / ADAPTER).is_file():
         raise ValueError(
-            f"{folder} holds a PEFT adapter ({ADAPTER}) for {_base_of(folder / ADAPTER)}, no model of its "
-            "own. Merge it into that model with PEFT (merge_and_unload, then save_pretrained) and give the "
-            "folder of that, or give the model alone"
+            f"{folder} holds a PEFT adapter ({ADAPTER}) for {_base_of(folder / ADAPTER)}, not a model. Merge "
+            "it into that model with PEFT (merge_and_unload, then save_pretrained) and give the folder of "
+            "the result, or give the model without the adapter"
         )
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
@@ -69,21 +72,24 @@ def check_folder(folder: str | Path) -> None:
 def _base_of(adapter: Path) -> str:
     try:
         return str(reading.read_json(adapter)["base_model_name_or_path"])
-    except (ValueError, KeyError):  # the message says what the folder is in any case
+    except (ValueError, KeyError):  # the message is clear without the name
         return "another model"
 
 
 @contextlib.contextmanager
 def named(name: str, part: str) -> Iterator[None]:
-    """Name the model and the part of it that transformers cannot use.
+    """A context that turns errors of transformers into a ValueError naming the model and the part.
 
-    Raises: ValueError then; an OSError (not there, no network) as it is.
+    Args:
+      name: of the model.
+      part: what transformers reads within the context, for the error.
+    Raises: ValueError for any error but an OSError (no such file, no network), which passes unchanged.
     """
     try:
         yield
     except OSError:
         raise
-    except Exception as error:  # transformers and what it calls have an error for each kind of nonsense
+    except Exception as error:  # transformers and its dependencies raise errors of many types
         said = " ".join(str(error).split())[:200]
         raise ValueError(f"{part} of {name} cannot be used ({type(error).__name__}: {said})") from error
 
@@ -92,8 +98,11 @@ def files_of(source: str, config: Any, options: dict[str, Any]) -> list[Path]:
     """The safetensors files of a folder, or of a hub model (downloaded first); [] if a hub model has none.
 
     Args:
-      options: of transformers' from_pretrained.
-    Raises: FileNotFoundError for a folder that has none, or lacks a part; ValueError for a broken index.
+      source: a folder or a hub id.
+      config: of the model.
+      options: the arguments for transformers' from_pretrained.
+    Raises: FileNotFoundError for a folder without safetensors or without a file that its index names;
+      ValueError for a damaged index.
     """
     from transformers.utils import cached_file
 
@@ -109,33 +118,38 @@ def files_of(source: str, config: Any, options: dict[str, Any]) -> list[Path]:
     first = next((path for path in map(find, names) if path is not None), None)
     if first is None and Path(source).is_dir():
         others = sorted(path.name for path in Path(source).glob("*.bin"))
-        there = f" (only {', '.join(others)}, which is no safetensors)" if others else ""
+        there = f" (only {', '.join(others)}, which is not safetensors)" if others else ""
         raise FileNotFoundError(
-            f"{source} holds no weights: {' or '.join(names)} is not there{there}; write the model with "
-            "save_pretrained, which makes safetensors"
+            f"{source} holds no weights: {' or '.join(names)} is missing{there}; save the model with "
+            "save_pretrained, which writes safetensors"
         )
     if first is None or not first.name.endswith(".json"):
         return [] if first is None else [first]
     try:
         found = {part: find(part) for part in sorted(set(reading.read_json(first)["weight_map"].values()))}
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{first} is no index of safetensors files ({error!r}); fetch it again") from error
+        raise ValueError(
+            f"{first} is no index of safetensors files ({error!r}); download it again"
+        ) from error
     missing = [part for part, path in found.items() if path is None]
     if missing:
-        raise FileNotFoundError(f"{first} names {_some(missing)}, which is not there; fetch the model again")
+        raise FileNotFoundError(f"{first} names {_some(missing)}, which is missing; download the model again")
     return [path for path in found.values() if path is not None]
 
 
-def check_size(name: str, config: Any, build: Callable[[], nn.Module], parts: Collection[Path]) -> None:
-    """Read the headers of a model's files and compare them with what its config describes; builds nothing.
+def check_size(name: str, config: Any, build: Callable[[], PreTrainedModel], parts: Collection[Path]) -> None:
+    """Check by the headers of a model's files that they hold as many weights as its config describes.
 
     Args:
-      build: makes the model; called where tensors take no memory.
+      name: of the model.
+      config: of the model.
+      build: makes the model; called on the meta device, where tensors take no memory.
+      parts: the model's files.
     Raises: ValueError for a damaged file, or a config of a larger model than the files hold.
     """
     there = _all_shapes(parts)
     held, layers = sum(map(_count, there.values())), getattr(config, "num_hidden_layers", 0)
-    if isinstance(layers, int) and layers > len(there):  # even to build it without memory would take long
+    if isinstance(layers, int) and layers > len(there):  # it would take long even on the meta device
         raise ValueError(_too_large(name, f"{layers:,} layers", f"{len(there):,} tensors"))
     with named(name, "config.json"), torch.device("meta"):
         model = build()
@@ -154,24 +168,26 @@ def check_size(name: str, config: Any, build: Callable[[], nn.Module], parts: Co
 def _too_large(name: str, described: str, held: str) -> str:
     return (
         f"the files of {name} do not fit together: its config.json describes a model of {described}, its "
-        f"safetensors hold {held} (some are missing, or packed by quantisation). Fetch both again, from one "
-        "place"
+        f"safetensors hold {held} (some are missing, or packed by quantisation). Download both again from "
+        "the same place"
     )
 
 
-def check_loaded(name: str, model: nn.Module, found: dict[str, Any], parts: Collection[Path]) -> None:
-    """Make sure that every weight of a loaded model came from its files, and is a number.
+def check_loaded(name: str, model: PreTrainedModel, found: dict[str, Any], parts: Collection[Path]) -> None:
+    """Check that every weight of a loaded model comes from its files and is finite.
 
-    An encoder's pooler, which nothing here reads, is taken out where the files have none.
+    An encoder's pooler, which is never used here, is removed if the files have none.
 
     Args:
-      found: what from_pretrained reports with output_loading_info.
-      parts: its files.
-    Raises: ValueError naming weights that are missing, of another shape, for layers that the model has not,
-      or not finite.
+      name: of the model.
+      model: the loaded model.
+      found: the report of from_pretrained with output_loading_info.
+      parts: the model's files.
+    Raises: ValueError naming weights that are missing, of another shape, for layers that the model does not
+      have, or not finite.
     """
-    if getattr(model, "_hf_peft_config_loaded", False):  # of a hub model: transformers has put it in
-        raise ValueError(f"{name} comes with a PEFT adapter; merge it into its model, and give that")
+    if getattr(model, "_hf_peft_config_loaded", False):  # transformers adds it for hub models
+        raise ValueError(f"{name} comes with a PEFT adapter; merge it into its model and give the result")
     missing = sorted(key for key in found["missing_keys"] if not key.startswith(POOLER))
     if len(missing) < len(found["missing_keys"]):
         model.pooler = None
@@ -184,18 +200,22 @@ def check_loaded(name: str, model: nn.Module, found: dict[str, Any], parts: Coll
         "weights that its config.json has no place for:": homeless,
         "weights that are not finite:": [] if missing or others else not_finite(model),
     }
-    said = [f"{what} {_some(keys)}" for what, keys in wrong.items() if keys]
-    if said:
+    problems = [f"{what} {_some(keys)}" for what, keys in wrong.items() if keys]
+    if problems:
         raise ValueError(
-            f"the files of {name} are not a whole {type(model).__name__}: {'; '.join(said)}. Fetch the model "
-            "again, or give the folder that belongs to these weights"
+            f"the files of {name} are not a whole {type(model).__name__}: {'; '.join(problems)}. Download "
+            "the model again, or give the folder that these weights belong to"
         )
 
 
 def check_tokenizer(name: str, tokenizer: Any, rows: int) -> None:
-    """Make sure that every token of a tokenizer has a row in its model's table of embeddings.
+    """Check that every token of a tokenizer has a row in its model's embedding table.
 
-    Raises: ValueError naming the first tokens that have none.
+    Args:
+      name: of the model.
+      tokenizer: its tokenizer.
+      rows: of the embedding table.
+    Raises: ValueError naming the first tokens without a row.
     """
     homeless = sorted((place, token) for token, place in tokenizer.get_vocab().items() if place >= rows)
     if homeless:
@@ -207,8 +227,8 @@ def check_tokenizer(name: str, tokenizer: Any, rows: int) -> None:
 
 
 def not_finite(model: nn.Module) -> list[str]:
-    """Names of the parameters that hold NaN or infinite values."""
-    with torch.no_grad():  # the smallest and the largest: one pass, no copy, and NaN is both
+    """The names of the parameters with NaN or infinite values."""
+    with torch.no_grad():  # minimum and maximum: one pass, no copy, and NaN is both
         return [
             key
             for key, p in model.named_parameters()
@@ -216,8 +236,8 @@ def not_finite(model: nn.Module) -> list[str]:
         ]
 
 
-def _belongs_in(model: nn.Module, key: str, shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Is it a weight of one of the model's stacks of layers? Other heads may stay out, and old masks."""
+def _belongs_in(model: PreTrainedModel, key: str, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """True for a weight in one of the model's stacks of layers; other heads and old masks may be left out."""
     if len(shapes.get(key, (1,))) in (0, 4) or key.endswith("inv_freq"):  # GPT-2's masks, Llama's old angles
         return False
     stacks = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}

@@ -291,7 +291,7 @@ LORA = '{"peft_type": "LORA", "base_model_name_or_path": "someone/something"}'
         (reweighted(lambda w: {k: v for k, v in w.items() if k != GATE}), f"31,872 weights.*none for {GATE}"),
         (
             reweighted(lambda w: {k: v for k, v in w.items() if k != NORM} | {"more": torch.zeros(99)}),
-            rf"not a whole LlamaForCausalLM: no weights \(they would be random\) for {NORM}\. Fetch",
+            rf"not a whole LlamaForCausalLM: no weights \(they would be random\) for {NORM}\. Download",
         ),
         (reweighted(lambda w: {f"x.{k}": v for k, v in w.items()}), "would be random.*and 18 more"),
         (reweighted(lambda w: w | {NORM: w[NORM].index_fill(0, torch.tensor(3), torch.nan)}), NORM),
@@ -320,7 +320,7 @@ LORA = '{"peft_type": "LORA", "base_model_name_or_path": "someone/something"}'
         (written("adapter_config.json", LORA), "holds a PEFT adapter .* for someone/something"),
         (written("model.safetensors.index.json", "[]"), None),  # the file itself comes first
         (sharded(1), "index.json is no index of safetensors files"),
-        (sharded("model-00001.safetensors", "other"), "index.json names other, which is not there"),
+        (sharded("model-00001.safetensors", "other"), "index.json names other, which is missing"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "a.bin"), "no weights.*only a.bin"),
         (lambda folder: (folder / "config.json").unlink(), "holds no model: it has no config.json"),
     ],
@@ -434,7 +434,7 @@ def test_a_conversion_that_was_changed_is_made_anew(tmp_path, monkeypatch):
 
     for name, damage in (("a.safetensors", flip), ("tokenizer.json", flip), ("a.safetensors", Path.unlink)):
         damage(folder / name)
-        with pytest.warns(UserWarning, match=f"^{name} in .*smollm2-135m-float32: not what was made there"):
+        with pytest.warns(UserWarning, match=f"^{name} in .*smollm2-135m-float32 changed since the model"):
             bundled.converted("smollm2-135m")
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
         bundled.converted("smollm2-135m")
