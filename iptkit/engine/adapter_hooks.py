@@ -1,4 +1,4 @@
-"""Adapters behind the blocks of a frozen model, for one forward."""
+"""Adapters after the blocks of a frozen model, for the duration of a forward pass."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BLOCK = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)")  # Llama and Qwen, GPT-2
+BLOCK = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)")  # of Llama, Qwen and GPT-2
 
 
 def find_places(model: PreTrainedModel) -> list[nn.Module]:
-    """The attentions and feed-forward blocks of a causal model, in the order of its layers.
+    """The attention and feed-forward blocks of a causal model, in the order of its layers.
 
     Raises: ValueError for an architecture whose blocks have other names.
     """
     found = [module for name, module in model.base_model.named_modules() if BLOCK.fullmatch(name)]
     if len(found) != 2 * model.config.num_hidden_layers:
         raise ValueError(
-            f"{type(model).__name__} has {model.config.num_hidden_layers} layers, but {len(found)} blocks "
-            "that an adapter can stand behind were found; use a Llama, Qwen or GPT-2 model"
+            f"{type(model).__name__} has {model.config.num_hidden_layers} layers, but {len(found)} of its "
+            "blocks can take an adapter (two per layer are needed); use a Llama, Qwen or GPT-2 model"
         )
     return found
 
 
 @contextlib.contextmanager
 def standing_behind(places: Sequence[nn.Module], weights: Tensor) -> Iterator[None]:
-    """Within this context adapters stand behind the blocks `places`.
+    """Within this context an adapter follows each of the blocks `places`.
 
     Args:
-      weights: [B, N, 2, d, r], one set per row of the batch: of N places D [d, r] and the transpose of U.
-    Raises: ValueError if they are for another number of places.
+      places: N blocks, see `find_places`.
+      weights: [B, N, 2, d, r] adapters of each row of the batch: for each block the down-projection D [d, r],
+        and the up-projection U transposed.
+    Raises: ValueError if they are for another number of blocks.
     """
     if weights.shape[1] != len(places):
         raise ValueError(f"adapters for {weights.shape[1]} places were given; the model has {len(places)}")
 
-    each = weights.unbind(1)  # once: a gradient of its own per place would be as large as all
+    each = weights.unbind(1)  # once: the gradient of each single weights[:, i] would be as large as weights
 
     def behind(place: int) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:

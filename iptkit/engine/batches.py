@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from itertools import accumulate
 from math import ceil
 
-PART_COST = 1500  # places of attention that take as long as a further part (SmolLM2, AMD, one thread)
-MANY = 4096  # tokens of a batch from which on a further one costs next to nothing
+PART_COST = 1500  # attention scores that take as long as one more part (SmolLM2, AMD, one thread)
+MANY = 4096  # tokens in a batch above which one more batch costs next to nothing
 
 
 def even_batches(
     order: Sequence[int], new: Sequence[int], left: Sequence[int], tokens_per_batch: int
 ) -> list[list[int]]:
-    """Cut `order` into batches of about equal numbers of new tokens, of limited width on their left.
+    """Batches with about equal numbers of new tokens, and limited memory on their left.
 
     Args:
-      order: indices of rows, similar ones beside each other.
-      new, left: tokens of each row that run, and that are looked back at.
-      tokens_per_batch: about how many new tokens a batch may have; four times as many padded left ones.
+      order: indices of rows, similar rows next to each other.
+      new: number of new tokens of each row.
+      left: number of tokens to the left of them, in memory.
+      tokens_per_batch: approximate limit of new tokens in a batch; four times as many, with padding, may be
+        in memory.
+    Returns: lists of indices.
     """
     share = sum(new) / max(1, ceil(sum(new) / tokens_per_batch))
     batches: list[list[int]] = []
@@ -35,16 +38,16 @@ def even_batches(
 
 
 def similar_batches(sizes: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Cut rows that will be padded to one length into batches of similar length, the longest first.
+    """Batches of rows of similar length, to be padded to one length; the longest first.
 
-    A batch ends where it is full, or where padding would take more than a third of a row and the batch
-    already has an eighth of its tokens (of MANY, if that is less): below that a further forward costs more
+    A batch ends when it is full, or when padding would take more than a third of a row and the batch already
+    has an eighth of its tokens (of MANY, if that is less). Below that size, one more forward pass costs more
     than the padding.
 
     Args:
-      sizes: tokens of each row.
-      tokens_per_batch: about how many tokens a batch may have, padding counted in.
-    Returns: index lists.
+      sizes: number of tokens of each row.
+      tokens_per_batch: limit of tokens in a batch, including padding.
+    Returns: lists of indices.
     """
     batches: list[list[int]] = []
     longest, few = 0, min(tokens_per_batch, MANY) / 8
@@ -59,23 +62,22 @@ def similar_batches(sizes: Sequence[int], tokens_per_batch: int) -> list[list[in
 
 
 def similar_rows(left: Sequence[int], new: Sequence[int], least: int = PART_COST) -> list[slice]:
-    """Cut a batch's rows, in their order, into parts that waste little when each is padded by itself.
+    """Slices of a batch's rows, in order, that waste little when each is padded by itself.
 
     Args:
-      left, new: tokens of each row that are looked back at (>= 0), and that run (>= 1).
-      least: >= 0, a cut has to spare more places of attention than this (new times all tokens of a padded
-        row).
-    Returns: slices that cover all rows in order.
+      left: number of tokens in memory of each row (>= 0).
+      new: number of new tokens of each row (>= 1).
+      least: >= 0, attention scores (new tokens times all tokens, with padding) that a cut must save.
     """
     todo, cuts = [slice(0, len(new))], []
     while todo:
         part = todo.pop()
         begin = _sizes(left[part], new[part])
         end = _sizes(left[part][::-1], new[part][::-1])[::-1]
-        spared, last = max(
+        saved, last = max(
             ((begin[-1] - begin[i] - end[i + 1], i) for i in range(len(end) - 1)), default=(0, 0)
         )
-        if spared > least:
+        if saved > least:
             middle = part.start + last + 1
             todo += [slice(part.start, middle), slice(middle, part.stop)]
         else:
@@ -84,6 +86,6 @@ def similar_rows(left: Sequence[int], new: Sequence[int], least: int = PART_COST
 
 
 def _sizes(left: Sequence[int], new: Sequence[int]) -> list[int]:
-    """Places of attention of the first 1, 2 ... rows, padded."""
+    """Attention scores of the first 1, 2, ... rows, padded."""
     lefts, news = accumulate(left, max), accumulate(new, max)
     return [rows * n * (m + n) for rows, (m, n) in enumerate(zip(lefts, news, strict=True), 1)]

@@ -1,4 +1,8 @@
-"""Does a prompt fit an engine: its model, layout, sizes and sites? Asked before anything runs."""
+"""Checks that prompts fit an engine: its model, layout, sizes and sites. They run before any forward pass.
+
+`made_for` records what prompts are trained for, in files and in a source's `about`; `check_about` compares
+such a record with an engine.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,18 @@ from iptkit.models.backbone import Backbone
 
 
 def prompt_length(source: PromptSource) -> int:
-    """N of the prompts that a source makes."""
+    """The length n of a source's prompts: positions that they take in a row."""
     return _first_of(source).length
 
 
-# ---- does it fit? --------------------------------------------------------------------------------
 def check_source(engine: PromptEngine, source: PromptSource) -> int:
-    """Make sure that the prompts of a source are for the engine's model, before anything runs.
+    """Raise ValueError unless the prompts of a source fit the engine; return their length n.
 
     Args:
-      engine: what will read its prompts.
-      source: parts of it may say what they were made for: `about` (see `made_for`) of a subspace, `sites` of
-        deep prompts.
-    Returns: n of its prompts.
-    Raises: ValueError naming what differs.
+      engine: the engine that will read the prompts.
+      source: the source. It and its submodules may say what they were made for: in `about` (see `made_for`),
+        or in `sites`, of deep prompts.
+    Raises: ValueError that names what differs.
     """
     for part in source.modules():
         check_about(engine, getattr(part, "about", {}), f"this {type(part).__name__}")
@@ -34,7 +36,8 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
         if sites and sites != [(site.part, site.layer) for site in engine.sites]:
             raise ValueError(
                 f"a deep prompt for {len(sites)} attentions, {sites[0]} to {sites[-1]}, was given, but the "
-                "engine has other sites; give the engine those of its source: sites=source.sites"
+                f"engine has {len(engine.sites)} other sites; give it those of the prompt's source: "
+                "sites=source.sites"
             )
     prompt = _first_of(source)
     check_prompt(prompt, engine.backbone, engine.sites)
@@ -43,9 +46,13 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
 
 
 def check_prompt(prompt: Prompt, backbone: Backbone, sites: Sequence[Any] = ()) -> None:
-    """Make sure that prompts have the shape that a model takes.
+    """Raise ValueError unless prompts have the shape that a model takes.
 
-    Raises: ValueError naming the model and what its width, heads or numbers for a head would be.
+    Args:
+      prompt: the prompts.
+      backbone: the model.
+      sites: the attentions of a deep prompt.
+    Raises: ValueError that names the model, what the prompt has and what the model needs.
     """
     found: list[tuple[str, int, int]] = []
     if prompt.embeds is not None:
@@ -58,18 +65,22 @@ def check_prompt(prompt: Prompt, backbone: Backbone, sites: Sequence[Any] = ()) 
         heads, width = prompt.keys_values.shape[3], prompt.keys_values.shape[5]
         found.append(("number of key/value heads", heads, sites[0].num_kv_heads))
         found.append(("width of its keys", width, sites[0].head_width))
-    wrong = [f"{what} {is_there}, {needed} needed" for what, is_there, needed in found if is_there != needed]
+    wrong = [f"{what} {given}, {needed} needed" for what, given, needed in found if given != needed]
     if wrong:
         raise ValueError(
             f"the prompt does not fit {backbone.name} ({'; '.join(wrong)}): it was made for another model; "
-            "load that one, or train the prompt anew"
+            "load that model, or train a new prompt"
         )
 
 
 def made_for(engine: PromptEngine, prompt_length: int) -> dict[str, Any]:
-    """What prompts trained with an engine are for, as JSON: model, layout and sizes.
+    """What prompts that are trained with an engine are made for: model, layout and sizes, as JSON.
 
-    Its "fingerprint" names the weights in whatever dtype they are loaded (`Backbone.fingerprint`).
+    The "fingerprint" identifies the weights, whatever dtype they are loaded in (`Backbone.fingerprint`).
+
+    Args:
+      engine: the engine.
+      prompt_length: n of the prompts.
     """
     layout = getattr(engine, "layout", None)
     return {
@@ -82,13 +93,14 @@ def made_for(engine: PromptEngine, prompt_length: int) -> dict[str, Any]:
 
 
 def check_about(engine: PromptEngine, about: dict[str, Any], what: str) -> None:
-    """Make sure that something that was trained for one model is not used with another one.
+    """Raise ValueError if something was trained for another model or layout than the engine's.
 
     Args:
-      about: what is known of it, see `made_for`; what is not there is not compared. Without "fingerprint"
-        (files of earlier versions) the model's name counts.
-      what: it is, for the error.
-    Raises: ValueError naming what differs.
+      engine: the engine.
+      about: what it was made for, see `made_for`; missing entries are not compared. Without a "fingerprint"
+        (files of earlier versions) the model's name is compared.
+      what: its name in the error, such as "this SoftPrompt".
+    Raises: ValueError that names what differs.
     """
     if not about.keys() & {"fingerprint", "backbone", "layout"}:
         return
@@ -106,7 +118,8 @@ def check_about(engine: PromptEngine, about: dict[str, Any], what: str) -> None:
         wrong.append(f"it was made for the layout {theirs!r}, this engine has {layout!r}")
     if wrong:
         raise ValueError(
-            f"{what} does not fit: {'; '.join(wrong)}. Use it with what it was made for, or train one anew"
+            f"{what} does not fit: {'; '.join(wrong)}. Use it with the model and layout it was made for, or "
+            "train a new one"
         )
 
 

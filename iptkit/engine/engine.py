@@ -1,14 +1,30 @@
 """Log-likelihoods and greedy answers of many rows (prompt, example) at once, each row with its own prompt.
 
-Where prompt, text and words stand in a row is its layout (see layouts.py):
-  "text-prompt-answer": the text comes first and nothing to the left of it trains, so its keys and values
-      are constants, computed once per text (`Contexts`) and used as left-hand memory; only prompt and answer
-      tokens run forward and backward. Exact: the same losses and gradients as the plain forward.
-  "prompt-text-answer": the papers' order; the whole row runs through the model.
-  pieces of your own, such as (3, "{text}", 3): what stands left of the first vector is kept in the same way.
-All answers of a row (the options of an example) are scored in one packed forward: each sees text, prompt
-and itself only. Every token sees a deep prompt or adapters, so rows that have them run whole.
-Encoder-decoder models take [prompt, text] into the encoder (see seq2seq.py).
+Where a prompt enters the model depends on its kind (see prompt.py):
+
+    embeds       among the embeddings of the row's tokens, before the first layer: `Engine._embed`
+    keys_values  as keys and values to the left of every attention's own: `sites.memory_at`, left_memory.py
+    adapters     after every attention and feed-forward block: adapter_hooks.py
+
+The layout says where the vectors stand in the row (see layouts.py):
+
+    "text-prompt-answer"  Nothing trainable stands left of the text, so its keys and values are constants.
+        They are computed once per text (`TextCache`); only prompt and answer tokens run forward and
+        backward. Losses and gradients equal those of the plain forward pass.
+    "prompt-text-answer"  The papers' order. The whole row runs through the model.
+    (3, "{text}", 3)      Pieces of your own. Everything left of the first vector is cached as above.
+
+All answers of a row (the options of an example) are scored in one packed forward pass (see rows.py); each
+sees the text, the prompt and itself only. Deep prompts and adapters change every token, so rows with them
+always run as a whole. An encoder-decoder model reads [prompt, text] in its encoder (see seq2seq.py).
+
+One call of `Engine.log_likelihoods`, from the example to the loss:
+
+    target_row, option_row    words to token ids               Row
+    _pack                     B rows in one rectangle          Packed, memory of cached texts, Places
+    _embed                    prompt vectors put in            [B, S, d]
+    _hidden                   the frozen layers (forward.py)   [M, d], at answer positions only
+    log_probability           the LM head                      [B, K]
 """
 
 from __future__ import annotations
@@ -16,7 +32,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,36 +44,47 @@ from iptkit.engine.exact import CLOSE, in_float32
 from iptkit.engine.fast.elementwise import log_probability
 from iptkit.engine.fast.memory import keep_freed_memory
 from iptkit.engine.forward import StockForward, forward_of, tokens_that_fit
-from iptkit.engine.greedy import Going
-from iptkit.engine.layouts import LAYOUTS, SLOT, Layout, tokens_behind
+from iptkit.engine.greedy import Decoding
+from iptkit.engine.interface import PromptEngine
+from iptkit.engine.layouts import LAYOUTS, PROMPT_ID, Layout, tokens_behind
 from iptkit.engine.left_memory import own_attention, prepare
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.rows import Packed, Places, Row, pack, shared_prefixes
 from iptkit.engine.sites import Site, check_sites, memory_at
-from iptkit.engine.text_cache import Contexts
+from iptkit.engine.text_cache import TextCache
 from iptkit.models.backbone import Backbone
 from iptkit.models.devices import to_device
 from iptkit.tasks.examples import Example
 
-TOKENS = 1024  # new ones that run at once on a CPU
+TOKENS = 1024  # new tokens that run at once on a CPU
 
 
-class Engine:
-    """Scores rows in one frozen model.
+class Engine(PromptEngine):
+    """Scores answers as words, in one frozen causal or encoder-decoder model.
 
     Args:
       backbone: the frozen model.
       layout: one of LAYOUTS or the pieces of a `Layout`; encoder-decoder models always use
         "prompt-text-answer" (in the encoder).
-      tokens_per_batch: about how many new tokens run at once (memory, not results, depends on it); None for
-        1,024 on a CPU, on a GPU for as many as a quarter of its memory takes.
-      context_bytes: how much memory cached texts may take, and as much beside it what rows `share`.
-      sites: the attentions that deep prompts go to (those of their source); () without deep prompts.
+      tokens_per_batch: approximate number of new tokens that run at once. It changes memory and speed, and
+        results by floating-point rounding only. None: 1,024 on a CPU; on a GPU as many as fit in a quarter of
+        its memory.
+      context_bytes: limit for the cached texts; the prefixes of `share` may take as much again.
+      sites: the attentions that deep prompts go to (source.sites); () without deep prompts.
 
     Raises:
-      ValueError: unknown layout, pieces with an encoder-decoder model, an encoder without a language-model
-        head, a model that bypasses the attention interface, one whose own scores come out otherwise, or sites
-        of another model.
+      ValueError: the layout is unknown; pieces were given for an encoder-decoder model; the model is an
+        encoder without a language-model head, bypasses transformers' attention interface, or gets other
+        scores here than by its own forward pass; or the sites are those of another model.
+
+    Example:
+      >>> from iptkit import models
+      >>> model = models.load("tiny-causal")
+      >>> engine = Engine(model)
+      >>> row = engine.option_row(Example("I had a sad trip", ("bad",), ("good", "bad")))
+      >>> scores, num_tokens = engine.log_likelihoods(Prompt(torch.zeros(1, 4, model.width)), [row])
+      >>> scores.shape
+      torch.Size([1, 2])
     """
 
     def __init__(
@@ -72,7 +98,8 @@ class Engine:
         pieces = Layout.of(layout)
         if backbone.kind == "seq2seq" and not isinstance(layout, str):
             raise ValueError(
-                f"{backbone.name} has an encoder, which reads the prompt before the text; use {LAYOUTS[1]!r}"
+                f"{backbone.name} has an encoder that reads the prompt before the text, but the layout has "
+                f"other pieces: {pieces.pieces}; use {LAYOUTS[1]!r}"
             )
         if backbone.kind == "encoder":
             raise ValueError(
@@ -87,64 +114,71 @@ class Engine:
         self._pieces = pieces if backbone.kind == "causal" else Layout.of(LAYOUTS[1])
         if backbone.kind == "causal":
             self.forward = forward_of(backbone)
-            self.contexts = Contexts(backbone, self.forward, context_bytes)
-            self.beginnings = Contexts(backbone, self.forward, context_bytes, is_halved=False)
+            self.contexts = TextCache(backbone, self.forward, context_bytes)
+            self.beginnings = TextCache(backbone, self.forward, context_bytes, is_halved=False)
         self._ids: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._choices: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}  # by options
+        self._choices: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}  # options -> tokens
         self._ends = {
             backbone.eos,
             *(i for i in self._tokens("\n")[:1] if backbone.tokenizer.decode([i]) == "\n"),
         }
         if backbone.kind == "seq2seq" and backbone.device.type != "cpu":
-            prepare(backbone.model)  # transformers' own masks ask a GPU at each forward whether all is real
-        self._check_numbers()
+            prepare(backbone.model)  # transformers' own masks wait for the GPU in each forward pass
+        self._check_scores()
 
     @torch.no_grad()
-    def _check_numbers(self) -> None:
-        """Score some tokens both ways, in float32 whatever the model's type is: one that scales embeddings or
-        logits would differ, and rounding does not.
+    def _check_scores(self) -> None:
+        """Raise ValueError if the model's own forward pass scores some tokens otherwise.
+
+        Both run in float32 whatever the model's dtype, so that rounding makes no difference, but a model that
+        scales its embeddings or logits does.
         """
         model, table, n = self.backbone.model, self.backbone.embedding, self._pieces.prompt_length or 3
         some = torch.arange(4, 17 + n, device=table.device) % len(table)
         text, prompt, answer = (part.tolist() for part in some.split([10, n, 3]))
-        others = [(i,) for i in range(4, min(36, len(table)))]  # one number alone can agree by chance
+        others = [(i,) for i in range(4, min(36, len(table)))]  # a single score could agree by chance
         row, vectors = Row(tuple(text), (tuple(answer), *others)), iter(prompt)
-        before = [next(vectors) if i == SLOT else i for part in self._line(row.text, n) for i in part]
+        before = [next(vectors) if i == PROMPT_ID else i for part in self._line(row.text, n) for i in part]
         if self.backbone.kind == "seq2seq":
-            said = [model.config.decoder_start_token_id, *answer[:-1]]
-            given = {"input_ids": before, "decoder_input_ids": said}
+            decoded = [model.config.decoder_start_token_id, *answer[:-1]]
+            given = {"input_ids": before, "decoder_input_ids": decoded}
         else:
             given = {"input_ids": [*before, *answer[:-1]]}
-        given = {name: torch.tensor([ids], device=table.device) for name, ids in given.items()}
+        inputs = {name: torch.tensor([ids], device=table.device) for name, ids in given.items()}
         with in_float32(model):
             with own_attention(model):
-                logits = model(**given, use_cache=False).logits[0, -3:].double().log_softmax(-1)
+                logits = model(**inputs, use_cache=False).logits[0, -3:].double().log_softmax(-1)
             found = self.log_likelihoods(Prompt(table[prompt][None]), [row])[0][0].double()
         expected = torch.cat([logits.gather(1, some[-3:, None]).sum()[None], logits[0, 4 : 4 + len(others)]])
         if not ((found - expected).abs() <= CLOSE * expected[0].abs().clamp(min=1)).all():
             raise ValueError(
-                f"{self.backbone.name} ({type(model).__name__}) treats its embeddings, logits or layers in a "
-                "way that this engine does not know (scaling, soft caps, adapters, hooks); use a Llama, "
+                f"{self.backbone.name} ({type(model).__name__}) changes its embeddings, logits or layers in "
+                "a way that this engine does not support (scaling, soft caps, adapters, hooks); use a Llama, "
                 "Qwen, GPT-2, T5 or BART model"
             )
 
     # ---- words to rows ---------------------------------------------------------------------------
     def target_row(self, example: Example, target: int = 0) -> Row:
-        """The example with one accepted answer (training, loss)."""
+        """The example with one accepted answer (for training, and the loss).
+
+        Args:
+          example: the example.
+          target: index of the answer in its targets.
+        """
         return Row(self._text(example), (self._answer(example, example.targets[target]),))
 
     def option_row(self, example: Example) -> Row:
-        """The example with all its options (scoring).
+        """The example with all its options (for scoring).
 
-        Raises: ValueError if two of them are the same tokens, so that the model cannot tell them apart.
+        Raises: ValueError if two options have the same tokens, so that the model cannot tell them apart.
         """
         options = tuple(example.options)
         if options not in self._choices:
-            self._choices[options] = self._told_apart(example)
+            self._choices[options] = self._distinct(example)
         return Row(self._text(example), self._choices[options])
 
-    def _told_apart(self, example: Example) -> tuple[tuple[int, ...], ...]:
-        """Tokens of the options, no two of which are the same."""
+    def _distinct(self, example: Example) -> tuple[tuple[int, ...], ...]:
+        """The tokens of the options; raises ValueError if two are the same."""
         answers = tuple(self._answer(example, option) for option in example.options)
         if len(set(answers)) < len(answers):
             same = answers[[answers.count(answer) > 1 for answer in answers].index(True)]
@@ -152,39 +186,43 @@ class Engine:
             pieces = self.backbone.tokenizer.convert_ids_to_tokens(same)
             raise ValueError(
                 f"{self.backbone.name} reads the options {' and '.join(map(repr, alike))} as the same tokens "
-                f"{pieces} and cannot tell them apart; write them in words that it knows, or use a model "
-                "that knows these"
+                f"{pieces} and cannot tell them apart; write them in words of its vocabulary, or use another "
+                "model"
             )
         return answers
 
     def positions(self, example: Example, prompt_length: int, generated: int = 0) -> int:
-        """How many the example takes, with a prompt and its longest answer, or `generated` tokens and an end.
+        """The number of positions that the example takes, with a prompt and its longest answer.
 
-        Raises: ValueError for options and answers that cannot be scored (see option_row), or if nothing
-          stands before an answer.
+        Args:
+          example: the example.
+          prompt_length: n, positions of the prompt.
+          generated: number of tokens that may be generated before an end token, 0 for none.
+        Raises: ValueError for options or answers that cannot be scored (see option_row), or if nothing stands
+          before the answer.
         """
         row = self.option_row(example) if example.options else self.target_row(example)
         longest = max(1 + generated if generated else 0, *map(len, row.answers))
         before = sum(len(part) for part in self._line((), prompt_length)) + len(row.text)
         if not before:
             raise ValueError(
-                f"{example.input[:60]!r} has no token, and no prompt stands beside it; leave it out"
+                f"the text {example.input[:60]!r} has no token, and there is no prompt; leave it out"
             )
         return before + longest
 
     def classes(self, example: Example) -> tuple[str, ...]:
-        """Names of the classes that numbers stand for: none, as answers are words."""
+        """(): answers are words, and no head chooses from classes."""
         return ()
 
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
-        """Read these groups of examples once and keep what stands left of their prompts."""
+        """Read these groups of examples once, and cache keys and values of what is left of their prompts."""
         n = self._pieces.prompt_length or 1
         if self.backbone.kind == "causal" and self._line((), n)[0] != self._line((0,), n)[0]:
             lefts = [[self._line(self._text(e), n)[0] for e in group] for group in groups]
             self.contexts.fill(lefts)
 
     def forget_contexts(self) -> None:
-        """Give the memory of all kept texts back."""
+        """Free the memory of all cached texts."""
         self.contexts.forget()
         self.beginnings.forget()
 
@@ -193,19 +231,19 @@ class Engine:
         self._line((), prompt_length)
 
     def _line(self, text: tuple[int, ...], prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What stands left of the prompt, and the rest before the answer; see Layout.line."""
+        """Everything left of the prompt, and the rest before the answer; see Layout.line."""
         return self._pieces.line(text, prompt_length, self._behind)
 
     def _split(self, row: Row, prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What of a row is kept, and what runs through the model."""
+        """The part of a row whose keys and values are cached, and the part that runs through the model."""
         left, line = self._line(row.text, prompt_length)
         return (line[: row.shared], line[row.shared :]) if row.shared else (left, line)
 
     def share(self, rows: Sequence[Row]) -> list[Row]:
-        """The same rows, to be scored without a prompt, told what first tokens they share.
+        """The same rows, to be scored without a prompt, marked with the first tokens they have in common.
 
-        Those are read here, once, and kept beside other texts, in the dtype of the model's residual stream:
-        halved, as a mixed model keeps its texts, they would make a score depend on what else is asked.
+        Shared tokens are read here, once, and cached in the dtype of the model's residual stream. In float16,
+        as a mixed model caches its texts, a score would depend on the other rows.
         """
         if self.backbone.kind != "causal" or not rows:
             return list(rows)
@@ -221,13 +259,13 @@ class Engine:
         return self._tokens(example.input)
 
     def _answer(self, example: Example, answer: str) -> tuple[int, ...]:
-        """Options are compared with each other and need no end; a free answer has to say where it stops."""
+        """The tokens of an answer; a free answer ends with an end token, options do not need one."""
         ids = self._behind(" " + answer)
         if not ids:
             raise ValueError(f"{self.backbone.name} has no token for the answer {answer!r}; leave it out")
         if not example.options and "\n" in answer.strip():
             raise ValueError(
-                f"the answer {answer[:40]!r} holds a line break, but a free answer ends at its first line; "
+                f"the answer {answer[:40]!r} has a line break, but a free answer ends with its first line; "
                 "write it in one line, or give options"
             )
         return ids if example.options else (*ids, self.backbone.eos)
@@ -238,14 +276,18 @@ class Engine:
         return self._ids[before, text]
 
     def _behind(self, text: str) -> tuple[int, ...]:
-        """Tokens of an answer or of fixed words, which go on behind a text."""
+        """The tokens of an answer or of fixed words, which follow a text."""
         return self._tokens(text, "x" if text.startswith(" ") else "")
 
     # ---- batches ---------------------------------------------------------------------------------
     def batches(self, rows: Sequence[Row], prompt_length: int) -> list[list[int]]:
-        """Index lists of similar rows (by new tokens, then text), about equal in tokens, deterministic.
+        """Batches of similar rows with about equal numbers of tokens, as lists of indices; deterministic.
 
-        Rows of one text stay together: its keys and values are then computed once for many prompts.
+        Rows with the same text stay together, so that its keys and values are computed once for many prompts.
+
+        Args:
+          rows: the rows.
+          prompt_length: n, positions of the prompt.
         """
         lines = [self._split(row, prompt_length) for row in rows]
         new = [len(line) + row.cost for (_, line), row in zip(lines, rows, strict=True)]
@@ -262,12 +304,12 @@ class Engine:
           rows: B rows.
 
         Returns:
-          ([B, K] summed token log-likelihoods, float32 or float64, -inf where a row has fewer than K
-          answers; [B, K] answer tokens).
+          ([B, K] sums of token log-likelihoods in float32 or float64, -inf where a row has fewer than K
+          answers; [B, K] numbers of answer tokens).
 
         Raises:
-          ValueError: a row does not fit the model's positions, the prompt is of another model's shape, or the
-            model has no place for adapters.
+          ValueError: a row has more tokens than the model has positions, the prompt has the shape of another
+            model, or the model has no blocks that can take adapters.
         """
         self._check_length(prompt, rows)
         if self.backbone.kind == "seq2seq":
@@ -275,24 +317,26 @@ class Engine:
 
             return seq2seq.log_likelihoods(self.backbone, prompt, rows, self.sites)
         packed, memory, places = self._pack(prompt, rows)
-        states = self._hidden(prompt, self._embed(prompt, packed), places, memory, packed.head_index)
+        states = self._hidden(prompt, self._embed(prompt, packed), places, memory, packed.scored_at)
         logits = self.forward.logits(states)  # [M, V]: answer positions only
         if logits.dtype in (torch.bfloat16, torch.float16):
             logits = logits.float()
-        chosen = log_probability(logits, packed.target_head, packed.target_token)
+        chosen = log_probability(logits, packed.target_state, packed.target_token)
         out = chosen.new_full((len(rows) * packed.num_answers,), -torch.inf)
         present = packed.answer_tokens.flatten() > 0
-        sums = torch.zeros_like(out).index_add(0, packed.target_slot, chosen)
+        sums = torch.zeros_like(out).index_add(0, packed.target_answer, chosen)
         return torch.where(present, sums, out).view(len(rows), -1), packed.answer_tokens
 
     @torch.no_grad()
     def greedy(self, prompt: Prompt, rows: Sequence[Row], max_tokens: Sequence[int]) -> list[str]:
-        """The model's own answers, token by token, until an end token, a line break or the row's limit.
+        """The model's own answers, token by token, up to an end token, a line break or the row's limit.
 
-        An answer is one line: else a model that was never taught to stop could not be scored at all.
+        An answer is one line; otherwise a model that never learned to stop could not be scored.
 
         Args:
-          prompt: one per row.  rows: B rows (their answers are not looked at).  max_tokens: B limits >= 1.
+          prompt: one per row.
+          rows: B rows (their answers are not used).
+          max_tokens: maximum number of tokens of each row, >= 1.
         """
         rows = [Row(row.text, ((self.backbone.eos,),)) for row in rows]
         self._check_length(prompt, rows, max_tokens)
@@ -300,17 +344,16 @@ class Engine:
             from iptkit.engine import seq2seq
 
             return seq2seq.greedy(self.backbone, prompt, rows, max_tokens, self.sites)
-        packed, memory, places = self._pack(prompt, rows, max(max_tokens))
+        packed, (memory,), places = self._pack(prompt, rows, max(max_tokens))
         size, index = packed.ids.shape[1], torch.arange(len(rows), device=packed.ids.device)
         filled = memory.shape[4] - max(max_tokens)
-        state = self._hidden(
-            prompt, self._embed(prompt, packed), places, memory[..., :filled, :], packed.head_index
-        )
-        last = packed.head_index - index * size
-        seen = torch.cat([places.visible[:, 0, : filled - size], places.real], 1)
-        going = Going(prompt, memory, filled, state, seen, places.positions[index, last])
+        embeds = self._embed(prompt, packed)
+        state = self._hidden(prompt, embeds, places, [memory[..., :filled, :]], packed.scored_at)
+        last = packed.scored_at - index * size
+        visible = torch.cat([places.visible[:, 0, : filled - size], places.real], 1)
+        decoding = Decoding(prompt, memory, filled, state, visible, places.positions[index, last])
         answers = greedy.greedy(
-            self.backbone, self._hidden, self.forward.logits, self._ends, going, list(max_tokens)
+            self.backbone, self._hidden, self.forward.logits, self._ends, decoding, list(max_tokens)
         )
         texts = (self.backbone.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers)
         return [text.strip().split("\n")[0].strip() for text in texts]
@@ -318,34 +361,42 @@ class Engine:
     # ---- one forward -----------------------------------------------------------------------------
     def _pack(
         self, prompt: Prompt, rows: Sequence[Row], more: int = 0
-    ) -> tuple[Packed, Tensor | list[Tensor], Places]:
-        """New tokens; memory [N, 2, B, h, L + S + more, k] of what is left of them, or such parts; places."""
+    ) -> tuple[Packed, list[Tensor], Places]:
+        """The new tokens of rows, the memory to their left (see forward.py), their positions and mask.
+
+        Args:
+          prompt: one per row.
+          rows: B rows.
+          more: further positions in memory, for generated tokens; the memory is then one tensor.
+        """
         is_shared = any(row.shared for row in rows)
         if is_shared and (prompt.length or prompt.reaches_text):
-            raise ValueError("rows from Engine.share have no prompt before them; make rows anew for a prompt")
+            raise ValueError("rows from Engine.share are scored without a prompt; make new rows for a prompt")
         lefts, lines = zip(*(self._split(row, prompt.length) for row in rows), strict=True)
         packed = pack(lines, [row.answers for row in rows], self.backbone.device)
         size, real = packed.ids.shape[1], packed.segments >= 0
-        kept = self.beginnings if is_shared else self.contexts
+        cache = self.beginnings if is_shared else self.contexts
         if more or prompt.reaches_text or not self.forward.wants_parts:
-            memory = kept.memory(lefts, size + more)
+            memory = [cache.memory(lefts, size + more)]
         else:
-            memory = kept.parts(lefts, real.sum(1).tolist())
+            memory = cache.parts(lefts, real.sum(1).tolist())
         if not any(lefts):
-            return packed, memory, Places(real, packed.offsets, packed.visible, packed.slots)
+            return packed, memory, Places(real, packed.offsets, packed.visible, packed.real_at)
         lengths = to_device([len(left) for left in lefts], real.device)[:, None]
         filled = torch.arange(max(map(len, lefts)), device=real.device) < lengths
         visible = torch.cat([filled[:, None].expand(-1, size, -1), packed.visible], -1)
-        return packed, memory, Places(real, packed.offsets + lengths, visible, packed.slots)
+        return packed, memory, Places(real, packed.offsets + lengths, visible, packed.real_at)
 
-    def _hidden(self, prompt: Prompt, *given: Any) -> Tensor:
-        """One forward; a deep prompt and adapters go the way of transformers' own layers."""
+    def _hidden(
+        self, prompt: Prompt, embeds: Tensor, places: Places, memory: Sequence[Tensor], at: Tensor
+    ) -> Tensor:
+        """One forward pass (see forward.py); deep prompts and adapters run in transformers' own layers."""
         if prompt.adapters is not None:
             with standing_behind(self._places, prompt.adapters):
-                return self._stock.hidden(*given)
+                return self._stock.hidden(embeds, places, memory, at)
         if prompt.keys_values is None:
-            return self.forward.hidden(*given)
-        return self._stock.hidden(*given, prompt=memory_at(self.sites, prompt))
+            return self.forward.hidden(embeds, places, memory, at)
+        return self._stock.hidden(embeds, places, memory, at, memory_at(self.sites, prompt))
 
     @functools.cached_property
     def _stock(self) -> StockForward:
@@ -356,7 +407,7 @@ class Engine:
         return find_places(self.backbone.model)
 
     def _embed(self, prompt: Prompt, packed: Packed) -> Tensor:
-        """[B, S, d] embeddings of the new tokens, the prompts' vectors in their places."""
+        """[B, S, d] embeddings of the new tokens, with the prompts' vectors in their places."""
         table = self.backbone.embedding
         words = table[packed.ids]
         if prompt.embeds is None:
@@ -365,9 +416,9 @@ class Engine:
         return words.flatten(0, 1).index_copy(0, packed.prompt_at, vectors).view_as(words)
 
     def _check_length(self, prompt: Prompt, rows: Sequence[Row], more: Sequence[int] = ()) -> None:
-        """more: of each row, tokens that may be generated."""
+        """Raise ValueError unless the rows, with `more` generated tokens each, fit the model's positions."""
         check_prompt(prompt, self.backbone, self.sites)
-        words = sum(len(p) for p in self._line((), prompt.length))  # and the prompt
+        words = sum(len(p) for p in self._line((), prompt.length))  # fixed words and the prompt
         sizes = [len(row.text) + max(map(len, row.answers)) + words for row in rows]
         longest = max(map(sum, zip(sizes, more, strict=True)) if more else sizes)
         if longest > self.backbone.max_positions:

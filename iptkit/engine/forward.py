@@ -1,15 +1,18 @@
-"""One forward of many rows through a frozen causal model: a flat one for Llamas, else transformers' own.
+"""One forward pass of many rows through a frozen causal model: a fast one for Llamas, else transformers' own.
 
-Both are given the same three things and hand back the same numbers:
+Both take the same three inputs and return the same states:
 
-    embeds [B, S, d]   new tokens of B rows, padded
+    embeds [B, S, d]   embeddings of the new tokens of B rows, padded
     places             which of them are real, their positions, what each may look at
     memory             keys and values to their left [N, 2, B, h, L + S, k], with room for their own
 
-The flat one also takes a memory for each part of the rows, padded to the longest rows of that part.
+The memory comes as a list. It has one tensor for all rows; the fast forward pass also takes one for each part
+of similar rows (see batches.similar_rows), padded to the longest row of that part only.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,9 +25,16 @@ from iptkit.models.backbone import Backbone
 
 
 class StockForward:
-    """transformers' forward, the memory handed to its attention (injection.py)."""
+    """transformers' forward pass, whose attention gets the memory through left_memory.
 
-    wants_parts = False  # one memory for all rows
+    Args:
+      backbone: a causal model.
+
+    Attributes:
+      wants_parts: False; it takes one memory for all rows.
+    """
+
+    wants_parts = False
 
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
@@ -34,13 +44,23 @@ class StockForward:
         self,
         embeds: Tensor,
         places: Places,
-        memory: Tensor,
+        memory: Sequence[Tensor],
         at: Tensor,
         prompt: left_memory.DeepMemory | None = None,
     ) -> Tensor:
-        """Last hidden states [M, d] at the flat positions `at` [M] of [B, S], beside a deep prompt."""
-        new, grow = embeds.shape[1], not torch.is_grad_enabled()  # then the new keys are read off below
-        pairs = [(k[:, :, :-new], v[:, :, :-new]) for k, v in memory]
+        """Last hidden states [M, d]; gradients flow into the embeddings and a deep prompt.
+
+        Args:
+          embeds: [B, S, d] embeddings of the new tokens.
+          places: their positions, and what they may look at.
+          memory: one tensor [N, 2, B, h, L + S, k]. Without gradients the new tokens' keys and values are
+            written into it.
+          at: [M] flat indices in [B, S].
+          prompt: a deep prompt that all tokens see.
+        """
+        (memory_of_all,) = memory
+        new, grow = embeds.shape[1], not torch.is_grad_enabled()
+        pairs = [(k[:, :, :-new], v[:, :, :-new]) for k, v in memory_of_all]
         left = left_memory.LeftMemory(pairs, grow, prompt)
         with left_memory.left_memory(left):
             states = self.backbone.model.base_model(
@@ -50,12 +70,18 @@ class StockForward:
                 use_cache=False,
             ).last_hidden_state
         if left.grow:
-            for part, (keys, values) in zip(memory, left.layers, strict=True):
-                part[0, :, :, -new:], part[1, :, :, -new:] = keys[:, :, -new:], values[:, :, -new:]
+            for layer, (keys, values) in zip(memory_of_all, left.layers, strict=True):
+                layer[0, :, :, -new:], layer[1, :, :, -new:] = keys[:, :, -new:], values[:, :, -new:]
         return states.flatten(0, 1).index_select(0, at)
 
-    def read(self, embeds: Tensor, places: Places, memory: Tensor) -> None:
-        """Fill `memory` with the new tokens' keys and values."""
+    def read(self, embeds: Tensor, places: Places, memory: Sequence[Tensor]) -> None:
+        """Write the new tokens' keys and values into memory.
+
+        Args:
+          embeds: see `hidden`.
+          places: see `hidden`.
+          memory: see `hidden`.
+        """
         with torch.no_grad():
             self.hidden(embeds, places, memory, torch.zeros(1, dtype=torch.long, device=embeds.device))
 
@@ -65,28 +91,32 @@ class StockForward:
 
 
 def forward_of(backbone: Backbone) -> FlatForward | StockForward:
-    """The fast forward where the architecture has one.
+    """The fast forward pass if the architecture has one, else transformers' own.
 
     Raises:
-      ValueError: a model that bypasses the attention interface, or whose positions depend on the batch.
+      ValueError: the model bypasses transformers' attention interface, or its positions depend on the batch.
     """
     rope = getattr(backbone.model.config, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
         raise ValueError(
-            f"{backbone.name} has {rope['rope_type']} positions: the angles of a text depend on the longest "
-            "row beside it, so its stored keys would be wrong; use a model with default, linear, "
-            "llama3 or yarn ones"
+            f"{backbone.name} has positions of the type {rope['rope_type']!r}: the angles of a text depend "
+            "on the longest row of its batch, so cached keys would be wrong; use a model with the rope_type "
+            "default, linear, llama3 or yarn"
         )
     return FlatForward(backbone) if FlatLlama.fits(backbone.model) else StockForward(backbone)
 
 
 def tokens_that_fit(backbone: Backbone, usual: int) -> int:
-    """How many new tokens may run at once: `usual` on a CPU; on a GPU what a quarter of its memory takes.
+    """The number of new tokens that may run at once: on a GPU as many as fit in a quarter of its memory.
 
-    A token leaves about 20 vectors of the model's width in each layer for the backward pass, and one in four
-    is scored against the vocabulary, which takes two vectors of its size. A power of two, and the same
-    whatever else the GPU holds: the last bits of a loss depend on the batch, and a resumed training must see
-    the same.
+    For the backward pass a token stores about 20 vectors of the model's width in each layer. One token in
+    four is scored against the vocabulary, which takes two vectors of that size. The result is a power of two
+    and does not depend on what else is in the GPU's memory: floating-point rounding of a loss depends on the
+    batch, and a resumed training must repeat it.
+
+    Args:
+      backbone: the model.
+      usual: the number on a CPU, and the least on a GPU.
     """
     if backbone.device.type != "cuda":
         return usual
@@ -97,6 +127,13 @@ def tokens_that_fit(backbone: Backbone, usual: int) -> int:
 
 
 def room(backbone: Backbone, batch: int, places: int, clear: bool = True) -> Tensor:
-    """Memory [N, 2, B, h, places, k] in the dtype of the residual stream, zeros unless `clear` is False."""
+    """An empty memory [N, 2, B, h, places, k] in the dtype of the residual stream.
+
+    Args:
+      backbone: the model.
+      batch: B rows.
+      places: positions for keys and values.
+      clear: fill it with zeros.
+    """
     make = backbone.embedding.new_zeros if clear else backbone.embedding.new_empty
     return make(backbone.num_layers, 2, batch, backbone.num_kv_heads, places, backbone.head_width)

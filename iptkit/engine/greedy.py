@@ -1,4 +1,4 @@
-"""Greedy answers of many rows, token by token, in a causal model."""
+"""Greedy decoding of many rows in a causal model."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from iptkit.engine.prompt import Prompt
 from iptkit.engine.rows import Places
 from iptkit.models.backbone import Backbone
 
-MOSTLY_DONE = 0.7  # to drop rows is to copy the memory of the others
+MOSTLY_DONE = 0.7  # finished rows are dropped below this share of unfinished ones: it copies memory
 
 
 @dataclass
-class Going:
-    """Rows that are being answered.
+class Decoding:
+    """The state of rows while their answers are generated.
 
     Attributes:
       prompt: one per row.
-      memory: [N, 2, B, h, places, k], of which the first `filled` places are taken.
+      memory: [N, 2, B, h, places, k] with room for all answers.
+      filled: number of positions of the memory that are filled.
       state: [B, d] last hidden states.
-      seen: [B, filled] real places of memory.
-      position: [B] positions of the last tokens.
+      visible: [B, filled] bool, False at padding in the memory.
+      position: [B] position ids of the last tokens.
     """
 
     prompt: Prompt
     memory: Tensor
     filled: int
     state: Tensor
-    seen: Tensor
+    visible: Tensor
     position: Tensor
 
-    def keep(self, index: Tensor) -> None:
-        """Drop all rows but `index`."""
+    def only(self, index: Tensor) -> None:
+        """Drop all rows except those of `index`."""
         self.prompt, self.memory = self.prompt.rows(index), self.memory[:, :, index]
-        self.seen, self.position = self.seen[index], self.position[index]
+        self.visible, self.position = self.visible[index], self.position[index]
 
 
 def greedy(
@@ -45,21 +46,23 @@ def greedy(
     hidden: Callable[..., Tensor],
     logits: Callable[[Tensor], Tensor],
     ends: Collection[int],
-    going: Going,
+    rows: Decoding,
     limits: Sequence[int],
 ) -> list[list[int]]:
-    """The likeliest token each time, until one of `ends` or the row's limit.
+    """The token ids of each row's answer: the most likely token at each step, up to an end or the limit.
 
     Args:
-      hidden: one forward, (prompt, embeds [B, 1, d], places, memory, at [B]) -> states [B, d].
+      backbone: the model.
+      hidden: one forward pass, (prompt, embeds [B, 1, d], places, memory, at [B]) -> states [B, d].
       logits: states [B, d] -> logits [B, V].
-      limits: most tokens of each row, >= 1.
-    Returns: token ids of each answer.
+      ends: token ids that end an answer (and are part of it).
+      rows: B rows, after the forward pass of everything before the answer.
+      limits: maximum number of tokens of each row, >= 1.
     """
     answers: list[list[int]] = [[] for _ in limits]
     active, unfinished = list(range(len(limits))), set(range(len(limits)))
     while True:
-        tokens = logits(going.state).argmax(-1)
+        tokens = logits(rows.state).argmax(-1)
         for row, token in zip(active, tokens.tolist(), strict=True):
             if row in unfinished:
                 answers[row].append(token)
@@ -69,11 +72,11 @@ def greedy(
             return answers
         if len(unfinished) < MOSTLY_DONE * len(active):
             index = torch.tensor([i for i, row in enumerate(active) if row in unfinished]).to(tokens.device)
-            going.keep(index)
+            rows.only(index)
             tokens, active = tokens[index], [row for row in active if row in unfinished]
-        going.filled += 1
-        going.position = (going.position + 1).clamp(max=backbone.max_positions - 1)  # of rows that are done
-        going.seen = torch.cat([going.seen, going.seen.new_ones(len(active), 1)], 1)
-        places = Places(going.seen[:, -1:], going.position[:, None], going.seen[:, None])
+        rows.filled += 1
+        rows.position = (rows.position + 1).clamp(max=backbone.max_positions - 1)  # for finished rows
+        rows.visible = torch.cat([rows.visible, rows.visible.new_ones(len(active), 1)], 1)
+        places = Places(rows.visible[:, -1:], rows.position[:, None], rows.visible[:, None])
         words, at = backbone.embedding[tokens][:, None], torch.arange(len(active), device=tokens.device)
-        going.state = hidden(going.prompt, words, places, going.memory[..., : going.filled, :], at)
+        rows.state = hidden(rows.prompt, words, places, [rows.memory[..., : rows.filled, :]], at)

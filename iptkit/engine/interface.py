@@ -1,7 +1,8 @@
-"""What training and scoring need of an engine; `Engine`, `HeadEngine` and `MaskEngine` have it."""
+"""What training and scoring need from an engine: the base class of all engines."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -16,41 +17,77 @@ from iptkit.tasks.examples import Example
 class PromptEngine(Protocol):
     """Scores rows in one frozen model, each row with its own prompt.
 
-    A row is an example as tokens. `target_row` or `option_row` makes it, and the same engine takes it back.
+    A row is an example as token ids; `target_row` and `option_row` make it, for the same engine only. Any
+    class with these attributes and methods is such an engine. `Engine`, `HeadEngine` and `MaskEngine` inherit
+    from it, so that a type checker, and Python, report a missing method.
 
     Attributes:
       backbone: the frozen model.
+      sites: the attentions that deep prompts go to, empty without deep prompts.
     """
 
     backbone: Backbone
+    sites: Sequence[Site]
 
-    @property
-    def sites(self) -> Sequence[Site]:
-        """The attentions that deep prompts enter, () without deep prompts."""
-
+    @abstractmethod
     def target_row(self, example: Example, target: int = 0) -> Any:
-        """The example with one accepted answer (training, loss)."""
+        """The example with one accepted answer (for training, and the loss).
 
+        Args:
+          example: the example.
+          target: index of the answer in its targets.
+        """
+
+    @abstractmethod
     def option_row(self, example: Example) -> Any:
-        """The example with all its options (scoring)."""
+        """The example with all its options (for scoring)."""
 
+    @abstractmethod
     def positions(self, example: Example, prompt_length: int, generated: int = 0) -> int:
-        """How many positions the example takes in the model."""
+        """The number of positions that the example takes in the model.
 
+        Args:
+          example: the example.
+          prompt_length: n, positions of the prompt.
+          generated: number of tokens that may be generated for it.
+        """
+
+    @abstractmethod
     def classes(self, example: Example) -> tuple[str, ...]:
-        """Names of the classes that a head chooses among; () where answers are words."""
+        """Names of the classes that a head chooses from; () if answers are words."""
 
+    @abstractmethod
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
-        """Read the texts of these examples once and keep what they give."""
+        """Read the texts of these examples once, and cache their keys and values."""
 
+    @abstractmethod
     def check_room(self, prompt_length: int) -> None:
-        """Raise ValueError if the layout has places for another number of prompt vectors."""
+        """Raise ValueError if a prompt of this length has no place in a row."""
 
+    @abstractmethod
     def batches(self, rows: Sequence[Any], prompt_length: int) -> list[list[int]]:
-        """Index lists that cut the rows into batches of similar rows."""
+        """Batches of similar rows, as lists of indices.
 
+        Args:
+          rows: the rows.
+          prompt_length: n, positions of the prompt.
+        """
+
+    @abstractmethod
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """[B, K] log-likelihoods of every answer of every row, and [B, K] their numbers of tokens."""
+        """[B, K] log-likelihood of every answer of every row, and [B, K] its number of tokens or labels.
 
+        Args:
+          prompt: one per row.
+          rows: B rows.
+        """
+
+    @abstractmethod
     def greedy(self, prompt: Prompt, rows: Sequence[Any], max_tokens: Sequence[int]) -> list[str]:
-        """The likeliest answer of every row, as text."""
+        """The most likely answer of every row, as text.
+
+        Args:
+          prompt: one per row.
+          rows: B rows.
+          max_tokens: limit of each row, >= 1.
+        """

@@ -1,11 +1,14 @@
 """Left-hand memory: extra keys and values to the left of a frozen layer's tokens, per row of the batch.
 
-Constant ones are the cached keys and values of a text (`LeftMemory`), trained ones are deep prompts
+Constant ones are the cached keys and values of a text (`LeftMemory`); trained ones are deep prompts
 (`DeepMemory`; P-Tuning v2, Liu et al. 2022, arXiv 2110.07602). One attention function, registered with
-transformers' AttentionInterface, serves both. Llamas take the faster way of flat.py for texts, BERTs
-that of flat_bert.py.
+transformers' AttentionInterface, serves both. Two architectures have a faster way: Llamas for texts
+(fast/llama.py), BERTs for deep prompts (fast/bert.py).
 
-transformers is imported where a model is at hand: its models take longer to import than torch itself.
+Masks are boolean everywhere, True where a token may look.
+
+transformers is imported inside functions that already have a model, because it takes longer to import than
+torch.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,24 +28,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "iptkit"
-UNKNOWN = {"softcap": "a soft cap (Gemma 2)", "s_aux": "sinks (gpt-oss)"}  # given to attention by their names
+UNKNOWN = {"softcap": "a soft cap (Gemma 2)", "s_aux": "sinks (gpt-oss)"}  # keyword arguments of attention
 Observer = Callable[[nn.Module, Tensor, Tensor], Any]
 
 
 class DeepMemory:
-    """Trained keys and values left of what chosen attentions see; masks and positions stay as they are.
+    """Trained keys and values at chosen attentions; the model's masks and positions do not change.
 
     Args:
-      at: attention module -> (keys, values), each [B, h, n, k], one prompt per row. Where the model runs on
-        m * B rows (m beams of each row) the prompts are repeated.
-      lengths: [B] how many of the n each row may look at, or None for all.
+      at: attention module -> (keys, values), each [B, h, n, k], one prompt per row. If the model runs on
+        m * B rows (m beams for each row), the prompts are repeated.
+      lengths: [B] how many of the n positions each row may look at, or None for all.
     """
 
     def __init__(self, at: dict[nn.Module, tuple[Tensor, Tensor]], lengths: Tensor | None = None):
         self.at, self.lengths = at, lengths
 
     def beside(self, mask: Tensor, size: int, beams: int = 1) -> Tensor:
-        """An attention mask [.., H, new, L] with `size` columns for the prompt put on its left."""
+        """An attention mask with `size` more columns on its left, for the prompt.
+
+        Args:
+          mask: [.., H, new, L].
+          size: n, positions of the prompt.
+          beams: m, rows of the mask for each prompt.
+        """
         is_bool = mask.dtype == torch.bool
         if self.lengths is None:
             return pad(mask, (size, 0), value=True if is_bool else 0.0)
@@ -59,8 +68,8 @@ class LeftMemory:
 
     Args:
       layers: one (keys, values) pair per layer, each [B, h, L, k].
-      grow: append the new tokens' keys and values after each forward (greedy decoding).
-      prompt: a deep prompt further to the left, which all tokens may look at.
+      grow: append the new tokens' keys and values in each forward pass.
+      prompt: a deep prompt to the left of both, which all tokens may look at.
     """
 
     def __init__(
@@ -73,14 +82,16 @@ class LeftMemory:
 
 
 _MEMORY: ContextVar[LeftMemory | DeepMemory | None] = ContextVar("iptkit_left_memory", default=None)
-
-
 _OBSERVER: ContextVar[Observer | None] = ContextVar("iptkit_observer", default=None)
 
 
 @contextlib.contextmanager
 def observe(observer: Observer | None) -> Iterator[None]:
-    """Within this context `observer(module, query, key)` is called before every attention; None: nobody."""
+    """Within this context `observer(module, query, key)` is called before every attention.
+
+    Args:
+      observer: the function, or None to switch off that of an outer context.
+    """
     token = _OBSERVER.set(observer)
     try:
         yield
@@ -89,16 +100,17 @@ def observe(observer: Observer | None) -> Iterator[None]:
 
 
 def is_observed() -> bool:
-    """Does anyone want to see the attentions' calls?"""
+    """True within `observe`."""
     return _OBSERVER.get() is not None
 
 
 @contextlib.contextmanager
 def left_memory(memory: LeftMemory | DeepMemory | None) -> Iterator[None]:
-    """Within this context every attention layer of a prepared model also sees `memory`.
+    """Within this context the attention layers of a prepared model also see `memory`.
 
-    With a LeftMemory the caller passes the model a 4-D mask [B, 1, new, L + new] (True = may look) that
-    covers memory and new tokens; with a DeepMemory the mask is that of the tokens alone.
+    Args:
+      memory: with a LeftMemory the model must be called with a mask [B, 1, new, L + new] (True = may look)
+        over memory and new tokens; with a DeepMemory the mask covers the tokens only.
     """
     token = _MEMORY.set(memory)
     try:
@@ -108,18 +120,18 @@ def left_memory(memory: LeftMemory | DeepMemory | None) -> Iterator[None]:
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
-    """Route a model's attention through this module.
+    """The same model, with its attention routed through `attend`.
 
     Raises:
-      ValueError: the architecture bypasses transformers' attention interface, so a memory would be ignored
-        silently.
+      ValueError: the architecture bypasses transformers' attention interface, so it would silently ignore a
+        memory.
     """
     _register()
     if model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)
     if model.config._attn_implementation != NAME:
         raise ValueError(
-            f"{type(model).__name__} does not use transformers' attention interface (it stayed at "
+            f"{type(model).__name__} does not use transformers' attention interface (its attention is still "
             f"{model.config._attn_implementation!r}), so prompts in its layers would be ignored; "
             "choose a Llama, Qwen, GPT-2, BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model"
         )
@@ -128,7 +140,7 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def own_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within this context a model attends as its authors wrote it down, soft caps and sinks included."""
+    """Within this context a model uses its own (eager) attention, with any soft caps and sinks."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -147,22 +159,28 @@ def attend(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over [memory | new tokens]; forms no gradient for a constant memory.
+    """Attention over [memory | new tokens]; computes no gradient for a constant memory.
 
     Args:
-      query: [B, H, n, k]; key, value: [B, h, n, k] with H = g*h (grouped-query attention, keys are not
-        repeated).
-      attention_mask: bool [B, 1, n, L + n] when a memory is set, else whatever the mask function made.
+      module: the model's attention module.
+      query: [B, H, n, k].
+      key: [B, h, n, k] with H = g * h (grouped-query attention; keys are not repeated).
+      value: [B, h, n, k].
+      attention_mask: bool [B, 1, n, L + n] with a LeftMemory, else what the mask function made.
+      scaling: factor of the scores, None for 1 / sqrt(k).
+      dropout: passed on to transformers' attention.
+      **kwargs: passed on to transformers' attention.
 
     Returns:
-      [B, n, H, k] and None (no weights are kept).
+      [B, n, H, k] and None in place of the attention weights.
+    Raises: ValueError for a model whose attention has a soft cap or sinks.
     """
     observer, memory = _OBSERVER.get(), _MEMORY.get()
     unknown = [what for name, what in UNKNOWN.items() if kwargs.get(name) is not None]
     if unknown:
         raise ValueError(
-            f"{type(module).__name__} attends with {' and '.join(unknown)}, which would be lost beside "
-            "prompts; use a Llama, Qwen, GPT-2, BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model"
+            f"{type(module).__name__} uses {' and '.join(unknown)}, which would be lost with prompts in its "
+            "layers; use a Llama, Qwen, GPT-2, BERT, RoBERTa, DistilBERT, ModernBERT, T5 or BART model"
         )
     if observer is not None:
         observer(module, query, key)
@@ -174,10 +192,11 @@ def attend(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    left_keys, left_values = (t.to(query.dtype) for t in memory.layers[module.layer_idx])
+    assert attention_mask is not None, "a LeftMemory needs a mask over memory and new tokens"
+    layer = cast(int, module.layer_idx)
+    left_keys, left_values = (t.to(query.dtype) for t in memory.layers[layer])
     if memory.grow:
-        grown = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)
-        memory.layers[module.layer_idx] = grown
+        memory.layers[layer] = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)
     if memory.prompt is not None and module in memory.prompt.at:
         pairs = zip(memory.prompt.at[module], (left_keys, left_values), strict=True)
         left_keys, left_values = (torch.cat([mine.to(query.dtype), left], 2) for mine, left in pairs)
@@ -210,7 +229,7 @@ def _beside_prompt(
     dropout: float,
     others: dict[str, Any],
 ) -> tuple[Tensor, None]:
-    """Transformers' own attention over [prompt | keys]; every token may look at the prompt."""
+    """Attention by transformers' own function over [prompt | keys]; every token may look at the prompt."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     prompt = memory.at[module]
@@ -220,12 +239,14 @@ def _beside_prompt(
     left_keys, left_values = (t.to(key.dtype).repeat_interleave(beams, 0) for t in prompt)
     size = left_keys.shape[2]
     if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", False):
-        raise ValueError(f"{type(module).__name__} got no mask, so its order would be lost beside a prompt")
+        raise ValueError(
+            f"{type(module).__name__} got no mask, so with a prompt its tokens would see those after them"
+        )
     if mask is None and memory.lengths is not None:
         mask = torch.ones(len(query), 1, query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
     if mask is not None:
         mask = memory.beside(mask, size, beams)
-    if others.get("position_bias") is not None:  # T5: a prompt has no position
+    if others.get("position_bias") is not None:  # T5; a prompt has no position
         others = {**others, "position_bias": pad(others["position_bias"], (size, 0))}
     keys, values = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)
     return sdpa_attention_forward(
@@ -235,13 +256,15 @@ def _beside_prompt(
 
 @contextlib.contextmanager
 def recomputed_layers(model: nn.Module) -> Iterator[None]:
-    """Within this context a forward pass keeps each layer's input; the backward pass computes the rest anew.
+    """Within this context layers are recomputed in the backward pass (gradient checkpointing).
 
-    A layer then sees the memory of its forward pass. Gradients are the same, memory is saved for time. Unlike
-    transformers' own switch it does not need training mode, which would turn the frozen model's dropout on.
+    A forward pass keeps only each layer's input. A recomputed layer sees the left memory of its forward pass.
+    Gradients are the same; it saves memory and takes more time. Unlike transformers' own switch, it does not
+    need training mode, which would turn on the frozen model's dropout.
 
     Raises:
-      ValueError: a model without layers that can be recomputed, or a cache in a forward pass with gradients.
+      ValueError: the model has no layers that can be recomputed, or a forward pass with gradients fills a
+        cache.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -269,20 +292,21 @@ def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     if any(isinstance(value, Cache) for value in (*args, *kwargs.values())):
-        raise ValueError("layers that are computed anew cannot fill a cache; pass use_cache=False")
+        raise ValueError("recomputed layers cannot fill a cache; pass use_cache=False")
     contexts = functools.partial(_as_in_forward, _MEMORY.get())
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 def _as_in_forward(memory: LeftMemory | DeepMemory | None) -> tuple[Any, Any]:
-    """Contexts of a layer's forward pass and of its recomputation."""
+    """The contexts of a layer's forward pass and of its recomputation."""
     return contextlib.nullcontext(), left_memory(memory)
 
 
 @functools.cache
 def _register() -> None:
-    """Make `attend` known to transformers, and SDPA's masks for it, always materialised where padding needs
-    one (without a mask function of our name padding would be lost silently).
+    """Register `attend` with transformers, and SDPA's masks for it, as tensors wherever there is padding.
+
+    Without a mask function of the same name, transformers would silently ignore padding.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask

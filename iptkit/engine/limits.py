@@ -1,8 +1,8 @@
-"""What a task must be for an engine, looked at before anything trains: lengths, options, classes.
+"""Checks that an engine can train on a task and score it: lengths, options, classes.
 
-A text that is too long for the model would show only when it is its turn, that of a test set after the whole
-training. So `train.fit` and all that trains beside it `check` every set of every task first. Nothing is cut
-unasked; `truncate` cuts.
+Without them, a text that is too long for the model would be found only when it is read, and one of a test set
+after the whole training. So `fit` and all other training call `check` on every set of every task first. No
+text is cut unless the user calls `truncate`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from iptkit.tasks.examples import ALL_SETS, Example, SpanExample, TaggedExample,
 
 MAX_ANSWER_TOKENS = 64
 SIDES = ("left", "right")
-_PASSED: WeakKeyDictionary[Any, dict[Any, Task]] = WeakKeyDictionary()  # what `check` has found fine
+_PASSED: WeakKeyDictionary[Any, dict[Any, Task]] = WeakKeyDictionary()  # tasks that have passed `check`
 
 
 def check(
@@ -31,17 +31,17 @@ def check(
     """Raise ValueError unless the engine can train on these tasks and score them.
 
     Args:
-      engine: what will read them.
-      tasks: the same task may come several times.
+      engine: the engine.
+      tasks: the tasks; one may occur several times.
       prompt_length: n, positions that the prompt takes (0 for a deep prompt).
-      sets: those of ALL_SETS that are looked at.
-      answered: those of them whose free answers will be generated.
-      limit: first so many examples of each, None for all.
+      sets: those of ALL_SETS that are checked.
+      answered: those of them for which free answers will be generated.
+      limit: number of first examples of each set that are checked, None for all.
 
     Raises:
-      ValueError: naming task, set and example: prompt, text and answer (or what may be generated) take more
-        positions than the model has; options with the same tokens; an answer that can never be given; for a
-        head, options that differ from line to line.
+      ValueError: names the task, the set and the example if prompt, text and answer (or what may be
+        generated) take more positions than the model has, two options have the same tokens, an answer can
+        never be generated, or, for a head, the options differ from example to example.
     """
     passed = _PASSED.setdefault(engine, {})
     for task in {id(task): task for task in tasks}.values():
@@ -59,52 +59,62 @@ def check(
             if size > most:
                 raise ValueError(
                     f"{where}: prompt ({prompt_length}) + text + answer take {size} positions, "
-                    f"{engine.backbone.name} has {most}; shorten the text or the prompt, or have all long "
-                    f"texts cut: limits.truncate(engine, task, prompt_length={prompt_length}, "
-                    'side="left") drops their beginnings, side="right" their ends'
+                    f"{engine.backbone.name} has {most}; shorten the text or the prompt, or cut all long "
+                    "texts with iptkit.engine.truncate: truncate(engine, task, "
+                    f'prompt_length={prompt_length}, side="left") cuts their beginnings, side="right" '
+                    "their ends"
                 )
             classes = mine if classes is None else classes
             if mine != classes:
                 raise ValueError(
                     f"{where} has the options {', '.join(mine)}, others have {', '.join(classes)}, but a "
-                    "head chooses among the same classes everywhere; score such options as texts with a "
-                    "language model (engine.Engine)"
+                    "head chooses from the same classes everywhere; score such options as words, with an "
+                    "Engine and a language model"
                 )
-        passed[asked] = task  # kept, so that no other task gets its id
+        passed[asked] = task  # the reference keeps id(task) unique
 
 
 def truncate(engine: PromptEngine, task: Task, prompt_length: int, side: str) -> Task:
-    """The task with those texts cut that are too long for the model; all others as they are.
+    """The task with its long texts cut to fit the model; all other texts are unchanged.
 
-    A cut sentence with tags loses words and their tags, so that less is scored; what is left of a span is a
-    span. A text that ends with its choices loses them on the right.
+    A tagged sentence loses words together with their tags, so fewer tags are scored; an entity that loses its
+    beginning stays an entity. A text that ends with its choices loses them if its right side is cut.
 
     Args:
-      engine, prompt_length: see `check`.
-      side: what is dropped, "left" (the beginning) or "right" (the end).
+      engine: the engine.
+      task: the task.
+      prompt_length: n, positions that the prompt takes (0 for a deep prompt).
+      side: the side that is cut off, "left" (the beginning) or "right" (the end).
 
     Raises:
-      ValueError: an unknown side, a question about a passage (whose answer could be cut off), no room for
-        any text.
+      ValueError: the side is unknown, a question about a passage is too long (its answer could be cut off),
+        or there is no room for any text.
     """
     if side not in SIDES:
         raise ValueError(
-            f"side is {side!r}; choose one of {', '.join(SIDES)}: what is dropped of a long text"
+            f"side is {side!r}; choose one of {', '.join(SIDES)}, the side of a long text that is cut off"
         )
     sets: dict[str, list[Example]] = {name: [] for name in ALL_SETS}
     for of_set, _, example, cap in _examples(engine, task, ALL_SETS, ("test",), None):
         sets[of_set].append(_fitted(engine, example, prompt_length, cap, side))
-    return replace(task, **{name: tuple(rows) for name, rows in sets.items()})
+    train, train_new, dev, test = (tuple(sets[name]) for name in ALL_SETS)
+    return replace(task, train=train, train_new=train_new, dev=dev, test=test)
 
 
 def answer_cap(engine: PromptEngine, task: Task) -> int:
-    """Most tokens of a generated answer: a little more than the longest in training; test answers are not
-    looked at.
+    """The maximum number of tokens of a generated answer: a little more than the longest in training.
 
+    Test answers are not used.
+
+    Args:
+      engine: the engine.
+      task: the task.
     Raises: ValueError for a task without training examples.
     """
     if not task.train:
-        raise ValueError(f"task {task.id} has no training examples, whose answers say how long one may be")
+        raise ValueError(
+            f"task {task.id} has no training examples, whose answers set the limit for generated ones"
+        )
     longest = max(len(engine.target_row(e).answers[0]) for e in task.train)
     return min(MAX_ANSWER_TOKENS, longest + 2)
 
@@ -116,7 +126,7 @@ def _examples(
     answered: Sequence[str],
     limit: int | None,
 ) -> Iterator[tuple[str, int, Example, int]]:
-    """Set, number from 1 on and example, and how many tokens may be generated for it (0 for none)."""
+    """Set, number (from 1), example, and the number of tokens that may be generated for it (0 for none)."""
     caps: list[int] = []
     for name in sets:
         for number, example in enumerate(getattr(task, name)[:limit], 1):
@@ -145,7 +155,7 @@ def _fitted(engine: PromptEngine, example: Example, prompt_length: int, generate
 
 
 def _rest(tokenizer: Any, text: str, excess: int, side: str) -> str:
-    """The text without its first or last `excess` tokens, at any rate without a character."""
+    """The text without its first or last `excess` tokens, and at least one character shorter."""
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     if excess >= len(offsets):
         return ""
@@ -155,12 +165,14 @@ def _rest(tokenizer: Any, text: str, excess: int, side: str) -> str:
 
 
 def _cut(example: Example, text: str, side: str) -> Example:
-    """The example with this rest of its text; of words with tags as many as are left, at least one less."""
+    """The example with a shorter text; a tagged sentence loses at least one word with its tag."""
     if not isinstance(example, TaggedExample):
         return replace(example, input=text)
     count = min(len(words_of(text)), len(example.words) - 1)
     part = slice(len(example.words) - count, None) if side == "left" else slice(count)
     words, tags = " ".join(example.words[part]), list(example.tags[part])
-    if tags and tags[0][:2] == "I-" and "B" + tags[0][1:] in example.labels:  # its beginning was cut off
+    if (
+        tags and tags[0][:2] == "I-" and "B" + tags[0][1:] in example.labels
+    ):  # the beginning of the entity was cut off
         tags[0] = "B" + tags[0][1:]
     return replace(example, input=words, targets=(" ".join(tags),))

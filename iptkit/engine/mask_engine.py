@@ -1,7 +1,7 @@
 """Masked language models that answer with a word at [MASK]: a template, a verbalizer and the LM's own head.
 
-The other head of P-Tuning v2's comparison (Liu et al. 2022, arXiv 2110.07602, section 4.4), and how cloze
-prompts began: "{text} It was {mask}." (Schick & Schütze 2021, arXiv 2001.07676, section 3).
+P-Tuning v2 compares its linear head with this one (Liu et al. 2022, arXiv 2110.07602, section 4.4). Cloze
+prompts such as "{text} It was {mask}." come from Schick & Schütze 2021 (arXiv 2001.07676, section 3).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from iptkit.engine.head_engine import HeadEngine, HeadRow
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.head_rows import HeadRow
 from iptkit.engine.layouts import tokens_behind
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import Site
@@ -22,18 +23,18 @@ from iptkit.tasks.wordings import Verbalizer
 
 
 class MaskEngine(HeadEngine):
-    """Scores classes by the words that a masked language model puts at [MASK]; nothing but a prompt trains.
+    """Scores classes by the words that a masked language model predicts at [MASK]; only a prompt trains.
 
     Args:
       backbone: an encoder with a masked-LM head (its config says ...ForMaskedLM).
       template: words with {text} and {mask}, each once, in any order.
       verbalizer: label -> words of one token each; a label's score is the mean over its words.
       sites: see HeadEngine.
-      tokens_per_batch: about how many tokens run at once; every one is scored against the vocabulary.
+      tokens_per_batch: approximate number of tokens that run at once; each is scored against the vocabulary.
 
     Raises:
-      ValueError: no masked-LM head, no mask token, a slot missing, a word that is not one token, or words of
-        two labels that are the same one.
+      ValueError: the model has no masked-LM head or no mask token; the template lacks {text} or {mask}; a
+        word is not one token; or words of two labels are the same token.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class MaskEngine(HeadEngine):
         tokens_per_batch: int = 1024,
     ):
         super().__init__(backbone, sites, tokens_per_batch)
-        self.flat = None  # which has no scores of the vocabulary
+        self.flat = None  # the fast forward pass has no masked-LM head
         mask = backbone.tokenizer.mask_token
         if backbone.kind != "encoder" or backbone.model.get_output_embeddings() is None or mask is None:
             raise ValueError(
@@ -53,61 +54,61 @@ class MaskEngine(HeadEngine):
                 "...ForMaskedLM, or read classes from [CLS] with a HeadEngine"
             )
         if template.count("{text}") != 1 or template.count("{mask}") != 1:
-            raise ValueError(f"template {template!r}: write {{text}} and {{mask}} once each")
+            raise ValueError(f"the template {template!r} must have {{text}} and {{mask}}, each once")
         self.template, self.verbalizer = template, verbalizer
         ids = {word: self._word(word) for word in verbalizer.words}
         self._check_apart(ids)
         self._words = torch.tensor(list(ids.values()), device=backbone.device)
 
     def _word(self, word: str) -> int:
-        """The token of a word that stands in place of {mask}: with its blank only where one is before it."""
+        """The token of a word in the place of {mask}, with a blank only if the template has one there."""
         tokenizer, before = self.backbone.tokenizer, self.template.partition("{mask}")[0]
         ids = tokens_behind(tokenizer, before.replace("{text}", "x"), word)
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             pieces = tokenizer.convert_ids_to_tokens(ids)
             raise ValueError(
-                f"the word {word!r} is {pieces} to {self.backbone.name}, but one [MASK] takes one known "
+                f"{self.backbone.name} reads the word {word!r} as {pieces}, but one [MASK] takes one known "
                 "token; choose another word"
             )
         return ids[0]
 
     def _check_apart(self, ids: Mapping[str, int]) -> None:
-        """Words of one label may be the same token, as in an uncased model; those of two labels may not."""
+        """Raise ValueError if words of two labels are the same token; those of one label may be."""
         owner: dict[int, tuple[str, str]] = {}
         for label, words in self.verbalizer.of.items():
             for word in words:
                 other, before = owner.setdefault(ids[word], (label, word))
                 if other != label:
                     raise ValueError(
-                        f"{before!r} of label {other!r} and {word!r} of label {label!r} are the same token "
-                        f"to {self.backbone.name}, which cannot tell them apart; choose another word"
+                        f"{self.backbone.name} cannot tell {before!r} of label {other!r} from {word!r} of "
+                        f"label {label!r}: they are the same token; choose another word"
                     )
 
     def classes(self, example: Example) -> tuple[str, ...]:
-        """None: labels are known by their words, and options may differ from line to line."""
+        """(): labels are found by their words, and options may differ from example to example."""
         return ()
 
     def _row(self, example: Example, target: int) -> HeadRow:
         labels, tokenizer = self.verbalizer.labels, self.backbone.tokenizer
         if not example.options or set(example.options) - set(labels):
             raise ValueError(
-                f"{example.input[:60]!r} has the options {example.options}, the verbalizer has words for "
-                f"{labels}; they must be labels of it"
+                f"{example.input[:60]!r} has the options {example.options}, but the verbalizer has words for "
+                f"{labels} only; use options that are labels of the verbalizer"
             )
         filled = self.template.replace("{mask}", tokenizer.mask_token).replace("{text}", example.input)
         ids = tuple(tokenizer(filled).input_ids)
         if ids.count(tokenizer.mask_token_id) != 1:
             raise ValueError(
-                f"{filled[:60]!r} has more than one {tokenizer.mask_token}; leave it out of texts"
+                f"{filled[:60]!r} has more than one {tokenizer.mask_token}; remove it from the text"
             )
-        place, label = ids.index(tokenizer.mask_token_id), example.options.index(example.targets[target])
-        return HeadRow(ids, (place,), ((label,),), len(example.options), example.options)
+        position, label = ids.index(tokenizer.mask_token_id), example.options.index(example.targets[target])
+        return HeadRow(ids, (position,), ((label,),), len(example.options), example.options)
 
     def _logits(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:
-        """Scores of each row's options [M, C] at its [MASK], -inf for those it has not; their rows [M]."""
-        said, row_of = self._picked(prompt, rows, answers=True)  # [M, V]
-        said = said.to(torch.promote_types(said.dtype, torch.float32)).log_softmax(-1)
-        scores = self.verbalizer.label_scores(said[:, self._words])  # [M, labels]
+        """Scores of each row's options [M, C] at its [MASK], -inf beyond its options; their rows [M]."""
+        logits, row_of = self._picked(prompt, rows, answers=True)  # [M, V]
+        logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        scores = self.verbalizer.label_scores(logs[:, self._words])  # [M, labels]
         known, most = self.verbalizer.labels, max(row.num_classes for row in rows)
         columns = [[known.index(name) for name in row.names] for row in rows]
         picked = to_device([c + [0] * (most - len(c)) for c in columns], scores.device)

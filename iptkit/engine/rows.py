@@ -1,5 +1,6 @@
-"""How rows become one rectangle of tokens: all before the answer first, then all answers, each blind to the
-others.
+"""Rows as one rectangle of tokens: first everything before the answers, then all answers of the row.
+
+No answer sees another one, so all options of an example are scored in one forward pass.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iptkit.engine.layouts import SLOT, Ids
+from iptkit.engine.layouts import PROMPT_ID, Ids
 from iptkit.models.devices import to_device
 
 
 @dataclass(frozen=True)
 class Row:
-    """One example as token ids: `text` (L ids) and one tuple of ids per answer that is to be scored.
+    """One example as token ids.
 
-    `shared`: so many first tokens before the answer stand in other rows too, and nothing that trains stands
-    before or among them; their keys and values are computed once (see shared_prefixes).
+    Attributes:
+      text: L ids.
+      answers: the ids of each answer that is scored.
+      shared: number of first tokens that this row has in common with other rows, with nothing trainable
+        before or among them; their keys and values are computed once (see shared_prefixes).
     """
 
     text: tuple[int, ...]
@@ -28,7 +32,7 @@ class Row:
 
     @property
     def cost(self) -> int:
-        """Tokens that run through the model beside the prompt (text-first layout)."""
+        """Answer tokens that run through the model: all but the last of each answer."""
         return sum(len(a) - 1 for a in self.answers)
 
 
@@ -37,55 +41,57 @@ class Packed:
     """B rows of S new tokens.
 
     Attributes:
-      ids: [B, S] token ids; answers come without their last token (nothing follows it).
-      prompt_at: flat places in [B, S] where prompt vectors stand in place of ids, row after row.
-      segments: [B, S] 0 = before the answer, 1.. = answers, -1 = padding.
-      slots: [T] flat places of all but padding; None where there is no padding.
-      offsets: [B, S] position of each token counted from the first new one; every answer starts right after
+      ids: [B, S] token ids; answers without their last token, which predicts nothing.
+      prompt_at: flat indices in [B, S] of the prompt vectors, row after row.
+      segments: [B, S] 0 = before the answers, 1.. = answers, -1 = padding.
+      real_at: [T] flat indices in [B, S] of the tokens; None if there is no padding.
+      offsets: [B, S] position of each token, from 0 for the first new one; every answer starts right after
         segment 0.
-      visible: [B, S, S] bool, may token i look at token j.
-      head_index: [M] flat positions whose next token is asked for, each once.
-      target_head, target_token, target_slot: [A] for every answer token: which head, which id, which flat
-        slot b*K + answer.
-      answer_tokens: [B, K] tokens per answer, 0 = no such answer.
+      visible: [B, S, S] bool, True if token i may look at token j.
+      scored_at: [M] flat indices in [B, S] at which the LM head predicts the next token, each once.
+      target_state: [A] for every answer token the one of the M states that predicts it.
+      target_token: [A] for every answer token its id.
+      target_answer: [A] for every answer token the flat index b * K + k of its answer.
+      answer_tokens: [B, K] number of tokens in each answer, 0 = no such answer.
     """
 
     ids: Tensor
     prompt_at: Tensor
     segments: Tensor
-    slots: Tensor | None
+    real_at: Tensor | None
     offsets: Tensor
     visible: Tensor
-    head_index: Tensor
-    target_head: Tensor
+    scored_at: Tensor
+    target_state: Tensor
     target_token: Tensor
-    target_slot: Tensor
+    target_answer: Tensor
     answer_tokens: Tensor
 
     @property
     def num_answers(self) -> int:
-        """K, the most answers any row has."""
+        """K, the largest number of answers in a row."""
         return self.answer_tokens.shape[1]
 
 
 def shared_prefixes(lines: Sequence[Ids], least: int = 4) -> list[int]:
-    """How many first tokens each line shares with others, so that reading them once serves all.
+    """The number of first tokens that each line shares with others, so that they are read once.
 
-    Sorted lines are cut into groups with one common prefix each, so that the fewest tokens are read. At least
-    one token of a line is its own.
+    Sorted lines are cut into groups with one common prefix each, such that as few tokens as possible are
+    read. At least one token of each line is not shared.
 
     Args:
-      least: prefixes shorter than this are not worth keeping.
+      lines: token ids.
+      least: minimum length of a shared prefix.
 
     >>> shared_prefixes([(1, 2, 3, 4), (1, 2, 3, 5, 6), (7, 8)], least=2)
     [3, 3, 0]
     """
     order = sorted(range(len(lines)), key=lambda i: lines[i])
-    spared, cut = [0], [(0, 0)]  # for the first i lines: tokens not read; begin and prefix of the last group
+    spared, cut = [0], [(0, 0)]  # of the first i lines: tokens not read; last group's first line and prefix
     for i in range(1, len(order) + 1):
         best, where = spared[i - 1], (i - 1, 0)
         length = len(lines[order[i - 1]]) - 1
-        for j in range(i - 2, -1, -1):  # the group begins with line j
+        for j in range(i - 2, -1, -1):  # the group starts with line j
             common = _common(lines[order[j]], lines[order[j + 1]])
             length = min(length, common, len(lines[order[j]]) - 1)
             if length < least:
@@ -108,28 +114,28 @@ def _common(a: Ids, b: Ids) -> int:
 
 
 def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.device) -> Packed:
-    """Lay out rows.
+    """B rows as one rectangle.
 
     Args:
-      lines: B rows of token ids before the answer, SLOT for each prompt vector; at least one id each.
+      lines: token ids before the answers of each row, at least one, PROMPT_ID for each prompt vector.
       answers: the answers of each row, at least one, none of them empty.
+      device: where the tensors are.
     """
     sizes = [len(line) + sum(len(a) - 1 for a in of) for line, of in zip(lines, answers, strict=True)]
     size, num_answers = max(sizes), max(map(len, answers))
     ids, segments, offsets, lengths = [], [], [], []
-    heads: list[int] = []
-    targets: list[tuple[int, int, int]] = []  # head, token, slot
+    scored: list[int] = []
+    targets: list[tuple[int, int, int]] = []  # state, token, answer
     for b, (before, choices) in enumerate(zip(lines, answers, strict=True)):
         start, line = len(before), list(before)
         segment, offset = [0] * start, list(range(start))
-        first = len(heads)
-        heads.append(b * size + start - 1)
+        first = len(scored)
+        scored.append(b * size + start - 1)
         for k, answer in enumerate(choices):
-            slot = b * num_answers + k
-            targets.append((first, answer[0], slot))
+            targets.append((first, answer[0], b * num_answers + k))
             for t, token in enumerate(answer[:-1]):
-                heads.append(b * size + len(line))
-                targets.append((len(heads) - 1, answer[t + 1], slot))
+                scored.append(b * size + len(line))
+                targets.append((len(scored) - 1, answer[t + 1], b * num_answers + k))
                 line.append(token)
                 segment.append(k + 1)
                 offset.append(start + t)
@@ -139,39 +145,41 @@ def pack(lines: Sequence[Ids], answers: Sequence[Sequence[Ids]], device: torch.d
         offsets.append(offset + [0] * missing)
         lengths.append([len(a) for a in choices] + [0] * (num_answers - len(choices)))
     seg = torch.tensor(segments)
-    slots = None if min(sizes) == size else to_device((seg.flatten() >= 0).nonzero()[:, 0], device)
+    real_at = None if min(sizes) == size else to_device((seg.flatten() >= 0).nonzero()[:, 0], device)
     seg = to_device(seg, device)
     order = torch.arange(size, device=device)
     same = (seg[:, :, None] == seg[:, None, :]) | (seg[:, None, :] == 0)
-    head, token, slot = (to_device(column, device) for column in zip(*targets, strict=True))
+    target_state, target_token, target_answer = (
+        to_device(column, device) for column in zip(*targets, strict=True)
+    )
     numbers = torch.tensor(ids)
     return Packed(
-        to_device(numbers.clamp(min=0), device),
-        to_device((numbers.flatten() == SLOT).nonzero()[:, 0], device),
-        seg,
-        slots,
-        to_device(offsets, device),
-        same & (order[:, None] >= order),
-        to_device(heads, device),
-        head,
-        token,
-        slot,
-        to_device(lengths, device),
+        ids=to_device(numbers.clamp(min=0), device),
+        prompt_at=to_device((numbers.flatten() == PROMPT_ID).nonzero()[:, 0], device),
+        segments=seg,
+        real_at=real_at,
+        offsets=to_device(offsets, device),
+        visible=same & (order[:, None] >= order),
+        scored_at=to_device(scored, device),
+        target_state=target_state,
+        target_token=target_token,
+        target_answer=target_answer,
+        answer_tokens=to_device(lengths, device),
     )
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the new tokens of B rows stand.
+    """Positions and mask of the new tokens of B rows.
 
     Attributes:
-      real: [B, S] bool, False for padding.
+      real: [B, S] bool, False at padding.
       positions: [B, S] position ids.
-      visible: [B, S, L + S] bool, may new token i look at memory or new token j.
-      slots: [T] flat places of the real ones in [B, S]; None where all are real.
+      visible: [B, S, L + S] bool, True if new token i may look at memory or new token j.
+      real_at: [T] flat indices in [B, S] of the real tokens; None if there is no padding.
     """
 
     real: Tensor
     positions: Tensor
     visible: Tensor
-    slots: Tensor | None = None
+    real_at: Tensor | None = None

@@ -1,8 +1,8 @@
 """Log-likelihoods and greedy answers in encoder-decoder models (BART, T5).
 
-The encoder reads [prompt, text] once per row, however many answers that row has; the decoder runs once per
-answer, with the states of its row. Prompt tuning in T5: Lester et al. 2021 (arXiv 2104.08691), section 2;
-IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
+The encoder reads [prompt, text] once per row, however many answers the row has; the decoder runs once per
+answer, with the encoder states of its row. Prompt tuning in T5: Lester et al. 2021 (arXiv 2104.08691),
+section 2; IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from iptkit.engine.sites import Site, memory_at
 from iptkit.models.backbone import Backbone, quiet_transformers
 from iptkit.models.devices import to_device
 
-# A hub model's own settings (BART: 4 beams, no repeated trigram, a forced first token) must not act here.
+# Overrides the generation settings of hub models (BART: 4 beams, no repeated trigram, a forced first token).
 PLAIN_GREEDY = {
     "do_sample": False,
     "num_beams": 1,
@@ -40,28 +40,29 @@ def log_likelihoods(
     """Log p(answer | prompt, text) of every answer of every row; gradients flow into the prompt.
 
     Args:
+      backbone: an encoder-decoder model.
       prompt: one per row, with embeds or keys_values.
       rows: B rows.
-      sites: of a deep prompt.
+      sites: the attentions of a deep prompt.
 
     Returns:
-      summed token log-likelihoods [B, K], -inf where a row has fewer than K answers, and the numbers of
-      answer tokens [B, K].
+      ([B, K] sums of token log-likelihoods, -inf where a row has fewer than K answers; [B, K] numbers of
+      answer tokens).
     """
     device, num_answers = backbone.device, max(len(row.answers) for row in rows)
-    slots = [b * num_answers + k for b, row in enumerate(rows) for k in range(len(row.answers))]
-    owner = to_device([slot // num_answers for slot in slots], device)  # [A] row of each answer
+    answer_at = [b * num_answers + k for b, row in enumerate(rows) for k in range(len(row.answers))]
+    owner = to_device([at // num_answers for at in answer_at], device)  # [A] row of each answer
     answers = [answer for row in rows for answer in row.answers]
     targets, _ = _padded(answers, device)  # [A, T]
     flat = [a * targets.shape[1] + t for a, answer in enumerate(answers) for t in range(len(answer))]
-    present = to_device(flat, device)  # [tokens] places in [A, T]
+    present = to_device(flat, device)  # [tokens] flat indices in [A, T]
     tokens = torch.zeros(len(rows) * num_answers, dtype=torch.long)
-    tokens[slots] = torch.tensor([len(answer) for answer in answers])
+    tokens[answer_at] = torch.tensor([len(answer) for answer in answers])
     start = targets.new_full((len(targets), 1), backbone.model.config.decoder_start_token_id)
     with left_memory(memory_at(sites, prompt)):
         states, mask = _encode(backbone, prompt, rows)
     with left_memory(memory_at(sites, prompt.rows(owner))):
-        logits = backbone.model(  # right padding needs no decoder mask: nothing to its left can see it
+        logits = backbone.model(  # padding on the right needs no decoder mask: no token to its left sees it
             encoder_outputs=BaseModelOutput(last_hidden_state=states.index_select(0, owner)),
             attention_mask=mask[owner],
             decoder_input_ids=torch.cat([start, targets[:, :-1]], 1),
@@ -70,8 +71,8 @@ def log_likelihoods(
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     chosen = logits.gather(1, targets.flatten()[present][:, None])[:, 0] - logits.logsumexp(-1)
-    slot = to_device(slots, device)[present // targets.shape[1]]
-    sums, tokens = chosen.new_zeros(len(tokens)).index_add(0, slot, chosen), to_device(tokens, device)
+    answer = to_device(answer_at, device)[present // targets.shape[1]]
+    sums, tokens = chosen.new_zeros(len(tokens)).index_add(0, answer, chosen), to_device(tokens, device)
     return sums.masked_fill(tokens == 0, -torch.inf).view(len(rows), -1), tokens.view(len(rows), -1)
 
 
@@ -83,13 +84,14 @@ def greedy(
     max_tokens: Sequence[int],
     sites: Sequence[Site] = (),
 ) -> list[str]:
-    """The model's own answers (first line), each row cut at its own max_tokens.
+    """The first line of the model's own answers, each cut at the row's own limit.
 
     Args:
+      backbone: an encoder-decoder model.
       prompt: one per row, with embeds or keys_values.
-      rows: B rows (their answers are not looked at).
-      max_tokens: B limits, >= 1.
-      sites: of a deep prompt.
+      rows: B rows (their answers are not used).
+      max_tokens: maximum number of tokens of each row, >= 1.
+      sites: the attentions of a deep prompt.
     """
     with left_memory(memory_at(sites, prompt)):
         states, mask = _encode(backbone, prompt, rows)
@@ -113,7 +115,7 @@ def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Te
     """Encoder states [B, n + L, d] and mask [B, n + L] of [prompt, text]."""
     ids, present = _padded([row.text for row in rows], backbone.device)
     table = backbone.model.get_input_embeddings()
-    scale = getattr(table, "embed_scale", 1.0)  # some BARTs multiply embeddings: the prompt's too
+    scale = getattr(table, "embed_scale", 1.0)  # some BARTs scale their embeddings; scale the prompt as well
     embeds = table(ids)
     if prompt.embeds is not None:
         embeds = torch.cat([prompt.embeds.to(table.weight.dtype) * scale, embeds], 1)
@@ -122,7 +124,7 @@ def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Te
 
 
 def _padded(lists: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids [B, L] with zeros to the right, and which of them are real [B, L]."""
+    """Ids [B, L], padded with zeros on the right, and a mask [B, L], False at padding."""
     longest = max(map(len, lists))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in lists], dtype=torch.long)
     lengths = to_device([len(row) for row in lists], device)

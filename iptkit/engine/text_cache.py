@@ -1,4 +1,4 @@
-"""Keys and values of texts, read once and kept: what stands left of prompts in many rows and steps."""
+"""Cached keys and values of texts, which stand to the left of prompts in many rows and training steps."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from iptkit.models.devices import to_device
 Text = tuple[int, ...]
 
 
-class Contexts:
-    """Keys and values of texts: groups given to `fill` are kept up to `limit_bytes`, others computed anew.
+class TextCache:
+    """Keys and values of texts: groups given to `fill` are cached, other texts are computed when needed.
 
-    A group (the texts of one run) is always computed by itself, because the last bits of a text's keys
-    depend on the batch that it was computed in: so a resumed training sees the same bits as an uninterrupted
-    one, and groups of an earlier `fill` can be taken as they are.
+    A group (the texts of one run) is always computed by itself, because floating-point rounding of a text's
+    keys depends on the batch they are computed in. So a resumed training sees the same bits as an
+    uninterrupted one, and groups of an earlier `fill` can be reused.
 
     Args:
-      limit_bytes: of all groups that are kept.
-      is_halved: keep the keys and values of a "mixed" model in float16, which takes half the memory and is
-        eight times as fine as bfloat16; a text that float16 cannot hold (FINE), and those of other models,
-        stay in the type of the residual stream.
+      backbone: a causal model.
+      forward: its forward pass.
+      limit_bytes: limit for all cached groups together.
+      is_halved: cache the keys and values of a "mixed" model in float16, which takes half the memory of
+        float32 and is eight times as precise as bfloat16. A text that float16 cannot represent (see FINE),
+        and the texts of other models, keep the dtype of the residual stream.
     """
 
     TOKENS_PER_BATCH = 1024
-    FINE = 2.0**-10  # the most, relative to their size, that float16 may change a layer's keys or values
+    FINE = 2.0**-10  # largest relative change of a layer's keys or values by float16
 
     def __init__(
         self,
@@ -44,20 +46,24 @@ class Contexts:
     ):
         self.backbone, self.forward, self.limit_bytes = backbone, forward, limit_bytes
         self.is_halved = is_halved and backbone.dtype == "mixed"
-        self.groups: dict[tuple[Text, ...], dict[Text, Tensor]] = {}  # least recently asked for first
-        self.kept: dict[Text, Tensor] = {}  # text -> [N, 2, h, L, k], what `memory` and `parts` take from
+        self.groups: dict[tuple[Text, ...], dict[Text, Tensor]] = {}  # least recently used first
+        self.kept: dict[Text, Tensor] = {}  # text -> [N, 2, h, L, k], what `memory` and `parts` read
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of all groups that are kept."""
+        """Bytes of all cached groups."""
         return sum(t.nbytes for group in self.groups.values() for t in group.values())
 
     def forget(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         self.groups, self.kept = {}, {}
 
     def fill(self, groups: Sequence[Sequence[Text]]) -> None:
-        """Use these groups from now on, in this order as far as they fit; older ones give way."""
+        """Cache these groups, or the first ones if not all fit; older groups are dropped to make room.
+
+        Args:
+          groups: token ids of texts.
+        """
         self.kept = {}
         per_token = self._like.nbytes * self.backbone.num_layers * 2 * self.backbone.num_kv_heads
         wanted, total = [], 0
@@ -74,22 +80,29 @@ class Contexts:
             if self.used_bytes + needed > self.limit_bytes:
                 del self.groups[old]
         for group in wanted:
-            self.groups[group] = self.groups.pop(group, None) or self._read(group, is_kept=True)
-            if self.used_bytes > self.limit_bytes:  # texts that could not be halved take twice as much
+            known = self.groups.pop(group, None)  # the most recently used group comes last
+            self.groups[group] = known or self._read(group, is_kept=True)
+            if self.used_bytes > self.limit_bytes:  # texts that float16 cannot represent take twice the room
                 del self.groups[group]
                 break
             self.kept |= self.groups[group]
 
     def memory(self, texts: Sequence[Text], more: int) -> Tensor:
-        """Memory [N, 2, B, h, L + more, k] of the texts, padded on their right to L."""
+        """The texts' keys and values [N, 2, B, h, L + more, k], each padded on its right to the longest, L.
+
+        Args:
+          texts: one per row.
+          more: further positions for the keys and values of new tokens.
+        """
         return self._laid_out(texts, more, self._found(texts))
 
     def parts(self, texts: Sequence[Text], new: Sequence[int]) -> list[Tensor]:
-        """The same for each part of similar rows, in order, for a forward that `wants_parts`.
+        """The same as `memory` for each part of similar rows, in order.
 
         Args:
-          texts: one per row.  new: tokens of each row that run.
-        Returns: [N, 2, b, h, L + S, k] of b rows each, L and S the most of that part.
+          texts: one per row.
+          new: number of new tokens of each row.
+        Returns: [N, 2, b, h, L + S, k] for the b rows of each part, with the part's largest L and S.
         """
         found, cuts = self._found(texts), self._cuts([len(text) for text in texts], new)
         return [self._laid_out(texts[cut], max(new[cut]), found) for cut in cuts]
@@ -105,26 +118,27 @@ class Contexts:
 
     def _laid_out(self, texts: Sequence[Text], more: int, found: dict[Text, Tensor]) -> Tensor:
         size = max(map(len, texts))
-        joined = room(self.backbone, len(texts), size + more, clear=not size)
+        memory = room(self.backbone, len(texts), size + more, clear=not size)
         if size:
-            joined[:, :, :, :, size:] = 0
-            _put(joined[:, :, :, :, :size], texts, found)
-        return joined
+            memory[:, :, :, :, size:] = 0
+            _put(memory[:, :, :, :, :size], texts, found)
+        return memory
 
     @property
     def _like(self) -> Tensor:
-        """One key."""
+        """A tensor with the shape of one key and the dtype and device of the cache."""
         dtype = torch.float16 if self.is_halved else self.backbone.embedding.dtype
         return torch.empty(self.backbone.head_width, dtype=dtype, device=self.backbone.device)
 
     def _empty(self, texts: Sequence[Text], is_kept: bool) -> dict[Text, Tensor]:
-        """[N, 2, h, L, k] for each text, all in one block; one that is kept on a CPU has pages of its own."""
+        """[N, 2, h, L, k] for each text, all in one block; a block that is cached on a CPU has own pages."""
         model, like = self.backbone, self._like
         per_token = model.num_layers * 2 * model.num_kv_heads * model.head_width
         sizes = [per_token * len(text) for text in texts]
-        in_pages = is_kept and sum(sizes) and like.device.type == "cpu"
-        pages = own_pages(sum(sizes) * like.element_size()) if in_pages else None
-        block = like.new_empty(sum(sizes)) if pages is None else torch.frombuffer(pages, dtype=like.dtype)
+        total = sum(sizes)
+        has_pages = is_kept and total > 0 and like.device.type == "cpu"
+        pages = own_pages(total * like.element_size()) if has_pages else None
+        block = like.new_empty(total) if pages is None else torch.frombuffer(pages, dtype=like.dtype)
         shape = (model.num_layers, 2, model.num_kv_heads, -1, model.head_width)
         return {text: part.view(shape) for text, part in zip(texts, block.split(sizes), strict=True)}
 
@@ -137,17 +151,17 @@ class Contexts:
                 total += len(texts[stop])
                 stop += 1
             batch, size = texts[start:stop], len(texts[stop - 1])  # sorted: the last is the longest
-            real = torch.tensor([[True] * len(t) + [False] * (size - len(t)) for t in batch])
-            slots = None if real.all() else to_device(real.flatten().nonzero()[:, 0], self.backbone.device)
+            sizes, device = [len(text) for text in batch], self.backbone.device
+            real = torch.arange(size) < torch.tensor(sizes)[:, None]
+            real_at = None if real.all() else to_device(real.flatten().nonzero()[:, 0], device)
             ids = torch.tensor([[*t, *[0] * (size - len(t))] for t in batch], dtype=torch.long)
-            real, ids = (to_device(t, self.backbone.device) for t in (real, ids))
-            order = torch.arange(size, device=ids.device)
+            real, ids = (to_device(t, device) for t in (real, ids))
+            order = torch.arange(size, device=device)
             causal = (order[:, None] >= order).expand(len(batch), -1, -1)
-            places = Places(real, order.expand(len(batch), -1), causal, slots)
-            sizes = [len(t) for t in batch]
+            places = Places(real, order.expand(len(batch), -1), causal, real_at)
             cuts = self._cuts([0] * len(batch), sizes)
             memory = [room(self.backbone, len(sizes[cut]), max(sizes[cut])) for cut in cuts]
-            self.forward.read(self.backbone.embedding[ids], places, memory if len(memory) > 1 else memory[0])
+            self.forward.read(self.backbone.embedding[ids], places, memory)
             read = {
                 text: of_part[:, :, row, :, : len(text)]
                 for cut, of_part in zip(cuts, memory, strict=True)
@@ -164,28 +178,29 @@ class Contexts:
         return out
 
     def _fits(self, halved: Tensor, values: Tensor) -> Tensor:
-        """Does each layer keep its keys and its values [N, 2, h, L, k]? False where one is too large for
-        float16, or all are too small.
+        """A bool: True if float16 represents the keys and the values [N, 2, h, L, k] of every layer.
+
+        It does not where one is too large, or all are too small.
         """
         change, size = ((t * t).sum((2, 3, 4)) for t in (halved.to(values.dtype) - values, values))
         return (change <= self.FINE**2 * size).all()
 
 
 def _put(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
-    """Put the keys and values of texts into memory [N, 2, B, h, L, k], zeros behind them."""
+    """Write the keys and values of texts into memory [N, 2, B, h, L, k], and zeros after them."""
     (_copy if memory.device.type == "cpu" else _gather)(memory, texts, found)
 
 
 def _copy(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
     """Row by row."""
     for row, text in enumerate(texts):
-        if text:  # a row may have nothing to its left
+        if text:  # a row may have no text
             memory[:, :, row, :, : len(text)] = found[text]
-        memory[:, :, row, :, len(text) :] = 0  # never looked at, but NaN times 0 would be NaN
+        memory[:, :, row, :, len(text) :] = 0  # masked, but NaN times a weight of 0 would be NaN
 
 
 def _gather(memory: Tensor, texts: Sequence[Text], found: dict[Text, Tensor]) -> None:
-    """In a few large operations, which is what a GPU likes."""
+    """In a few large operations, which suits a GPU."""
     known = {text: place for place, text in enumerate(found)}
     starts = torch.tensor([0, *map(len, found)]).cumsum(0)
     lengths = torch.tensor([len(text) for text in texts])

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from iptkit.engine import limits
 from iptkit.engine.engine import Engine
-from iptkit.engine.head_engine import HeadEngine, HeadRow
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.head_rows import HeadRow
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.layouts import LAYOUTS, tokens_behind
 from iptkit.engine.left_memory import prepare

@@ -22,11 +22,11 @@ from stock import (
 from iptkit.engine import text_cache
 from iptkit.engine.batches import similar_rows
 from iptkit.engine.engine import Engine
-from iptkit.engine.fast.packed_weights import Frozen
+from iptkit.engine.fast.packed_weights import FrozenWeight
 from iptkit.engine.forward import forward_of, tokens_that_fit
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.rows import Row
-from iptkit.engine.text_cache import Contexts, _copy, _gather
+from iptkit.engine.text_cache import TextCache, _copy, _gather
 from iptkit.methods import prompt_tuning
 from iptkit.models.backbone import _cast, quiet_transformers
 from iptkit.models.devices import native_dtype
@@ -206,7 +206,7 @@ TYPES = ["float32", "mixed", "bfloat16"]
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("seed", range(12))
 def test_a_model_that_scales_its_embeddings_is_refused_whatever_its_weights_are(layout, seed):
-    with pytest.raises(ValueError, match="does not know .* use a Llama, Qwen, GPT-2, T5 or BART model"):
+    with pytest.raises(ValueError, match="does not support .* use a Llama, Qwen, GPT-2, T5 or BART model"):
         Engine(of_architecture("Gemma", "float32", seed, head_dim=8), layout)
 
 
@@ -214,12 +214,16 @@ def test_a_model_that_scales_its_embeddings_is_refused_whatever_its_weights_are(
 @pytest.mark.parametrize(
     ("name", "changes", "told"),
     [
-        ("Gemma", {"head_dim": 8}, "does not know"),
-        ("Gemma2", {"head_dim": 8, "attn_logit_softcapping": None}, "does not know"),  # a cap on the logits
+        ("Gemma", {"head_dim": 8}, "does not support"),
+        (
+            "Gemma2",
+            {"head_dim": 8, "attn_logit_softcapping": None},
+            "does not support",
+        ),  # a cap on the logits
         ("Gemma2", {"head_dim": 8, "final_logit_softcapping": None}, "a soft cap"),
         ("GptOss", {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "sinks"),
-        ("Cohere", {}, "does not know"),
-        ("Granite", {"logits_scaling": 1.05}, "does not know"),
+        ("Cohere", {}, "does not support"),
+        ("Granite", {"logits_scaling": 1.05}, "does not support"),
     ],
     ids=str,
 )
@@ -243,7 +247,7 @@ def test_a_hook_that_changes_words_or_answers_is_refused(place, dtype):
         return out
 
     at.register_forward_hook(hook)
-    with pytest.raises(ValueError, match="does not know"):
+    with pytest.raises(ValueError, match="does not support"):
         Engine(model)
 
 
@@ -280,7 +284,7 @@ def test_the_real_model_is_taken_in_every_number_type(dtype):
 
 def packed_of(engine):
     return [part for layer in engine.forward.llama.layers for part in vars(layer).values()
-            if isinstance(part, Frozen)]  # fmt: skip
+            if isinstance(part, FrozenWeight)]  # fmt: skip
 
 
 # ---- texts of a mixed model are kept in float16 --------------------------------------------------
@@ -304,14 +308,14 @@ def test_what_float16_cannot_hold_is_kept_in_float32(power, kept):
     assert {values.dtype for values in model.contexts.kept.values()} == {kept}
     assert {values.dtype for values in plain.contexts.kept.values()} == {torch.float16}
     torch.testing.assert_close(scores[1], scores[0], rtol=0.01, atol=0.01)
-    fits = Contexts(model.backbone, model.forward, limit_bytes=plain.contexts.used_bytes)
+    fits = TextCache(model.backbone, model.forward, limit_bytes=plain.contexts.used_bytes)
     fits.fill([[row.text for row in rows]])
     assert (fits.used_bytes > 0) == (kept == torch.float16), "a group of twice the size is over the limit"
 
 
 def test_kept_texts_lose_no_more_than_float16_has_to():
     engine = Engine(backbone("tiny-causal", "mixed"))
-    whole = Contexts(engine.backbone, engine.forward, is_halved=False)
+    whole = TextCache(engine.backbone, engine.forward, is_halved=False)
     texts = [row.text for row in rows_of(engine)]
     for contexts_ in (engine.contexts, whole):
         contexts_.fill([texts])
@@ -330,7 +334,7 @@ def test_a_prompt_first_engine_keeps_no_contexts(tiny):
 def test_contexts_stay_within_their_limit(tiny):
     texts = [tuple(range(5, 5 + size)) for size in (4, 6, 8, 1)]
     one_token = tiny.num_layers * 2 * tiny.num_kv_heads * tiny.head_width * 8
-    kept = Contexts(tiny, forward_of(tiny), limit_bytes=11 * one_token)
+    kept = TextCache(tiny, forward_of(tiny), limit_bytes=11 * one_token)
     kept.fill([texts[1::-1], texts[2:3]])
     assert sorted(map(len, kept.kept)) == [4, 6] and kept.used_bytes == 10 * one_token
     memory = kept.memory(texts[:3], 3)

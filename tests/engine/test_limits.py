@@ -57,7 +57,9 @@ def test_no_training_begins_with_a_text_that_is_too_long(name, of_set, monkeypat
     told = (
         rf"task tiny-kind, {of_set}, example 3 \('frog frog .*'\): prompt \(4\) \+ text \+ answer take 30\d "
     )
-    with pytest.raises(ValueError, match=told + 'positions, .* has 256; .*limits.truncate.*side="left"'):
+    with pytest.raises(
+        ValueError, match=told + 'positions, .* has 256; .*iptkit.engine.truncate.*side="left"'
+    ):
         trainer.fit(engine, source_of(engine, runs=2), runs, SHORT)
 
 
@@ -270,7 +272,7 @@ def test_a_head_takes_options_of_any_words():
 def test_a_free_answer_of_two_lines_is_refused_before_training():
     engine, task = engine_of(), suites.load_task("tiny-plural", suite="tiny")
     rows = (*task.dev[:3], Example("Give both", ("foxes\nducks",)))
-    with pytest.raises(ValueError, match=r"tiny-plural, dev, example 4 .*'foxes\\nducks' holds a line break"):
+    with pytest.raises(ValueError, match=r"tiny-plural, dev, example 4 .*'foxes\\nducks' has a line break"):
         trainer.fit(engine, source_of(engine), [Run(dataclasses.replace(task, dev=rows))], SHORT)
     assert engine.option_row(Example("Which?", ("foxes\nducks",), ("foxes\nducks", "foxes"))).answers
 
@@ -338,7 +340,9 @@ def test_a_head_refuses_a_text_without_a_token(name):
 
 def test_an_answer_needs_something_before_it():
     engine, bad = engine_of(), with_text("tiny-mood", "test", "")
-    with pytest.raises(ValueError, match="tiny-mood, test, example 3 .* has no token, and no prompt stands"):
+    with pytest.raises(
+        ValueError, match="tiny-mood, test, example 3 .* has no token, and there is no prompt"
+    ):
         limits.check(engine, [bad], 0)  # as with a deep prompt
     assert len(evaluation.predict(engine, source_of(engine), [bad])[0]) == len(bad.test)
 

@@ -97,12 +97,12 @@ def test_prompts_train_through_the_lm_head(folder, kind):
 def test_wrong_wishes_are_refused(model):
     with pytest.raises(ValueError, match=r"has no head that fills a \[MASK\]"):
         MaskEngine(backbone("tiny-encoder", "float32"), TEMPLATE, MOOD)
-    with pytest.raises(ValueError, match="write {text} and {mask} once each"):
+    with pytest.raises(ValueError, match="must have {text} and {mask}, each once"):
         MaskEngine(model, "{text} .", MOOD)
-    with pytest.raises(ValueError, match="'so so' is .* one \\[MASK\\] takes one known token"):
+    with pytest.raises(ValueError, match="'so so' as .* one \\[MASK\\] takes one known token"):
         MaskEngine(model, TEMPLATE, Verbalizer({"negative": ("so so",), "positive": ("good",)}))
     engine = MaskEngine(model, TEMPLATE, MOOD)
-    with pytest.raises(ValueError, match="has the options .* must be labels of it"):
+    with pytest.raises(ValueError, match="has the options .* use options that are labels"):
         engine.target_row(Example("I had a sad trip", ("fine",), ("fine", "poor")))
     with pytest.raises(ValueError, match=r"more than one \[MASK\]"):
         engine.target_row(Example("I had a [MASK] trip", ("positive",), ("positive", "negative")))
@@ -116,7 +116,7 @@ def test_words_of_two_labels_are_different_tokens(model):
     uncased.tokenizer.backend_tokenizer.normalizer = Lowercase()
     MaskEngine(model, TEMPLATE, Verbalizer({"negative": ("sad",), "positive": ("good",)}))
     MaskEngine(uncased, TEMPLATE, Verbalizer({"negative": ("sad", "Sad"), "positive": ("good",)}))
-    told = "'sad' of label 'negative' and 'Sad' of label 'positive' are the same token .*, which cannot tell"
+    told = "cannot tell 'sad' of label 'negative' from 'Sad' of label 'positive': they are the same token"
     with pytest.raises(ValueError, match=told):
         MaskEngine(uncased, TEMPLATE, Verbalizer({"negative": ("bad", "sad"), "positive": ("Sad",)}))
 

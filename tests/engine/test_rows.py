@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iptkit.engine.batches import similar_batches, similar_rows
-from iptkit.engine.layouts import LAYOUTS, SLOT, Layout
+from iptkit.engine.layouts import LAYOUTS, PROMPT_ID, Layout
 from iptkit.engine.rows import pack, shared_prefixes
 
 ANSWERS = [((21, 22, 23), (24,)), ((25, 26),)]
@@ -12,13 +12,13 @@ CPU = torch.device("cpu")
 
 
 def test_answers_stand_side_by_side_behind_the_prompt():
-    packed = pack([(SLOT, SLOT)] * 2, ANSWERS, CPU)
+    packed = pack([(PROMPT_ID, PROMPT_ID)] * 2, ANSWERS, CPU)
     assert packed.ids.tolist() == [[0, 0, 21, 22], [0, 0, 25, 0]], "the last token of an answer is never read"
     assert packed.segments.tolist() == [[0, 0, 1, 1], [0, 0, 1, -1]]
     assert packed.offsets.tolist() == [[0, 1, 2, 3], [0, 1, 2, 0]]
     assert packed.answer_tokens.tolist() == [[3, 1], [2, 0]] and packed.num_answers == 2
-    assert packed.head_index.tolist() == [1, 2, 3, 5, 6]
-    found = torch.stack([packed.target_slot, packed.target_token, packed.target_head], 1).tolist()
+    assert packed.scored_at.tolist() == [1, 2, 3, 5, 6]
+    found = torch.stack([packed.target_answer, packed.target_token, packed.target_state], 1).tolist()
     assert [tuple(line) for line in sorted(found)] == [
         (0, 21, 0),
         (0, 22, 1),
@@ -30,14 +30,14 @@ def test_answers_stand_side_by_side_behind_the_prompt():
 
 
 def test_prompt_vectors_stand_where_the_line_has_slots():
-    packed = pack([(SLOT, 11, 12), (13, SLOT)], ANSWERS, CPU)
+    packed = pack([(PROMPT_ID, 11, 12), (13, PROMPT_ID)], ANSWERS, CPU)
     assert packed.prompt_at.tolist() == [0, packed.ids.shape[1] + 1]
     assert packed.ids.tolist() == [[0, 11, 12, 21, 22], [13, 0, 25, 0, 0]]
-    assert packed.head_index.tolist() == [2, 3, 4, 6, 7]
+    assert packed.scored_at.tolist() == [2, 3, 4, 6, 7]
 
 
 def test_every_answer_starts_at_the_same_position_and_is_blind_to_the_others():
-    packed = pack([(SLOT, SLOT)], [((21, 22, 23), (24, 25), (26, 27))], CPU)
+    packed = pack([(PROMPT_ID, PROMPT_ID)], [((21, 22, 23), (24, 25), (26, 27))], CPU)
     assert packed.segments.tolist() == [[0, 0, 1, 1, 2, 3]] and packed.offsets.tolist() == [
         [0, 1, 2, 3, 2, 2]
     ]
@@ -52,9 +52,9 @@ def words(text):
 
 def test_what_stands_left_of_the_first_vector_is_kept_apart():
     line = Layout(("ab", "{text}", 2, "c", 1)).line((7, 8), 3, words)
-    assert line == ((97, 98, 7, 8), (SLOT, SLOT, 99, SLOT))
-    assert Layout.of(LAYOUTS[0]).line((7, 8), 2, words) == ((7, 8), (SLOT, SLOT))
-    assert Layout.of(LAYOUTS[1]).line((7, 8), 2, words) == ((), (SLOT, SLOT, 7, 8))
+    assert line == ((97, 98, 7, 8), (PROMPT_ID, PROMPT_ID, 99, PROMPT_ID))
+    assert Layout.of(LAYOUTS[0]).line((7, 8), 2, words) == ((7, 8), (PROMPT_ID, PROMPT_ID))
+    assert Layout.of(LAYOUTS[1]).line((7, 8), 2, words) == ((), (PROMPT_ID, PROMPT_ID, 7, 8))
     assert Layout.of(LAYOUTS[0]).line((7, 8), 0, words) == ((), (7, 8))
 
 

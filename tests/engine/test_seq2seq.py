@@ -180,7 +180,7 @@ def test_a_model_that_scales_words_outside_of_its_table_is_refused(name, dtype):
         torch.manual_seed(0)
         model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
     model = _cast(model.requires_grad_(False).eval(), dtype)
-    with pytest.raises(ValueError, match="does not know .* T5 or BART model"):
+    with pytest.raises(ValueError, match="does not support .* T5 or BART model"):
         Engine(dataclasses.replace(tiny, model=model, dtype=dtype))
 
 

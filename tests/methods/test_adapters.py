@@ -145,7 +145,7 @@ def test_they_reach_the_whole_text_in_every_layout(layout, dtype):
         assert torch.allclose(
             mine[: len(row.answers)].double(), plain("tiny-causal", w, row, words), atol=near
         )
-    with pytest.raises(ValueError, match="rows from Engine.share have no prompt"):
+    with pytest.raises(ValueError, match="rows from Engine.share are scored without a prompt"):
         engine.log_likelihoods(Prompt(adapters=weights[:1]), [replace(rows[0], shared=1)])
 
 
@@ -158,7 +158,7 @@ def test_places_of_causal_models(name):
 
 def test_wrong_uses_are_named():
     with pytest.raises(
-        ValueError, match=r"BertModel has 2 layers, but 0 blocks .* use a Llama, Qwen or GPT-2"
+        ValueError, match=r"BertModel has 2 layers, but 0 of its blocks .* use a Llama, Qwen or GPT-2"
     ):
         find_places(families.model("bert"))
     of = backbone("tiny-causal", "float64")
@@ -169,7 +169,7 @@ def test_wrong_uses_are_named():
     with pytest.raises(ValueError, match="with adapters has no embeds or keys_values"):
         Prompt(torch.zeros(1, 2, 8), adapters=drawn(1))
     seq2seq = Engine(backbone("tiny-seq2seq", "float32"))
-    with pytest.raises(ValueError, match="only Engine with a causal model knows adapters"):
+    with pytest.raises(ValueError, match="adapters need an Engine with a causal model"):
         seq2seq.log_likelihoods(Prompt(adapters=drawn(4)), rows_of(seq2seq))
     with pytest.raises(
         ValueError, match=r"init has shape \(2, 4, 3, 8, 2\); give \[runs, places, 2, width, r"

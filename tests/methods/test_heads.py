@@ -8,7 +8,8 @@ from families import CAUSAL, ENCODERS
 from families import model as of_family
 from stock import backbone, stock_attention
 
-from iptkit.engine.head_engine import HeadEngine, HeadRow
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.head_rows import HeadRow
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import find_sites
 from iptkit.methods import p_tuning_v2
@@ -150,7 +151,7 @@ def test_start_and_end_are_chosen_among_the_passages_tokens(encoder):
         pairs = [(i, j) for i in range(len(picked)) for j in range(i, len(picked))]
         i, j = max(pairs, key=lambda pair: float(picked[pair[0], 0] + picked[pair[1], 1]))
         assert said[b] == passages[b][row.offsets[i][0] : row.offsets[j][1]]
-    with pytest.raises(ValueError, match="in one batch"):
+    with pytest.raises(ValueError, match="train them in separate fits"):
         engine.log_likelihoods(Prompt(head=head_of(2, 3)), [rows[0], engine.target_row(TAGGED[0])])
 
 
@@ -241,7 +242,9 @@ def test_wrong_wishes_are_refused(encoder):
         engine.target_row(Example("Give the plural: fox", ("foxes",)))
     with pytest.raises(ValueError, match="has no head"):
         engine.log_likelihoods(FixedPrompt(torch.zeros(1, 2, 32))(torch.tensor([0])), [None])
-    with pytest.raises(ValueError, match="has 3 classes, the head room for 2; give WithHead num_classes=3"):
+    with pytest.raises(
+        ValueError, match="has 3 classes, but the head has room for 2; give WithHead num_classes=3"
+    ):
         engine.log_likelihoods(Prompt(head=head_of(1, 2)), [engine.target_row(SENTENCES[0])])
     long = Example("frog " * 300, ("animal",), KINDS)
     with pytest.raises(ValueError, match=r"take 300 positions, tiny-encoder has 256"):
@@ -285,7 +288,7 @@ def test_known_families_are_taken_in_every_number_type(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
-@pytest.mark.parametrize(("name", "told"), [("Gemma", "does not know"), ("Gemma2", "a soft cap")])
+@pytest.mark.parametrize(("name", "told"), [("Gemma", "does not support"), ("Gemma2", "a soft cap")])
 def test_a_model_that_scales_words_or_caps_attention_is_refused(name, told, dtype):
     """A shallow prompt would stand unscaled among its words."""
     config = getattr(transformers, f"{name}Config")(

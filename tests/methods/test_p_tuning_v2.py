@@ -73,7 +73,7 @@ def test_sites_are_chosen_by_layer_and_part():
         choose(sites, [2])
     with pytest.raises(ValueError, match="part 'middle' is unknown"):
         choose(sites, None, ("middle",))
-    with pytest.raises(ValueError, match="no layer was named"):
+    with pytest.raises(ValueError, match="layers is empty; give at least one"):
         choose(sites, [])
     with pytest.raises(ValueError, match="no attention of the parts cross; it has: encoder"):
         choose(find_sites(model("bert")), None, ("cross",))
@@ -392,7 +392,7 @@ def test_a_prompt_for_other_layers_or_other_sizes_is_refused_before_anything_run
     engine = Engine(tiny, sites=[second])
     run = [Run(suites.load_task("tiny-mood", suite="tiny"))]
     source = DeepPrompt(1, [first], 2, torch.Generator())
-    with pytest.raises(ValueError, match=r"\('decoder', 0\) to .*other sites; give the engine those of its"):
+    with pytest.raises(ValueError, match=r"\('decoder', 0\) to .*other sites; give it those of"):
         trainer.fit(engine, source, run, FitConfig(steps=1))
     wide = torch.zeros(1, 1, 2, 4, 2, 16)
     told = (
@@ -406,5 +406,5 @@ def test_an_engine_without_the_sites_of_a_prompt_says_so():
     tiny = backbone("tiny-causal", "float64")
     source, _ = deep_source(tiny)
     engine = Engine(tiny)
-    with pytest.raises(ValueError, match="for 2 attentions was given, but 0 sites; give the engine"):
+    with pytest.raises(ValueError, match="for 2 attentions was given, but the engine has 0 sites"):
         engine.log_likelihoods(source(torch.tensor([0])), [engine.target_row(MIXED_EXAMPLES[0])])

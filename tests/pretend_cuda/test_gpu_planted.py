@@ -43,7 +43,7 @@ def answers_of_a_batch(monkeypatch):
 
     def pack(*given):
         packed = known(*given)
-        return dataclasses.replace(packed, target_slot=packed.target_slot.cpu())
+        return dataclasses.replace(packed, target_answer=packed.target_answer.cpu())
 
     monkeypatch.setattr(engine, "pack", pack)
 

@@ -1,4 +1,4 @@
-"""Fast forwards of Llama and BERT models: packed weights, flat rows, fused attention."""
+"""Fast forward passes of Llama and BERT models: packed weights, flat rows, fused attention."""
 
 import lazy_loader
 

@@ -1,8 +1,9 @@
-"""Memory of the machine, and of this process.
+"""How this process holds the machine's memory: freed blocks are kept for the next training step.
 
-A training step frees and asks for the same gigabyte again and again. glibc hands every large block back to
-the kernel at once, which then has to clear each page anew. Two cores lose much of a training step to that.
-What is kept for long among such blocks would leave holes of all sizes; it gets pages of its own.
+A training step frees and requests the same gigabyte again and again. By default glibc returns every large
+block to the kernel at once, and the kernel clears each page before it hands it out again. On two cores that
+takes a large part of a training step. Long-lived tensors among such blocks would fragment the heap, so they
+get pages of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep blocks below 1 GiB (old ones: 32 MiB); returns whether it did, elsewhere False."""
+    """True if glibc now keeps freed blocks below 1 GiB (old versions: 32 MiB); False on other systems."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -28,10 +29,9 @@ def keep_freed_memory() -> bool:
 
 
 def own_pages(size: int) -> mmap.mmap | None:
-    """So many bytes outside of what glibc keeps; None where it keeps nothing, so that any block is as good.
+    """A block of `size` bytes outside the heap, or None where glibc keeps nothing and any block will do.
 
-    Its pages go back to the kernel as soon as nobody holds it, and until then no block that comes and goes
-    has to find a place around it.
+    The kernel gets its pages back as soon as nothing refers to them, and they do not fragment the heap.
     """
     if not keep_freed_memory():
         return None

@@ -14,10 +14,11 @@ from stock import backbone
 from iptkit.engine import left_memory
 from iptkit.engine.batches import similar_rows
 from iptkit.engine.fast import bert
-from iptkit.engine.fast.attention import Slots
-from iptkit.engine.fast.bert import FlatBert, Rows
-from iptkit.engine.head_engine import HeadEngine, HeadRow
-from iptkit.engine.layouts import SLOT
+from iptkit.engine.fast.attention import Padding
+from iptkit.engine.fast.bert import FlatBert, FlatRows
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.head_rows import HeadRow
+from iptkit.engine.layouts import PROMPT_ID
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import choose, find_sites
 from iptkit.models.backbone import load
@@ -157,7 +158,7 @@ def test_prompts_of_different_lengths_in_different_layers_are_refused():
     pairs = {
         s.module: (torch.zeros(1, s.num_kv_heads, n, s.head_width),) * 2 for s, n in ((first, 3), (second, 2))
     }
-    rows = Rows.of([(2, 3)], [()], torch.device("cpu"))
+    rows = FlatRows.of([(2, 3)], [()], torch.device("cpu"))
     with pytest.raises(ValueError, match="all layers keys and values of one shape"):
         FlatBert(model.model)(rows, [(0,)], None, left_memory.DeepMemory(pairs))
 
@@ -167,7 +168,7 @@ def test_a_second_backward_pass_is_refused():
     prompt, leaves, sites = of_kind(model, "deep")
     loss = HeadEngine(model, sites)._logits(prompt, ROWS)[0].sum()
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="run the forward again"):
+    with pytest.raises(RuntimeError, match="run the forward pass again"):
         loss.backward()
 
 
@@ -185,7 +186,7 @@ def test_only_rows_that_are_padded_to_one_length_are_kept_apart():
 
 
 def test_rows_say_where_each_token_stands():
-    rows = Rows.of([(7, SLOT, 9), (5,)], [(), (1,)], torch.device("cpu"))
+    rows = FlatRows.of([(7, PROMPT_ID, 9), (5,)], [(), (1,)], torch.device("cpu"))
     assert rows.ids.tolist() == [7, 0, 9, 5] and rows.prompt_at.tolist() == [1]
     assert rows.positions.tolist() == [0, 1, 2, 0]
     assert rows.starts == [0, 3] and rows.types.tolist() == [0, 0, 0, 1]
@@ -193,17 +194,17 @@ def test_rows_say_where_each_token_stands():
 
 
 def test_spreading_and_collecting_are_each_others_gradient(monkeypatch):
-    slots, fresh = Slots.of([3, 1, 2], torch.device("cpu")), torch.Tensor.new_empty
+    padding, fresh = Padding.of([3, 1, 2], torch.device("cpu")), torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *given: fresh(*given).fill_(torch.nan))
     flat = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    rows = slots.spread(flat)
-    assert rows.shape == (3, 3, 2) and (rows[~slots.seen] == 0).all()
-    assert torch.equal(rows[slots.seen], flat) and torch.equal(slots.collect(rows), flat)
-    assert torch.autograd.gradcheck(slots.spread, (flat,))
+    rows = padding.pad(flat)
+    assert rows.shape == (3, 3, 2) and (rows[~padding.is_real] == 0).all()
+    assert torch.equal(rows[padding.is_real], flat) and torch.equal(padding.unpad(rows), flat)
+    assert torch.autograd.gradcheck(padding.pad, (flat,))
     spread = torch.randn(3, 3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(slots.collect, (spread,))
-    full = Slots.of([2, 2], torch.device("cpu"))
-    assert torch.equal(full.collect(full.spread(flat[:4])), flat[:4])
+    assert torch.autograd.gradcheck(padding.unpad, (spread,))
+    full = Padding.of([2, 2], torch.device("cpu"))
+    assert torch.equal(full.unpad(full.pad(flat[:4])), flat[:4])
 
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "modernbert", "gpt2"])

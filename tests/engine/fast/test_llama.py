@@ -8,7 +8,7 @@ import pytest
 import torch
 from stock import backbone
 
-from iptkit.engine.fast.attention import Heads, Part
+from iptkit.engine.fast.attention import GroupedAttention, Part
 from iptkit.engine.fast.elementwise import (
     ROWS_IN_CACHE,
     TOKENS_IN_CACHE,
@@ -43,8 +43,8 @@ def ragged(model, left=(3, 0, 5), new=(4, 2, 1), seed=0):
     positions = (order + torch.tensor(left)[:, None]) * real
     embeds = torch.randn(batch, size, model.width, dtype=memory.dtype) * model.embedding.std()
     at = real.flatten().nonzero()[:, 0]
-    slots = None if real.all() else at
-    return embeds, Places(real, positions, visible, slots), memory, at
+    real_at = None if real.all() else at
+    return embeds, Places(real, positions, visible, real_at), memory, at
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_equals_the_stock_forward(name):
     results = []
     for forward in (StockForward(model), FlatForward(model)):
         start = embeds.clone().requires_grad_()
-        states = forward.hidden(start, places, memory.clone(), at)
+        states = forward.hidden(start, places, [memory.clone()], at)
         weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(1), dtype=states.dtype)
         (gradient,) = torch.autograd.grad((states * weights).sum(), start)
         results.append((states.detach(), gradient))
@@ -72,8 +72,8 @@ def test_both_forwards_write_the_same_memory():
     with torch.no_grad():
         for forward in (StockForward(model), FlatForward(model)):
             for work in (
-                lambda f, m: f.hidden(embeds, places, m, at),
-                lambda f, m: f.read(embeds, places, m),
+                lambda f, m: f.hidden(embeds, places, [m], at),
+                lambda f, m: f.read(embeds, places, [m]),
             ):
                 part = memory.clone()
                 work(forward, part)
@@ -94,14 +94,14 @@ def test_the_gradient_is_that_of_finite_differences_and_comes_once():
     direction = torch.randn_like(embeds)
 
     def total(x):
-        return forward.hidden(x, places, memory.clone(), at).sin().sum()
+        return forward.hidden(x, places, [memory.clone()], at).sin().sum()
 
     start = embeds.clone().requires_grad_()
     value = total(start)
     (gradient,) = torch.autograd.grad(value, start, retain_graph=True)
     slope = (total(embeds + step * direction) - total(embeds - step * direction)) / (2 * step)
     torch.testing.assert_close((gradient * direction).sum(), slope.detach(), rtol=1e-6, atol=0)
-    with pytest.raises(RuntimeError, match="run the forward again"):
+    with pytest.raises(RuntimeError, match="run the forward pass again"):
         torch.autograd.grad(value, start)
 
 
@@ -109,7 +109,7 @@ def test_padding_changes_nothing():
     model = backbone("tiny-causal", "float64")
     embeds, places, memory, at = ragged(model)
     forward = FlatForward(model)
-    together = forward.hidden(embeds, places, memory.clone(), at)
+    together = forward.hidden(embeds, places, [memory.clone()], at)
     alone = []
     for row, (left, new) in enumerate(((3, 4), (0, 2), (5, 1))):
         size, here = embeds.shape[1], torch.tensor([row])
@@ -118,7 +118,7 @@ def test_padding_changes_nothing():
             [places.visible[here, :new, :left], places.visible[here, :new, -size:][..., :new]], -1
         )
         only = Places(places.real[here, :new], places.positions[here, :new], visible)
-        alone.append(forward.hidden(embeds[here, :new], only, part, torch.arange(new)))
+        alone.append(forward.hidden(embeds[here, :new], only, [part], torch.arange(new)))
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
 
 
@@ -143,7 +143,7 @@ def test_parts_of_a_batch_give_what_the_whole_gives():
         results.append((states.detach(), gradient, torch.cat(keys)))
     for whole, cut in zip(*results, strict=True):
         torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12)
-    alone = forward.hidden(embeds, places, memory, at)
+    alone = forward.hidden(embeds, places, [memory], at)
     torch.testing.assert_close(results[0][0], alone, rtol=1e-12, atol=1e-12)
 
 
@@ -159,7 +159,7 @@ def test_the_last_layer_is_computed_where_it_is_read(new, monkeypatch):
     results = []
     for read, picked in ((at, some), (at[some], slice(None))):
         start = embeds.clone().requires_grad_()
-        states = forward.hidden(start, places, memory.clone(), read)[picked]
+        states = forward.hidden(start, places, [memory.clone()], read)[picked]
         (gradient,) = torch.autograd.grad(states.sin().sum(), start)
         results.append((states.detach(), gradient))
     for whole, few in zip(*results, strict=True):
@@ -192,10 +192,10 @@ def test_a_memory_that_was_written_to_is_noticed():
     model = backbone("tiny-causal", "float64")
     embeds, places, memory, at = ragged(model)
     forward = FlatForward(model)
-    states = forward.hidden(embeds.requires_grad_(), places, memory, at)
+    states = forward.hidden(embeds.requires_grad_(), places, [memory], at)
     with torch.no_grad():
-        forward.hidden(embeds, places, memory, at)
-    with pytest.raises(RuntimeError, match="give each forward its own"):
+        forward.hidden(embeds, places, [memory], at)
+    with pytest.raises(RuntimeError, match="give each forward pass a memory of its own"):
         states.sum().backward()
 
 
@@ -225,7 +225,7 @@ def test_positions_that_depend_on_the_batch_are_refused():
     from dataclasses import replace
 
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    with pytest.raises(ValueError, match="dynamic positions"):
+    with pytest.raises(ValueError, match="positions of the type 'dynamic'"):
         forward_of(replace(backbone("tiny-causal", "float64"), model=llama(rope_parameters=rope)))
 
 
@@ -262,27 +262,29 @@ def test_swiglu_and_its_gradient(dtype):
 def test_attention_and_its_gradients_for_new_tokens_and_memory(ragged_rows):
     """Against torch's own, for four query heads over two key heads, with a blind spot on the left."""
     torch.manual_seed(0)
-    heads, left, sizes = Heads(4, 2, 3), 5, (3, 2) if ragged_rows else (3, 3)
-    slots = torch.tensor([0, 1, 2, 3, 4, 5][: sum(sizes)])
-    blind = torch.ones(3, 3).triu(1).bool().expand(2, 1, 3, 3)
-    blind = torch.cat([torch.zeros(2, 1, 3, left, dtype=torch.bool), blind], -1)
-    blind[1, :, :, 1] = True
+    attention, left, sizes = GroupedAttention(4, 2, 3), 5, (3, 2) if ragged_rows else (3, 3)
+    real_at = torch.tensor([0, 1, 2, 3, 4, 5][: sum(sizes)])
+    visible = torch.ones(3, 3).tril().bool().expand(2, 1, 3, 3)
+    visible = torch.cat([torch.ones(2, 1, 3, left, dtype=torch.bool), visible], -1)
+    visible[1, :, :, 1] = False
     memory = torch.full((1, 2, 2, 2, left + 3, 3), torch.nan, dtype=torch.float64)
     old = torch.randn(2, 2, 2, left, 3, dtype=torch.float64, requires_grad=True)
     memory[0, ..., :left, :] = old.detach()
-    part = Part(slice(0, len(slots)), slots if ragged_rows else None, blind, memory)
-    qkv = torch.randn(len(slots), 8 * 3, dtype=torch.float64, requires_grad=True)
-    outer = torch.randn(len(slots), 4 * 3, dtype=torch.float64)
+    part = Part(slice(0, len(real_at)), real_at if ragged_rows else None, visible, memory)
+    qkv = torch.randn(len(real_at), 8 * 3, dtype=torch.float64, requires_grad=True)
+    outer = torch.randn(len(real_at), 4 * 3, dtype=torch.float64)
     with torch.no_grad():
-        found, kept = heads.attend(qkv, part, 0)
-        gradients = heads.back(outer, kept, part, 0, left=True)
-        assert heads.back(outer, kept, part, 0, new=False, left=True)[0] is None
+        found, kept = attention.attend(qkv, part, 0)
+        gradients = attention.back(outer, kept, part, 0, left=True)
+        assert attention.back(outer, kept, part, 0, new=False, left=True)[0] is None
 
-    rows = torch.zeros(6, 24, dtype=torch.float64).index_copy(0, slots, qkv).view(2, 3, 8, 3).transpose(1, 2)
+    rows = (
+        torch.zeros(6, 24, dtype=torch.float64).index_copy(0, real_at, qkv).view(2, 3, 8, 3).transpose(1, 2)
+    )
     query, new = rows[:, :4], torch.stack([rows[:, 4:6], rows[:, 6:]])
     keys, values = torch.cat([old, new], 3)
-    seen = torch.nn.functional.scaled_dot_product_attention(query, keys, values, ~blind, enable_gqa=True)
-    expected = seen.transpose(1, 2).reshape(6, 12)[slots]
+    seen = torch.nn.functional.scaled_dot_product_attention(query, keys, values, visible, enable_gqa=True)
+    expected = seen.transpose(1, 2).reshape(6, 12)[real_at]
     torch.testing.assert_close(found, expected)
     d_qkv, d_old = torch.autograd.grad(expected, (qkv, old), outer)
     torch.testing.assert_close(gradients[0], d_qkv)

@@ -19,7 +19,7 @@ from iptkit.engine.fast import packed_weights as module
 from iptkit.engine.fast.bert import FlatBert
 from iptkit.engine.fast.llama import FlatLlama
 from iptkit.engine.fast.llama_forward import FlatForward
-from iptkit.engine.fast.packed_weights import frozen, linear, packed_bytes, packs
+from iptkit.engine.fast.packed_weights import frozen_weight, linear, packed_bytes, packs
 from iptkit.engine.forward import StockForward
 from iptkit.models import machine
 from iptkit.models.backbone import load
@@ -40,7 +40,7 @@ def drawn(dtype=torch.float32, size=(24, 16), seed=0):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_products_are_those_of_torch_in_float64(dtype):
     weight, x, grad, bias = drawn(dtype)
-    made = frozen(weight, packs([weight]))
+    made = frozen_weight(weight, packs([weight]))
     W, X, G, b = (t.double() for t in (weight, x, grad, bias))
     atol = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
     for found, expected in (
@@ -59,14 +59,14 @@ def test_products_are_those_of_torch_in_float64(dtype):
 def test_gradients_flow_into_what_is_multiplied(is_packed):
     weight, x, grad, bias = drawn()
     x = x.requires_grad_()
-    (found,) = torch.autograd.grad(linear(x, frozen(weight, is_packed), bias), x, grad)
+    (found,) = torch.autograd.grad(linear(x, frozen_weight(weight, is_packed), bias), x, grad)
     torch.testing.assert_close(found.double(), grad.double() @ weight.double(), rtol=0, atol=1e-5)
 
 
 @needs_packed
 def test_a_weight_that_was_written_to_is_packed_again():
     weight, x, grad, _ = drawn()
-    made = frozen(weight, True)
+    made = frozen_weight(weight, True)
     before = made.times(x), made.back(grad)
     weight.mul_(2)
     torch.testing.assert_close((made.times(x), made.back(grad)), tuple(2 * t for t in before))
@@ -75,11 +75,11 @@ def test_a_weight_that_was_written_to_is_packed_again():
 @needs_packed
 def test_a_new_engine_sees_what_was_written_unseen():
     weight, x, _, _ = drawn()
-    made = frozen(weight, True)
+    made = frozen_weight(weight, True)
     before = made.times(x)
     weight.data.mul_(2)  # as PEFT merges an adapter; torch does not count it
     assert torch.equal(made.times(x), before)
-    torch.testing.assert_close(frozen(weight, True).times(x), 2 * before)
+    torch.testing.assert_close(frozen_weight(weight, True).times(x), 2 * before)
 
 
 @needs_packed
@@ -99,8 +99,8 @@ def test_a_weight_inside_a_merged_one_that_was_written_to_is_packed_again():
 @needs_packed
 def test_engines_share_packed_weights_and_the_last_one_takes_them_away():
     weight = drawn(size=(7, 3))[0]
-    first = frozen(weight, True)
-    assert frozen(weight.detach(), True) is first and frozen(weight, False) is not first
+    first = frozen_weight(weight, True)
+    assert frozen_weight(weight.detach(), True) is first and frozen_weight(weight, False) is not first
     assert first.packed_bytes == 0
     first.times(torch.ones(2, 3))
     assert 0 < first.packed_bytes <= packed_bytes()
@@ -113,7 +113,7 @@ def test_engines_share_packed_weights_and_the_last_one_takes_them_away():
 @needs_packed
 def test_a_copy_packs_for_itself():
     weight, x, _, _ = drawn()
-    made = frozen(weight, True)
+    made = frozen_weight(weight, True)
     expected = made.times(x)
     assert torch.equal(copy.deepcopy(made).times(x), expected)
 
@@ -121,7 +121,7 @@ def test_a_copy_packs_for_itself():
 @pytest.mark.parametrize("is_packed", [False, pytest.param(True, marks=needs_packed)])
 def test_their_flops_are_counted(is_packed):
     weight, x, grad, bias = drawn()
-    made = frozen(weight, is_packed)
+    made = frozen_weight(weight, is_packed)
     for work in (
         lambda: made.times(x),
         lambda: made.times(x, bias),
@@ -133,7 +133,7 @@ def test_their_flops_are_counted(is_packed):
 
 def test_second_gradients_and_wrong_dtypes():
     weight, x, _, bias = drawn(torch.float64)
-    made = frozen(weight, False)
+    made = frozen_weight(weight, False)
     assert torch.autograd.gradgradcheck(lambda x: linear(x, made, bias).pow(2), x.requires_grad_())
     with pytest.raises(RuntimeError, match="dtype"):
         linear(x.float(), made)
@@ -185,7 +185,7 @@ def test_a_packed_llama_is_near_to_the_stock_forward_in_float64(name, monkeypatc
             for t in drawn
         )
         forward, start = make(model), embeds.clone().requires_grad_()
-        logits = forward.logits(forward.hidden(start, places, memory.clone(), at))
+        logits = forward.logits(forward.hidden(start, places, [memory.clone()], at))
         (gradient,) = torch.autograd.grad(logits.logsumexp(-1).sum(), start)
         return forward, torch.cat([logits.detach().double().flatten(), gradient.double().flatten()])
 
