@@ -185,7 +185,7 @@ def test_a_reference_of_an_encoder_trains():
 def test_trainer_takes_the_first_gpu_only():
     model, task = methods.load("tiny-causal", "cuda:1"), suites.load_task("tiny-mood", suite="tiny")
     with pytest.raises(
-        ValueError, match="the device is cuda:1, and transformers' Trainer .* takes the first GPU"
+        ValueError, match="the device is cuda:1, but transformers' Trainer .* takes the first visible GPU"
     ):
         fine_tuning.fine_tune(model, task, "LoRA", 2, 2, 1e-2, 0, 8)
 
