@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.machine import keep, matmul_peak
 from benchmarks.products import flops_of
-from iptkit.course import pipeline
+from iptkit.course import estimates
 from iptkit.studies import lesson01, lesson03, lesson04, scales
 from iptkit.studies.study import Study
 
@@ -78,7 +78,7 @@ def main() -> None:
     if set(names) - set(LESSONS):
         parser.error(f"--lessons is {given.lessons}; choose from {', '.join(LESSONS)}")
     scale, rows, totals = scales.load(given.scale), [], []
-    took = {name[:2]: seconds for name, seconds in pipeline.expected_seconds(given.scale).items()}
+    took = {name[:2]: seconds for name, seconds in estimates.expected_seconds(given.scale).items()}
     model = Study(scale).backbone  # in the number type that the lessons use on this machine
     peak = max(matmul_peak(model, tokens, 5) for tokens in PEAK_TOKENS)
     print(f"matrix products alone, {model.dtype}: {peak / 1e12:.3f} TFLOP/s\n")

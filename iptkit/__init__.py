@@ -11,10 +11,10 @@ import warnings
 import lazy_loader
 
 __version__ = "0.1.0"
-STARTED = time.time()  # read by stamp: wall time since the import
-for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's, and that of torch's ideep
-    # how many shapes of products are remembered; a batch needs a dozen, by default it is 1,024: two gigabytes
-    os.environ.setdefault(_name, "128")  # read at the first product
-warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm.auto: our bars are text
+STARTED = time.time()  # `course.stamp` prints the time since the import
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of oneDNN and of torch's ideep
+    # how many shapes of matrix products are cached; a batch needs a dozen, the default of 1,024 takes 2 GB
+    os.environ.setdefault(_name, "128")  # read at the first matrix product
+warnings.filterwarnings("ignore", "IProgress not found")  # from tqdm.auto; the kit's bars are text
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

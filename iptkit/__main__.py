@@ -1,4 +1,4 @@
-"""`python -m iptkit` is the command `iptkit`."""
+"""The command `iptkit`, also `python -m iptkit`."""
 
 import sys
 
@@ -6,7 +6,7 @@ from iptkit.storage import installation
 
 
 def main() -> None:
-    """Run the command line; where packages that it needs are missing, say which in a sentence."""
+    """Run the command line; a missing or broken package is reported without a traceback."""
     try:
         from iptkit.course.cli import app
     except (ImportError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""What notebooks and commands use: the command line, the pipeline, the report, plots."""
+"""The course: command line, pipeline of notebooks, report, checks, plots."""
 
 import lazy_loader
 

@@ -1,35 +1,43 @@
-"""Checks for readers and for the notebooks' checked cells.
+"""Checks for learners and for the checked cells of the notebooks.
 
-Each check prints one fixed line, "ok: ..." (the same on every machine and at every scale), or raises
-AssertionError with the values that it saw.
+A check prints one line, "ok: ...", which is the same on every machine and at every scale, or raises
+AssertionError with the values that it got.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Values = Any  # a number, nested sequences of numbers, a numpy array or a tensor
 
 
-def ok(condition, text: str, seen=None) -> None:
+def ok(condition: object, text: str, seen: object = None) -> None:
     """Check that a condition holds.
 
     Args:
       condition: anything with a truth value.
       text: the claim in words, without measured numbers.
-      seen: values to show if it does not hold.
+      seen: values to show if the condition does not hold.
     """
     if not bool(condition):
         raise AssertionError(f"not so: {text}" + ("" if seen is None else f" (seen: {seen})"))
     print(f"ok: {text}")
 
 
-def close(a, b, text: str, rtol: float = 1e-5, atol: float = 1e-8) -> None:
+def close(a: Values, b: Values, text: str, rtol: float = 1e-5, atol: float = 1e-8) -> None:
     """Check that two numbers, arrays or tensors are equal up to rounding.
 
     Args:
-      a, b: numbers or array-likes of one shape.
+      a: a number or an array-like.
+      b: a number or an array-like of the same shape.
       text: the claim in words.
-      rtol, atol: |a - b| <= atol + rtol * |b| must hold for every element.
+      rtol: relative tolerance; |a - b| <= atol + rtol * |b| must hold for every element.
+      atol: absolute tolerance.
     """
     left, right = _flat(a), _flat(b)
     if _shape_of(a) != _shape_of(b):
@@ -45,13 +53,13 @@ def close(a, b, text: str, rtol: float = 1e-5, atol: float = 1e-8) -> None:
     print(f"ok: {text}")
 
 
-def shape(x, axes: Mapping[str, int | None], text: str) -> None:
-    """Check the shape of a tensor or array; only the names of its axes are printed, sizes differ by scale.
+def shape(x: Values, axes: Mapping[str, int | None], text: str) -> None:
+    """Check the shape of a tensor or array; prints the names of its axes but not their sizes.
 
     Args:
       x: anything with `.shape`, or nested lists.
-      axes: name and size of each axis, in order; the size None allows any.
-      text: what x is.
+      axes: name and size of each axis, in order; None allows any size.
+      text: what x is, in words.
 
     Example:
       >>> shape([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], {"tasks": 3, "d_I": 2}, "the codes")
@@ -63,11 +71,11 @@ def shape(x, axes: Mapping[str, int | None], text: str) -> None:
     ok(fits, claim, f"{_words(seen)}, expected: {_words(sizes)}")
 
 
-def frozen(before: str, model) -> None:
-    """Check that a model's weights are bit for bit what they were.
+def frozen(before: str, model: nn.Module) -> None:
+    """Check that a model's weights have not changed by a single bit.
 
     Args:
-      before: `backbones.fingerprint(model)` from before the training.
+      before: `models.fingerprint(model)`, taken before the training.
       model: the same module.
     """
     from iptkit.models import backbone
@@ -77,13 +85,13 @@ def frozen(before: str, model) -> None:
     ok(after == before, "the model's weights are bit for bit what they were", seen)
 
 
-def _shape_of(x) -> tuple[int, ...]:
+def _shape_of(x: Values) -> tuple[int, ...]:
     if hasattr(x, "shape"):
         return tuple(int(size) for size in x.shape)
     return (len(x), *(_shape_of(x[0]) if len(x) else ())) if isinstance(x, (list, tuple)) else ()
 
 
-def _flat(x) -> list[float]:
+def _flat(x: Values) -> list[float]:
     if hasattr(x, "detach"):
         x = x.detach().cpu().double().numpy()
     if hasattr(x, "reshape"):

@@ -1,6 +1,6 @@
-"""The command line: `iptkit run`, `iptkit tasks`, `iptkit fetch`, `iptkit doctor`.
+"""The command line: `iptkit run`, `study`, `fetch`, `doctor` and `tasks`.
 
-Thin wrappers of the same functions that the notebooks use; nothing heavy is imported before a command runs.
+The commands call the functions that the notebooks use. Heavy packages are imported only when a command runs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -25,24 +26,24 @@ from iptkit.tasks.examples import Task
 
 
 def _say(text: str, err: bool = False) -> None:
-    """Print a text; what would steer the terminal, or is not in its character set, stands as an escape."""
+    """Print a text; characters that steer the terminal, or that it cannot show, are written as escapes."""
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
     typer.echo(messages.visible(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 @contextlib.contextmanager
-def _interruptible():
-    """Inside, a first Ctrl-C is a KeyboardInterrupt; a second one, also after it, ends the process at once.
+def _interruptible() -> Iterator[None]:
+    """Inside this context a first Ctrl-C raises KeyboardInterrupt; a second one ends the process immediately.
 
-    That loses nothing: files take their places whole, and what is left unfinished is swept at the next start.
+    Nothing is lost: files are written atomically, and drafts are removed at the next start.
     """
 
-    def first(*_):
+    def first(*_: object) -> None:
         signal.signal(signal.SIGINT, second)
         raise KeyboardInterrupt
 
-    def second(*_):
-        os.write(2, b"\niptkit: stopped at once; the same command goes on from the last checkpoint\n")
+    def second(*_: object) -> None:
+        os.write(2, b"\niptkit: stopped immediately; the same command resumes from the last checkpoint\n")
         os._exit(130)
 
     is_main = threading.current_thread() is threading.main_thread()
@@ -61,26 +62,27 @@ def _interruptible():
 
 
 class CleanErrors(TyperGroup):
-    """Shows what a user did wrong as a message, without a traceback (IPTKIT_DEBUG=1 shows the traceback)."""
+    """Shows errors of the user as a message without a traceback; IPTKIT_DEBUG=1 shows the traceback."""
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command and turn the errors that a user can mend into a message and an exit status."""
         try:
             with _interruptible(), warnings.catch_warnings():
                 warnings.showwarning = functools.partial(_warn, warnings.showwarning)
                 return super().invoke(ctx)
         except (ValueError, OSError, ImportError, AttributeError) as error:
-            said = _sentence(error)
-            if said is None or os.environ.get("IPTKIT_DEBUG"):
+            sentence = _sentence(error)
+            if sentence is None or os.environ.get("IPTKIT_DEBUG"):
                 raise
-            _say(f"iptkit: {said}", err=True)
+            _say(f"iptkit: {sentence}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            _say("\niptkit: stopped; the same command goes on from the last finished step", err=True)
+            _say("\niptkit: stopped; the same command resumes after the last finished step", err=True)
             raise typer.Exit(130) from None
 
 
-def _warn(show, message, category, *rest) -> None:
-    """A warning of ours in one line; others as Python shows them."""
+def _warn(show: Callable[..., None], message: object, category: type[Warning], *rest: Any) -> None:
+    """Show a warning of the kit in one line, others as Python does."""
     if category is UserWarning:
         _say(f"iptkit: warning: {message}", err=True)
     else:
@@ -88,14 +90,14 @@ def _warn(show, message, category, *rest) -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What an error tells a user; None for those of ours, and for a reader of our output that has gone."""
+    """The message for a user; None for a bug of the kit, and if the reader of our output is gone."""
     if isinstance(error, (ImportError, AttributeError)):
         return installation.problem(error)
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno == errno.EPIPE:  # `iptkit tasks list | head`
             return None
         names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        return f"{names or 'a file'}: {error.strerror}; use another place, or change what stands in the way"
+        return f"{names or 'a file'}: {error.strerror}; use another place, or remove the obstacle"
     return str(error)
 
 
@@ -135,26 +137,24 @@ def run(
         str,
         typer.Option(envvar="IPTKIT_SCALE", help="smoke (minutes), lesson (half an hour) or full (hours)."),
     ] = "lesson",
-    only: Annotated[str | None, typer.Option(help="Numbers of notebooks, for example 05,06.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/SCALE.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only these notebooks, for example 05,06.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; default: runs/SCALE.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    cell_timeout: Annotated[
-        int, typer.Option(min=1, help="The longest that one cell may take, in seconds.")
-    ] = 1800,
+    cell_timeout: Annotated[int, typer.Option(min=1, help="Time limit for one cell in seconds.")] = 1800,
     at_once: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="How many notebooks run at a time, each on its share of the cores; default: 2 where that "
-            "ends sooner, on two cores or more with enough memory (13 GiB of 20), else 1.",
+            help="How many notebooks run at a time, each on its share of the cores; default: 2 if that is "
+            "faster and memory suffices (20 GiB, 13 of them free), else 1.",
         ),
     ] = None,
 ) -> None:
-    """Run the notebooks and write a report; a stopped run goes on where it was."""
+    """Run the notebooks and write a report. A stopped run resumes where it was."""
     from iptkit.course import pipeline
 
-    wishes = None if only is None else only.split(",")
-    if pipeline.run(scale, wishes, out, device, cell_timeout, None, at_once).error:
+    names = None if only is None else only.split(",")
+    if pipeline.run(scale, names, out, device, cell_timeout, None, at_once).error:
         raise typer.Exit(1)
 
 
@@ -164,42 +164,47 @@ def study(
         str | None,
         typer.Option(
             envvar="IPTKIT_SCALE",
-            help="smoke, lesson, lesson-deep, full, ipt120 or ipt120-long; default: the suite's, or full.",
+            help="smoke, lesson, lesson-deep, full, ipt120 or ipt120-long; default: full, or the suite's.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="File of the rows; default: in runs/, named after scale, suite and split."),
+        typer.Option(help="File for the rows; default: runs/SCALE-SUITE-SPLIT.jsonl."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     part: Annotated[
         str, typer.Option(help="subspace (prompt tuning, MSF, IST) or deep (P-Tuning v2, heads).")
     ] = "subspace",
-    suite: Annotated[str | None, typer.Option(help="Other tasks than the scale's: core36, ipt120.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Tasks to use instead of the scale's: core36 or ipt120.")
+    ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Of the suite: random; ipt120 also random20 ... cls, non_cls, leaky, no_siblings."),
+        typer.Option(
+            help="random; for ipt120 also random20 to random80, cls, non_cls, leaky or no_siblings."
+        ),
     ] = None,
     dims: Annotated[str | None, typer.Option(help="Intrinsic dimensions, for example 5,10,50.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="How many, counted from 0.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds: 0, 1, ...")] = None,
     only_unseen: Annotated[
-        bool, typer.Option("--only-unseen", help="MSF and IST on unseen tasks only, to compare splits.")
+        bool,
+        typer.Option("--only-unseen", help="Measure MSF and IST on unseen tasks only, to compare splits."),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the rows of another study in that file.")
     ] = False,
     finished_only: Annotated[
-        bool, typer.Option("--finished-only", help="Measure nothing: write what is in the step cache.")
+        bool, typer.Option("--finished-only", help="Measure nothing; write the rows of finished jobs.")
     ] = False,
     cluster: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Run the jobs on a Ray cluster: local, auto or HOST:PORT."),
     ] = None,
     job_cpus: Annotated[
-        int | None, typer.Option(min=1, help="Cores for a job on the cluster; default: a whole node.")
+        int | None, typer.Option(min=1, help="Cores per job on the cluster; default: a whole node.")
     ] = None,
 ) -> None:
-    """Measure a whole scale without notebooks; a stopped study goes on where it was."""
+    """Run a study without notebooks. A stopped study resumes where it was."""
     from iptkit.course import pipeline
     from iptkit.studies import scales
 
@@ -208,34 +213,45 @@ def study(
     parts = [scale, *([part] if part != "subspace" else []), *filter(None, (named, split))]
     parts += ["only-unseen"] if only_unseen else []
     target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
-    changes = {"suite": suite, "split": split, "dims": _numbers(dims), "num_seeds": seeds}
-    changes["only_unseen"] = only_unseen
-    how = {"overwrite": overwrite, "finished_only": finished_only, "address": cluster, "job_cpus": job_cpus}
-    rows = pipeline.study(scale, target, device, part, **how, **changes)
-    _say(f"{rows} rows in {target}, where they come from in {target.with_suffix('.about.json')}")
+    rows = pipeline.study(
+        scale,
+        target,
+        device,
+        part,
+        overwrite=overwrite,
+        finished_only=finished_only,
+        address=cluster,
+        job_cpus=job_cpus,
+        suite=suite,
+        split=split,
+        dims=_whole_numbers(dims),
+        num_seeds=seeds,
+        only_unseen=only_unseen,
+    )
+    _say(f"{rows} rows in {target}, and how they were made in {target.with_suffix('.about.json')}")
 
 
-def _numbers(given: str | None) -> tuple[int, ...]:
-    """Numbers between commas."""
+def _whole_numbers(given: str | None) -> tuple[int, ...]:
+    """The whole numbers in a text, separated by commas."""
     parts = (given or "").split(",")
     if given is not None and not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(f"--dims is {given!r}; give whole numbers with commas between them, such as 5,10,50")
+        raise ValueError(f"--dims is {given!r}; give whole numbers separated by commas, such as 5,10,50")
     return tuple(int(part) for part in parts if part.strip())
 
 
 @app.command()
 def fetch() -> None:
-    """Download everything, build the tasks, convert the models: all else then works without a network."""
+    """Download everything, build the tasks, convert the models. After that no network is needed."""
     from iptkit.course import pipeline
     from iptkit.storage import paths
 
     pipeline.fetch()
-    _say(f"all is in {paths.cache_dir()}")
+    _say(f"everything is in {paths.cache_dir()}")
 
 
 @app.command()
 def doctor() -> None:
-    """Tell what is installed and cached, how fast this machine is, and what to do about what is missing."""
+    """Show what is installed and cached, how fast this machine is, and what to do about anything missing."""
     from iptkit.course import doctor as examination
 
     table, todo = examination.examine()
@@ -259,7 +275,7 @@ def list_tasks(suite: Suite = "core36") -> None:
 def show_task(
     task_id: Annotated[str, typer.Argument(metavar="ID", help="A name from `iptkit tasks list`.")],
     suite: Suite = "core36",
-    examples: Annotated[int, typer.Option(min=0, help="How many training examples to print.")] = 3,
+    examples: Annotated[int, typer.Option(min=0, help="Number of training examples to print.")] = 3,
 ) -> None:
     """Show a task's card, sizes and some of its examples."""
     from iptkit.tasks import suites
@@ -290,7 +306,7 @@ def _sizes(task: Task) -> str:
 def check_tasks(
     path: Annotated[Path, typer.Argument(help="A .jsonl file of your own, or a folder of them.")],
 ) -> None:
-    """Check your own tasks: the problems with file and line, and the way out. Nothing is changed."""
+    """Check your own tasks: list problems with file and line, and how to fix them. Changes nothing."""
     from iptkit.tasks import jsonl, suites
 
     named = suites.jsonl_files(path)
@@ -298,7 +314,7 @@ def check_tasks(
     for file in named:
         try:
             found = jsonl.check_jsonl(file)
-        except (ValueError, FileNotFoundError) as error:  # it cannot be read; the others may be
+        except (ValueError, FileNotFoundError) as error:  # unreadable; other files may be readable
             if len(named) == 1:
                 raise
             found = [str(error)]
@@ -312,15 +328,17 @@ def check_tasks(
     near = [pair for file in named for pair in jsonl.near_duplicates(file)]
     if near:
         _say("\n".join(f"note: {line}" for line in messages.first(near)))
-        _say('note: "near_duplicates": "drop" in NAME.card.json leaves them out, "keep" says that they stay')
+        _say('note: "near_duplicates": "drop" in NAME.card.json leaves them out, "keep" keeps them')
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", ".*case, blanks or composed letters", UserWarning)  # as noted above
-        loaded = suites.load_suite(path)  # sampled as well: a task may have too few examples
+        warnings.filterwarnings(
+            "ignore", ".*case, blanks or composed letters", UserWarning
+        )  # the note above says it
+        loaded = suites.load_suite(path)  # also samples: a task may have too few examples
     for task in loaded:
         kind = f"{task.category}, scored by {task.metric}"
         _say(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
-        needed = "100 a label" if task.category == "cls" else "100 examples"
+        needed = "100 per label" if task.category == "cls" else "100 examples"
         _say(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about {needed}")
     for warning in noted:
         _say(f"warning: {warning.message}")

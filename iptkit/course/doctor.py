@@ -1,4 +1,4 @@
-"""What this machine has and lacks for the course."""
+"""`iptkit doctor`: what this machine has for the course, and what is missing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from iptkit.course import lessons, pipeline, schedule
-from iptkit.course.progress_display import clock
+from iptkit.course.estimates import clock, expected_seconds
 from iptkit.models.devices import matmul_speed
-from iptkit.storage import downloads, installation, paths, reading
-from iptkit.storage.versions import rows
+from iptkit.storage import downloads, installation, paths, reading, versions
 
-DISK_NEEDED = 2e9  # bytes: downloads, converted models, steps
+Findings = tuple[list[tuple[str, str]], list[str]]  # name and value of each; what the user should do
+DISK_NEEDED = 2e9  # bytes, for downloads, converted models and steps
 
 
-def examine() -> tuple[list[tuple[str, str]], list[str]]:
-    """Look at packages, processor, cache and disk.
+def examine() -> Findings:
+    """Examine packages, processor, cache and disk.
 
-    Returns: name and value of each finding, and what the user should do, one line each.
+    Returns: name and value of each finding, and a list of what the user should do.
     """
     from iptkit.models.devices import native_dtype, resolve_device
 
@@ -29,8 +29,8 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
     dtype = native_dtype(device)
     speed = matmul_speed(str(device))
     table = [
-        *rows(),
-        ("device", f"{device}, numbers as {dtype}, {speed:.2f} TFLOP/s in matrix products"),
+        *versions.rows(),
+        ("device", f"{device}, data type {dtype}, {speed:.2f} TFLOP/s in matrix products"),
     ]
     todo = []
     for findings, duties in (_packages(), _notebooks(), _cache(), _disk(), _times(speed, device.type)):
@@ -39,13 +39,13 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
     return table, todo
 
 
-def _packages() -> tuple[list, list]:
-    """Look whether every package that the installed iptkit asks for is there, and which extras are whole."""
+def _packages() -> Findings:
+    """Check that every package that iptkit requires is installed, and which extras are complete."""
     try:
         wanted = [Requirement(line) for line in importlib.metadata.requires("iptkit") or []]
     except importlib.metadata.PackageNotFoundError:
         advice = installation.command(*installation.of_course())
-        return [("installed", "iptkit itself is not installed, it runs from its folder")], [advice]
+        return [("installed", "iptkit itself is not installed; it runs from its folder")], [advice]
     extras = importlib.metadata.metadata("iptkit").get_all("Provides-Extra") or []
     absent = {
         extra: [f"{one.name}{found}" for one, found in _absent(wanted, extra)] for extra in ("", *extras)
@@ -57,43 +57,43 @@ def _packages() -> tuple[list, list]:
         findings.append(("installed", f"without {names}"))
         duties.append(f"{installation.command(*installation.of_course())}  (missing: {names})")
     else:
-        findings.append(("installed", "all packages that the course asks for"))
+        findings.append(("installed", "all packages that the course needs"))
     for extra in extras:
         if absent[extra] and extra not in needed:
             names, how = ", ".join(absent[extra]), installation.command(extra)
-            findings.append(("", f"without the extra {extra} ({names}), which you may want: {how}"))
+            findings.append(("", f"without the optional extra {extra} ({names}); to install it: {how}"))
     return findings, duties
 
 
 def _absent(wanted: list[Requirement], extra: str) -> Iterator[tuple[Requirement, str]]:
-    """Yield the packages of an extra ("": of iptkit itself) that are not there, and what is there instead."""
+    """Yield the packages of an extra ("": of iptkit itself) that are missing or have another version."""
     for one in wanted:
         if one.marker is not None and not one.marker.evaluate({"extra": extra}):
             continue
         if extra and (one.marker is None or one.marker.evaluate({"extra": ""})):
-            continue  # iptkit itself asks for it
+            continue  # iptkit itself requires it
         try:
             found = importlib.metadata.version(one.name)
         except importlib.metadata.PackageNotFoundError:
             yield one, ""
             continue
         if found is None or not one.specifier.contains(found, prereleases=True):
-            yield one, f" ({one.specifier}; there is {found})"
+            yield one, f" ({one.specifier}; {found} is installed)"
 
 
-def _notebooks() -> tuple[list, list]:
-    """Try what runs the notebooks and writes their pages."""
+def _notebooks() -> Findings:
+    """Check that notebooks can be run and their pages be written."""
     try:
         pipeline.check()
     except (ImportError, AttributeError, ValueError) as error:
-        told = str(error) if isinstance(error, ValueError) else installation.problem(error)
-        if told is None:
+        advice = str(error) if isinstance(error, ValueError) else installation.problem(error)
+        if advice is None:
             raise
-        return [("notebooks", "cannot be run")], [told]
+        return [("notebooks", "cannot be run")], [advice]
     return [("notebooks", "can be run")], []
 
 
-def _cache() -> tuple[list, list]:
+def _cache() -> Findings:
     folders = (paths.downloads_dir(), paths.models_dir(), paths.tasks_dir(), paths.steps_dir())
     sizes = ", ".join(f"{folder.name} {_size(folder) / 1e6:.0f} MB" for folder in folders)
     found = [("cache", str(paths.cache_dir())), ("", sizes)]
@@ -101,40 +101,34 @@ def _cache() -> tuple[list, list]:
     if not missing:
         return found, []
     megabytes = sum(downloads.package(name).bytes for name in missing) / 1e6
-    return found, [f"iptkit fetch  (gets {', '.join(missing)}: {megabytes:.0f} MB; `iptkit run` does it too)"]
+    names = ", ".join(missing)
+    return found, [f"iptkit fetch  (downloads {names}: {megabytes:.0f} MB; `iptkit run` does this, too)"]
 
 
-def _disk() -> tuple[list, list]:
+def _disk() -> Findings:
     free = shutil.disk_usage(paths.cache_dir()).free
-    duties = (
-        []
-        if free > DISK_NEEDED
-        else [f"free {DISK_NEEDED / 1e9:.0f} GB of disk, or set IPTKIT_CACHE elsewhere"]
-    )
-    return [("free disk", f"{free / 1e9:.0f} GB")], duties
+    duty = f"free {DISK_NEEDED / 1e9:.0f} GB of disk, or set IPTKIT_CACHE elsewhere"
+    return [("free disk", f"{free / 1e9:.0f} GB")], [] if free > DISK_NEEDED else [duty]
 
 
-def _times(speed: float, device: str) -> tuple[list, list]:
-    """Scale the measured time of the lessons by this machine's speed."""
+def _times(speed: float, device: str) -> Findings:
+    """Estimate the time of the lessons here: the measured time, scaled by this machine's speed."""
     from iptkit.studies import scales
 
-    expected, course = pipeline.expected_seconds("lesson"), lessons.find(if_any=True)
+    expected, course = expected_seconds("lesson"), lessons.find(if_any=True)
     if not course:
-        told = "its notebooks are not here; they come with a checkout, where `iptkit run` works"
-        return [("course", told)], []
+        return [("course", "no notebooks here; `iptkit run` works in a checkout, which has them")], []
     if not expected:
         return [("course", "its time has not been measured yet")], []
     at_once = schedule.fitting(course, expected, scales.load("lesson").context_gib, device)
-    seconds, how = (
-        schedule.together(course, expected, at_once),
-        ("", ", two notebooks at a time")[at_once - 1],
-    )
+    seconds = schedule.together(course, expected, at_once)
     entry = reading.read_json(paths.data_dir() / "timings.json")["lesson"]
     where = entry.get("made_with", {}).get("processor", "another machine")
+    how = ", two notebooks at a time" if at_once == 2 else ""
     text = f"{clock(seconds)} where it was measured ({where}){how}"
     if entry.get("teraflops"):
         here = clock(seconds * entry["teraflops"] / speed)
-        text = f"about {here} here after downloads (less if other programs run just now); {text}"
+        text = f"about {here} here after downloads (less if other programs are running now); {text}"
     return [("course", text)], []
 
 

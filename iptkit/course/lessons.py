@@ -1,4 +1,4 @@
-"""The notebooks as files: which there are, what they ask, and how a finished run becomes the committed text.
+"""The notebooks of the course as files: finding and checking them, and committing the outputs of a run.
 
 A lesson is notebooks/NN_some_words.ipynb. Its first code cell, tagged `parameters`, holds defaults that the
 pipeline may replace.
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from iptkit.scores import claims
 from iptkit.storage import files, messages, paths, reading
@@ -37,7 +38,7 @@ class Lesson:
 
     @property
     def number(self) -> str:
-        """The two digits in front: "05"."""
+        """The two digits that the name begins with: "05"."""
         return self.name[:2]
 
     @property
@@ -55,7 +56,7 @@ class Lesson:
 
     @property
     def num_code_cells(self) -> int:
-        """How many code cells there are to run."""
+        """The number of code cells that are not empty."""
         return sum(kind == "code" and bool(text) for kind, text in self._cells)
 
     @cached_property
@@ -65,12 +66,12 @@ class Lesson:
             return [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in cells]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.path} is no notebook that can be read ({messages.visible(str(error))})"
+                f"{self.path} cannot be read as a notebook ({messages.visible(str(error))})"
             ) from error
 
 
 def folder() -> Path:
-    """Return the folder of the course's notebooks (in the checkout, else under the current folder).
+    """Return the folder of the course's notebooks, in the checkout or else in the current folder.
 
     Raises: FileNotFoundError if there is none.
     """
@@ -80,7 +81,7 @@ def folder() -> Path:
             return place
     raise FileNotFoundError(
         f"no notebooks found (looked for NN_*.ipynb in {' and '.join(map(str, dict.fromkeys(places)))}); "
-        "start the command in a checkout of the course"
+        "run the command in a checkout of the course"
     )
 
 
@@ -88,8 +89,9 @@ def find(place: str | Path | None = None, if_any: bool = False) -> list[Lesson]:
     """Return the lessons of a folder (default: the course's) in order.
 
     Args:
-      if_any: return none where the course's folder is not there, as with an installed wheel.
-    Raises: FileNotFoundError if it is not there.
+      place: the folder.
+      if_any: return an empty list if the course has no folder, as in an installed wheel.
+    Raises: FileNotFoundError if there is no such folder.
     """
     place = None if place is None else Path(place)
     try:
@@ -104,26 +106,32 @@ def find(place: str | Path | None = None, if_any: bool = False) -> list[Lesson]:
 def select(lessons: Sequence[Lesson], only: Iterable[str] | None) -> list[Lesson]:
     """Choose lessons by number ("05") or name ("05_subspace_finding"), in course order.
 
-    Raises: ValueError if a wish fits no lesson, or nothing is wished for.
+    Args:
+      lessons: the lessons to choose from.
+      only: numbers and names; None for all lessons.
+    Raises: ValueError for a name that no lesson has, or no names at all.
     """
     if only is None:
         return list(lessons)
-    wishes = [wish.strip().removesuffix(".ipynb") for wish in only if wish.strip()]
+    wanted = [name.strip().removesuffix(".ipynb") for name in only if name.strip()]
     known = ", ".join(lesson.name for lesson in lessons) or "none"
-    if not wishes:
+    if not wanted:
         raise ValueError(f"no notebook named; there are: {known}")
-    for wish in wishes:
-        if not any(wish in (lesson.number, lesson.name) for lesson in lessons):
+    for name in wanted:
+        if not any(name in (lesson.number, lesson.name) for lesson in lessons):
             raise ValueError(
-                f"no notebook {wish!r}; there are: {known} (name them by number, for example 05,06)"
+                f"no notebook {name!r}; there are: {known} (name them by number, for example 05,06)"
             )
-    return [lesson for lesson in lessons if lesson.number in wishes or lesson.name in wishes]
+    return [lesson for lesson in lessons if lesson.number in wanted or lesson.name in wanted]
 
 
 def check_parameters(lesson: Lesson, names: Iterable[str]) -> None:
-    """Make sure that a notebook knows the parameters that a run will set (papermill itself only warns).
+    """Make sure that a notebook defines the parameters that a run will set (papermill itself only warns).
 
-    Raises: ValueError naming the notebook and what is wrong with it, or the unknown names and the known ones.
+    Args:
+      lesson: the notebook.
+      names: the parameters.
+    Raises: ValueError for a notebook that cannot run, or naming the unknown parameters and the known ones.
     """
     import papermill
 
@@ -138,7 +146,7 @@ def check_parameters(lesson: Lesson, names: Iterable[str]) -> None:
 
 
 def _check_notebook(path: Path) -> None:
-    """Raise ValueError for a notebook that papermill would stumble over, in whatever way."""
+    """Raise ValueError for a notebook that papermill cannot run."""
     import nbformat
 
     raw = reading.read_json(path)
@@ -152,7 +160,7 @@ def _check_notebook(path: Path) -> None:
     except (nbformat.ValidationError, AttributeError, KeyError, TypeError) as error:
         wrong = getattr(error, "message", str(error))
         raise ValueError(
-            f"{path} is no notebook that can be run ({wrong[:200]}); save it anew with Jupyter"
+            f"{path} cannot be run as a notebook ({wrong[:200]}); save it again with Jupyter"
         ) from error
     kernel, language = (raw["metadata"].get(name, {}) for name in ("kernelspec", "language_info"))
     if "python" not in (kernel.get("language"), language.get("name")) or "name" not in kernel:
@@ -163,7 +171,7 @@ def _check_notebook(path: Path) -> None:
 
 
 def literal(path: str | Path) -> str:
-    """A path as papermill takes it, which else fills in braces, as in exp_{scale}.
+    """A path as papermill takes it, with braces doubled: papermill fills in single ones.
 
     >>> literal(Path("exp_{scale}/00.ipynb"))
     'exp_{{scale}}/00.ipynb'
@@ -171,11 +179,11 @@ def literal(path: str | Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def normalise(notebook):
+def normalise(notebook: Any) -> Any:
     """Turn an executed notebook into the form that is committed, in place.
 
-    The cell of injected parameters, papermill's and widgets' metadata, stderr and error banners go; text
-    printed in pieces is joined; execution counts run 1, 2, 3 ...
+    Removes the cell of injected parameters, the metadata of papermill and widgets, stderr and error banners;
+    joins text that was printed in pieces; numbers the executions 1, 2, 3 ...
 
     Args:
       notebook: an nbformat notebook node.
@@ -199,36 +207,36 @@ def normalise(notebook):
     return notebook
 
 
-def keep(run_folder: str | Path, into: str | Path | None = None) -> list[Path]:
-    """Write a finished lesson run's outputs into the course's notebooks, its times and claims into data.
+def commit_outputs(run_folder: str | Path, into: str | Path | None = None) -> list[Path]:
+    """Write the outputs of a finished run into the course's notebooks, and its times and verdicts into data/.
 
     Args:
-      run_folder: what `iptkit run` filled: NN_*.ipynb and timings.json.
+      run_folder: the folder of a run (`iptkit run --out`), with NN_*.ipynb and timings.json.
       into: folder of the committed notebooks; the default also updates data/timings.json and data/results.
     Returns: the notebooks written.
-    Raises: ValueError if the run is incomplete, not at lesson scale, older than the notebooks' text, or of
+    Raises: ValueError if the run is incomplete, not at scale "lesson", older than the notebooks' text, or ran
       several notebooks at a time.
     """
     into = None if into is None else Path(into)
     run_folder = Path(run_folder)
     import nbformat
 
-    timings_file = Path(run_folder) / "timings.json"
+    timings_file = run_folder / "timings.json"
     if not timings_file.is_file():
         raise FileNotFoundError(
-            f"{run_folder} holds no timings.json; it must be a folder that `iptkit run` filled"
+            f"{run_folder} holds no timings.json; give the folder of a run (`iptkit run --out`)"
         )
     timings = reading.read_json(timings_file)
     if timings["scale"] != "lesson" or set(timings["status"].values()) != {"ok"}:
         raise ValueError(f"{run_folder} is no complete run at scale 'lesson'; run it to its end first")
     if timings.get("at_once", 1) > 1:
         raise ValueError(
-            f"the notebooks of {run_folder} ran {timings['at_once']} at a time, so that their times are "
-            "those of a busy machine; run them with --at-once 1"
+            f"the notebooks of {run_folder} ran {timings['at_once']} at a time, so their times are those "
+            "of a busy machine; run them with --at-once 1"
         )
     drafts = []
     for lesson in select(find(into), timings["status"]):
-        executed = nbformat.read(Path(run_folder) / lesson.path.name, as_version=4)
+        executed = nbformat.read(run_folder / lesson.path.name, as_version=4)
         counts = [c.execution_count for c in executed.cells if c.cell_type == "code" and c.source.strip()]
         done = normalise(executed)
         source = nbformat.read(lesson.path, as_version=4)
@@ -241,17 +249,17 @@ def keep(run_folder: str | Path, into: str | Path | None = None) -> list[Path]:
         with files.atomic(path) as draft:
             draft.write_text(text, encoding="utf-8")
     if into is None:
-        _keep_times(timings)
-        claims.keep(Path(run_folder), "lesson")
+        _commit_times(timings)
+        claims.add_to_stored(run_folder, "lesson")
     return [path for path, _ in drafts]
 
 
-def _keep_times(timings: dict) -> None:
-    """Put a run's times, and the machine that they were measured on, into data/timings.json.
+def _commit_times(timings: dict[str, Any]) -> None:
+    """Write a run's times, and the machine that measured them, into data/timings.json.
 
-    The machine's speed stays what it was if most of the time was measured then.
+    The machine's speed is not updated if most of the total time comes from earlier runs.
     """
-    from iptkit.models.devices import matmul_speed  # torch, for this alone
+    from iptkit.models.devices import matmul_speed  # imports torch
 
     file = paths.data_dir() / "timings.json"
     known = reading.read_json(file) if file.is_file() else {}
@@ -267,8 +275,8 @@ def _keep_times(timings: dict) -> None:
     files.write_json(file, known)
 
 
-def _join_streams(outputs: Iterable) -> list:
-    joined = []
+def _join_streams(outputs: Iterable[Any]) -> list[Any]:
+    joined: list[Any] = []
     for output in outputs:
         if output.output_type == "stream" and joined and joined[-1].output_type == "stream":
             joined[-1].text += output.text
@@ -281,6 +289,6 @@ if __name__ == "__main__":
     import sys
 
     try:
-        print("\n".join(map(str, keep(Path(sys.argv[1])))))
+        print("\n".join(map(str, commit_outputs(sys.argv[1]))))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"iptkit: {messages.visible(str(error))}")

@@ -1,7 +1,7 @@
-"""The whole course in one go: every notebook with papermill, then web pages with nbconvert.
+"""The work behind the commands: `run` (the notebooks and their report), `study` and `fetch`.
 
-A run that was cut off is started again with the same command: notebooks run anew, but what their finished
-steps computed lies in the step cache, so they are quickly where they were.
+An interrupted run is resumed with the same command: its notebooks start again, but take the results of
+finished steps from the step cache.
 """
 
 from __future__ import annotations
@@ -13,18 +13,35 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from iptkit.course import lessons, processes, report, schedule
+from iptkit.course import execution, lessons, report, schedule
+from iptkit.course.display import Display
+from iptkit.course.estimates import clock, expected_seconds
+from iptkit.course.execution import STOPPED
 from iptkit.course.lessons import Lesson
-from iptkit.course.processes import STOPPED
-from iptkit.course.progress_display import Display, clock
-from iptkit.storage import files, locks, outputs, paths, reading
+from iptkit.storage import files, locks, outputs, paths
+
+if TYPE_CHECKING:
+    from iptkit.studies.cluster import Cluster
+    from iptkit.studies.jobs import Job
+    from iptkit.studies.scales import Scale
+    from iptkit.studies.study import Study
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run left behind: its folder, seconds and status ("ok" or "failed") per notebook, the error."""
+    """The outcome of a run.
+
+    Attributes:
+      scale: the run's scale.
+      out: the run's folder.
+      seconds: time of each notebook that has run, by name.
+      status: "ok", "failed" or "stopped" for each of them, by name.
+      error: what went wrong, "" if nothing did.
+    """
 
     scale: str
     out: Path
@@ -50,17 +67,17 @@ def run(
     """Run the notebooks and write the report.
 
     Args:
-      scale: a name that `scales.load` knows: "smoke" or "lesson".
+      scale: a name that `scales.load` knows, such as "smoke" or "lesson".
       only: numbers or names of notebooks; None for all.
-      out: folder for executed notebooks and pages (default: runs/<scale> under the current folder).
+      out: folder for executed notebooks and pages (default: runs/<scale> in the current folder).
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
       timeout_s: the longest that one cell may take in seconds; None for no limit.
       notebooks: folder of the notebooks (default: the course's).
-      at_once: >= 1, how many run at a time, each in another process with its share of the cores; None for
-        as many as fit (lanes.fitting).
-    Returns: the report; `error` is empty if all went well. Notebooks after a failed one do not run.
-    Raises: ValueError or FileNotFoundError for wrong wishes, or ValueError for another run that is writing to
-      the same folder, before anything runs.
+      at_once: how many notebooks (>= 1) run at a time, each in its own process with its share of the cores;
+        None for as many as `schedule.fitting` says.
+    Returns: the report. After a notebook fails, no further one starts.
+    Raises: ValueError or FileNotFoundError for wrong arguments, ValueError if another run is writing to the
+      same folder; both before anything runs.
     """
     notebooks = None if notebooks is None else Path(notebooks)
     out = None if out is None else Path(out)
@@ -69,7 +86,7 @@ def run(
     from iptkit.storage import downloads
 
     if at_once is not None and at_once < 1:
-        raise ValueError(f"at_once is {at_once}; at least 1 notebook runs at a time")
+        raise ValueError(f"at_once is {at_once}; give 1 or more")
     context_gib = _course_scale(scale).context_gib
     course = lessons.find(notebooks)
     chosen = lessons.select(course, only)
@@ -94,18 +111,18 @@ def run(
 
 
 def check() -> None:
-    """Make sure that notebooks can be run and their pages be written here, before anything is computed.
+    """Make sure that notebooks can be run and their pages be written, before anything is computed.
 
-    Raises: ImportError, AttributeError (see `installation.problem`) or ValueError for what is not there.
+    Raises: ImportError, AttributeError (see `installation.problem`) or ValueError for what is missing.
     """
-    processes.check()
+    execution.check()
     report.exporter()
 
 
 def fetch() -> None:
     """Download everything, build the tasks and convert the models.
 
-    Raises: FileNotFoundError if something is neither cached nor downloadable.
+    Raises: FileNotFoundError if something is not cached and cannot be downloaded.
     """
     from iptkit.models import backbone, bundled
     from iptkit.storage import downloads
@@ -130,36 +147,41 @@ def study(
     job_cpus: int | None = None,
     **changes: Any,
 ) -> int:
-    """Measure a whole scale without notebooks and write its rows to `out`.
+    """Run a study without notebooks and write its rows.
 
     Args:
-      overwrite: `out` may hold rows of another study, which these replace.
+      scale: a name that `scales.load` knows, such as "lesson" or "full".
+      out: file for the rows; its name ends in .jsonl.
+      device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
+      part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2, heads and
+        baselines: lesson 04).
+      overwrite: allow to replace rows of another study in `out`.
       finished_only: measure nothing, write the rows of the jobs that are finished.
-      part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2
-        and its neighbours: lesson 04).
-      address: of a Ray cluster that runs the jobs (see cluster.joined); None: this process runs them.
-      job_cpus: cores that a job takes there.
-      changes: suite, split, dims and num_seeds of scales.variant; "subspace" only.
+      address: address of a Ray cluster to run the jobs on (see `cluster.joined`); None to run them here.
+      job_cpus: cores that a job takes on the cluster.
+      changes: suite, split, dims, num_seeds and only_unseen of `scales.variant`; for "subspace" only.
     Returns: the number of rows.
-    Raises: ValueError for an unknown scale, device or part, changes that do not go with it, rows of another
-      study in `out`, another process that writes it, or a cluster that is not there, before anything runs.
+    Raises: ValueError, before anything runs, for an unknown scale, device or part, changes that the part does
+      not take, rows of another study in `out`, another process that is writing it, or an unknown cluster.
     """
     out = Path(out)
     from iptkit.studies import cluster, lesson04, provenance, scales, verdicts_ipt
     from iptkit.studies.study import Study
 
-    writers = {"subspace": verdicts_ipt.write, "deep": lesson04.write}
+    writers: dict[str, Callable[..., int]] = {"subspace": verdicts_ipt.write, "deep": lesson04.write}
     if part not in writers:
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
     more = {"cluster": address, "job_cpus": job_cpus, "finished_only": finished_only}
-    wishes = {**more, **changes}
-    given = {name: value for name, value in wishes.items() if value}
-    empty = [name for name, value in wishes.items() if value == ""]
+    options = {**more, **changes}
+    given = {name: value for name, value in options.items() if value}
+    empty = [name for name, value in options.items() if value == ""]
     if empty:
-        raise ValueError(f"{', '.join(empty)}: an empty text (an unset variable?); name it or leave it out")
+        raise ValueError(
+            f"{', '.join(empty)}: an empty text (an unset variable?); give a value or leave it out"
+        )
     if given and part != "subspace":
         raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
-    with paths.variables(IPTKIT_SCALE=scale):  # one of the user's would win over the name
+    with paths.variables(IPTKIT_SCALE=scale):  # a value of the user's would override the name
         chosen = scales.variant(scale, **changes)
     measured = Study(chosen, device)
     if job_cpus and not address:
@@ -168,7 +190,7 @@ def study(
         raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
     if out.suffix != ".jsonl":
         raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
-    out = outputs.writable_file(out, "--out", verdicts_ipt.BESIDE)  # asked now, not after hours
+    out = outputs.writable_file(out, "--out", verdicts_ipt.BESIDE)  # checked now, not after hours
     _sweep(out.parent)
 
     def check() -> None:
@@ -176,7 +198,7 @@ def study(
             provenance.check_target(measured, out, part)
 
     def write(**more: Any) -> int:
-        check()  # again: where nothing can be locked, others may have written meanwhile
+        check()  # again: on a file system without locks another process may have written
         return writers[part](measured, out, **more)
 
     with locks.one_writer(out, "wait for its end, or name another file with --out"):
@@ -192,9 +214,9 @@ def study(
 
 
 def _measure(
-    measured: Any, scale: str, address: str | None, job_cpus: int | None, write: Callable[[], int]
+    measured: Study, scale: str, address: str | None, job_cpus: int | None, write: Callable[[], int]
 ) -> int:
-    """Run the jobs of a study (experiments.Study) that are not done, then write its rows."""
+    """Run the jobs of a study that are not done, then write its rows."""
     from iptkit.models.devices import matmul_speed
     from iptkit.studies import cluster
     from iptkit.studies.costs import Costs
@@ -205,7 +227,7 @@ def _measure(
         left = [job for job in measured.jobs(costs) if job.name in names]
         speed = matmul_speed(str(measured.backbone.device)) * 1e12
     expected = {job.name: job.seconds(speed) for job in left}
-    shown = {} if address else expected  # a cluster's jobs run side by side
+    shown = {} if address else expected  # jobs on a cluster run at the same time
     with _watched(scale, list(shown), shown) as display:
         if left:
             total = len(measured.jobs())
@@ -220,20 +242,11 @@ def _measure(
         return write()
 
 
-def expected_seconds(scale: str) -> dict[str, float]:
-    """Return the seconds of each notebook at a scale from data/timings.json; empty if not measured."""
-    try:
-        seconds = reading.read_json(paths.data_dir() / "timings.json")[scale]["seconds"]
-        return {name: float(value) for name, value in seconds.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _course_scale(scale: str) -> Any:
-    """The scale (scales.Scale) of a run of the notebooks; ValueError for one that has none."""
+def _course_scale(scale: str) -> Scale:
+    """The scale of a run of the notebooks; ValueError for a scale that the notebooks cannot run at."""
     from iptkit.studies import scales
 
-    with paths.variables(IPTKIT_SCALE=scale):  # an IPTKIT_SCALE of the user's would win over the name
+    with paths.variables(IPTKIT_SCALE=scale):  # a value of the user's would override the name
         loaded = scales.load(scale)
         if loaded.deep:
             raise ValueError(f"no notebook trains the deep prompts of scale {scale!r}; `iptkit study` does")
@@ -241,7 +254,7 @@ def _course_scale(scale: str) -> Any:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed processes left in the kit's folders, in `out`, and in the system's temporary one."""
+    """Remove what killed processes left in the kit's folders, `out` and the system's temporary folder."""
     from iptkit.storage import step_cache
 
     own = [folder() for folder in (paths.cache_dir, paths.downloads_dir, paths.models_dir, paths.tasks_dir)]
@@ -258,7 +271,8 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
     for name in ("index.html", "timings.json", *names):
         if (out / name).is_dir():
             raise ValueError(
-                f"{out / name} is a folder where a file is to stand; move it away or choose another --out"
+                f"{out / name} is a folder, but the run writes a file of this name; move it away or choose "
+                "another --out"
             )
     return out
 
@@ -267,11 +281,13 @@ def _out_folder(out: Path, course: Sequence[Lesson]) -> Path:
 def _watched(
     scale: str, names: Sequence[str], expected: Mapping[str, float] | None = None, **more: Any
 ) -> Iterator[Display]:
-    """Show the progress of the pieces `names` that run inside, here and in notebooks.
+    """Show the progress of the work inside this context, in this process and in notebooks.
 
     Args:
-      expected: seconds of each piece (default: those of the notebooks at the scale).
-      more: what else Display takes.
+      scale: the scale of the notebooks.
+      names: the pieces of work.
+      expected: seconds of each piece (default: of the notebooks at the scale).
+      more: further arguments of Display.
     """
     expected = expected_seconds(scale) if expected is None else expected
     with files.scratch() as place:
@@ -281,8 +297,8 @@ def _watched(
             yield display
 
 
-def _timed(display: Display, title: str, work: Callable[[], Any]) -> Any:
-    """Show a piece of work with its time; returns what it gives."""
+def _timed(display: Display, title: str, work: Callable[[], T]) -> T:
+    """Do a piece of work, show it with its time, and return its result."""
     begun = time.time()
     display.start(title, title)
     result = work()
@@ -290,13 +306,14 @@ def _timed(display: Display, title: str, work: Callable[[], Any]) -> Any:
     return result
 
 
-def _follow(display: Display, joined: Any, todo: Sequence[Any], expected: Mapping[str, float]) -> None:
-    """Run jobs on a cluster (cluster.Cluster) and show their progress."""
+def _follow(display: Display, joined: Cluster, todo: Sequence[Job], expected: Mapping[str, float]) -> None:
+    """Run jobs on a cluster and show their progress."""
     from iptkit.studies import jobs
 
     names = ", ".join(node.name for node in joined.nodes)
     display.say(f"jobs at a time: {joined.slots}; nodes: {names}")
-    begun, finished = time.time(), {}
+    begun = time.time()
+    finished: dict[str, float] = {}
     display.start("cluster", f"{len(todo)} jobs on the cluster")
     for done in joined.make(todo):
         finished[done.name] = done.seconds
@@ -307,7 +324,7 @@ def _follow(display: Display, joined: Any, todo: Sequence[Any], expected: Mappin
 
 
 def _is_ready(scale: str) -> bool:
-    """Tell whether all that the notebooks of a scale read is there, so that they run without a network."""
+    """Whether everything that the notebooks read at a scale is cached, so that they run without a network."""
     from iptkit.storage import downloads
     from iptkit.studies import scales
 
@@ -323,18 +340,18 @@ def _report_all(
     display: Display,
     at_once: int,
 ) -> Report:
-    """Write the report's pages as notebooks end; of those of this run nothing older is told."""
+    """Write the report's pages as notebooks end; results of earlier runs stay for the other notebooks."""
     seconds, status = report.earlier(out, scale, [lesson for lesson in course if lesson not in chosen])
     begun, elapsed, count, error = time.time(), 0.0, 0, ""
     with closing(finished):
         for lesson, took, wrong in finished:
             seconds[lesson.name], count, error = took, count + 1, error or wrong
             status[lesson.name] = STOPPED if wrong == STOPPED else "failed" if wrong else "ok"
-            elapsed = time.time() - begun  # told on the page and below
+            elapsed = time.time() - begun
             report.write(lesson, course, scale, out, seconds, status, at_once, elapsed)
     shown = out / "index.html"
     display.say(
-        f"{error}\nTo go on, run the same command again: finished steps are kept. Report: {shown}"
+        f"{error}\nTo continue, run the same command again: finished steps are kept. Report: {shown}"
         if error
         else f"{count} notebooks in {clock(elapsed)}; open {shown}"
     )
@@ -342,7 +359,7 @@ def _report_all(
 
 
 def _environment(scale: str, status_file: Path) -> AbstractContextManager[None]:
-    """Set what the notebooks' kernels inherit."""
+    """Set the environment variables that the notebooks' kernels inherit."""
     return paths.variables(
         IPTKIT_SCALE=scale,
         IPTKIT_STATUS=str(status_file),

@@ -1,12 +1,20 @@
-"""Figures of one look: white, one colour and marker per method in the whole course, a description in words.
+"""The look of the figures: white background, one colour and marker per method, a description in words.
 
-The colours keep apart for colour-blind readers (after Paul Tol's muted scheme); line style and marker tell
-the methods apart in print.
+Colour-blind readers can tell the colours apart (Paul Tol's muted scheme); line styles and markers distinguish
+the methods in print.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
 
 GREY, BLACK = "#777777", "#000000"
 METHODS: dict[str, dict[str, str]] = {
@@ -35,7 +43,7 @@ METHODS: dict[str, dict[str, str]] = {
 
 
 def use() -> None:
-    """Set matplotlib's defaults for the course: white faces, readable sizes, no transparency."""
+    """Set matplotlib's defaults for the course: white background, readable sizes, no transparency."""
     import matplotlib
 
     matplotlib.rcParams.update(
@@ -68,8 +76,8 @@ def use() -> None:
     )
 
 
-def style(method: str) -> dict[str, str]:
-    """Return colour, marker and line style of a method.
+def style(method: str) -> dict[str, Any]:
+    """The colour, marker and line style of a method, as arguments of matplotlib.
 
     Raises: ValueError if the method has none.
     """
@@ -79,19 +87,22 @@ def style(method: str) -> dict[str, str]:
 
 
 def curve(
-    ax,
+    ax: Axes,
     x: Sequence[float],
     mean: Sequence[float],
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
     method: str = "IST",
     label: str | None = None,
-):
+) -> Line2D:
     """Draw a method's mean over x, with its interval as a band.
 
     Args:
       ax: matplotlib axes.
-      x, mean, low, high: one number per point; low and high may both be None.
+      x: one value per point.
+      mean: one value per point.
+      low: lower end of the interval per point; None (with `high`) for no band.
+      high: upper end of the interval per point.
       method: key of METHODS.
       label: words for the legend (default: the method's name; "" for none).
     Returns: the line.
@@ -103,15 +114,23 @@ def curve(
     return line
 
 
-def level(ax, value: float, method: str, label: str | None = None):
-    """Draw a horizontal line for a method that does not depend on x, such as chance or a paper's number."""
+def level(ax: Axes, value: float, method: str, label: str | None = None) -> Line2D:
+    """Draw a horizontal line for a method that does not depend on x, such as chance or a paper's result.
+
+    Args:
+      ax: matplotlib axes.
+      value: height of the line.
+      method: key of METHODS.
+      label: words for the legend (default: the method's name; "" for none).
+    Returns: the line.
+    """
     look = style(method)
     look.pop("marker")
     return ax.axhline(value, label=method if label is None else label or "_nolegend_", linewidth=1.2, **look)
 
 
 def bars(
-    ax,
+    ax: Axes,
     groups: Sequence[str],
     values: Mapping[str, Sequence[float]],
     low: Mapping[str, Sequence[float]] | None = None,
@@ -122,8 +141,9 @@ def bars(
     Args:
       ax: matplotlib axes.
       groups: names along the x axis.
-      values: method -> one number per group.
-      low, high: method -> ends of its interval, for all or some of the methods.
+      values: method -> one value per group.
+      low: method -> lower ends of its intervals, for all or some of the methods.
+      high: method -> upper ends of its intervals, for the same methods.
     """
     width = 0.8 / len(values)
     for index, (method, heights) in enumerate(values.items()):
@@ -140,24 +160,26 @@ def bars(
 
 
 def heat(
-    ax,
-    matrix,
+    ax: Axes,
+    matrix: Any,
     rows: Sequence[str],
     columns: Sequence[str],
     low: float | None = None,
     high: float | None = None,
     label: str = "",
     form: str | None = ".2f",
-):
-    """Draw a matrix as coloured squares with its numbers in them.
+) -> AxesImage:
+    """Draw a matrix as coloured squares with its values in them.
 
     Args:
       ax: matplotlib axes.
-      matrix: [rows, columns] numbers.
-      rows, columns: names along the axes.
-      low, high: ends of the colour scale (default: of the numbers).
-      label: what the numbers are.
-      form: format of a number in its square, or None to write none.
+      matrix: values [rows, columns], an array or nested sequences.
+      rows: names of the rows.
+      columns: names of the columns.
+      low: lower end of the colour scale (default: the smallest value).
+      high: upper end of the colour scale (default: the largest value).
+      label: what the values are.
+      form: format of a value in its square; None to write none.
     Returns: the image.
     """
     image = ax.imshow(matrix, vmin=low, vmax=high, aspect="auto")
@@ -165,7 +187,9 @@ def heat(
     ax.set_yticks(range(len(rows)), rows)
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=label)
-    for i, j in ((i, j) for i in range(len(rows)) for j in range(len(columns)) if form):
+    if not form:
+        return image
+    for i, j in itertools.product(range(len(rows)), range(len(columns))):
         red, green, blue, _ = image.cmap(image.norm(matrix[i][j]))
         is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         ax.text(
@@ -180,12 +204,12 @@ def heat(
     return image
 
 
-def show(fig, alt: str) -> None:
+def show(fig: Figure, alt: str) -> None:
     """Display a figure in a notebook with a description in words, and close it.
 
     Args:
       fig: matplotlib figure.
-      alt: what a reader who cannot see it should know: axes, and what stands out.
+      alt: what a reader who cannot see the figure should know: its axes and what stands out.
     Raises: ValueError if alt is empty.
     """
     import matplotlib.pyplot as plt

@@ -1,15 +1,14 @@
-"""Other processes that run notebooks, one after the other each: the parent's side, and theirs (`main`).
+"""Child processes that run notebooks, each one notebook after another.
 
-A child reads wishes from its standard input, a line each, and says on its standard output which cell begins
-and what went wrong in the end. It ends when its standard input is closed, so with its parent at the latest.
+A child reads requests from its standard input, one per line. On its standard output it reports each cell that
+begins and, at the end, what went wrong. It ends when its standard input is closed, so at the latest when its
+parent ends. `Children` is the parent's side, `main` the child's.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,140 +17,45 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import IO, Any
 
-from iptkit.course import lessons
+from iptkit.course import execution
+from iptkit.course.execution import STOPPED
 from iptkit.course.lessons import Lesson
-from iptkit.storage import files, installation, paths
 
-KERNEL = lessons.KERNEL["name"]
-START_TIMEOUT = 180  # seconds for a kernel to start; a busy machine takes long
-IOPUB_TIMEOUT = 120  # seconds for a cell's output to arrive after the cell is done
-ERROR_LENGTH = 600  # characters of an error that are told; the notebook holds it all
-
-
-def check() -> None:
-    """Make sure that notebooks can be run here, before anything is computed.
-
-    Raises: ImportError for a package that is missing or broken, ValueError for a kernel that is.
-    """
-    import papermill
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    papermill.execute_notebook  # noqa: B018 - not there in a package of which only the folder is left
-    try:
-        with paths.variables(JUPYTER_PREFER_ENV_PATH="1"):  # as `pipeline` has it for the notebooks
-            python = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
-    except (NoSuchKernel, IndexError) as error:
-        raise ValueError(
-            f"Jupyter knows no kernel {KERNEL!r}, which runs the notebooks; the package ipykernel brings it: "
-            f"{installation.command(*installation.of_course())}"
-        ) from error
-    if shutil.which(python) is None:
-        raise ValueError(
-            f"Jupyter's kernel {KERNEL!r} is to run with {python}, which is not there (was it moved?); "
-            "make it anew with: python -m ipykernel install --sys-prefix"
-        )
-
-
-def run(
-    lesson: Lesson, target: Path, parameters: dict, timeout_s: int | None, on_cell: Callable[[int, int], None]
-) -> str:
-    """Run a notebook from its first cell to its last or to an error.
-
-    Args:
-      lesson: the notebook.
-      target: where the executed notebook is written, cell by cell.
-      parameters: values for the cell tagged `parameters`.
-      timeout_s: the longest that one cell may take in seconds; None for no limit.
-      on_cell: called with the number of a code cell and the number of all when it begins.
-    Returns: what went wrong, "" if nothing did.
-    """
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.iorw import LocalHandler, papermill_io
-
-    class Whole(LocalHandler):
-        """Each save of the notebook takes the place of the last one when it is written: none is cut."""
-
-        def write(self, buf, path):
-            with files.atomic(Path(path)) as draft:
-                draft.write_text(buf, encoding="utf-8")
-
-    papermill_io.register(str(target), Whole())
-    for name in ("papermill", "asyncio"):  # what fails is told once, below
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    counts = {"begun": 0, "all": lesson.num_code_cells + 1}  # papermill adds a cell of parameters
-
-    def on_cell_start(cell, cell_index):
-        if cell.cell_type == "code" and cell.source.strip():
-            counts["begun"] += 1
-            on_cell(counts["begun"], counts["all"])
-
-    try:
-        with files.room_for(target):
-            papermill.execute_notebook(
-                lessons.literal(lesson.path),
-                lessons.literal(target),
-                parameters,
-                kernel_name=KERNEL,
-                progress_bar=False,
-                start_timeout=START_TIMEOUT,
-                cwd=lesson.path.parent,
-                execution_timeout=timeout_s,
-                iopub_timeout=IOPUB_TIMEOUT,
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                on_cell_start=on_cell_start,
-                shutdown_kernel="immediate",  # what it found is stored; taking down gigabytes takes seconds
-            )
-    except papermill.PapermillExecutionError as error:
-        reason = f"{error.ename}: {error.evalue}"
-    except CellTimeoutError:
-        reason = f"the cell took longer than {timeout_s} s; allow more with --cell-timeout"
-    except DeadKernelError:
-        reason = (
-            "its Python died, most likely for want of memory: close other programs or use a smaller --scale"
-        )
-    except RuntimeError as error:  # jupyter's kernel did not start, or did not answer
-        reason = f"its Python does not answer: {error}"
-    else:
-        return ""
-    if len(reason) > ERROR_LENGTH:
-        reason = f"{reason[:ERROR_LENGTH]} ..."
-    where = f"code cell [{counts['begun']}]"
-    return f"{lesson.path.name} failed in {where}: {reason}\nThe notebook up to there: {target}"
-
-
-STOPPED = "stopped"
-GRACE = 60.0  # seconds that a stopped process has to end its kernel
-KEY = "iptkit "  # in front of what a child says, as others may print too
+GRACE = 60.0  # seconds that a child has to end its kernel before it is killed
+KEY = "iptkit "  # begins a line that a child reports; other code may print, too
 
 
 class Children:
-    """The processes of one run of the course."""
+    """The child processes of one run of the course."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen] = set()
-        self._idle: list[subprocess.Popen] = []
+        self._running: set[subprocess.Popen[str]] = set()
+        self._idle: list[subprocess.Popen[str]] = []
         self._lock, self._is_stopped = threading.Lock(), False
 
     def run(
         self,
         lesson: Lesson,
         target: Path,
-        parameters: dict,
+        parameters: dict[str, Any],
         timeout_s: int | None,
         on_cell: Callable[[int, int], None],
         variables: Mapping[str, str],
     ) -> str:
-        """`kernels.run` in another process, one that has nothing to do or a new one.
+        """Run a notebook as `execution.run` does, in an idle child or a new one.
 
         Args:
-          variables: its environment, beside what the process has.
-          The others as for `kernels.run`.
+          lesson: the notebook.
+          target: where the executed notebook is written.
+          parameters: values for the cell tagged `parameters`.
+          timeout_s: the longest that one cell may take in seconds; None for no limit.
+          on_cell: called when a code cell begins, with its number and the number of all code cells.
+          variables: environment variables to set in the child.
         Returns: what went wrong, "" if nothing did, STOPPED if it was stopped.
         """
-        wish = {
+        request = {
             "path": str(lesson.path),
             "target": str(target),
             "parameters": parameters,
@@ -161,14 +65,14 @@ class Children:
         with self._lock:
             if self._is_stopped:
                 return STOPPED
-            while self._idle and self._idle[-1].poll() is not None:  # killed while it had nothing to do
+            while self._idle and self._idle[-1].poll() is not None:  # killed while it was idle
                 self._end(self._idle.pop())
             child = self._idle.pop() if self._idle else self._started()
             self._running.add(child)
-            with suppress(OSError):  # it is gone, which is told below
-                print(json.dumps(wish), file=child.stdin, flush=True)
+            with suppress(OSError):  # it has died, which is reported below
+                print(json.dumps(request), file=_pipe(child.stdin), flush=True)
         error = None
-        for line in child.stdout or ():
+        for line in _pipe(child.stdout):
             said = json.loads(line.removeprefix(KEY)) if line.startswith(KEY) else {}
             if "cell" in said:
                 on_cell(*said["cell"])
@@ -186,92 +90,98 @@ class Children:
         return STOPPED if error is None else error
 
     def stop(self) -> None:
-        """End what runs as Ctrl-C would (what a step has done is in its checkpoint), after GRACE by force."""
+        """Interrupt the running children as Ctrl-C would, and kill them after GRACE; checkpoints stay."""
         with self._lock:
             self._is_stopped = True
             for child in self._running:
-                with suppress(OSError):  # of a wish that it did not take any more
-                    child.stdin.close()
+                with suppress(OSError):  # from a request that it never read
+                    _pipe(child.stdin).close()
                 killer = threading.Timer(GRACE, child.kill)
                 killer.daemon = True
                 killer.start()
 
     def close(self) -> None:
-        """End those that have nothing to do."""
+        """End the idle children."""
         with self._lock:
             idle, self._idle = self._idle, []
         for child in idle:
             self._end(child)
 
     @staticmethod
-    def _started() -> subprocess.Popen:
+    def _started() -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "iptkit.course.processes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,  # Ctrl-C comes here first, and from here to it, once
+            start_new_session=True,  # so that Ctrl-C reaches only the parent, which then stops the child
         )
 
     @staticmethod
-    def _end(child: subprocess.Popen) -> None:
+    def _end(child: subprocess.Popen[str]) -> None:
         with suppress(OSError):
-            child.stdin.close()
+            _pipe(child.stdin).close()
         child.wait()
-        child.stdout.close()
+        _pipe(child.stdout).close()
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    """A standard stream of a child, which is always a pipe here."""
+    assert stream is not None
+    return stream
 
 
 def main() -> None:
-    """Run the notebooks that standard input asks for, a line each, until it is closed.
+    """Run the notebooks that standard input requests, one per line, until it is closed.
 
-    Says on standard output which cell begins, and in the end of each what went wrong.
+    Reports on standard output each cell that begins and, at the end of each notebook, what went wrong.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
-    wishes: SimpleQueue[str | None] = SimpleQueue()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a background shell ignore it
+    requests: SimpleQueue[str | None] = SimpleQueue()
     is_busy, is_alone = threading.Event(), threading.Event()
-    threading.Thread(target=_listen, args=(wishes, is_busy, is_alone), daemon=True).start()
-    with suppress(KeyboardInterrupt, BrokenPipeError):  # the latter: its parent was killed
-        while text := wishes.get():
+    threading.Thread(target=_listen, args=(requests, is_busy, is_alone), daemon=True).start()
+    with suppress(KeyboardInterrupt, BrokenPipeError):  # the latter if its parent was killed
+        while text := requests.get():
             is_busy.set()
             if is_alone.is_set():
                 return
             error = _run(json.loads(text))
             is_busy.clear()
-            _say(error=error)
+            _report(error=error)
 
 
-def _run(wish: dict[str, Any]) -> str:
-    os.environ.update(wish["variables"])
+def _run(request: dict[str, Any]) -> str:
+    os.environ.update(request["variables"])
     try:
-        return run(
-            Lesson(Path(wish["path"])),
-            Path(wish["target"]),
-            wish["parameters"],
-            wish["timeout_s"],
-            lambda number, total: _say(cell=[number, total]),
+        return execution.run(
+            Lesson(Path(request["path"])),
+            Path(request["target"]),
+            request["parameters"],
+            request["timeout_s"],
+            lambda number, total: _report(cell=[number, total]),
         )
-    except (OSError, ValueError) as problem:  # a full disk, say
+    except (OSError, ValueError) as problem:  # for example a full disk
         return str(problem)
     except KeyboardInterrupt:
         return STOPPED
 
 
-def _say(**what: Any) -> None:
-    print("\n" + KEY + json.dumps(what), flush=True)  # what a kernel wrote may have no end of line
+def _report(**what: Any) -> None:
+    print("\n" + KEY + json.dumps(what), flush=True)  # a kernel's output may lack its line end
 
 
-def _listen(wishes: SimpleQueue, is_busy: threading.Event, is_alone: threading.Event) -> None:
-    """Hand on what is asked for; interrupt this process when nobody holds its standard input any more."""
+def _listen(requests: SimpleQueue, is_busy: threading.Event, is_alone: threading.Event) -> None:
+    """Pass requests on; interrupt this process when its standard input is closed."""
     for line in sys.stdin:
-        wishes.put(line)
+        requests.put(line)
     is_alone.set()
-    wishes.put(None)
+    requests.put(None)
     if is_busy.is_set():
         if os.name == "posix":
-            os.kill(os.getpid(), signal.SIGINT)  # reaches a main thread that waits for its kernel
+            os.kill(os.getpid(), signal.SIGINT)  # also reaches a main thread that waits for its kernel
         else:
-            os._exit(1)  # the kernel sees that its parent is gone
+            os._exit(1)  # the kernel notices that its parent is gone
 
 
 if __name__ == "__main__":

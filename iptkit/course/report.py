@@ -1,8 +1,8 @@
-"""The web pages of a run: one per notebook, and index.html with what was asked, what it took, what came out.
+"""The web pages of a run: one per notebook, and index.html with every notebook's question, time and result.
 
-Pages are whole in themselves: pictures are inside, nothing is fetched from anywhere. Notebooks may hold
-anything, a reader's own text or a library's HTML, so the body of a page is cut down to the tags of a text
-(`_clean`), and a content security policy allows neither scripts nor addresses.
+A page is self-contained: it holds its pictures and loads nothing. Notebooks may contain anything, such as a
+learner's own text or a library's HTML, so only the tags of text, tables and pictures are kept (`_clean`), and
+a content security policy forbids scripts and connections.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
+from iptkit.course.estimates import clock
 from iptkit.course.lessons import Lesson
-from iptkit.course.progress_display import clock
-from iptkit.storage import files, reading
-from iptkit.storage.versions import rows
+from iptkit.storage import files, reading, versions
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -43,9 +43,7 @@ UNSEEN = (
 )
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
 NAVIGATION = re.compile("<nav>.*?</nav>", re.DOTALL)
-SUMMARY_TAG = (
-    "summary"  # a cell whose output stands for its notebook on the index page; else its first picture
-)
+SUMMARY_TAG = "summary"  # tag of the cell whose output the index page shows; default: the first picture
 
 
 def write(
@@ -53,26 +51,29 @@ def write(
     course: Sequence[Lesson],
     scale: str,
     out: Path,
-    seconds: dict,
-    status: dict,
+    seconds: dict[str, float],
+    status: dict[str, str],
     at_once: int,
     elapsed: float,
 ) -> None:
     """Write the page of a notebook that has just run, index.html and timings.json.
 
     Args:
-      lesson, course: the notebook and all notebooks in order.
-      scale, out: the run's scale and folder.
-      seconds, status: by notebook name, for those that have run.
-      at_once: how many ran at a time, so what the seconds mean.
-      elapsed: seconds since the run began, told in place of their sum if several ran at a time.
+      lesson: the notebook.
+      course: all notebooks in order.
+      scale: the run's scale.
+      out: the run's folder.
+      seconds: time of each notebook that has run, by name.
+      status: "ok", "failed" or "stopped" for each notebook that has run, by name.
+      at_once: how many notebooks ran at a time.
+      elapsed: seconds since the run began; shown instead of the sum if several ran at a time.
     """
     if (out / lesson.path.name).is_file():
         page(lesson, out / lesson.path.name, course)
         place = course.index(lesson)
         for other in [*course[max(0, place - 1) : place], *course[place + 1 : place + 2]]:
             _link_again(out, other, course)
-    made_with = [("date", time.strftime("%Y-%m-%d %H:%M")), *rows()]
+    made_with = [("date", time.strftime("%Y-%m-%d %H:%M")), *versions.rows()]
     sum_of_all = "together", sum(seconds.values())
     whole = sum_of_all if at_once == 1 else (f"this run, {at_once} at a time", elapsed)
     index(out, f"iptkit, scale {scale}", course, seconds, status, made_with, whole)
@@ -87,7 +88,7 @@ def write(
 
 
 def earlier(out: Path, scale: str, course: Sequence[Lesson]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return seconds and status of the notebooks that an earlier run at this scale left in the folder."""
+    """Seconds and status of the notebooks that an earlier run at this scale left in the folder."""
     try:
         timings = reading.read_json(out / "timings.json")
         names = [
@@ -99,7 +100,7 @@ def earlier(out: Path, scale: str, course: Sequence[Lesson]) -> tuple[dict[str, 
                 {name: str(timings["status"][name]) for name in names},
             )
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no earlier run, or none to read
+        pass  # no earlier run, or a damaged one
     return {}, {}
 
 
@@ -109,13 +110,13 @@ def page(lesson: Lesson, notebook: Path, course: Sequence[Lesson] = ()) -> Path:
     Args:
       lesson: the notebook's source.
       notebook: the executed notebook.
-      course: all notebooks in order, for links to the neighbours whose pages lie in the same folder.
+      course: all notebooks in order, for links to the neighbours whose pages are in the same folder.
     Returns: path of the page.
     """
     import nbformat
 
     heading = f"{lesson.number}. {lesson.question}"
-    # pictures that the text names lie beside the source
+    # pictures that the text links to are next to the source
     resources = {"metadata": {"path": str(lesson.path.parent)}}
     node = nbformat.read(notebook, as_version=4)
     cells, resources = exporter().from_notebook_node(node, resources=resources)
@@ -125,19 +126,19 @@ def page(lesson: Lesson, notebook: Path, course: Sequence[Lesson] = ()) -> Path:
     return target
 
 
-def exporter():
-    """Return nbconvert's exporter of a notebook's cells.
+def exporter() -> Any:
+    """Make nbconvert's exporter of a notebook's cells.
 
-    Raises: ImportError or ValueError where nbconvert is not, or not wholly, installed.
+    Raises: ImportError or ValueError if nbconvert is missing or incomplete.
     """
     from jinja2 import pass_context
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
-        """Puts pictures into the page, and leaves the rest of a block of HTML as it is.
+        """Embeds the pictures of an HTML block and leaves the rest of the block as it is.
 
-        nbconvert parses the whole block, which closes a <details> that ends in a later one.
+        nbconvert would parse the whole block, which closes a <details> that ends in a later block.
         """
 
         def _html_embed_images(self, html: str) -> str:
@@ -151,12 +152,12 @@ def exporter():
             return "" if is_absent else super()._embed_image_or_attachment(src)
 
     class Exporter(HTMLExporter):
-        def default_filters(self):
+        def default_filters(self) -> Any:
             yield from super().default_filters()
             yield "markdown2html", self.rendered
 
         @pass_context
-        def rendered(self, context, source: str) -> str:
+        def rendered(self, context: Any, source: str) -> str:
             attachments = context.get("cell", {}).get("attachments", {})
             path = context["resources"]["metadata"]["path"]
             renderer = Renderer(
@@ -169,12 +170,12 @@ def exporter():
             return MarkdownWithMath(renderer).render(source)
 
     made = Exporter(template_name="report", extra_template_basedirs=[str(TEMPLATES)])
-    made.template  # noqa: B018 - reads the files now
+    made.template  # noqa: B018 - loads the template now
     return made
 
 
 def _page(title: str, main: str, style: str = "", navigation: str = "") -> str:
-    """A whole page around `main`, of which only text, tables and pictures stay."""
+    """A complete page around `main`, which is reduced to text, tables and pictures."""
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -190,7 +191,7 @@ def _page(title: str, main: str, style: str = "", navigation: str = "") -> str:
 
 
 def _clean(html: str) -> str:
-    """Cut HTML down to the tags of a text; what else there is is shown as text, or not at all (`UNSEEN`)."""
+    """HTML reduced to TAGS; other tags are shown as text, those in UNSEEN removed with their content."""
     import bleach
     from bleach.css_sanitizer import CSSSanitizer
     from bs4 import BeautifulSoup
@@ -207,7 +208,7 @@ def _clean(html: str) -> str:
         return name in ATTRIBUTES or (tag, name, value) == ("input", "type", "checkbox")
 
     return bleach.clean(
-        soup.decode(formatter=escape),  # with &quot;, as bleach escapes twice what stands in single quotes
+        soup.decode(formatter=escape),  # with &quot;, as bleach escapes values in single quotes twice
         tags=TAGS,
         attributes=is_allowed,
         protocols={"http", "https", "mailto", "data"},
@@ -216,7 +217,7 @@ def _clean(html: str) -> str:
 
 
 def _navigation(out: Path, lesson: Lesson, course: Sequence[Lesson]) -> str:
-    """Links from a lesson's page to those that are there."""
+    """Links from a lesson's page to the index and to the neighbours that have a page."""
     links, place = ['<a href="index.html">all notebooks</a>'], course.index(lesson) if course else 0
     for arrow, other in (
         ("&larr;", course[max(0, place - 1) : place]),
@@ -231,7 +232,7 @@ def _navigation(out: Path, lesson: Lesson, course: Sequence[Lesson]) -> str:
 
 
 def _link_again(out: Path, lesson: Lesson, course: Sequence[Lesson]) -> None:
-    """Renew the links of a page that is there, after another page has been written."""
+    """Update the links of an existing page after another page has been written."""
     target = out / f"{lesson.name}.html"
     if target.is_file():
         links = _navigation(out, lesson, course)
@@ -253,9 +254,10 @@ def index(
       out: folder of the run.
       title: heading of the page.
       lessons: all notebooks of the course.
-      seconds, status: by notebook name, for those that have run.
-      stamp: name and value of what the run was made with.
-      whole: words and seconds of the last line.
+      seconds: time of each notebook that has run, by name.
+      status: "ok", "failed" or "stopped" for each notebook that has run, by name.
+      stamp: name and value of the versions and the machine of the run.
+      whole: title and seconds of the last line of the table.
     Returns: path of the page.
     """
     lines = [
@@ -294,14 +296,14 @@ def _row(out: Path, lesson: Lesson, seconds: float | None, status: str) -> str:
 
 
 def _result(out: Path, lesson: Lesson) -> str:
-    """Return the summary cell's outputs of an executed notebook, else its first picture, else nothing."""
+    """The outputs of an executed notebook's summary cell, else its first picture, else nothing."""
     import nbformat
 
     path, broken = out / f"{lesson.name}.ipynb", (ValueError, KeyError, TypeError, AttributeError)
     try:
         notebook = nbformat.v4.reads(reading.read_text(path))
         nbformat.validate(notebook)
-    except (OSError, nbformat.ValidationError, *broken):  # absent, or cut off while it was written
+    except (OSError, nbformat.ValidationError, *broken):  # absent, or no complete notebook
         return ""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     summary = [cell for cell in cells if SUMMARY_TAG in cell.metadata.get("tags", [])]
@@ -314,7 +316,7 @@ def _result(out: Path, lesson: Lesson) -> str:
     return f"<section><h2>{heading}</h2>\n" + "\n".join(shown) + "</section>" if shown else ""
 
 
-def _output(output) -> str:
+def _output(output: Any) -> str:
     if output.output_type == "stream":
         return f"<pre>{escape(output.text)}</pre>" if output.name == "stdout" else ""
     data = output.get("data", {})

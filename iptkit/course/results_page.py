@@ -1,15 +1,15 @@
-"""docs/results.md and docs/figure.svg: what the stored rows say, in tables, sentences and one figure.
+"""docs/results.md: the results of the course in tables and sentences, written from the stored rows.
 
-`python -m iptkit.course.results_page` writes both; `--check` exits with 1 if a file differs from the rows.
-Every figure in the text is computed from data/results/. Where a sentence depends on a sign, or on an interval
-that holds 0, the code chooses its words (see `verb`), so no sentence can outlive its rows.
+`python -m iptkit.course.results_page` writes the page and its figure (see `results_figure`). With `--check`
+it writes nothing and exits with 1 if a file differs from the rows. Every value in the text is computed from
+data/results/. Where a sentence depends on a sign, or on whether an interval contains 0, the code chooses its
+words (see `verb`), so the sentences always agree with the rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iptkit.course import plots
+from iptkit.course.results_figure import SIDES, alt, figure, in_words, num_tasks
 from iptkit.methods import shares, subspace
 from iptkit.scores import claims, intervals, summary
 from iptkit.storage import files, paths
 from iptkit.studies import stored_results, unseen, verdicts_ipt, verdicts_ptuning_v2, verdicts_splits
 
 Rows = Sequence[dict[str, Any]]
-Gap = Sequence[float]  # mean, low, high
-Method = tuple[str, int]  # its name and d_I, 0 for a method without one
-SIDES = ("seen", "unseen")
+Gap = Sequence[float]  # mean, low and high end of its interval
+Method = tuple[str, int]  # its name and d_I; 0 for a method without d_I
 STUDIES = ("core36", "ipt120", "ipt120-long", "lesson", "lesson-deep", "encoder9")  # files of data/results
-DECISIVE = ("ipt120", "full", "lesson")  # the scale whose verdict counts: the first at which there is one
+DECISIVE = ("ipt120", "full", "lesson")  # the verdict at the first of these scales counts
 HIGHER, LOWER = "scores higher than", "scores lower than"
 SAME = "shows no significant difference from"
-NEAR = 0.001  # of a score: an interval that ends so near to 0 decides little
+NEAR = 0.001  # a score; an interval that ends this close to 0 decides little
 ZERO, TUNED, FINE = ("zero-shot", 0), ("prompt tuning", 0), ("fine-tuning", 0)
 NEAREST = ("nearest task's prompt", 0)
-METHODS = {  # (method, has a d_I) -> its name, what it trains for a task ("" for d_I parameters)
+METHODS = {  # (method, has a d_I) -> its name here, what it trains per task ("": d_I parameters)
     ("zero-shot", 0): ("zero-shot", "0"),
     ("mean prompt", 0): ("mean prompt of the seen tasks, not tuned", "0"),
     ("nearest task's prompt", 0): ("prompt of the nearest seen task, not tuned", "0"),
@@ -49,13 +48,13 @@ METHODS = {  # (method, has a d_I) -> its name, what it trains for a task ("" fo
     ("prompt tuning", 0): ("prompt tuning", "prompt"),
     ("fine-tuning", 0): ("fine-tuning", "all weights"),
 }
-CONTROLS = {  # of IST on unseen tasks
+CONTROLS = {  # controls of IST on unseen tasks
     "random decoder": "IST through a random decoder",
     "PCA of the prompts": "IST through the principal components",
     "Fastfood over the prompt": "IST in a random subspace of the prompt (Fastfood)",
     "DID": "random directions of all weights (DID)",
 }
-PAIRS = (  # of the tables of differences, d_I as in METHODS
+PAIRS = (  # rows of the tables of differences; d_I as in METHODS
     (TUNED, ZERO),
     (("IST", 1), ZERO),
     (("IST", 1), ("mean code", 1)),
@@ -67,34 +66,28 @@ PAIRS = (  # of the tables of differences, d_I as in METHODS
     (("IST", 1), TUNED),
     (FINE, TUNED),
 )
-KINDS = {"cls": "classification", "tag": "tagging"}  # of encoder9's tasks
-DATA = {"full": "all examples", "few-shot": "few examples"}  # of its rows
-PLAIN = {  # words of the claims' texts -> the field's terms
-    "to d_I numbers and back": "to a d_I-dimensional code and back",
-    "d_I free numbers per task": "d_I free parameters per task",
-    "the fewest numbers": "the fewest parameters",
-    "in it as many numbers do better than in that of prompts": (
-        "the same number of parameters does better there than in the subspace of prompts"
-    ),
-    "cells of the table not at hand": "table not available",
-    "not at hand": "not available",
+KINDS = {"cls": "classification", "tag": "tagging"}  # kinds of encoder9's tasks
+DATA = {"full": "all examples", "few-shot": "few examples"}  # what its methods were trained on
+PLAIN = {  # words of the stored verdicts -> the field's terms
     "spread": "standard deviation",
     "is asked for": "is required",
     "are asked for": "are required",
 }
-RECALLED = {"[recalled]": "quoted from memory", "[second-hand]": "second-hand"}  # marks of a claim's source
+RECALLED = {"[recalled]": "quoted from memory", "[second-hand]": "second-hand"}  # marks in a claim's source
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the page is made of.
+    """Everything that the page is made from.
 
     Attributes:
-      rows, about: of each of STUDIES, see `results.stored`.
-      splits: of `generalisation.stored`.
-      verdicts: of `claims.stored`.
+      rows: result rows of each of STUDIES (see `stored_results.stored`).
+      about: how each of STUDIES was made.
+      splits: rows of every split of ipt120 (see `verdicts_splits.stored`).
+      verdicts: the verdicts on claims (see `claims.stored`).
       prompt_size: trainable parameters of one prompt.
-      error: |p* - p|^2 / |p - mean|^2, mean over the seen tasks' prompts p; p* is what MSF makes of p.
+      error: |p* - p|^2 / |p - mean|^2, averaged over the prompts p of the seen tasks; p* is MSF's
+        reconstruction of p.
     """
 
     rows: Mapping[str, Rows]
@@ -106,7 +99,7 @@ class Stored:
 
 
 def read() -> Stored:
-    """All that the page needs, from data/results/."""
+    """Read everything that the page is made from, out of data/results/."""
     found = {name: stored_results.stored(name) for name in STUDIES}
     prompts, about = stored_results.stored_prompts("ipt120")
     seen = subspace.load_stored("ipt120")
@@ -128,7 +121,7 @@ def page(stored: Stored) -> str:
         f"<!-- Written by `{_command()}` from the rows in data/results/. Do not edit. -->",
         "All results of the course, from the rows that come with it. "
         f"`{_command()}` writes this page and its figure; nothing on it is typed in by hand.",
-        f"![{alt(stored)}](figure.svg)",
+        f"![{alt(stored.rows['ipt120'], _dim(stored, 'ipt120'))}](figure.svg)",
         *_reading(stored),
         *_of_36(stored),
         *_of_120(stored),
@@ -141,7 +134,10 @@ def page(stored: Stored) -> str:
 
 
 def verb(gap: Gap) -> str:
-    """How a method compares with another, by the 95 % interval of its difference to that one.
+    """The verb of a comparison of two methods, from the 95 % interval of their difference.
+
+    Args:
+      gap: score of the first method minus score of the second.
 
     Example:
       >>> verb((0.1, 0.02, 0.2)), verb((-0.2, -0.3, -0.1)), verb((0.1, -0.1, 0.3))
@@ -154,13 +150,14 @@ def against(subject: str, gaps: Mapping[str, Gap]) -> str:
     """Sentences that compare a method with others: those it beats, those that beat it, and the rest.
 
     Args:
-      gaps: name of another method -> difference of `subject` to it.
+      subject: the method, as the subject of the first sentence.
+      gaps: name of another method -> score of `subject` minus its score.
 
     Example:
       >>> against("IST", {"a": (0.1, 0.02, 0.2), "b": (0.1, -0.1, 0.3)})[:50]
       'IST scores higher than a (+0.100 [+0.020, +0.200])'
     """
-    sentences = []
+    sentences: list[str] = []
     for words in (HIGHER, LOWER, SAME):
         named = [f"{name} ({digits(gap)})" for name, gap in gaps.items() if verb(gap) == words]
         if named:
@@ -169,13 +166,14 @@ def against(subject: str, gaps: Mapping[str, Gap]) -> str:
 
 
 def digits(gap: Gap) -> str:
-    """A difference with its interval.
+    """A difference with its interval, as text.
 
     Example:
       >>> digits((0.1, -0.02, 0.2))
       '+0.100 [-0.020, +0.200]'
     """
-    return verdicts_ipt.digits(tuple(gap[:3]))
+    mean, low, high = gap[:3]
+    return verdicts_ipt.digits((mean, low, high))
 
 
 # ---- sections ------------------------------------------------------------------------------------------
@@ -263,23 +261,24 @@ def _deep(stored: Stored) -> list[str]:
     dim, ist = _dim(stored, "lesson-deep"), ("IST", _dim(stored, "lesson-deep"))
     own = {"the mean code of deep prompts": ("mean code", dim), "deep prompt tuning": TUNED}
     tuned = {side: _between(deep, shallow, TUNED, side) for side in SIDES}
-    kept = {name: _plain(_kept(rows, ist, "seen")) for name, rows in (("shallow", shallow), ("deep", deep))}
+    studies = {"shallow": shallow, "deep": deep}
+    kept = {name: _with_interval(_kept(rows, ist, "seen")) for name, rows in studies.items()}
     return [
         "## Deep prompts",
         "A deep prompt is trained keys and values at every layer (P-Tuning v2). MSF and IST work on it "
         "unchanged. The papers do not report this combination; notebook 08 shows it. "
         + _set_up(stored, "lesson-deep"),
-        _beside({"shallow": shallow, "deep": deep}, dim),
+        _side_by_side(studies, dim),
         _bullets(
             f"On seen tasks IST keeps E_rel {kept['deep']} with deep prompts and "
             f"{kept['shallow']} with shallow ones. The mean code of deep prompts, which is not "
-            f"tuned, keeps {_plain(_kept(deep, ('mean code', dim), 'seen'))}.",
+            f"tuned, keeps {_with_interval(_kept(deep, ('mean code', dim), 'seen'))}.",
             *(_compared(f"On {side} tasks, deep IST", deep, ist, own, side) for side in SIDES),
             " ".join(
                 f"On {side} tasks, deep prompt tuning {_than(gap, 'shallow prompt tuning')}."
                 for side, gap in tuned.items()
             ),
-            f"Only {_count(deep, 'unseen')} tasks are unseen, so the intervals there are wide.",
+            f"Only {num_tasks(deep, 'unseen')} tasks are unseen, so the intervals there are wide.",
         ),
     ]
 
@@ -294,7 +293,7 @@ def _encoders(stored: Stored) -> list[str]:
     )
     return [
         "## Encoders",
-        f"{_number(len(scale['tasks']))} tasks (suite `{scale['suite']}`) on the encoder "
+        f"{in_words(len(scale['tasks']))} tasks (suite `{scale['suite']}`) on the encoder "
         f"`{scale['backbone']}`: sentences to classify and words to tag. {scale['test_examples']} test "
         f"examples per task, {_samples(made)}, prompts of {scale['prompt_length']} vectors (per layer for "
         f"P-Tuning v2), {steps['full']} steps on all examples and {steps['few-shot']} on few. Counts of "
@@ -310,7 +309,7 @@ def _encoders(stored: Stored) -> list[str]:
 
 
 def _on_encoders(made: Rows, data: str, kind: str) -> str:
-    """P-Tuning v2 beside the other methods on tasks of one kind."""
+    """P-Tuning v2 compared with the other methods on tasks of one kind."""
     mine, gaps = [row for row in made if row["data"] == data and row["category"] == kind], {}
     for other in (verdicts_ptuning_v2.PROBE, verdicts_ptuning_v2.SHALLOW, verdicts_ptuning_v2.TUNED):
         both = (
@@ -329,10 +328,10 @@ def _of_claims(stored: Stored) -> list[str]:
     table = ["| claim | | the paper reports | verdict | scale |", "|---|---|---|---|---|"]
     for name, claim in known.items():
         mark = [words for sign, words in RECALLED.items() if sign in claim.source]
-        reports = " ".join([_in_plain(claim.paper), *(f"({words})" for words in mark)])
+        reports = " ".join([claim.paper, *(f"({words})" for words in mark)])
         row = measured.get(name)
         verdict = (f"**{row['verdict']}**", f"`{row['scale']}`") if row else ("not measured", "")
-        table.append(f"| {' | '.join([name, _in_plain(claim.claim), reports, *verdict])} |")
+        table.append(f"| {' | '.join([name, claim.claim, reports, *verdict])} |")
     return [
         "## Claims of the two papers",
         "A: Qin et al. 2021 (arXiv 2110.07867), Intrinsic Prompt Tuning. B: Liu et al. 2022 (arXiv "
@@ -376,8 +375,8 @@ def _again(stored: Stored) -> list[str]:
 
 # ---- sentences of the 120-task study --------------------------------------------------------------------
 def _controls(rows: Rows, dim: int) -> str:
-    """IST on unseen tasks beside other subspaces, and what its start gives."""
-    gaps = {told: _gap(rows, ("IST", dim), (name, dim), "unseen") for name, told in CONTROLS.items()}
+    """IST on unseen tasks compared with other subspaces and with its own starting point."""
+    gaps = {title: _gap(rows, ("IST", dim), (name, dim), "unseen") for name, title in CONTROLS.items()}
     chosen = {"the prompt of the nearest seen task, which is chosen and not tuned": NEAREST}
     start = _gap(rows, ("mean code", dim), ("random decoder", dim), "unseen")
     return (
@@ -417,7 +416,7 @@ def _where_lost(stored: Stored, dim: int) -> str:
         f"{_than(first, 'prompt tuning')}, and IST {_than(second, 'MSF')}. The prompt vectors themselves "
         f"are {'not ' if is_worse else ''}rebuilt: on the prompts that MSF was trained on, its relative "
         f"squared error is {stored.error:.2f}, where the mean prompt has 1. In score, MSF keeps E_rel "
-        f"{_plain(_kept(rows, ('MSF', dim), 'seen'))}."
+        f"{_with_interval(_kept(rows, ('MSF', dim), 'seen'))}."
     )
 
 
@@ -445,7 +444,7 @@ def _fewer_examples(rows: Rows, dim: int) -> str:
 def _fine_tuning(rows: Rows, dim: int) -> str:
     gap = _gap(rows, FINE, TUNED, "unseen")
     lines = summary.summary(rows, [("IST", dim), TUNED], ["unseen"], reference="fine-tuning")
-    ist, tuned = (_plain(line["E_rel"]) for line in lines)
+    ist, tuned = (_with_interval(line["E_rel"]) for line in lines)
     return (
         f"On unseen tasks, fine-tuning of all weights {_than(gap, 'prompt tuning')}. With fine-tuning as "
         f"the reference, IST keeps {ist} and prompt tuning {tuned}."
@@ -471,7 +470,7 @@ def _siblings(stored: Stored, dim: int) -> str:
     gap = verdicts_splits.leakage(stored.splits, dim)["siblings seen"]
     few, many = (verdicts_splits.BY_NUMBER[i] for i in (0, -1))
     both = {name: stored.splits[name] for name in (few, many)}
-    counts = {name: _count(rows, "seen") for name, rows in both.items()}
+    counts = {name: num_tasks(rows, "seen") for name, rows in both.items()}
     more = summary.difference(verdicts_splits.side_by_side(both, dim), (many, dim), (few, dim))
     return (
         "On unseen tasks with relatives among the seen tasks, IST in a subspace found with these relatives "
@@ -484,10 +483,10 @@ def _longer(stored: Stored) -> str:
     rows, dim = stored.rows["ipt120-long"], _dim(stored, "ipt120-long")
     about = stored.about["ipt120-long"]
     scale, is_part = about["scale"], bool(about.get("not finished"))
-    kept = [f"{_plain(_kept(rows, ('IST', dim), side))} on {side} tasks" for side in SIDES]
+    kept = [f"{_with_interval(_kept(rows, ('IST', dim), side))} on {side} tasks" for side in SIDES]
     there = {row["method"] for row in rows}
     others = {"the mean code": ("mean code", dim)}
-    others |= {told: (name, dim) for name, told in CONTROLS.items() if name in there}
+    others |= {title: (name, dim) for name, title in CONTROLS.items() if name in there}
     others |= {"the prompt of the nearest seen task": NEAREST}
     return (
         f"With {scale['ist']['rows_per_run']} examples per step instead of "
@@ -503,7 +502,7 @@ def _methods(rows: Rows, dim: int, prompt_size: int) -> str:
     """Mean scores and E_rel of all methods of a study."""
     methods = {(name, has and dim): named for (name, has), named in METHODS.items()}
     lines = {(x["method"], x["split"]): x for x in summary.summary(rows, list(methods))}
-    seen, unseen = (_count(rows, side) for side in SIDES)
+    seen, unseen = (num_tasks(rows, side) for side in SIDES)
     table = [
         f"| method | trainable parameters per task | few-shot samples | score, seen ({seen}) | "
         f"score, unseen ({unseen}) | E_rel, seen | E_rel, unseen |",
@@ -515,7 +514,7 @@ def _methods(rows: Rows, dim: int, prompt_size: int) -> str:
             size = f"{prompt_size:,}" if trains == "prompt" else trains or str(dim)
             samples = _seeds([r for r in rows if (r["method"], r["d_I"]) == (method, of)])
             shown = [line and line[name] for name in ("score", "E_rel") for line in both]
-            cells = [_plain(value) if value else "" for value in shown]
+            cells = [_with_interval(value) if value else "" for value in shown]
             table.append(f"| {' | '.join([title, size, str(samples), *cells])} |")
     return "\n".join(table)
 
@@ -536,8 +535,8 @@ def _pairs(rows: Rows, dim: int) -> str:
     return "\n".join(["Bold: the interval excludes 0.", "", *table])
 
 
-def _beside(studies: Mapping[str, Rows], dim: int) -> str:
-    """Seen and unseen scores of the same methods with shallow and deep prompts."""
+def _side_by_side(studies: Mapping[str, Rows], dim: int) -> str:
+    """Scores of the same methods in several studies, on seen and unseen tasks."""
     names = list(studies)
     table = [
         f"| method | {' | '.join(f'score, {side}, {name}' for side in SIDES for name in names)} |",
@@ -550,13 +549,13 @@ def _beside(studies: Mapping[str, Rows], dim: int) -> str:
         for side in SIDES:
             for rows in studies.values():
                 line = summary.summary(rows, [method], [side])
-                cells.append(_plain(line[0]["score"], 3) if line else "")
+                cells.append(_with_interval(line[0]["score"], 3) if line else "")
         table.append(f"| {METHODS[key][0]} | {' | '.join(cells)} |")
     return "\n".join(table)
 
 
 def _of_encoders(made: Rows) -> str:
-    """Mean scores on the encoder by kind of task and data; tasks in parentheses."""
+    """Mean scores on the encoder by kind of task and data, with the number of tasks in parentheses."""
     heads = [f"{kind}, {words}" for words in DATA.values() for kind in KINDS.values()]
     table = [
         f"| mean score | trainable parameters | {' | '.join(heads)} |",
@@ -569,7 +568,7 @@ def _of_encoders(made: Rows) -> str:
                 part = [r for r in mine if r["data"] == data and r["category"] == kind]
                 values = intervals.by_task(part)
                 mean = intervals.over_tasks(values, part) if part else None
-                cells.append(f"{_plain(mean, 3)} ({len(values)})" if mean else "")
+                cells.append(f"{_with_interval(mean, 3)} ({len(values)})" if mean else "")
         size = _mean_size(made, method, {row["task"] for row in mine})
         table.append(f"| {method} | {size:,.0f} | {' | '.join(cells)} |")
     return "\n".join(table)
@@ -581,7 +580,7 @@ def _measurements(verdicts: Rows) -> str:
         cells = (
             row["claim"],
             row["scale"],
-            _in_plain(row["here"]),
+            _reworded(row["here"]),
             row["tasks"],
             row["seeds"],
             row["verdict"],
@@ -617,75 +616,13 @@ def _rules(stored: Stored) -> str:
     )
 
 
-# ---- figure --------------------------------------------------------------------------------------------
-def ladder(stored: Stored) -> dict[str, dict[str, Gap]]:
-    """Method -> side -> mean test score in the 120-task study with its interval: what the figure shows."""
-    rows, dim = stored.rows["ipt120"], _dim(stored, "ipt120")
-    methods = [ZERO, ("mean code", dim), ("IST", dim), TUNED]
-    found: dict[str, dict[str, Gap]] = {}
-    for line in summary.summary(rows, methods):
-        found.setdefault(line["method"], {})[line["split"]] = line["score"]
-    return found
-
-
-def alt(stored: Stored) -> str:
-    """The figure in words."""
-    means = {
-        side: ", ".join(f"{method} {of[side][0]:.2f}" for method, of in ladder(stored).items())
-        for side in SIDES
-    }
-    counts = {side: _count(stored.rows["ipt120"], side) for side in SIDES}
-    told = "; ".join(f"{counts[side]} {side} tasks: {means[side]}" for side in SIDES)
-    return f"Mean test score with 95 % intervals. {told}."
-
-
-def figure(stored: Stored) -> str:
-    """The text of docs/figure.svg, the same bytes each time: the ladder with its intervals."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        plots.use()
-        matplotlib.rcParams.update({"svg.hashsalt": "iptkit", "svg.fonttype": "path"})
-        drawn = Figure(figsize=(7.2, 3.8))
-        _draw(drawn.subplots(), stored)
-        text = io.StringIO()
-        drawn.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
-
-
-def _draw(ax: Any, stored: Stored) -> None:
-    dim, steps = _dim(stored, "ipt120"), ladder(stored)
-    trains = {"zero-shot": 0, "mean code": 0, "IST": dim, "prompt tuning": stored.prompt_size}
-    for place, (method, of) in enumerate(steps.items()):
-        for sign, side in ((-1, "seen"), (1, "unseen")):
-            look, (mean, low, high), at = plots.style(method), of[side], place + sign * 0.12
-            face = look["color"] if side == "seen" else "white"
-            ends = [[mean - low], [high - mean]]
-            ax.errorbar(at, mean, ends, color=look["color"], capsize=3, linewidth=1.6, zorder=2)
-            ax.plot(at, mean, "o", color=look["color"], mfc=face, ms=8, mew=1.8, zorder=3)
-            where = {"xytext": (sign * 8, -3), "textcoords": "offset points", "fontsize": 9}
-            ax.annotate(f"{mean:.2f}", (at, mean), ha="right" if sign < 0 else "left", **where)
-    rows = stored.rows["ipt120"]
-    for side, face in (("seen", plots.GREY), ("unseen", "white")):
-        label = f"{_count(rows, side)} {side} tasks"
-        ax.plot([], [], "o", color=plots.GREY, mfc=face, ms=8, mew=1.8, label=label)
-    ax.set_xticks(range(len(steps)), [f"{method}\n{trains[method]:,} parameters" for method in steps])
-    ax.set_xlim(-0.5, len(steps) - 0.4)
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel("mean test score")
-    ax.set_title(f"How much do {_number(dim).lower()} trainable parameters per task keep?", loc="left")
-    ax.grid(False, axis="x")
-    ax.legend(loc="upper left")
-
-
 # ---- parts ---------------------------------------------------------------------------------------------
 def _gap(rows: Rows, first: Method, second: Method, side: str) -> Gap:
     return summary.difference(rows, first, second, side)
 
 
 def _between(first: Rows, second: Rows, method: Method, side: str) -> Gap:
-    """The same method in two studies of the same tasks."""
+    """Difference of a method's scores in two studies of the same tasks."""
     both = [r | {"method": name} for name, rows in (("1", first), ("2", second)) for r in _only(rows, method)]
     return summary.difference(both, ("1", method[1]), ("2", method[1]), side)
 
@@ -695,13 +632,13 @@ def _only(rows: Rows, method: Method) -> Rows:
 
 
 def _kept(rows: Rows, method: Method, side: str) -> Gap:
-    """E_rel."""
+    """E_rel of a method on one side, with its interval."""
     (line,) = summary.summary(rows, [method], [side])
     return line["E_rel"] or (float("nan"),) * 3
 
 
 def _compared(subject: str, rows: Rows, first: Method, others: Mapping[str, Method], side: str) -> str:
-    """`against`, of methods of one study."""
+    """`against` for methods of one study."""
     return against(subject, {name: _gap(rows, first, other, side) for name, other in others.items()})
 
 
@@ -714,22 +651,22 @@ def _than(gap: Gap, other: str) -> str:
 
 
 def _shares(rows: Rows, dim: int) -> str:
-    """What IST, and what nobody tuned, keep of prompt tuning."""
+    """E_rel of IST, of the untuned mean code and of zero-shot."""
     sentences = []
     for side in SIDES:
         ist, code, zero = (_kept(rows, method, side) for method in (("IST", dim), ("mean code", dim), ZERO))
         sentences.append(
-            f"On {side} tasks IST keeps {_plain(ist)} of prompt tuning (E_rel); the untuned mean code keeps "
-            f"{code[0]:.2f} and zero-shot {zero[0]:.2f}."
+            f"On {side} tasks IST keeps {_with_interval(ist)} of prompt tuning (E_rel); the untuned mean "
+            f"code keeps {code[0]:.2f} and zero-shot {zero[0]:.2f}."
         )
     return " ".join(sentences)
 
 
 def _set_up(stored: Stored, name: str) -> str:
-    """How a study was made, in a sentence or two."""
+    """A sentence on how a study was made."""
     rows, about = stored.rows[name], stored.about[name]
     scale, first = about["scale"], rows[0]
-    counts = {side: _count(rows, side) for side in SIDES}
+    counts = {side: num_tasks(rows, side) for side in SIDES}
     groups = {side: len({row["group"] for row in rows if row["split"] == side}) for side in SIDES}
     sides = " and ".join(f"{counts[side]} {side} ones in {groups[side]} leakage groups" for side in SIDES)
     return (
@@ -741,37 +678,33 @@ def _set_up(stored: Stored, name: str) -> str:
 
 
 def _decisive(verdicts: Rows, claim: str) -> dict[str, Any] | None:
-    """The verdict that counts, or None."""
+    """The verdict on a claim that counts (see DECISIVE), or None."""
     mine = {row["scale"]: row for row in verdicts if row["claim"] == claim}
     return next((mine[scale] for scale in DECISIVE if scale in mine), None)
 
 
 def _is_near(here: str) -> bool:
-    """Does an interval of a difference (its ends have signs) end within NEAR of 0?"""
+    """Whether an interval in this text, its ends written with signs, ends within NEAR of 0."""
     ends = re.findall(r"\[([+-][\d.]+), ([+-][\d.]+)\]", here)
     return any(abs(float(end)) <= NEAR for pair in ends for end in pair)
 
 
 def _mean_size(rows: Rows, method: str, tasks: set[str]) -> float:
-    """Mean number of trainable parameters of a method over these tasks."""
+    """Trainable parameters of a method, averaged over these tasks."""
     sizes = {row["task"]: row["numbers"] for row in rows if row["method"] == method and row["task"] in tasks}
     return sum(sizes.values()) / len(sizes)
 
 
-def _in_plain(text: str) -> str:
+def _reworded(text: str) -> str:
     for words, plain in PLAIN.items():
         text = text.replace(words, plain)
     return text
 
 
 def _dim(stored: Stored, name: str) -> int:
-    """The d_I at which a study's controls were run."""
+    """The d_I of a study's controls."""
     scale = stored.about[name]["scale"]
     return scale.get("main_dim", scale["subspace"]["intrinsic_dim"])
-
-
-def _count(rows: Rows, side: str) -> int:
-    return len({row["task"] for row in rows if row["split"] == side})
 
 
 def _seeds(rows: Rows) -> int:
@@ -782,16 +715,14 @@ def _samples(rows: Rows) -> str:
     return f"{_seeds(rows)} few-shot sample{'s' * (_seeds(rows) > 1)}"
 
 
-def _plain(gap: Gap, places: int = 2) -> str:
-    """A mean without a sign, and its interval."""
+def _with_interval(gap: Gap, places: int = 2) -> str:
+    """A mean with its interval, as text; no plus sign."""
     mean, low, high = gap[:3]
     return f"{mean:.{places}f} [{low:.2f}, {high:.2f}]"
 
 
-def _number(count: int) -> str:
-    """A small number in words."""
-    words = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
-    return words[count] if count < len(words) else str(count)
+def _figure(stored: Stored) -> str:
+    return figure(stored.rows["ipt120"], _dim(stored, "ipt120"), stored.prompt_size)
 
 
 def _listed(parts: Sequence[Any], last: str = "and") -> str:
@@ -804,17 +735,17 @@ def _bullets(*texts: str) -> str:
 
 
 def _command() -> str:
-    """How this module is called."""
+    """The command that runs this module."""
     return f"python -m {__spec__.name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page and its figure, or compare them with the files; returns the exit status."""
+    """Write the page and its figure, or compare them with the files; return the exit status."""
     parser = argparse.ArgumentParser(description="Write results.md and figure.svg from the stored rows.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
     parser.add_argument("--out", type=Path, default=paths.data_dir().parent / "docs", help="their folder")
     options, stored = parser.parse_args(arguments), read()
-    made = {options.out / "results.md": page(stored), options.out / "figure.svg": figure(stored)}
+    made = {options.out / "results.md": page(stored), options.out / "figure.svg": _figure(stored)}
     if not options.check:
         options.out.mkdir(parents=True, exist_ok=True)
         for path, text in made.items():
@@ -823,7 +754,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     stale = [p for p, text in made.items() if not p.is_file() or p.read_bytes() != text.encode()]
     for path in stale:
-        print(f"{path} differs from the stored rows; `{_command()}` writes it again", file=sys.stderr)
+        print(f"{path} differs from the stored rows; run `{_command()}` to write it again", file=sys.stderr)
     return int(bool(stale))
 
 

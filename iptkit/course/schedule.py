@@ -1,43 +1,47 @@
-"""Several notebooks at a time, each in another process with its share of the cores.
+"""Running the notebooks of the course, several at a time if that is faster.
 
-A notebook waits for those whose steps it would otherwise make itself (`NEEDS`), which saves time only: where
-two ask for the same step, store.step lets the second wait for the first. The longest chain goes first: 02,
-which makes the short step of 00 that it reads.
+Each then runs in its own process with its share of the cores. A notebook waits for those whose steps it would
+otherwise make itself (`NEEDS`). That only saves time: if two need the same step, `step_cache.step` lets the
+second wait for the first. The longest chain starts first: it begins with 02, which makes the short step of 00
+that it reads.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
-from iptkit.course import processes
+from iptkit.course import execution
+from iptkit.course.display import Display
+from iptkit.course.estimates import run_left
+from iptkit.course.execution import STOPPED
 from iptkit.course.lessons import Lesson
-from iptkit.course.processes import STOPPED, Children
-from iptkit.course.progress_display import Display, run_left
+from iptkit.course.processes import Children
 from iptkit.models.machine import free_memory, machine_memory
 
-NEEDS = {"05": ("02",), "06": ("05",)}  # whose long steps a notebook reads
-LAST = "90"  # reads what all others found
-SLOWER = 1.5  # times as long a notebook takes beside another one, with half of the cores
-SHARE = 2 / 3  # of the machine's memory, the most that two notebooks may take unasked
-OTHERS = 4 * 2**30  # bytes that a notebook's process takes beside the texts that it keeps
+NEEDS = {"05": ("02",), "06": ("05",)}  # notebook -> notebooks whose long steps it reads
+LAST = "90"  # reads the results of all others
+SLOWER = 1.5  # factor of a notebook's time when another one runs, too, and each has half of the cores
+SHARE = 2 / 3  # of the machine's memory: the most that two notebooks may take by default
+OTHERS = 4 * 2**30  # bytes of a notebook's process in addition to its cached texts
 
 
 def fitting(course: Sequence[Lesson], expected: Mapping[str, float], context_gib: float, device: str) -> int:
-    """How many notebooks run at a time where nobody says: two where that ends sooner and fits, else one.
+    """How many notebooks to run at a time by default: two if that is faster and they fit, else one.
 
-    More would not end sooner: half of the course is one chain (`NEEDS`). Two on one GPU were never tried.
+    More would not be faster, because half of the course is one chain (`NEEDS`). Two on one GPU are untested.
 
     Args:
       course: the notebooks to run.
-      expected: seconds of each by name; unknown ones are taken to be equally long.
-      context_gib: what a process keeps of texts at the scale (Scale.context_gib).
+      expected: seconds of each by name; notebooks without an entry count as equally long.
+      context_gib: memory that a process uses for cached texts at the scale (Scale.context_gib).
       device: "cpu", "cuda" ...
     """
     taken = 2 * (OTHERS + context_gib * 2**30)
@@ -47,14 +51,14 @@ def fitting(course: Sequence[Lesson], expected: Mapping[str, float], context_gib
 
 
 def together(course: Sequence[Lesson], expected: Mapping[str, float], at_once: int) -> float:
-    """About how many seconds the notebooks take, so many at a time; `expected` as for `fitting`."""
+    """Estimate the seconds that the notebooks take, `at_once` at a time; `expected` as for `fitting`."""
     names = [lesson.name for lesson in course]
     seconds = {name: (SLOWER if at_once > 1 else 1.0) * expected.get(name, 1.0) for name in names}
     return run_left(seconds, {}, names, {}, at_once=at_once, needs=needs(course)) or 0.0
 
 
 def _threads() -> int:
-    """How many cores this run may use: OMP_NUM_THREADS, else all."""
+    """The number of cores that this run may use: OMP_NUM_THREADS, else all."""
     wished = os.environ.get("OMP_NUM_THREADS", "")
     if wished.isdecimal():
         return max(1, int(wished))
@@ -62,7 +66,7 @@ def _threads() -> int:
 
 
 def needs(course: Sequence[Lesson]) -> dict[str, set[str]]:
-    """Names of the lessons that each of these waits for."""
+    """The names of the lessons that each of these lessons waits for."""
     by_number = {lesson.number: lesson.name for lesson in course}
     found = {
         lesson.name: {by_number[number] for number in NEEDS.get(lesson.number, ()) if number in by_number}
@@ -76,19 +80,24 @@ def needs(course: Sequence[Lesson]) -> dict[str, set[str]]:
 def run_each(
     chosen: Sequence[Lesson],
     out: Path,
-    parameters: dict,
+    parameters: dict[str, Any],
     timeout_s: int | None,
     display: Display,
     at_once: int,
-) -> Iterator[tuple[Lesson, float, str]]:
-    """Run lessons, one after the other in this process or several at once in others.
+) -> Generator[tuple[Lesson, float, str]]:
+    """Run lessons, one after another in this process or several at a time in child processes.
+
+    After a failure no further lesson starts. Closing the generator stops those that are running.
 
     Args:
+      chosen: the lessons.
       out: folder of the executed notebooks.
-      parameters, timeout_s: as for `kernels.run`.
-      display: shows them, and knows about how long they take.
-    Yields: each with its seconds and what went wrong ("", or STOPPED beside a failed one), as it ends.
-      After a failure nothing more begins; closing the iterator stops what still runs.
+      parameters: values for the cell tagged `parameters`.
+      timeout_s: the longest that one cell may take in seconds; None for no limit.
+      display: shows the progress, and knows the expected times.
+      at_once: how many lessons run at a time.
+    Yields: each lesson when it ends, with its seconds and what went wrong: "" if nothing did, STOPPED if it
+      was stopped because another one failed.
     """
     children = Children()
     share = {"OMP_NUM_THREADS": str(max(1, _threads() // at_once))}
@@ -98,7 +107,7 @@ def run_each(
         begun, on_cell = time.time(), partial(display.cell, name=lesson.name)
         given = lesson, out / lesson.path.name, parameters, timeout_s, on_cell
         variables = {"IPTKIT_STATUS": str(display.file_of(lesson.name)), **share}
-        error = processes.run(*given) if at_once == 1 else children.run(*given, variables)
+        error = execution.run(*given) if at_once == 1 else children.run(*given, variables)
         seconds = round(time.time() - begun, 1)
         word = "stopped" if error == STOPPED else "failed" if error else "done"
         display.finish(seconds, word, lesson.name)
@@ -124,17 +133,20 @@ def _each(
     at_once: int,
     work: Callable[[Lesson], tuple[float, str]],
     stop: Callable[[], None],
-) -> Iterator[tuple[Lesson, float, str]]:
-    """Do `work` for every lesson, so many at a time, in threads; yields each with what it gave as it ends.
+) -> Generator[tuple[Lesson, float, str]]:
+    """Call `work` for every lesson in threads; yield each lesson with the result when it ends.
 
     Args:
-      expected: seconds of each by name; unknown ones are taken to be equally long.
-      stop: ends what runs; called after a failure, and where the caller or Ctrl-C ends this early.
+      chosen: the lessons.
+      expected: seconds of each by name; lessons without an entry count as equally long.
+      at_once: how many lessons run at a time.
+      work: runs a lesson; returns its seconds and what went wrong.
+      stop: stops all running lessons; called after a failure and if the caller or Ctrl-C ends this early.
     """
     waits, by_name = needs(chosen), {lesson.name: lesson for lesson in chosen}
 
     def chain(name: str) -> float:
-        """Seconds from its begin to the end of the last that waits for it."""
+        """Seconds from the start of a lesson to the end of the last one that waits for it."""
         after = [other for other, before in waits.items() if name in before]
         return expected.get(name, 1.0) + max(map(chain, after), default=0.0)
 
@@ -142,7 +154,7 @@ def _each(
     sorter.prepare()
     ready, has_failed = list(sorter.get_ready()), False
     with ThreadPoolExecutor(at_once) as pool:
-        running: dict[Future, str] = {}
+        running: dict[Future[tuple[float, str]], str] = {}
         try:
             while running or (ready and not has_failed):
                 ready.sort(key=lambda name: (-chain(name), name))
@@ -158,6 +170,6 @@ def _each(
                     yield by_name[name], seconds, error
                     sorter.done(name)
                     ready += sorter.get_ready()
-        except BaseException:  # the consumer's end among them
+        except BaseException:  # including the end of the consumer
             stop()
             raise

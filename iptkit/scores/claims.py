@@ -1,6 +1,6 @@
 """Verdicts on the papers' claims: what a paper measured and what a lesson measured here, per claim and scale.
 
-    lesson -> record(...) -> $IPTKIT_RESULTS/claims/SCALE/B4.json -> keep(...) -> data/results/claims.jsonl
+    lesson -> record() -> $IPTKIT_RESULTS/claims/SCALE/B4.json -> add_to_stored() -> data/results/claims.jsonl
 
 data/claims.json lists the claims, in our own words.
 """
@@ -118,7 +118,7 @@ def stored() -> list[dict[str, Any]]:
     return result_files.read(paths.data_dir() / "results" / STORED)
 
 
-def keep(folder: str | Path, scale: str) -> int:
+def add_to_stored(folder: str | Path, scale: str) -> int:
     """Copy the verdicts of a results folder into those that come with the project, and return their number.
 
     A new verdict replaces an older one on the same claim and scale.

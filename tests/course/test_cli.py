@@ -192,7 +192,7 @@ def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (KeyboardInterrupt(), 130, "goes on from the last finished step"),
+        (KeyboardInterrupt(), 130, "resumes after the last finished step"),
         (
             ModuleNotFoundError("No module named 'papermill'", name="papermill"),
             2,
@@ -241,7 +241,7 @@ sys.argv = ["iptkit", "run"]
 __main__.main()"""
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         said = ""
-        while "goes on from the last finished step" not in said:
+        while "resumes after the last finished step" not in said:
             said += (line := process.stderr.readline())
             assert line
         process.send_signal(signal.SIGINT)
@@ -324,7 +324,7 @@ def test_doctor_tells_what_is_missing_and_the_way_out(iptkit_command, tmp_path):
     code, text = iptkit_command("doctor")
     assert code == 0 and "TFLOP/s" in text and str(tmp_path / "cache") in text and "free disk" in text
     assert re.search(r"course +about (\d+:)?\d+:\d\d here", text)  # hours, too, on a slow machine
-    assert "iptkit fetch  (gets " in text and downloads.missing()[0] in text
+    assert "iptkit fetch  (downloads " in text and downloads.missing()[0] in text
 
 
 def test_study_writes_rows_and_where_they_come_from(iptkit_command, tmp_path, monkeypatch):
@@ -361,7 +361,7 @@ def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatc
     [
         (["--split", "rows"], "suite tiny has no split 'rows'; there are: random"),
         (["--suite", "tiny3"], "the suite 'tiny3' has no splits"),
-        (["--dims", "5,x"], "--dims is '5,x'; give whole numbers with commas between them"),
+        (["--dims", "5,x"], "--dims is '5,x'; give whole numbers separated by commas"),
         (["--dims", "5,5"], "dims are 5, 5; give numbers from 1 on, each once"),
         (["--part", "deep", "--dims", "5"], "dims: only the study 'subspace' takes these, not 'deep'"),
         (["--seeds", "0"], "Invalid value for '--seeds'"),
@@ -421,7 +421,9 @@ cli.app(["study"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
-@pytest.mark.parametrize(("ends", "told"), [("quickly", "last finished step"), ("slowly", "stopped at once")])
+@pytest.mark.parametrize(
+    ("ends", "told"), [("quickly", "last finished step"), ("slowly", "stopped immediately")]
+)
 def test_ctrl_c_once_or_twice_ends_without_a_traceback(ends, told):
     command = [sys.executable, "-c", SLOW_END, ends]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

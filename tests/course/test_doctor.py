@@ -34,10 +34,10 @@ def test_the_extra_that_is_missing_is_the_one_advised(without):
     findings, duties = doctor._packages()
     assert duties == [], "the course does without Ray"
     assert findings == [
-        ("installed", "all packages that the course asks for"),
+        ("installed", "all packages that the course needs"),
         (
             "",
-            "without the extra cluster (ray), which you may want: "
+            "without the optional extra cluster (ray); to install it: "
             "python -m pip install -c constraints.txt -e '.[cluster]'",
         ),
     ]
@@ -47,7 +47,7 @@ def test_what_the_course_needs_is_a_duty(without):
     without(ray="2.60.0", papermill=None, typer=None, torch="1.13.0")
     findings, (duty,) = doctor._packages()
     assert duty.startswith("python -m pip install -c constraints.txt -e '.[notebooks,dev]'  (missing: ")
-    assert findings == [("installed", "without torch (>=2.13; there is 1.13.0), typer, papermill")]
+    assert findings == [("installed", "without torch (>=2.13; 1.13.0 is installed), typer, papermill")]
 
 
 def test_outside_a_checkout_the_advice_needs_no_files_of_it(without, tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_outside_a_checkout_the_advice_needs_no_files_of_it(without, tmp_path, m
     assert duties == ["python -m pip install 'iptkit[notebooks]'  (missing: papermill)"]
     assert (
         "",
-        "without the extra dev (pytest), which you may want: python -m pip install 'iptkit[dev]'",
+        "without the optional extra dev (pytest); to install it: python -m pip install 'iptkit[dev]'",
     ) in findings
 
 
@@ -68,7 +68,7 @@ def test_notebooks_that_cannot_be_run_are_told(monkeypatch):
     gone = kernelspec.KernelSpec(argv=["/gone/python"])
     monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda *_: gone)
     findings, (duty,) = doctor._notebooks()
-    assert findings == [("notebooks", "cannot be run")] and "/gone/python, which is not there" in duty
+    assert findings == [("notebooks", "cannot be run")] and "/gone/python, which does not exist" in duty
     monkeypatch.delattr("papermill.execute_notebook")
     findings, (duty,) = doctor._notebooks()
     assert (
@@ -92,5 +92,5 @@ def test_it_works_with_an_installed_wheel(tmp_path):
         check=False,
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert "its notebooks are not here; they come with a checkout" in done.stdout
+    assert "no notebooks here; `iptkit run` works in a checkout" in done.stdout
     assert "constraints.txt" not in done.stdout and "iptkit fetch" in done.stdout

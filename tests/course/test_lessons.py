@@ -31,7 +31,7 @@ def test_lessons_in_order_with_their_question(course):
 
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "07_broken.ipynb").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match="07_broken.ipynb is no notebook that can be read"):
+    with pytest.raises(ValueError, match="07_broken.ipynb cannot be read as a notebook"):
         _ = lessons.find(tmp_path)[0].question
 
 
@@ -77,14 +77,14 @@ BROKEN = {
     "another format": (lambda raw: raw.update(nbformat=3), "has the notebook format 3; save it in format 4"),
     "a format in words": (lambda raw: raw.update(nbformat="4"), "has the notebook format '4'"),
     "no format": (lambda raw: raw.pop("nbformat"), "has the notebook format None"),
-    "no cells": (lambda raw: raw.pop("cells"), "is no notebook that can be run .*cells"),
-    "an unknown cell": (lambda raw: raw["cells"][1].update(cell_type="x"), "is no notebook that can be run"),
+    "no cells": (lambda raw: raw.pop("cells"), "cannot be run as a notebook .*cells"),
+    "an unknown cell": (lambda raw: raw["cells"][1].update(cell_type="x"), "cannot be run as a notebook"),
     "tags in words": (
         lambda raw: raw["cells"][1]["metadata"].update(tags="parameters"),
-        "is no notebook that can be run .*'parameters' is not of type 'array'",
+        "cannot be run as a notebook .*'parameters' is not of type 'array'",
     ),
-    "a list for facts": (lambda raw: raw.update(metadata=[]), "is no notebook that can be run"),
-    "a number for text": (lambda raw: raw["cells"][1].update(source=3), "is no notebook that can be run"),
+    "a list for facts": (lambda raw: raw.update(metadata=[]), "cannot be run as a notebook"),
+    "a number for text": (lambda raw: raw["cells"][1].update(source=3), "cannot be run as a notebook"),
     "no kernel": (lambda raw: raw.update(metadata={}), "does not say that it runs in Python"),
     "another language": (
         lambda raw: raw["metadata"]["kernelspec"].update(language="R"),
@@ -163,7 +163,7 @@ def finished(tmp_path, course):
 
 
 def test_keep_writes_outputs_back(tmp_path, course, finished):
-    assert lessons.keep(finished, tmp_path) == [course[0].path]
+    assert lessons.commit_outputs(finished, tmp_path) == [course[0].path]
     kept = nbformat.read(course[0].path, as_version=4)
     assert kept.cells[2].outputs[0].text == "a b\n"
     assert course[0].path.read_text(encoding="utf-8").endswith("}\n")
@@ -176,7 +176,7 @@ def test_keep_writes_times_into_data(tmp_path, course, finished, monkeypatch):
     )
     monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
-    lessons.keep(finished)
+    lessons.commit_outputs(finished)
     kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
     assert kept.keys() == {"smoke", "lesson"} and kept["lesson"]["teraflops"] > 0
     assert kept["lesson"]["seconds"] == {"00_start_here": 2.0, "05_subspace_finding": 9}
@@ -191,7 +191,7 @@ def test_keep_leaves_the_speed_that_most_of_the_time_was_measured_at(
     (tmp_path / "timings.json").write_text(json.dumps(before), encoding="utf-8")
     monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
-    lessons.keep(finished)
+    lessons.commit_outputs(finished)
     kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
     assert (kept["lesson"]["teraflops"] == 123.0) == stays
 
@@ -202,7 +202,7 @@ def test_keep_refuses_a_notebook_that_was_not_run_to_its_end(tmp_path, course, f
     nbformat.write(half, finished / course[0].path.name)
     before = course[0].path.read_bytes()
     with pytest.raises(ValueError, match="00_start_here.ipynb in .* was not run to its end; run it again"):
-        lessons.keep(finished, tmp_path)
+        lessons.commit_outputs(finished, tmp_path)
     assert course[0].path.read_bytes() == before
 
 
@@ -210,7 +210,7 @@ def test_keep_refuses_times_of_several_notebooks_at_a_time(tmp_path, course, fin
     timings = json.loads((finished / "timings.json").read_text(encoding="utf-8"))
     (finished / "timings.json").write_text(json.dumps(timings | {"at_once": 2}), encoding="utf-8")
     with pytest.raises(ValueError, match="ran 2 at a time, .* run them with --at-once 1"):
-        lessons.keep(finished, tmp_path)
+        lessons.commit_outputs(finished, tmp_path)
 
 
 def test_keep_refuses_other_scales_failures_and_changed_sources(tmp_path, course, finished):
@@ -220,13 +220,13 @@ def test_keep_refuses_other_scales_failures_and_changed_sources(tmp_path, course
     for bad in (good.replace("lesson", "smoke"), good.replace('"ok"', '"failed"')):
         file.write_text(bad, encoding="utf-8")
         with pytest.raises(ValueError, match="no complete run at scale 'lesson'"):
-            lessons.keep(finished, tmp_path)
+            lessons.commit_outputs(finished, tmp_path)
     file.write_text(good, encoding="utf-8")
     toy.write(course[0].path, "# 00. Another question?", toy.code("x = 2"))
     with pytest.raises(ValueError, match="was changed after"):
-        lessons.keep(finished, tmp_path)
+        lessons.commit_outputs(finished, tmp_path)
     toy.write(course[0].path, "# 00. What is start_here?\nMore.", toy.code("x = 1"), toy.code(""))
     file.unlink()
     with pytest.raises(FileNotFoundError, match="no timings.json"):
-        lessons.keep(finished, tmp_path)
+        lessons.commit_outputs(finished, tmp_path)
     assert json.loads(course[0].path.read_bytes())["cells"][2]["outputs"] == [] and before

@@ -51,12 +51,12 @@ def test_rows_that_are_kept_replace_those_of_their_claim_and_scale(results, tmp_
     (data / "results").mkdir(parents=True)
     (data / "claims.json").write_text((paths.data_dir() / "claims.json").read_text("utf-8"), "utf-8")
     monkeypatch.setattr(paths, "data_dir", lambda: data)
-    assert claims.keep(results, "lesson") == 0 and not (data / "results" / claims.STORED).exists()
+    assert claims.add_to_stored(results, "lesson") == 0 and not (data / "results" / claims.STORED).exists()
     for name in ("B10", "B2"):
         claims.record(name, "lesson", "old", "holds", 5, 3)
-    assert claims.keep(results, "lesson") == 2
+    assert claims.add_to_stored(results, "lesson") == 2
     claims.record("B10", "lesson", "new", "holds", 5, 3)
-    claims.keep(results, "lesson")
+    claims.add_to_stored(results, "lesson")
     assert [(r["claim"], r["here"]) for r in claims.stored()] == [("B2", "old"), ("B10", "new")]
 
 

@@ -226,8 +226,9 @@ def test_what_a_library_quotes_of_a_file_cannot_steer_a_terminal(tmp_path):
 
 # ---- strings are paths ---------------------------------------------------------------------------
 INSIDE = (
+    "iptkit.course.display",
+    "iptkit.course.execution",
     "iptkit.course.processes",
-    "iptkit.course.progress_display",
     "iptkit.course.report",
     "iptkit.course.schedule",
     "iptkit.storage.indexes",

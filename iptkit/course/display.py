@@ -1,8 +1,10 @@
-"""How far a run is and how long it will take: one line, rewritten at a terminal, repeated at times elsewhere.
+"""The status line of a run: how far it is and how long it will take.
 
-The notebooks run in another process and report through a status file (see progress); expected times per
-notebook come from data/timings.json and are corrected by the speed of the notebooks that are already done.
+At a terminal the line is rewritten in place; elsewhere it is printed from time to time. Notebooks run in
+other processes and report through status files (see `progress`).
 """
+# By choice without rich: its Live display draws nothing outside a terminal, so the thread that prints plain
+# lines there would stay, and rewriting one line at a terminal takes less code than setting up Live.
 
 from __future__ import annotations
 
@@ -14,83 +16,25 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TextIO
+from typing import Any, TextIO
 
+from iptkit.course.estimates import clock, run_left, step_left
 from iptkit.storage import messages, progress
 
 SECONDS_BETWEEN_LINES = 15.0
 REFRESH_SECONDS = {True: 0.5, False: 1.0}  # at a terminal, elsewhere
-FEWEST_SECONDS = 3.0  # of work, before a speed means something
-SPEED_LIMITS = (0.2, 5.0)
-CACHED = 0.25  # a notebook done in less than this part of its expected time was served from the step cache
-
-
-def clock(seconds: float) -> str:
-    """Write a time as people do.
-
-    >>> clock(45), clock(370), clock(3725)
-    ('0:45', '6:10', '1:02:05')
-    """
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def step_left(state: Mapping | None, now: float) -> float | None:
-    """Estimate the seconds left in a step from its speed so far.
-
-    Args:
-      state: what `progress.read_status` gave.
-      now: current time in seconds since 1970.
-    Returns: seconds, or None while nothing can be said.
-    """
-    if state is None or not state["total"] or state["done"] >= state["total"]:
-        return None
-    worked, done = state["time"] - state["started"], state["done"] - state["initial"]
-    if worked < FEWEST_SECONDS or done <= 0:
-        return None
-    return max(0.0, (state["total"] - state["done"]) * worked / done - max(0.0, now - state["time"]))
-
-
-def run_left(
-    expected: Mapping[str, float],
-    finished: Mapping[str, float],
-    waiting: Sequence[str],
-    elapsed: Mapping[str, float],
-    steps: Mapping[str, float] = MappingProxyType({}),
-    at_once: int = 1,
-    needs: Mapping[str, Collection[str]] = MappingProxyType({}),
-) -> float | None:
-    """Estimate the seconds left in the whole run: the work shared out, or the longest chain of notebooks.
-
-    Args:
-      expected: measured seconds of each notebook on the reference machine.
-      finished: seconds that each finished notebook took here.
-      waiting: names of the running notebooks and of those after them.
-      elapsed: seconds that each running one has taken so far.
-      steps: seconds left in their current steps, where known.
-      at_once: how many run at a time.
-      needs: those that a notebook waits for.
-    Returns: seconds, or None if a waiting notebook has no expected time.
-    """
-    if not waiting or any(name not in expected for name in waiting):
-        return None
-    known = [n for n in finished if n in expected and finished[n] >= CACHED * expected[n]]
-    speed = sum(finished[n] for n in known) / sum(expected[n] for n in known) if known else 1.0
-    speed = min(max(speed, SPEED_LIMITS[0]), SPEED_LIMITS[1])
-    left = {n: max(speed * expected[n] - elapsed.get(n, 0.0), steps.get(n, 0.0), 0.0) for n in waiting}
-
-    def chain(name: str) -> float:
-        return left[name] + max((chain(n) for n in needs.get(name, ()) if n in left), default=0.0)
-
-    return max(sum(left.values()) / at_once, *map(chain, left))
 
 
 @dataclass
 class Piece:
-    """A notebook (or another piece of work) that runs: its title, its status file, and since when.
+    """A notebook, or another piece of work, that is running.
 
-    `part` is what of it runs, since `part_started`.
+    Attributes:
+      title: its name on the status line.
+      file: the status file that it writes.
+      started: time when it began.
+      part: the part of it that is running, in words.
+      part_started: time when that part began.
     """
 
     title: str
@@ -99,23 +43,25 @@ class Piece:
     part: str = ""
     part_started: float = 0.0
 
-    def state(self) -> dict | None:
-        """What it reported last, unless that is left over from an earlier part."""
+    def state(self) -> dict[str, Any] | None:
+        """The state that it reported last, or None if that is the end of an earlier part."""
         found = progress.read_status(self.file)
-        is_over = found is not None and found["total"] is not None and found["done"] >= found["total"]
+        if found is None:
+            return None
+        is_over = found["total"] is not None and found["done"] >= found["total"]
         return None if is_over and found["time"] < self.part_started else found
 
 
 class Display:
-    """Shows the status line from a thread of its own while the caller runs notebooks.
+    """Shows the status line from its own thread while the caller runs notebooks.
 
     Args:
-      names: the notebooks of this run in order, as in `expected`.
+      names: the notebooks of this run in order, named as in `expected`.
       expected: seconds of each notebook on the reference machine; may be empty.
-      status_file: where the notebooks report; where several run at once, each beside it (see `file_of`).
+      status_file: the file that notebooks report to; if several run at a time, see `file_of`.
       stream: where to write (default: stdout).
-      at_once: how many run at a time.
-      needs: those that a notebook waits for, then.
+      at_once: how many notebooks run at a time.
+      needs: the notebooks that a notebook waits for, if several run at a time.
     """
 
     def __init__(
@@ -141,18 +87,18 @@ class Display:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._erase()
 
     def file_of(self, name: str) -> Path:
-        """Where a piece reports."""
+        """The status file of a piece of work."""
         is_alone = self._at_once == 1 or name not in self._names  # downloads, in this process
         return self._file if is_alone else self._file.with_name(f"{name}.json")
 
     def start(self, name: str, title: str) -> None:
-        """Say that a notebook (or another piece of work) begins."""
+        """Show that a notebook, or another piece of work, begins."""
         file, now = self.file_of(name), time.time()
         file.unlink(missing_ok=True)
         with self._lock:
@@ -162,17 +108,17 @@ class Display:
             self.say(f"{title} | started")
 
     def cell(self, number: int, total: int, name: str = "") -> None:
-        """Say that a cell of a running notebook begins (default: of the one that began last)."""
+        """Show that a cell of a running notebook begins (default: of the one that began last)."""
         self.part(f"cell {number}/{total}", name)
 
     def part(self, text: str, name: str = "") -> None:
-        """Say which part of a running piece begins."""
+        """Show which part of a running piece begins (default: of the one that began last)."""
         with self._lock:
             piece = self._running[name or self._last]
             piece.part, piece.part_started = text, time.time()
 
     def finish(self, seconds: float, word: str = "done", name: str = "") -> None:
-        """Say that a running piece is finished."""
+        """Print that a running piece is finished (default: the one that began last)."""
         name = name or self._last
         with self._lock:
             self._finished[name] = seconds
@@ -180,7 +126,7 @@ class Display:
         self.say(f"{piece.title} | {word} in {clock(seconds)}")
 
     def say(self, text: str) -> None:
-        """Write a line that stays."""
+        """Print a line that stays."""
         with self._lock:
             self._erase()
             self._stream.write(f"{messages.visible(text)}\n")  # an error of a notebook may hold anything
@@ -188,10 +134,10 @@ class Display:
             self._said = time.time()
 
     def line(self, now: float) -> str:
-        """Return the status line of this moment, empty if nothing runs."""
+        """The status line at time `now`; empty if nothing runs."""
         states = {name: piece.state() for name, piece in self._running.items()}
-        told = {name: step_left(state, now) for name, state in states.items()}
-        steps = {name: step for name, step in told.items() if step is not None}
+        estimates = {name: step_left(state, now) for name, state in states.items()}
+        steps = {name: step for name, step in estimates.items() if step is not None}
         whole = self._run_left(now, steps)
         parts = []
         for name, piece in self._running.items():
@@ -231,8 +177,8 @@ class Display:
             self._stream.flush()
 
 
-def describe(state: Mapping | None) -> str:
-    """Write a status in words: "fit 36 tasks 120/300, loss 1.23"."""
+def describe(state: Mapping[str, Any] | None) -> str:
+    """A status in words, for example "fit 36 tasks 120/300, loss 1.23"."""
     if state is None:
         return ""
     factor, unit, form = (1e6, " MB", ".1f") if state["unit"] == "B" else (1, "", ".0f")
