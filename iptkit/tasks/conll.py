@@ -1,6 +1,7 @@
-"""Words with tags from CoNLL files: one word a line, its tag in a column, an empty line after a sentence.
+"""Tagged sentences from CoNLL files: one word per line, its tag in a column, an empty line between sentences.
 
-Tags that name spans are read in any scheme of schemes.py and handed out as IOB2. Parts of speech have none.
+Span tags (as in named-entity recognition) may follow any scheme of schemes.py and are converted to IOB2. Tags
+that name no spans, such as parts of speech, are read as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from iptkit.tasks import schemes
 from iptkit.tasks.examples import TaggedExample, words_of
 
 DOCUMENT = "-DOCSTART-"
-Line = tuple[int, str, str]  # its number, a word and its tag
+Line = tuple[int, str, str]  # line number, word, tag
 
 
 def read_conll(
@@ -25,20 +26,22 @@ def read_conll(
     labels: Sequence[str] = (),
     comment: str = "",
 ) -> list[TaggedExample]:
-    """Read the sentences of a CoNLL file; span tags come out as IOB2, with a warning if they were not.
+    """Return the sentences of a CoNLL file with their tags; span tags are converted to IOB2, with a warning.
 
     Args:
-      path: a text file in UTF-8; columns end at blanks or tabs, lines at a line feed and nowhere else.
-      word, tag: numbers of their columns, negative ones counted from the end.
-      scheme: one of schemes.SCHEMES, "none" for tags that name no spans; "auto" finds it (schemes.convert).
-      labels: all tags of the task, in the file's scheme or as IOB2; () for those that occur here.
-      comment: lines before a sentence that begin so are left out, "#" for instance; "" for none.
+      path: a text file in UTF-8. Columns are separated by spaces or tabs, lines by line feeds only.
+      word: column of the word, from 0; negative numbers count from the end.
+      tag: column of the tag, likewise.
+      scheme: one of schemes.SCHEMES, "none" for tags that name no spans, or "auto" to detect the scheme (see
+        `schemes.convert`).
+      labels: all tags of the task, in the file's scheme or as IOB2; () for the tags that occur in the file.
+      comment: lines before a sentence that start with this are skipped, for example "#"; "" for none.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: an unknown scheme, or the first twenty problems by file and line and how many there are: a
-        line with too few columns or another number of them than those before, a tag outside `labels`, tags
-        that do not follow the scheme, broken UTF-8, no sentence.
+      ValueError: the scheme is unknown or the file has problems. The message counts them and lists the first
+        20 by line: a line with too few columns or a different number of columns than the lines before, a tag
+        outside `labels`, tags that break the scheme, broken UTF-8, or no sentence.
     """
     path = paths.expanded(path)
     sentences = _sentences(path, word, tag, comment)
@@ -55,8 +58,9 @@ def read_conll(
 def _sentences(path: Path, word: int, tag: int, comment: str) -> list[list[Line]]:
     needed = max(word + 1 if word >= 0 else -word, tag + 1 if tag >= 0 else -tag, 2)
     sentences: list[list[Line]] = [[]]
-    columns, problems = 0, []
-    text = reading.read_text(path, "give a file with one word and its tag a line")
+    columns = 0
+    problems: list[str] = []
+    text = reading.read_text(path, "give a file with one word and its tag per line")
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         fields = words_of(line)
@@ -68,18 +72,19 @@ def _sentences(path: Path, word: int, tag: int, comment: str) -> list[list[Line]
         columns = columns or len(fields)
         if "\r" in line:
             problems.append(
-                f"{path}:{number}: a carriage return inside a line; save with line feeds as line ends"
+                f"{path}:{number}: there is a carriage return inside the line; save the file with line feeds "
+                "as line ends"
             )
         elif len(fields) < needed or len(fields) != columns:
-            way = f"; comments are left out with comment={line[0]!r}" if line[0] in "#%" else ""
+            way = f"; skip comments with comment={line[0]!r}" if line[0] in "#%" else ""
             problems.append(
-                f"{path}:{number}: {len(fields)} columns, expected {max(columns, needed)}; write a word and "
-                f"its tag (no blanks inside), and an empty line between sentences{way}"
+                f"{path}:{number}: the line has {len(fields)} column(s), but needs {max(columns, needed)}; "
+                "write a word and its tag (without blanks inside), and an empty line between sentences" + way
             )
         else:
             sentences[-1].append((number, fields[word], fields[tag]))
     messages.refuse(path, problems)
     sentences = [lines for lines in sentences if lines]
     if not sentences:
-        raise ValueError(f"{path} holds no sentence; every line needs a word and its tag")
+        raise ValueError(f"{path} has no sentence; write a word and its tag on every line")
     return sentences

@@ -1,10 +1,11 @@
-"""What a task is: examples, the task with its few-shot sets, and the card that describes it."""
+"""What a task is: its examples, its few-shot sets, and the card that describes it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 CATEGORIES = ("cls", "mcqa", "qa", "gen", "seq", "tag")
 METRICS = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "mcc", "span_f1", "tag_accuracy")
@@ -27,14 +28,14 @@ METRICS_OF = {
     "tag": ("span_f1", "tag_accuracy"),
 }
 SHOTS_PER_LABEL, SHOTS_PER_TASK = 16, 32
-LONGEST_ID = 200  # in bytes; a file's name has at most 255, and steps add to theirs
+LONGEST_ID = 200  # bytes; file names may have 255, and the names of steps add to the id
 ALL_SETS = ("train", "train_new", "dev", "test")
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """What stands between blanks, tabs and line ends; all other characters are part of a word.
+    """Return the words of a text: whatever is separated by spaces, tabs and line ends.
 
-    A no-break space, U+2028 or U+0085 inside a word leaves it one word.
+    All other characters are part of a word, including a no-break space, U+2028 and U+0085.
     """
     return tuple(re.findall(r"[^ \t\r\n]+", text))
 
@@ -43,8 +44,8 @@ def words_of(text: str) -> tuple[str, ...]:
 class Example:
     """One question with its answers.
 
-    input: the whole text before the prompt, without a blank at its end.
-    targets: accepted answers, at least one; the first is trained on.
+    input: the question text, without a blank at its end.
+    targets: accepted answers, at least one; training uses the first.
     options: all choices (every target is one of them), or () for a free answer.
     """
 
@@ -55,10 +56,10 @@ class Example:
 
 @dataclass(frozen=True)
 class TaggedExample(Example):
-    """A sentence whose words carry tags: `input` holds the words, targets[0] the tags, with blanks between.
+    """A sentence with a tag for every word: `input` has the words, targets[0] the tags, separated by spaces.
 
     labels: all tags of the task.
-    Raises: ValueError unless there is a tag for every word, and each is one of the labels.
+    Raises: ValueError if the numbers of words and tags differ, or a tag is not one of the labels.
     """
 
     labels: tuple[str, ...] = ()
@@ -70,32 +71,31 @@ class TaggedExample(Example):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words of the sentence."""
+        """Return the words of the sentence."""
         return words_of(self.input)
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """One per word."""
+        """Return the tags, one per word."""
         return words_of(self.targets[0])
 
 
 def tag_problem(text: str, target: str, labels: Sequence[str]) -> str:
-    """What is wrong with a sentence's tags, and the way out; "" if they are fine."""
+    """Return what is wrong with a sentence's tags and how to fix it; "" if they are fine."""
     words, tags = words_of(text), words_of(target)
     if len(words) != len(tags):
-        return f"{len(words)} words with {len(tags)} tags; write one tag for every word, blanks between them"
+        return f"{len(words)} words with {len(tags)} tags; write one tag for every word, separated by blanks"
     unknown = dict.fromkeys(tag for tag in tags if tag not in labels)
     if unknown:
-        told = ", ".join(map(repr, unknown))
-        return (
-            f"unknown tag {told}; the labels are {', '.join(labels) or '(none)'}: correct it or add it there"
-        )
+        given = ", ".join(map(repr, unknown))
+        allowed = ", ".join(labels) or "(none)"
+        return f"unknown tag {given}; the labels are {allowed}: correct the tag, or add it to the labels"
     return ""
 
 
 @dataclass(frozen=True)
 class SpanExample(Example):
-    """A question whose answer (targets[0]) is a stretch of a passage, beginning at character `start`."""
+    """A question whose answer (targets[0]) is a span of a passage, beginning at character `start`."""
 
     question: str = ""
     passage: str = ""
@@ -104,15 +104,15 @@ class SpanExample(Example):
 
 @dataclass(frozen=True)
 class Card:
-    """What is known about a task before any of its examples is read.
+    """The description of a task, known before any of its examples is read.
 
-    group: leakage group; tasks of one group share texts or facts and stay on one side of every split.
-    origin: module of iptkit.tasks.sources that reads the rows; "" for tasks in JSONL files.
-    packages: names in data/packages.json.
-    template: the input text with {slots} that the source fills; choices are appended to it.
-    shots: examples per label (cls) or per task, in each of train, train_new and dev.
-    shots_per_label: labels with fewer than 4 * shots examples, and the shots that they get.
-    shows_choices: the labels of a classification are written into its texts.
+    group: leakage group; tasks of one group share texts or facts and stay on the same side of every split.
+    origin: the module in iptkit.tasks.sources that reads the rows; "" for tasks in JSONL files.
+    packages: the packages that hold the data; names in data/packages.json.
+    template: the input text with {slots} that the source fills; the choices follow it.
+    shots: number of examples per label (cls) or per task, in each of train, train_new and dev.
+    shots_per_label: shots of the labels that have fewer than 4 * shots examples.
+    shows_choices: whether the choices are written after the text.
     """
 
     id: str
@@ -139,15 +139,15 @@ class Card:
 class Task:
     """A task with the few-shot sets of one seed.
 
-    metric: one of METRICS_OF[category], the score reported for the task.
-    labels: of a classification or of tags, in the order of the class numbers of a head.
+    metric: the score reported for the task, one of METRICS_OF[category].
+    labels: the labels of a classification or of tags; their order numbers the classes of a head.
     chance: mean of 1/len(options) over the test set; 0.0 for free answers.
-    majority: share of the commonest first target in the test set.
-    train, train_new, dev: disjoint by input text, drawn by seed; train_new is the "new data of a seen task".
-    test: the same for every seed, disjoint from the others.
+    majority: share of the most frequent first target in the test set.
+    train, train_new, dev: disjoint sets drawn by the seed; train_new is the paper's "new data" of seen tasks.
+    test: the same for every seed, disjoint from the other sets.
 
-    The examples of a classification list their options in the order of `labels` (of the first example, where
-    there are none), whatever the order they came in: a class number means the same label everywhere.
+    All examples of a classification get their options in the order of `labels` (or of the first example, if
+    there are no labels), so a class number means the same label everywhere.
     Raises: ValueError for a metric that does not fit the category.
     """
 
@@ -178,57 +178,63 @@ class Task:
 
 
 def _in_order(example: Example, order: tuple[str, ...]) -> Example:
-    """The example with its options in this order, if they are the same ones."""
+    """Return the example with its options in this order, if they are the same options."""
     if example.options == order or sorted(example.options) != sorted(order):
         return example
     return replace(example, options=order)
 
 
 def card_from(fields: dict, where: str) -> Card:
-    """Make a card from the fields of a JSON object, checking them.
+    """Return a card made from the fields of a JSON object, after checking them.
 
     Args:
-      fields: the attributes of Card; id, title, category, source, licence and about must be there.
+      fields: the attributes of Card; id, title, category, source, licence and about are required.
       where: name of the file, for errors.
     Raises: ValueError that names the field and what is allowed.
     """
     if not isinstance(fields, dict):
-        raise ValueError(f"{where}: a card is one JSON object with its fields, not {fields!r:.80}")
-    allowed = Card.__dataclass_fields__
-    for name in fields.keys() - allowed.keys():
-        raise ValueError(f"{where}: unknown field {name!r} on a card; allowed are: {', '.join(allowed)}")
+        raise ValueError(
+            f"{where}: a card is {fields!r:.80}, allowed is a JSON object with the card's fields"
+        )
+    known = Card.__dataclass_fields__
+    for name in fields.keys() - known.keys():
+        raise ValueError(f"{where}: unknown field {name!r} on a card; allowed are: {', '.join(known)}")
     for name in ("id", "title", "category", "source", "licence", "about"):
         if not isinstance(fields.get(name), str) or not fields[name]:
-            raise ValueError(f"{where}: card {fields.get('id', '?')!r} needs a text in the field {name!r}")
+            raise ValueError(f"{where}: card {fields.get('id', '?')!r} needs a text in its field {name!r}")
     category = fields["category"]
     _check_id(fields["id"], f"{where}: ")
     _one_of(category, CATEGORIES, "category", where)
     shots = SHOTS_PER_LABEL if category == "cls" else SHOTS_PER_TASK
-    values = {"metric": DEFAULT_METRIC[category], "group": fields["id"], "shots": shots, **fields}
+    values: dict[str, Any] = {
+        "metric": DEFAULT_METRIC[category],
+        "group": fields["id"],
+        "shots": shots,
+        **fields,
+    }
     for name, (fits, allowed) in KINDS.items():
         if name in values and not fits(values[name]):
             raise ValueError(
                 f"{where}: card {fields['id']!r}: {name} is {values[name]!r:.80}, allowed is {allowed}"
             )
     _check_metric(values["metric"], category, where)
-    return Card(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    )
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Card(**values)
 
 
 def _check_metric(metric: str, category: str, where: str) -> None:
     if metric not in METRICS_OF[category]:
         allowed = ", ".join(METRICS_OF[category])
-        raise ValueError(f"{where}: metric is {metric!r}, allowed are: {allowed} (category {category!r})")
+        raise ValueError(f"{where}: metric is {metric!r}, category {category!r} allows: {allowed}")
 
 
 def _check_id(name: str, where: str = "") -> None:
-    """Refuse an id that is no name of a file: steps and pools lie in folders and files named after it."""
+    """Raise ValueError for an id that cannot be a file name: steps and pools are stored under it."""
     is_long = len(name.encode("utf-8", "surrogatepass")) > LONGEST_ID
     if is_long or not name.isprintable() or re.search(r"[/\\]|^\.|^\s*$", name):
         raise ValueError(
-            f"{where}the id {name!r:.80} is no name for a file: at most {LONGEST_ID} bytes, no slash, "
-            "backslash or invisible character, no dot at its beginning; give the task another id"
+            f"{where}the id {name!r:.80} cannot be a file name: it may have at most {LONGEST_ID} bytes, no "
+            "slash, backslash or invisible character, and no dot at its beginning; choose another id"
         )
 
 
@@ -248,15 +254,15 @@ def _are_counts(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is_count, value.values()))
 
 
-KINDS = {  # of the fields that a card may have beside those it must have
+KINDS: dict[str, tuple[Callable[[object], bool], str]] = {  # the optional fields of a card
     "metric": (_is_text, "a text"),
     "group": (_is_text, "a text"),
     "origin": (lambda value: isinstance(value, str), "a text"),
     "template": (lambda value: isinstance(value, str), "a text"),
-    "packages": (_are_texts, "a list of texts, each once"),
-    "labels": (_are_texts, "a list of texts, each once"),
-    "shots": (_is_count, "an integer from 1 on"),
-    "shots_per_label": (_are_counts, "an object with an integer from 1 on for labels"),
+    "packages": (_are_texts, "a list of different texts"),
+    "labels": (_are_texts, "a list of different texts"),
+    "shots": (_is_count, "an integer of at least 1"),
+    "shots_per_label": (_are_counts, "an object with an integer of at least 1 per label"),
     "shows_choices": (lambda value: isinstance(value, bool), "true or false"),
 }
 

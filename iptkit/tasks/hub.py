@@ -1,7 +1,11 @@
-"""The data sets of the P-Tuning v2 paper from the model hub, with the settings of its authors.
+"""The data sets of the P-Tuning v2 paper, read from the Hugging Face hub or from your own Parquet files.
 
-Parquet files only, through the library `datasets`, no loading scripts. What is where, and the prompt length
-and learning rate per data set, stands in data/hub.json. SRL (CoNLL05, CoNLL12) is not public in this form.
+    task = hub.load("conll03")
+    hub.settings("conll03")  # prompt length, learning rate, batch size and epochs of the paper's authors
+
+The kit reads Parquet files through the library `datasets` and never runs loading scripts. data/hub.json lists
+the data sets with their place on the hub and their settings. The paper's SRL data (CoNLL05, CoNLL12) is not
+public in this form.
 """
 
 from __future__ import annotations
@@ -19,18 +23,18 @@ from iptkit.tasks.examples import Card, Example, SpanExample, TaggedExample, Tas
 from iptkit.tasks.fewshot import make_task
 
 Record = Mapping[str, Any]
-BOOLEAN = ("BoolQ", "WiC", "WSC")  # their labels are 0 and 1 on the hub, false and true in SuperGLUE's files
+BOOLEAN = ("BoolQ", "WiC", "WSC")  # labels are 0 and 1 on the hub, but false and true in SuperGLUE's files
 
 
 def names() -> tuple[str, ...]:
-    """Data sets that `load` knows."""
+    """Return the names of the data sets that `load` can read."""
     return tuple(name for name in _known() if name != "about")
 
 
 def settings(name: str, model: str = "roberta-large") -> dict[str, Any]:
-    """Prompt length, lr, batch and epochs of the authors' script for a data set and a model.
+    """Return prompt length, lr, batch size and epochs of the authors' script for a data set and a model.
 
-    Raises: ValueError if they have none (lists those there are).
+    Raises: ValueError if the authors have no such script; the message lists the models they have.
 
     Example:
       >>> settings("conll03")["prompt_length"]
@@ -38,8 +42,8 @@ def settings(name: str, model: str = "roberta-large") -> dict[str, Any]:
     """
     of = _entry(name)["paper"]
     if model not in of:
-        told = ", ".join(of) or "none"
-        raise ValueError(f"the authors have no script for {name} with {model!r}; there are: {told}")
+        others = ", ".join(of) or "none"
+        raise ValueError(f"the authors have no script for {name} with {model!r}; they have: {others}")
     return dict(of[model])
 
 
@@ -49,31 +53,32 @@ def load(
     dev_share: float = 0.1,
     labels: Sequence[str] = (),
 ) -> Task:
-    """Read a data set: train, a part of it held out as dev to choose by, and its validation set as test.
+    """Return a data set as a task; its validation set becomes the test set.
 
-    As in the paper, whose SuperGLUE numbers are on the validation sets; but nothing is chosen on them here.
+    A part of the training set is held out as dev set, for model selection. The paper reports SuperGLUE scores
+    on the validation sets, too, but here nothing is selected on them.
 
     Args:
       name: one of `names()`.
-      files: Parquet files of your own, {"train": ..., "validation": ...}, in place of the hub's.
-      dev_share: of the training examples, above 0 and below 1; every 1 / dev_share-th one.
-      labels: names of the tags where the data set stores bare numbers.
+      files: your own Parquet files instead of the hub's, {"train": ..., "validation": ...}.
+      dev_share: share of the training examples that become the dev set, above 0 and at most 0.5.
+      labels: names of the tags, if the data set stores tags as numbers without names.
 
     Raises:
-      ValueError: unknown name, a wrong dev_share, a file that cannot be read, a part without examples, a
-        field that is missing or no text, bare numbers without `labels`.
-      FileNotFoundError: neither on the hub nor given.
+      ValueError: the name is unknown, dev_share is out of range, a file cannot be read, a part has no
+        example, a field is missing or is not a text, or tags are numbers without names.
+      FileNotFoundError: the data set is not on the hub, or a file is missing.
     """
     entry = _entry(name)
     if not 0 < dev_share <= 0.5:
-        raise ValueError(f"dev_share is {dev_share}; give a number above 0, at most 0.5")
+        raise ValueError(f"dev_share is {dev_share}, allowed are numbers above 0 and up to 0.5")
     read = {part: _records(name, entry, part, files) for part in ("train", "validation")}
     tags = tuple(labels) or _tag_names(entry, read["train"])
     where = {part: str(files[part]) if files else f"{entry['id']}, {part}" for part in read}
     made = {part: _examples(f"{name} ({where[part]})", entry, rows, tags) for part, rows in read.items()}
     empty = [where[part] for part, rows in made.items() if not rows]
     if empty:
-        raise ValueError(f"{name}: there is no example in {' and '.join(empty)}; give a part with some")
+        raise ValueError(f"{name}: there is no example in {' and '.join(empty)}; give a file with some")
     if entry["kind"] in ("tags", "entities"):
         made, tags = _as_iob2(name, made, tags if entry["kind"] == "tags" else labels)
     step = round(1 / dev_share)
@@ -91,8 +96,7 @@ def load(
         about=f"{entry['id']}, as on the hub.",
         labels=tags or (() if name == "copa" else options),
     )
-    parts = {"train": tuple(train), "train_new": (), "dev": tuple(dev), "test": tuple(made["validation"])}
-    return make_task(card, 0, parts)
+    return make_task(card, 0, train=train, train_new=(), dev=dev, test=made["validation"])
 
 
 METRIC = {"superglue": "accuracy", "span": "token_f1"}
@@ -112,50 +116,49 @@ def _records(name: str, entry: Record, part: str, files: Mapping[str, str | Path
             with opened(files[part], f"{name} needs a Parquet file {part!r}") as file:
                 is_empty = not pq.read_metadata(file).num_rows
         except pa.ArrowException as error:
-            raise ValueError(f"{files[part]} is no Parquet file ({visible(str(error))})") from error
-        if is_empty:  # the library has words of its own for it
-            raise ValueError(f"{name}: there is no example in {files[part]}; give a part with some")
+            raise ValueError(f"{files[part]} is not a Parquet file ({visible(str(error))})") from error
+        if is_empty:  # `load_dataset` has a message that does not name the file
+            raise ValueError(f"{name}: there is no example in {files[part]}; give a file with some")
         try:
             return datasets.load_dataset("parquet", data_files={part: str(files[part])}, split=part)
         except (OSError, ValueError, DatasetsError) as error:
-            told = str(error.__cause__ or error).splitlines()[0]
+            reason = str(error.__cause__ or error).splitlines()[0]
             raise ValueError(
-                f"{files[part]} is no Parquet file of a data set, or damaged ({told})"
+                f"{files[part]} is not a Parquet file of a data set, or is damaged ({reason})"
             ) from error
     try:
         return datasets.load_dataset(entry["id"], entry["config"], split=part, revision=entry.get("revision"))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"{name} ({entry['id']}) is not to be had from the model hub ({str(error).splitlines()[0]}); "
-            'give Parquet files: files={"train": ..., "validation": ...}'
+            f"{name} ({entry['id']}) cannot be read from the hub ({str(error).splitlines()[0]}); give "
+            'Parquet files: files={"train": ..., "validation": ...}'
         ) from error
 
 
-def _examples(name: str, entry: Record, rows: Any, tags: tuple[str, ...]) -> list[Example]:
+def _examples(name: str, entry: Record, rows: Any, tags: tuple[str, ...]) -> Sequence[Example]:
     make = MAKERS[entry["kind"]]
-    out = []
+    out: list[Example] = []
     for number, record in enumerate(rows):
         try:
             out += make(record, entry, tags)
         except ValueError as error:
             raise ValueError(f"{name}, record {number}: {error}") from error
         except (KeyError, TypeError, IndexError) as error:
-            there = ", ".join(record)
-            told = f"{name}, record {number}: {error!r}; its fields are: {there}"
             raise ValueError(
-                f"{told}. Change the entry in data/hub.json if the data set has changed"
+                f"{name}, record {number}: {error!r}; its fields are: {', '.join(record)}. If the data set "
+                "has changed, correct its entry in data/hub.json"
             ) from error
     return out
 
 
-def _superglue(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
-    """The hub's flat fields as SuperGLUE's own."""
+def _superglue(record: Record, entry: Record, tags: tuple[str, ...]) -> Sequence[Example]:
+    """Convert the hub's flat fields to those of SuperGLUE's own files, and return their examples."""
     name, fields = entry["name"], dict(record)
     if isinstance(fields.get("label"), int) and fields["label"] < 0:
-        raise ValueError("the label is missing (-1), as in a test set; give a part with labels")
+        raise ValueError("label is -1, as in a test set; give a file with labels")
     if name in BOOLEAN:
         if fields["label"] not in (0, 1):
-            raise ValueError(f"the label is {fields['label']!r:.80}, allowed are 0 and 1")
+            raise ValueError(f"label is {fields['label']!r:.80}, allowed are: 0, 1")
         fields["label"] = bool(fields["label"])
     elif name == "CB":
         fields["label"] = ("entailment", "contradiction", "neutral")[fields["label"]]
@@ -170,38 +173,43 @@ def _superglue(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Exa
     return list(superglue.NAMES[name](fields))
 
 
-def _tags(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
+def _tags(record: Record, entry: Record, tags: tuple[str, ...]) -> Sequence[Example]:
     numbers = record[entry["tags"]]
     if min(numbers, default=0) < 0:
-        raise ValueError(f"tag number {min(numbers)}; give a part whose words all have tags")
+        raise ValueError(f"a tag is {min(numbers)}, as in a test set; give a file with tags for all words")
     return _tagged(record["tokens"], [tags[i] for i in numbers])
 
 
-def _entities(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
-    """Spans {start, end, type} over the tokens, as IOB2 tags."""
+def _entities(record: Record, entry: Record, tags: tuple[str, ...]) -> Sequence[Example]:
+    """Return the sentence with its spans {start, end, type} as IOB2 tags."""
     given = ["O"] * len(record["tokens"])
     for span in record["entities"]:
         if not 0 <= span["start"] < span["end"] <= len(given):
-            raise ValueError(f"the span {span} does not lie within its {len(given)} tokens")
+            raise ValueError(f"the span {span} does not fit in the {len(given)} tokens of its sentence")
         if set(given[span["start"] : span["end"]]) != {"O"}:
-            raise ValueError(f"the span {span} overlaps another; a word has one tag")
+            raise ValueError(f"the span {span} overlaps another, but a word can have one tag only")
         for i in range(span["start"], span["end"]):
             given[i] = f"{'B' if i == span['start'] else 'I'}-{span['type']}"
     return _tagged(record["tokens"], given)
 
 
 def _tagged(tokens: Sequence[str], given: Sequence[str]) -> list[TaggedExample]:
-    """The sentence; none for a record without words, which has nothing to tag."""
-    words = ["_".join(words_of(word)) or "_" for word in tokens]  # a word is what stands between blanks
+    """Return the sentence in a list, or an empty list if it has no words."""
+    words = ["_".join(words_of(word)) or "_" for word in tokens]  # a word must not contain a blank
     made = TaggedExample(" ".join(words), (" ".join(given),), (), tuple(dict.fromkeys(given)))
     return [made] if words else []
 
 
 def _as_iob2(
-    name: str, made: Mapping[str, Sequence[TaggedExample]], labels: Sequence[str]
-) -> tuple[dict[str, list[TaggedExample]], tuple[str, ...]]:
-    """All parts with their tags as IOB2, and the tags of the task; a warning says what was converted."""
-    every = [(part, record, e) for part, rows in made.items() for record, e in enumerate(rows)]
+    name: str, made: Mapping[str, Sequence[Example]], labels: Sequence[str]
+) -> tuple[dict[str, Sequence[Example]], tuple[str, ...]]:
+    """Return all parts with IOB2 tags, and the labels of the task; warn if tags were converted."""
+    every = [
+        (part, record, e)
+        for part, rows in made.items()
+        for record, e in enumerate(rows)
+        if isinstance(e, TaggedExample)
+    ]
 
     def where(sentence: int, place: int) -> str:
         part, record, e = every[sentence]
@@ -213,11 +221,11 @@ def _as_iob2(
     parts: dict[str, list[TaggedExample]] = {part: [] for part in made}
     for (part, _, e), tags in zip(every, done.tags, strict=True):
         parts[part].append(TaggedExample(e.input, (" ".join(tags),), (), known))
-    return parts, known
+    return {**parts}, known
 
 
-def _span(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]:
-    """Questions with an answer in their passage (those of SQuAD 2.0 without one are left out)."""
+def _span(record: Record, entry: Record, tags: tuple[str, ...]) -> Sequence[Example]:
+    """Return the question with its answer in the passage, or nothing if SQuAD 2.0 says there is none."""
     answers = record["answers"]
     if not answers["text"]:
         return []
@@ -228,7 +236,7 @@ def _span(record: Record, entry: Record, tags: tuple[str, ...]) -> list[Example]
     return [SpanExample(both, targets, (), question, passage, start)]
 
 
-MAKERS: dict[str, Callable[[Record, Record, tuple[str, ...]], list[Example]]] = {
+MAKERS: dict[str, Callable[[Record, Record, tuple[str, ...]], Sequence[Example]]] = {
     "superglue": _superglue,
     "tags": _tags,
     "entities": _entities,
@@ -237,22 +245,23 @@ MAKERS: dict[str, Callable[[Record, Record, tuple[str, ...]], list[Example]]] = 
 
 
 def _tag_names(entry: Record, rows: Any) -> tuple[str, ...]:
-    """Names of the tags, from the data set's own description."""
+    """Return the names of the tags, from the data set's own description."""
     if entry["kind"] != "tags":
         return ()
     feature = getattr(rows.features.get(entry["tags"]), "feature", None)
-    if not getattr(feature, "names", None):
+    found = getattr(feature, "names", None)
+    if not found:
         raise ValueError(
-            f"{entry['id']} stores its tags as bare numbers; give their names in order: "
-            "labels=('O', 'B-...', ...), as in the data set's label.json"
+            f"{entry['id']} stores its tags as numbers without names; give the names in order, as in the "
+            "data set's label.json: labels=('O', 'B-...', ...)"
         )
-    return tuple(feature.names)
+    return tuple(found)
 
 
 def _entry(name: str) -> Record:
     known = _known()
     if name not in names():
-        raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(names())}")
+        raise ValueError(f"there is no data set {name!r}; choose one of {', '.join(names())}")
     return known[name]
 
 

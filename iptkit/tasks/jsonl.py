@@ -1,16 +1,16 @@
-"""The user's own tasks: JSON lines, checked as a whole before anything is used.
+"""Your own tasks in JSON lines files, checked as a whole before anything runs.
 
-One object a line: {"input": "...", "targets": ["..."]} or {"input": "...", "target": "..."}, and for tasks
-with choices {"options": ["...", "..."]}. Blank lines are allowed; other fields are not used, but one that
-looks like a misspelt name is a problem. Files are only read.
+Each line is one object: {"input": "...", "targets": ["..."]} or {"input": "...", "target": "..."}, with
+"options": ["...", "..."] if the task has choices. Blank lines are allowed. Other fields are ignored, but a
+field that looks like a misspelt name is a problem. The files are never changed.
 
-Inputs that differ in case, blanks or composed letters only are different inputs, but near duplicates: an
-input in train and its near duplicate in test make the test easier. They are named, and with
-"near_duplicates": "drop" in NAME.card.json all but the first are left out.
+Inputs that differ only in case, blanks or composed letters are different inputs, but near duplicates: if one
+is in the training set and the other in the test set, the test gets easier. The kit reports them, and with
+"near_duplicates": "drop" in NAME.card.json it keeps only the first.
 
-With "category": "tag" in NAME.card.json the target holds a tag for every word of the input. Tags of spans may
-follow any scheme of schemes.py ("scheme" in NAME.card.json names it) and are read as IOB2; for tags that name
-no spans the card says "metric": "tag_accuracy".
+With "category": "tag" in NAME.card.json, the target holds one tag for every word of the input. Tags of spans
+may follow any scheme of schemes.py (name it as "scheme" in NAME.card.json) and are converted to IOB2. If the
+tags name no spans, the card needs "metric": "tag_accuracy".
 """
 
 from __future__ import annotations
@@ -30,42 +30,44 @@ from iptkit.tasks.fewshot import text_key
 
 MAX_INPUT, MAX_TARGET = 2000, 400
 FIELDS = ("input", "target", "targets", "options")
-OTHER_NAMES = {  # what other formats call them
+OTHER_NAMES = {  # names of these fields in other formats
     "input": ("text", "question", "prompt", "sentence", "instruction", "source", "inputs"),
     "target": ("output", "label", "answer", "completion", "response", "outputs", "labels", "answers"),
 }
-NEAR = "near_duplicates"  # in NAME.card.json: "keep" or "drop"
-SCHEME = "scheme"  # in NAME.card.json of tags: one of schemes.SCHEMES, or "auto"
+NEAR = "near_duplicates"  # a field of NAME.card.json: "keep" or "drop"
+SCHEME = "scheme"  # a field of NAME.card.json for tags: one of schemes.SCHEMES, or "auto"
 
 
 def check_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = MAX_TARGET) -> list[str]:
-    """Return every problem of a JSONL file as "file:line: what is wrong; way out" (empty: the file is fine).
+    """Return every problem of a JSONL file as "file:line: what is wrong; how to fix it".
+
+    The list is empty if the file is fine.
 
     Args:
-      max_input: longest input in characters.
-      max_target: longest answer or option in characters.
+      path: the file.
+      max_input: longest input allowed, in characters.
+      max_target: longest answer or option allowed, in characters.
     Raises: FileNotFoundError if there is no such file; ValueError if it cannot be read or is a folder.
     """
     return _read(Path(path), max_input, max_target)[1]
 
 
 def near_duplicates(path: str | Path) -> list[str]:
-    """Return "file:line: ..." for each input that is nearly that of an earlier line (see above).
+    """Return "file:line: ..." for each near duplicate of an earlier input (see the module's docstring).
 
-    Lines with problems are passed over.
-    Raises: what `check_jsonl` raises.
+    Lines with problems are skipped. Raises what `check_jsonl` raises.
     """
     pairs = _near(_read(Path(path), MAX_INPUT, MAX_TARGET)[0])
     return [
-        f"{path}:{number}: the input differs from line {first} in case, blanks or composed letters only"
+        f"{path}:{number}: the input differs from line {first} only in case, blanks or composed letters"
         for number, first in pairs.items()
     ]
 
 
 def read_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = MAX_TARGET) -> list[Example]:
-    """Read the examples of a JSONL file, in the order of its lines.
+    """Return the examples of a JSONL file, in the order of its lines.
 
-    Raises: ValueError with the first 20 problems if there is any; what `check_jsonl` raises.
+    Raises: ValueError with the first 20 problems if there are any; otherwise what `check_jsonl` raises.
     """
     examples, problems, _ = _read(Path(path), max_input, max_target)
     messages.refuse(path, problems)
@@ -73,9 +75,10 @@ def read_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = M
 
 
 def read_task(path: str | Path) -> tuple[list[Example], Card]:
-    """Read a JSONL task and its card; near duplicates are left out where the card says "drop".
+    """Return the examples and the card of a JSONL task, without near duplicates if the card says "drop".
 
-    Warns: where it does not, and there are some; where tags were converted to IOB2.
+    Warns: UserWarning if there are near duplicates and the card says neither "drop" nor "keep", and if tags
+      were converted to IOB2.
     Raises: what `read_jsonl` and `read_card` raise.
     """
     path = Path(path)
@@ -90,20 +93,21 @@ def read_task(path: str | Path) -> tuple[list[Example], Card]:
     elif near and wish is None:
         number, first = next(iter(near.items()))
         warnings.warn(
-            f"{path}: {len(near)} input(s) differ from an earlier one in case, blanks or composed letters "
-            f"only (first: line {number}, from line {first}); train and test may share them. To leave them "
-            f'out write {{"{NEAR}": "drop"}} into {path.stem}.card.json beside the file, to keep them "keep"',
+            f"{path}: {len(near)} input(s) differ from an earlier one only in case, blanks or composed "
+            f"letters (first: line {number}, from line {first}), so the training and test sets may share "
+            f'them. Write {{"{NEAR}": "drop"}} in {path.stem}.card.json next to the file to leave them out, '
+            'or "keep" to keep them',
             stacklevel=2,
         )
     return list(examples.values()), card
 
 
 def read_card(path: str | Path, examples: list[Example]) -> Card:
-    """Return the card of a JSONL task: what NAME.card.json beside it says, the rest inferred.
+    """Return the card of a JSONL task: the fields of NAME.card.json next to it, the rest inferred.
 
-    The category is cls if all lines have the same options, mcqa if they differ, and qa if there are none.
-    Raises: ValueError that names the card's file: what `card_from` raises, a category or labels that do not
-      fit the lines.
+    The inferred category is cls if all lines have the same options, mcqa if they differ, and qa without any.
+    Raises: ValueError that names the card's file, if a field is wrong (see `card_from`), or if the category
+      or the labels do not fit the lines.
     """
     path = Path(path)
     sidecar = path.with_name(f"{path.stem}.card.json")
@@ -114,8 +118,8 @@ def read_card(path: str | Path, examples: list[Example]) -> Card:
     category = given.get("category", inferred_category)
     if (category == "cls" and inferred_category != "cls") or (category == "mcqa" and not any(options)):
         raise ValueError(
-            f"{sidecar}: category is {category!r}, but its lines look like {inferred_category!r}: "
-            "cls needs the same options on all lines, mcqa needs options; change the category or the lines"
+            f"{sidecar}: category is {category!r}, but the lines look like {inferred_category!r}: cls needs "
+            "the same options on every line, and mcqa needs options; change the category or the lines"
         )
     inferred = {
         "id": path.stem,
@@ -134,25 +138,25 @@ def read_card(path: str | Path, examples: list[Example]) -> Card:
     if category == "cls" and set(card.labels) != set(inferred["labels"]):
         raise ValueError(
             f"{sidecar}: labels are {', '.join(card.labels)}, but the lines have the options "
-            f"{', '.join(inferred['labels'])}; give the same, or leave labels out"
+            f"{', '.join(inferred['labels'])}; list the same ones, or remove labels"
         )
     return card
 
 
 def _sidecar(path: Path) -> dict:
-    """What stands in NAME.card.json, {} where there is none."""
+    """Return the fields of NAME.card.json, {} if there is no such file."""
     sidecar = path.with_name(f"{path.stem}.card.json")
     given = reading.read_json(sidecar) if os.path.lexists(sidecar) else {}
     if given.get(NEAR, "keep") not in ("keep", "drop"):
-        raise ValueError(f'{sidecar}: {NEAR} is {given[NEAR]!r:.80}, allowed are "keep" and "drop"')
+        raise ValueError(f'{sidecar}: {NEAR} is {given[NEAR]!r:.80}, allowed are: "keep", "drop"')
     if given.get(SCHEME, "auto") not in ("auto", *schemes.SCHEMES):
         allowed = ", ".join(("auto", *schemes.SCHEMES))
-        raise ValueError(f"{sidecar}: {SCHEME} is {given[SCHEME]!r:.80}, allowed are {allowed}")
+        raise ValueError(f"{sidecar}: {SCHEME} is {given[SCHEME]!r:.80}, allowed are: {allowed}")
     return given
 
 
 def _labels(own: dict) -> tuple[str, ...]:
-    """The labels of a card of tags as IOB2, () where it has none."""
+    """Return the labels of a card of tags as IOB2, () if it has none."""
     given = own.get("labels")
     labels = tuple(filter(None, map(str, given))) if isinstance(given, list) else ()
     scheme = _scheme(own)
@@ -160,45 +164,47 @@ def _labels(own: dict) -> tuple[str, ...]:
 
 
 def _scheme(own: dict) -> str:
-    """The scheme that a card names, or the one that its metric asks for."""
+    """Return the scheme that a card names or that its metric implies."""
     return own.get(SCHEME) or ("none" if own.get("metric") == "tag_accuracy" else "auto")
 
 
 def _read(path: Path, max_input: int, max_target: int) -> tuple[dict[int, Example], list[str], str]:
-    """The examples by the numbers of their lines, what is wrong with the others, and what was converted."""
+    """Return the examples by line number, the problems of the other lines, and a note on converted tags."""
     own, note = _sidecar(path), ""
     is_tag = own.get("category") == "tag"
-    max_target = math.inf if is_tag else max_target  # tags are as many as words
+    target_limit = math.inf if is_tag else max_target  # there are as many tags as words
     examples: dict[int, Example] = {}
     problems: list[tuple[int, str]] = []
     for line in reading.json_lines(path, "give the path of a .jsonl file with one task"):
-        found = [line.problem] if line.problem else _check_fields(line.value, max_input, max_target)
+        found = [line.problem] if line.problem else _check_fields(line.value, max_input, target_limit)
         if not found:
             examples[line.number] = _example(line.value)
         problems += [(line.number, problem) for problem in found]
     if not examples and not problems:
-        problems.append((1, "the file is empty; write one JSON object a line, with input and targets"))
+        problems.append((1, "the file is empty; write one JSON object per line, with input and targets"))
     problems += _compare_lines(examples)
     if is_tag and examples:
-        examples, found, note = _tagged(examples, own, f"{path.stem}.card.json")
-        problems += found
+        examples, of_tags, note = _tagged(examples, own, f"{path.stem}.card.json")
+        problems += of_tags
     return examples, [f"{path}:{number}: {problem}" for number, problem in sorted(problems)], note
 
 
 def _tagged(
     examples: dict[int, Example], own: dict, card: str
 ) -> tuple[dict[int, Example], list[tuple[int, str]], str]:
-    """The examples with their tags as IOB2, all that is wrong with them, and what was converted.
+    """Return the examples with IOB2 tags, their problems, and a note on the conversion.
 
     Args:
-      own: what the card says; card: the name of its file.
+      examples: by line number.
+      own: the fields of the card.
+      card: the name of its file.
     """
     problems: list[tuple[int, str]] = []
     for number, example in examples.items():
         if example.options:
-            problems.append((number, "a sentence with tags has no options; leave them out"))
+            problems.append((number, "a sentence with tags has no options; remove them"))
         elif len(example.targets) > 1:
-            told = f"{len(example.targets)} targets are given; write one, with a tag for every word"
+            told = f"there are {len(example.targets)} targets; write one, with a tag for every word"
             problems.append((number, told))
         elif told := tag_problem(example.input, example.targets[0], words_of(example.targets[0])):
             problems.append((number, told))
@@ -208,8 +214,8 @@ def _tagged(
     if made.scheme == "none" and own.get("metric", "span_f1") == "span_f1":
         some = ", ".join(messages.first(sorted({tag for tags in raw.values() for tag in tags})))
         told = (
-            f'the tags name no spans ({some}), but span_f1 scores spans; write "metric": "tag_accuracy" into '
-            f'{card}, or "{SCHEME}": "types" if neighbours with the same tag are one span'
+            f'the tags name no spans ({some}), but span_f1 scores spans; write "metric": "tag_accuracy" in '
+            f'{card}, or "{SCHEME}": "types" if neighbouring words with the same tag form one span'
         )
         problems.append((numbers[0], told))
     if known and not made.problems:
@@ -229,7 +235,7 @@ def _tagged(
 
 
 def _near(examples: dict[int, Example]) -> dict[int, int]:
-    """Lines whose input is nearly that of an earlier line, each with that line's number."""
+    """Return the line numbers of near duplicates, each with the number of the line they duplicate."""
     first_of: dict[str, int] = {}
     firsts = {
         number: first_of.setdefault(text_key(unicodedata.normalize("NFC", example.input)), number)
@@ -239,13 +245,14 @@ def _near(examples: dict[int, Example]) -> dict[int, int]:
 
 
 def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
-    """Return what is wrong between lines: inputs given twice, options on some lines only."""
-    problems, line_of = [], {}
+    """Return the problems between lines: an input given twice, options on some lines only."""
+    problems: list[tuple[int, str]] = []
+    line_of: dict[str, int] = {}
     for number, example in examples.items():
         first = line_of.setdefault(example.input, number)
         if first != number:
             problems.append(
-                (number, f"same input as line {first}; keep one of them, with all answers in its targets")
+                (number, f"same input as line {first}; keep one of the two, with all answers as its targets")
             )
     with_options = [number for number, example in examples.items() if example.options]
     without = [number for number, example in examples.items() if not example.options]
@@ -253,7 +260,7 @@ def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
         number, other = max(with_options[0], without[0]), min(with_options[0], without[0])
         lacks = "no options" if number == without[0] else "options"
         problems.append(
-            (number, f"this line has {lacks}, unlike line {other}; give options on all lines or on none")
+            (number, f"this line has {lacks}, unlike line {other}; give options on every line or on none")
         )
     return problems
 
@@ -261,7 +268,7 @@ def _compare_lines(examples: dict[int, Example]) -> list[tuple[int, str]]:
 def _check_fields(fields: dict, max_input: int, max_target: float) -> list[str]:
     likes = {name: get_close_matches(name.lower(), FIELDS, 1, 0.8) for name in fields if name not in FIELDS}
     problems = [
-        f"field {name!r} looks like {like[0]!r}, which it is not; rename it"
+        f"unknown field {name!r}; rename it to {like[0]!r}, or to a name that is less similar"
         for name, like in likes.items()
         if like
     ]
@@ -271,7 +278,7 @@ def _check_fields(fields: dict, max_input: int, max_target: float) -> list[str]:
     elif "input" not in misspelt:
         problems.append(_absent("input", fields))
     if "target" in fields and "targets" in fields:
-        problems.append("both target and targets are given; keep targets")
+        problems.append("there are both target and targets; keep targets only")
     elif "target" in fields:
         problems += _check_text(fields["target"], "target", max_target)
     elif "targets" in fields:
@@ -284,24 +291,24 @@ def _check_fields(fields: dict, max_input: int, max_target: float) -> list[str]:
 
 
 def _check_targets(example: Example) -> list[str]:
-    """Return what is wrong with answers that can never be given: no option, or longer than a line."""
+    """Return the problems of answers that the model can never give: not an option, or more than one line."""
     if example.options:
         return [
-            f"target {target!r} is not one of the options {list(example.options)}; write it exactly as "
-            "there, or add it to them"
+            f"target {target!r} is not one of the options {list(example.options)}; spell it as there, or add "
+            "it to them"
             for target in example.targets
             if target not in example.options
         ]
     return [
-        f"target {target[:40]!r} holds a line break, but a free answer ends at its first line; write it "
-        "in one line, or give options"
+        f"target {target[:40]!r} has a line break, but a free answer ends with its first line; write it on "
+        "one line, or give options"
         for target in example.targets
         if "\n" in target
     ]
 
 
 def _absent(name: str, fields: dict) -> str:
-    """That a field is missing, and which of those there are may be meant."""
+    """Return the problem of a missing field, with the field that may be meant."""
     there = ", ".join(f"{other:.40}" for other in list(fields)[:10]) + (", ..." if len(fields) > 10 else "")
     missing = f"field {name!r} is missing (found: {there or 'none'})"
     kind = name.rstrip("s")
@@ -314,30 +321,30 @@ def _absent(name: str, fields: dict) -> str:
 
 def _check_text(value: object, name: str, limit: float) -> list[str]:
     if name == "target" and isinstance(value, list):
-        return ["target is of JSON type list, a string is needed; rename it to targets, which is a list"]
+        return ["target is a JSON list, allowed is a string; rename it to targets, which is a list"]
     if not isinstance(value, str):
         return [
-            f"{name} is of JSON type {reading.json_type(value)}, a string is needed; put it in double quotes"
+            f"{name} has JSON type {reading.json_type(value)}, allowed is a string; put it in double quotes"
         ]
     if not value.strip():
-        return [f"{name} is empty; write its text or remove the line"]
+        return [f"{name} is empty; write a text, or remove the line"]
     if len(value) > limit:
-        return [f"{name} has {len(value)} characters, {limit} are allowed; shorten it"]
+        return [f"{name} has {len(value)} characters, but at most {limit} are allowed; shorten it"]
     return []
 
 
 def _check_texts(value: object, name: str, least: int, limit: float) -> list[str]:
     if not isinstance(value, list):
-        return [f'{name} is of JSON type {reading.json_type(value)}, a list of strings is needed: ["..."]']
+        return [f'{name} has JSON type {reading.json_type(value)}, allowed is a list of strings: ["..."]']
     if len(value) < least:
-        return [f"{name} has {len(value)} entries, at least {least} are needed"]
+        return [f"{name} has {len(value)} item(s), but needs at least {least}; add some"]
     problems = [
         problem
         for place, text in enumerate(value)
         for problem in _check_text(text, f"{name}[{place}]", limit)
     ]
     if not problems and len({unicodedata.normalize("NFC", text.strip()) for text in value}) < len(value):
-        problems.append(f"{name} names an entry twice; keep it once")
+        problems.append(f"{name} has the same item twice; keep one")
     return problems
 
 

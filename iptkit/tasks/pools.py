@@ -1,10 +1,10 @@
-"""Pools of the suites that are built from packages or the hub, as Parquet so that loading takes a second.
+"""Pools of the suites that are built from packages or the hub, cached as Parquet to load in a second.
 
-A file is named by a hash of all it depends on: the card, the archives' hashes, the version of the source
-that reads them (and what its `depends` tells) and of the rules here.
-`datasets.load_dataset("parquet", data_files=...)` reads it too; the column `split` says
-pool or test, and the schema's metadata under the key "iptkit" holds the card, the shots per label and, for
-BIG-bench, the canary of the file that the rows came from.
+The name of a file has a hash of everything it depends on: the card, the hashes of the archives, the version
+of the source that reads them (and what its `depends` returns), and the version of the rules in this module.
+`datasets.load_dataset("parquet", data_files=...)` can read the files, too. Their column `split` is pool or
+test. The schema's metadata under the key "iptkit" holds the card, the shots per label and, for BIG-bench, the
+canary of the file that the rows came from.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +26,7 @@ from iptkit.storage import downloads, files, messages, paths, progress
 from iptkit.tasks import fewshot
 from iptkit.tasks.examples import Card, Example
 
-RULES = 1  # version of make_pool and of the texts made here
+RULES = 1  # version of `make_pool` and of the texts made here
 MAX_INPUT, MAX_TARGET = 120, 48  # SmolLM2 tokens, as estimated by `estimate_tokens`
 CHARACTERS_PER_TOKEN = 3  # low on purpose: English has about 4
 SCHEMA = pa.schema(
@@ -40,9 +41,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Limits:
-    """How long the texts of a source may be, in tokens as estimated by `estimate_tokens`.
+    """The maximum length of a source's texts, in tokens as estimated by `estimate_tokens`.
 
-    is_cut: longer ones lose their end; else they are left out.
+    is_cut: whether longer texts are cut; otherwise they are left out.
     """
 
     input: int
@@ -50,14 +51,14 @@ class Limits:
     is_cut: bool = False
 
     def fit(self, text: str, limit: float) -> str:
-        """The text, its beginning in whole words, or "" where it is too long and may not be cut."""
+        """Return the text, cut after a whole word if it is too long, or "" if it must not be cut."""
         if estimate_tokens(text) <= limit:
             return text
         return _beginning(text, limit) if self.is_cut else ""
 
 
 def load(cards: Sequence[Card]) -> list[fewshot.Pool]:
-    """Return the pools of tasks that have a source, building those that are not cached.
+    """Return the pools of tasks that have a source; those that are not cached are built first.
 
     Raises: what `downloads.fetch` raises.
     """
@@ -68,7 +69,7 @@ def load(cards: Sequence[Card]) -> list[fewshot.Pool]:
 
 
 def build(cards: Sequence[Card]) -> None:
-    """Read the archives and write the pools of these tasks, each whole or not at all."""
+    """Read the archives and write the pools of these tasks, each completely or not at all."""
     downloads.fetch_all(dict.fromkeys(name for card in cards for name in card.packages))
     try:
         with progress.track("build tasks", total=len(cards), unit="task") as bar:
@@ -77,7 +78,7 @@ def build(cards: Sequence[Card]) -> None:
                 test = None if test is None else examples(card, test)
                 _write(fewshot.make_pool(examples(card, rows), card, test), card, notes, cache_file(card))
                 bar.update(1, note=card.id)
-    finally:  # what the sources have parsed; after an error, too, so that a corrected recipe is read anew
+    finally:  # forget what the sources have parsed; after an error, a corrected recipe is then read again
         for origin in {card.origin for card in cards}:
             for value in vars(_source(origin)).values():
                 if hasattr(value, "cache_clear"):
@@ -85,7 +86,7 @@ def build(cards: Sequence[Card]) -> None:
 
 
 def cache_file(card: Card) -> Path:
-    """Return where the pool of a task is kept."""
+    """Return the file of a task's pool."""
     source, limits = _source(card.origin), _limits(card)
     depends = {
         "card": vars(card),
@@ -101,9 +102,9 @@ def cache_file(card: Card) -> Path:
 
 
 def examples(card: Card, rows: Iterable[dict] | None = None) -> Iterator[Example]:
-    """Make examples from rows (default: all of the task's source), of the lengths that the source allows."""
+    """Yield the examples made from rows (default: all of the task's source), within the source's limits."""
     limits = _limits(card)
-    longest = math.inf if card.category == "tag" else limits.target  # tags are as many as words
+    longest = math.inf if card.category == "tag" else limits.target  # there are as many tags as words
     for row in _source(card.origin).rows(card.id) if rows is None else rows:
         options = () if card.category == "tag" else tuple(row.get("options", card.labels))
         targets = tuple(row["targets"]) if "targets" in row else (row["target"],)
@@ -117,7 +118,7 @@ def examples(card: Card, rows: Iterable[dict] | None = None) -> Iterator[Example
 
 
 def estimate_tokens(text: str) -> float:
-    """Return about how many SmolLM2 tokens a text has, rather too many; each digit is a token of its own."""
+    """Return an upper estimate of a text's SmolLM2 tokens; each digit is a token."""
     num_digits = sum(map(str.isdigit, text))
     return num_digits + (len(text) - num_digits) / CHARACTERS_PER_TOKEN
 
@@ -141,11 +142,11 @@ def _choices(category: str, options: Iterable[str]) -> str:
 
 
 def _with_rows(cards: Sequence[Card]) -> Iterator[tuple[Card, Iterable[dict], dict[str, str]]]:
-    """Yield each card with its rows and what else is kept with them; a large archive is read once for all."""
+    """Yield each card with its rows and the notes to store with them; a large archive is read only once."""
     by_origin = defaultdict(list)
     for card in cards:
         by_origin[card.origin].append(card)
-    for origin, group in by_origin.items():  # neighbours share what their source has parsed
+    for origin, group in by_origin.items():  # tasks of one source share what it has parsed
         source, card_of = _source(origin), {card.id: card for card in group}
         if hasattr(source, "stream"):
             for task_id, rows, notes in source.stream(card_of):
@@ -154,7 +155,7 @@ def _with_rows(cards: Sequence[Card]) -> Iterator[tuple[Card, Iterable[dict], di
             yield from ((card, source.rows(card.id), {}) for card in group)
 
 
-def _source(origin: str):
+def _source(origin: str) -> ModuleType:
     return importlib.import_module(f"iptkit.tasks.sources.{origin}")
 
 
@@ -182,10 +183,10 @@ def _read(file: Path) -> fewshot.Pool:
         splits, inputs, targets, options = (table.column(name).to_pylist() for name in SCHEMA.names)
         rows = [Example(*row) for row in zip(inputs, map(tuple, targets), map(tuple, options), strict=True)]
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if getattr(error, "errno", None):  # the system's, not the file's
+        if isinstance(error, OSError) and error.errno:  # the operating system's error, not the file's
             raise ValueError(f"{file} cannot be read ({messages.reason(error)})") from error
         raise ValueError(
-            f"{file} is damaged ({messages.visible(str(error))}); delete it, and it is built anew"
+            f"{file} is damaged ({messages.visible(str(error))}); delete it and run the same command again"
         ) from error
     num_pool = splits.count("pool")
     return fewshot.Pool(rows[:num_pool], rows[num_pool:], shots)

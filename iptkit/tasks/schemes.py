@@ -1,14 +1,18 @@
-"""Tags that name spans of words: which scheme they follow, and the same spans as IOB2.
+"""Tagging schemes: how tags of single words mark spans, and their conversion to IOB2.
 
-    IOB2   B-x begins a span of kind x, I-x goes on with it, O is outside (what the kit trains and scores)
-    IOB1   I-x begins a span; B-x does so only right behind another span of kind x (CoNLL-2003)
-    BIOES  as IOB2, but E-x ends a span of several words and S-x is a span of one
-    BILOU  as BIOES, with L-x for E-x and U-x for S-x
-    types  x alone; neighbours with the same tag are one span
-    none   the tags name no spans, as parts of speech
+In named-entity recognition every word has a tag, and the tags of neighbouring words together name a span:
+"Ada/B-name Lee/I-name left/O". Data sets write this in different ways. The kit detects the scheme, checks it
+and converts it to IOB2, the one scheme it trains and scores.
 
-A prefix without a kind (B, I, O) names spans of the kind `span`. Where a span begins is conlleval's rule
-(Tjong Kim Sang & De Meulder 2003, cs/0306050): at B-, and at I- behind O or behind another kind.
+    IOB2   B-x begins a span of kind x, I-x continues it, O is outside all spans
+    IOB1   I-x begins a span; B-x is used only right after another span of kind x (CoNLL-2003)
+    BIOES  like IOB2, but E-x ends a span of several words and S-x is a span of one word
+    BILOU  like BIOES, with L-x for E-x and U-x for S-x
+    types  x alone; neighbouring words with the same tag form one span
+    none   the tags name no spans (parts of speech, for example)
+
+A prefix without a kind (B, I) marks spans of the kind `span`. A span begins where conlleval says (Tjong Kim
+Sang & De Meulder 2003, cs/0306050): at B-, and at I- after O or after another kind.
 """
 
 from __future__ import annotations
@@ -32,10 +36,10 @@ class Converted:
     """The tags of sentences as IOB2.
 
     Attributes:
-      tags: those of each sentence; of scheme "none" as they were.
-      scheme: the one of SCHEMES that they followed.
-      problems: (sentence, place in it, what is wrong and the way out) of every bad tag.
-      note: what was converted, in words; "" for IOB2 and "none".
+      tags: the tags of each sentence; unchanged if the scheme is "none".
+      scheme: the one of SCHEMES that the tags followed.
+      problems: (sentence, place in it, what is wrong and how to fix it) for every bad tag.
+      note: one sentence on what was converted; "" for IOB2 and "none".
     """
 
     tags: tuple[tuple[str, ...], ...]
@@ -45,12 +49,12 @@ class Converted:
 
 
 def convert(sentences: Sequence[Sequence[str]], scheme: str = "auto") -> Converted:
-    """Read tags as spans and write them as IOB2.
+    """Return the tags converted to IOB2, or their problems.
 
     Args:
-      sentences: a tag for every word.
-      scheme: one of SCHEMES, or "auto" for the one that all tags together follow: with B- and I- alone IOB2,
-        or IOB1 where I- begins a span; without prefixes "types" if O occurs, else "none".
+      sentences: for each sentence a tag for every word.
+      scheme: one of SCHEMES, or "auto" to detect it from all tags together: with the prefixes B- and I- only
+        it is IOB2, or IOB1 if some I- begins a span; without prefixes it is "types" if O occurs, else "none".
     Raises: ValueError for an unknown scheme.
 
     Example:
@@ -63,14 +67,14 @@ def convert(sentences: Sequence[Sequence[str]], scheme: str = "auto") -> Convert
     is_auto, scheme = scheme == "auto", find(given) if scheme == "auto" else scheme
     if scheme == "none":
         is_small = is_auto and any(map(len, given)) and all(SMALL.fullmatch(t) for of in given for t in of)
-        told = "tag {!r} has a prefix in small letters; write B-x, I-x and O" if is_small else ""
-        small = [(s, i, told.format(t)) for s, tags in enumerate(given) for i, t in enumerate(tags) if told]
+        text = "tag {!r} has a lower-case prefix; write B-x, I-x and O" if is_small else ""
+        small = [(s, i, text.format(t)) for s, tags in enumerate(given) for i, t in enumerate(tags) if text]
         return Converted(given, scheme, tuple(small))
     check = {"IOB2": _check_iob2, "BIOES": _check_ends, "BILOU": _check_ends}.get(scheme, _check_form)
     problems = [(s, *found) for s, tags in enumerate(given) for found in check(tags, scheme)]
     if is_auto and scheme == "types":
         problems += [
-            (s, place, f"tag {tag!r} looks like a prefix that is written another way; write B-x and I-x")
+            (s, place, f"tag {tag!r} looks like a prefix and a kind in another notation; write B-x and I-x")
             for s, tags in enumerate(given)
             for place, tag in enumerate(tags)
             if ODD_PREFIX.fullmatch(tag)
@@ -82,7 +86,7 @@ def convert(sentences: Sequence[Sequence[str]], scheme: str = "auto") -> Convert
 
 
 def find(sentences: Sequence[Sequence[str]]) -> str:
-    """The scheme of SCHEMES that tags follow, or the one that most likely was meant; see `convert`."""
+    """Return the scheme that the tags follow or were most likely meant to follow; see `convert`."""
     every = {tag for tags in sentences for tag in tags}
     kinds = every - {OUTSIDE}
     has_prefix = any(re.match(rf"[{ALL_LETTERS}]-.", tag) for tag in kinds)
@@ -97,12 +101,16 @@ def find(sentences: Sequence[Sequence[str]]) -> str:
 
 
 def is_iob2(tag: str) -> bool:
-    """Is it O, B-x or I-x?"""
+    """Return whether the tag is O, B-x or I-x."""
     return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2)
 
 
 def iob2_labels(labels: Iterable[str], scheme: str) -> tuple[str, ...]:
-    """A task's labels, of a scheme, as IOB2: themselves if they are, else O and B-x and I-x of every kind."""
+    """Return the IOB2 labels of a task whose labels follow `scheme`.
+
+    IOB2 labels are returned as they are; otherwise the result is O (if it is among them) and B-x and I-x for
+    every kind x.
+    """
     labels = tuple(labels)
     if scheme == "none":
         return labels
@@ -115,12 +123,12 @@ def iob2_labels(labels: Iterable[str], scheme: str) -> tuple[str, ...]:
 
 
 def check_iob2(tags: Sequence[str], where: str = "tags") -> None:
-    """Raise ValueError with all that is wrong unless every I-x goes on with a span of kind x.
+    """Raise ValueError with the problems if the tags are not IOB2 or some I-x continues no span of kind x.
 
     Example:
       >>> check_iob2(["B-name", "I-name", "O"])
     """
-    found = [f"{where}:{place + 1}: {told}" for place, told in _check_iob2(tags, "IOB2")]
+    found = [f"{where}:{place + 1}: {problem}" for place, problem in _check_iob2(tags, "IOB2")]
     if found:
         raise ValueError("\n".join(messages.first(found)))
 
@@ -131,36 +139,37 @@ def read(
     scheme: str,
     where: Callable[[int, int], str],
 ) -> tuple[Converted, tuple[str, ...]]:
-    """The tags of a data set as IOB2, and all tags of the task.
+    """Return the tags of a data set as IOB2, and all labels of the task.
 
     Args:
-      sentences, scheme: see `convert`.
-      labels: all tags of the task, in its own scheme or as IOB2; () for those that occur. With O among them
-        bare types are of the scheme "types" though no O occurs.
-      where: names the place of a sentence's tag.
-    Raises: ValueError that lists the first twenty bad tags, with their places, and how many there are.
+      sentences: for each sentence a tag for every word.
+      labels: all tags of the task, in its own scheme or as IOB2; () for the tags that occur. With O among
+        them, tags without prefixes are of the scheme "types" even if no sentence has an O.
+      scheme: see `convert`.
+      where: returns the name of a place, given the sentence and the word.
+    Raises: ValueError that counts the bad tags and lists the first 20 with their places.
     """
     if scheme == "auto" and find(sentences) == "none" and find([labels]) == "types":
-        scheme = "types"  # every word of these sentences happens to be in a span
+        scheme = "types"  # in these sentences, every word happens to be in a span
     made = convert(sentences, scheme)
     problems = list(made.problems)
     known = iob2_labels(labels, made.scheme) or tuple(sorted({tag for tags in made.tags for tag in tags}))
     if not problems:
         problems = [
-            (s, place, f"tag {sentences[s][place]!r} is not one of {', '.join(known)}")
+            (s, place, f"tag {sentences[s][place]!r} is not one of the labels: {', '.join(known)}")
             for s, tags in enumerate(made.tags)
             for place, tag in enumerate(tags)
             if tag not in known
         ]
     if problems:
-        told = [f"{where(s, place)}: {told}" for s, place, told in problems]
-        raise ValueError(f"{len(told)} bad tag(s):\n" + "\n".join(messages.first(told)))
+        lines = [f"{where(s, place)}: {problem}" for s, place, problem in problems]
+        raise ValueError(f"{len(lines)} bad tag(s):\n" + "\n".join(messages.first(lines)))
     return made, known
 
 
 # ---- one sentence --------------------------------------------------------------------------------
 def _parts(tag: str, scheme: str) -> tuple[str, str]:
-    """Prefix and kind."""
+    """Return prefix and kind."""
     if tag == OUTSIDE:
         return OUTSIDE, ""
     return ("I", tag) if scheme == "types" else (tag[0], tag[2:] or BARE_KIND)
@@ -177,22 +186,26 @@ def _as_iob2(tags: Sequence[str], scheme: str) -> tuple[str, ...]:
 
 
 def _opens(tags: Sequence[str]) -> list[int]:
-    """The places where I- begins a span."""
+    """Return the places where I- begins a span."""
     pairs = zip((OUTSIDE, *tags), tags, strict=False)
-    goes_on = [before != OUTSIDE and before[1:] == tag[1:] for before, tag in pairs]
-    return [i for i, tag in enumerate(tags) if tag[:1] == "I" and not goes_on[i]]
+    continues = [before != OUTSIDE and before[1:] == tag[1:] for before, tag in pairs]
+    return [i for i, tag in enumerate(tags) if tag[:1] == "I" and not continues[i]]
 
 
 def _check_form(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
-    """What is no tag of the scheme."""
+    """Return the problems of tags that are not in the scheme."""
     letters = LETTERS.get(scheme)
     if letters is None:
         return []
     return [
-        (place, f"tag {tag!r} is no {scheme} tag; write {_forms(letters)}, or give another scheme")
+        (place, f"tag {tag!r} is not {_a(scheme)} tag; write {_forms(letters)}, or name another scheme")
         for place, tag in enumerate(tags)
         if tag != OUTSIDE and not (tag[0] in letters and (len(tag) == 1 or (tag[1] == "-" and tag[2:])))
     ]
+
+
+def _a(scheme: str) -> str:
+    return f"{'an' if scheme[0] == 'I' else 'a'} {scheme}"
 
 
 def _forms(letters: str) -> str:
@@ -203,27 +216,24 @@ def _check_iob2(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
     found = dict(_check_form(tags, scheme))
     for place in _opens(tags):
         before = tags[place - 1] if place else OUTSIDE
-        told = (
-            f"{tags[place]!r} follows {before!r}, but goes on with no span of its kind; begin the span with "
-            f"{'B' + tags[place][1:]!r}"
-        )
-        found.setdefault(place, told)
+        problem = f"{tags[place]!r} follows {before!r}, but there is no span of its kind to continue"
+        found.setdefault(place, f"{problem}; begin the span with {'B' + tags[place][1:]!r}")
     return sorted(found.items())
 
 
 def _check_ends(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
-    """BIOES and BILOU say where a span ends: B- and I- go on, all others do not."""
+    """Return the problems of BIOES and BILOU tags: a span continues after B- and I-, and only there."""
     found = dict(_check_form(tags, scheme))
     last, single = ("E", "S") if scheme == "BIOES" else ("L", "U")
     for place, (tag, after) in enumerate(zip(tags, (*tags[1:], OUTSIDE), strict=True)):
         before = tags[place - 1] if place else OUTSIDE
         if tag[0] in ("I", last) and not (before[0] in "BI" and before[1:] == tag[1:]):
-            told = f"{tag!r} follows {before!r}, but goes on with no span of its kind"
-            found.setdefault(place, f"{told}; begin it with {'B' + tag[1:]!r}")
+            problem = f"{tag!r} follows {before!r}, but there is no span of its kind to continue"
+            found.setdefault(place, f"{problem}; begin the span with {'B' + tag[1:]!r}")
         if tag[0] in "BI" and not (after[0] in ("I", last) and after[1:] == tag[1:]):
-            told = f"the span of {tag!r} has no end before {after!r}"
+            problem = f"the span of {tag!r} has no end before {after!r}"
             found.setdefault(
-                place, f"{told}; end it with {last + tag[1:]!r}, a single word is {single + tag[1:]!r}"
+                place, f"{problem}; end it with {last + tag[1:]!r}, or tag a single word {single + tag[1:]!r}"
             )
     return sorted(found.items())
 
@@ -231,10 +241,10 @@ def _check_ends(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
 def _note(scheme: str, given: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> str:
     spans = sum(tag[0] == "B" for of in tags for tag in of)
     if scheme == "types":
-        return f"bare types were converted to IOB2: neighbours with the same tag are one span ({spans} spans)"
+        return f"tags without prefixes were converted to IOB2: equal neighbours form one span ({spans} spans)"
     opened = sum(len(_opens(of)) for of in given)
     if scheme == "IOB1":
         return f"IOB1 was converted to IOB2: {opened} of {spans} spans began with I-"
     if scheme == "IOB2":
-        return f"prefixes without a kind are read as spans of one kind, {BARE_KIND!r} ({spans} spans)"
+        return f"prefixes without a kind were read as spans of one kind, {BARE_KIND!r} ({spans} spans)"
     return f"{scheme} was converted to IOB2 ({spans} spans)"

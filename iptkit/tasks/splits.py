@@ -1,11 +1,15 @@
-"""Drawing the splits of a suite: which tasks train the subspace and which are held out.
+"""Draws the splits of a suite: which tasks train the subspace (seen) and which are held out (unseen).
 
-The shapes are those of Qin et al. 2021: random (here 100 seen, 20 unseen), classification seen and the rest
-unseen, and the other way round; and for their study of the number of seen tasks, parts of the random split's
-seen side. Of that split each category gets at least half of its share unseen. All draws keep leakage groups
-on one side, but for "leaky", which shows what it is worth when siblings cross, beside "no_siblings": the same
-unseen tasks, their siblings left out of the seen ones. What was drawn lies in data/splits/, so that it stays
-the same when a Python draws otherwise; a test compares the two.
+The kinds of splits are those of Qin et al. 2021:
+
+- random, here with 100 seen and 20 unseen tasks; every category has at least half of its share on the unseen
+  side. Smaller seen sides ("random20" to "random80") are parts of its seen side.
+- classification tasks seen and the rest unseen ("cls"), and the other way round ("non_cls").
+
+All of them keep the tasks of a leakage group on one side. Only "leaky" does not; it shows how much a leak
+raises the scores. Its counterpart "no_siblings" has the same unseen tasks, with their siblings removed from
+the seen side. data/splits/ stores the drawn splits, because another version of Python could draw others. A
+test compares the stored splits with newly drawn ones.
 """
 
 from __future__ import annotations
@@ -17,21 +21,21 @@ from collections.abc import Callable, Sequence
 from iptkit.tasks.examples import Card
 
 NUM_UNSEEN = 20
-NUM_OF_KIND = 35  # seen tasks of "cls" and "non_cls"
-NESTED = (20, 40, 60, 80)  # seen tasks of "random20" and so on
+NUM_OF_KIND = 35  # number of seen tasks of "cls" and "non_cls"
+NESTED = (20, 40, 60, 80)  # number of seen tasks of "random20" and so on
 MAX_DRAWS = 10_000
 
 
 def draw(cards: Sequence[Card], seed: int = 0) -> dict[str, dict]:
-    """Draw all splits of a suite.
+    """Return all splits of a suite by name.
 
     Args:
-      cards: all tasks, at least 101 of them, and at least 36 of classification and of the rest.
-      seed: of all draws.
-    Returns: by name ("random", "random20" ... "random80", "cls", "non_cls", "leaky", "no_siblings") ids of
-      the sides, each in the order of `cards`: seen, unseen, and where tasks are on neither side left_out;
-      is_leaky.
-    Raises: ValueError if no draw of whole groups has the sizes wanted.
+      cards: all tasks: at least 101, with at least 36 classification tasks and 36 others.
+      seed: seeds all draws.
+    Returns: for each name ("random", "random20" ... "random80", "cls", "non_cls", "leaky", "no_siblings") the
+      ids of the tasks on each side, in the order of `cards`: "seen", "unseen", and "left_out" if some are on
+      neither side. "leaky" also has "is_leaky".
+    Raises: ValueError if no draw of whole leakage groups has the required sizes.
 
     >>> from iptkit import tasks
     >>> len(draw(tasks.list_cards("ipt120"))["random40"]["seen"])
@@ -60,7 +64,7 @@ def _whole_groups(
     rng: random.Random,
     is_good: Callable[[set[str]], bool] = lambda chosen: True,
 ) -> set[str]:
-    """Draw leakage groups, those that still fit, until they have `count` tasks; again until `is_good`."""
+    """Return the tasks of leakage groups that are drawn until they have `count` tasks and `is_good` holds."""
     groups: dict[str, set[str]] = {}
     for card in cards:
         groups.setdefault(card.group, set()).add(card.id)
@@ -74,13 +78,13 @@ def _whole_groups(
         if len(chosen) == count and is_good(chosen):
             return chosen
     raise ValueError(
-        f"{MAX_DRAWS} draws gave no {count} of {len(cards)} tasks in whole leakage groups; "
-        "give more tasks or smaller groups"
+        f"no whole leakage groups with {count} of {len(cards)} tasks were found in {MAX_DRAWS} draws; give "
+        "more tasks or smaller groups"
     )
 
 
 def _has_shares(cards: Sequence[Card]) -> Callable[[set[str]], bool]:
-    """Tell of chosen tasks whether each category has at least half of its share among them."""
+    """Return a test of chosen tasks: does each category have at least half of its share among them?"""
     counts = Counter(card.category for card in cards)
 
     def is_good(chosen: set[str]) -> bool:
@@ -92,7 +96,7 @@ def _has_shares(cards: Sequence[Card]) -> Callable[[set[str]], bool]:
 
 
 def _without_siblings(cards: Sequence[Card], side: set[str]) -> set[str]:
-    """All tasks that are neither in `side` nor related to one of it."""
+    """Return all tasks that share no leakage group with a task of `side`."""
     groups = {card.group for card in cards if card.id in side}
     return {card.id for card in cards if card.group not in groups}
 

@@ -1,10 +1,11 @@
-"""Tasks: the one place to get them from.
+"""Suites: named lists of tasks. This is the place to load tasks from.
 
-A suite is a named list of tasks. `core36` is read from nine small packages on first use and then kept as
-Parquet, and so is `encoder9`, sentences to classify and words to tag for encoders; `ipt120` is core36 and 84
-tasks of BIG-bench, whose archive (358 MB) is fetched when the suite is first loaded; `crossfit` is the 120
-tasks of the Intrinsic Prompt Tuning paper from the model hub (see crossfit.py); `tiny` and `tiny3` lie in
-data/; a path to a .jsonl file, or to a folder of them, is the user's own suite.
+core36    36 tasks from nine small packages, built on first use and then cached as Parquet
+encoder9  9 tasks for encoders: sentences to classify and words to tag, built likewise
+ipt120    core36 and 84 tasks of BIG-bench, whose archive (358 MB) is downloaded on first use
+crossfit  the 120 tasks of the Intrinsic Prompt Tuning paper, from the model hub (see crossfit.py)
+tiny      8 small hand-written tasks for tests; tiny3 is three more, two of them with tags
+a path    to a .jsonl file or a folder of them: your own tasks (see jsonl.py)
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from iptkit.tasks.examples import Card, Task, card_from
 from iptkit.tasks.jsonl import read_card, read_jsonl, read_task
 
 SUITES = ("core36", "encoder9", "ipt120", "crossfit", "tiny", "tiny3")
-SPLIT = ("core36", "ipt120", "crossfit", "tiny")
-COURSE = SUITES[:2]  # built from the packages that `iptkit fetch` gets
-BUILT = SUITES[:4]  # from packages or the model hub, on first use
-CARD_FILES = {"ipt120": ("core36", "ipt120")}  # of the other suites: one, of their own name
+SPLIT = ("core36", "ipt120", "crossfit", "tiny")  # the suites with splits
+COURSE = SUITES[:2]  # built from the packages that `iptkit fetch` downloads
+BUILT = SUITES[:4]  # built from packages or the model hub on first use
+CARD_FILES = {"ipt120": ("core36", "ipt120")}  # the other suites have one card file of their own name
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which tasks of a suite train the subspace and which are held out; no leakage group is on both sides.
+    """Which tasks of a suite train the subspace (seen) and which are held out (unseen).
 
-    left_out: tasks on neither side: siblings that would cross, or what a smaller seen side does without.
-    is_leaky: leakage groups do cross, on purpose, to measure what that is worth.
+    No leakage group is on both sides.
+    left_out: tasks on neither side: siblings of the other side, or tasks that a smaller seen side omits.
+    is_leaky: some leakage groups are on both sides, on purpose, to measure the effect.
     """
 
     seen: tuple[str, ...]
@@ -46,7 +48,7 @@ class Split:
 def list_cards(suite: str | Path = "core36") -> list[Card]:
     """Return the cards of a suite, in its order.
 
-    Raises: ValueError for an unknown suite, FileNotFoundError for a path that is not there.
+    Raises: ValueError for an unknown suite, FileNotFoundError for a path that does not exist.
     """
     return [card for card, _ in _entries(suite)]
 
@@ -59,16 +61,16 @@ def load_suite(
     max_dev: int | None = None,
     full: bool = False,
 ) -> list[Task]:
-    """Return the tasks of a suite with the few-shot sets of a seed; what is missing is fetched and built.
+    """Return the tasks of a suite with the few-shot sets of a seed; missing data is downloaded and built.
 
     Args:
       name: one of SUITES, or a path to a .jsonl file or a folder of them.
       seed: draws train, train_new and dev; the test set does not depend on it.
-      only: ids of the tasks wanted, None for all.
-      max_test: longest test set, 1 to 256.
-      max_dev: longest dev set, None for all of it.
-      full: train on all examples (up to 2,048) but those of dev and test, not on a few.
-    Raises: ValueError for unknown names or ids or broken lines; FileNotFoundError for absent files.
+      only: ids of the tasks to load, None for all.
+      max_test: maximum size of the test set, 1 to 256.
+      max_dev: maximum size of the dev set, None for all of it.
+      full: train on all examples (up to 2,048) except dev and test, not on a few.
+    Raises: ValueError for unknown names or ids or broken lines; FileNotFoundError for missing files.
 
     >>> [task.id for task in load_suite("tiny", only=["tiny-plural"])]
     ['tiny-plural']
@@ -80,7 +82,7 @@ def load_suite(
         found = pools.load([card for card, _ in entries])
     elif name in SUITES:
         found = [fewshot.make_pool(read_jsonl(file), card) for card, file in entries]
-    else:  # a user's inputs are as different as they are written
+    else:  # users' inputs that differ only in case are different inputs
         found = [_own_pool(card, file) for card, file in entries]
     return [
         _task(card, pool, seed, max_test, max_dev, full)
@@ -91,13 +93,13 @@ def load_suite(
 def with_cards(
     suite: str | Path, only: Sequence[str], seed: int = 0, max_test: int = fewshot.TEST_SIZE
 ) -> list[tuple[Task, Card]]:
-    """Return some tasks of a suite, each with its card; see `load_suite`."""
+    """Return some tasks of a suite, each with its card; for the arguments see `load_suite`."""
     cards = {card.id: card for card in list_cards(suite)}
     return [(task, cards[task.id]) for task in load_suite(suite, seed, only, max_test)]
 
 
 def load_task(task_id: str, seed: int = 0, suite: str | Path = "core36") -> Task:
-    """Return one task of a suite; see `load_suite`."""
+    """Return one task of a suite; for the arguments see `load_suite`."""
     return load_suite(suite, seed, only=[task_id])[0]
 
 
@@ -105,11 +107,12 @@ def split(name: str = "random", suite: str = "core36") -> Split:
     """Return a split of a suite into seen and unseen tasks.
 
     Args:
-      name: "random"; of ipt120 also "random20" to "random80" (fewer seen tasks, the same unseen ones), "cls"
-        and "non_cls" (which seen tasks there are), "leaky" (leakage groups cross, to show the effect) and
-        "no_siblings" (the same unseen tasks, nothing crosses); of crossfit "random" and the paper's own,
-        which leak: "paper_random" (and 20 to 80), "paper_cls" and "paper_non_cls".
-    Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, no
+      name: "random" for any suite. For ipt120 also "random20" to "random80" (fewer seen tasks, the same
+        unseen ones), "cls" and "non_cls" (which kind of tasks is seen), "leaky" (some leakage groups are on
+        both sides, to show the effect) and "no_siblings" (the same unseen tasks without leaks). For crossfit
+        also the paper's own, which leak: "paper_random" (and 20 to 80), "paper_cls" and "paper_non_cls".
+      suite: one of SPLIT.
+    Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, and no
       leakage group on both sides unless the split is marked as leaky.
 
     >>> len(split("random", "core36").unseen)
@@ -117,16 +120,18 @@ def split(name: str = "random", suite: str = "core36") -> Split:
     """
     if suite not in SPLIT:
         raise ValueError(
-            f"the suite {suite!r} has no splits, only {', '.join(SPLIT[:-1])} and {SPLIT[-1]} do; name the "
+            f"the suite {suite!r} has no splits, only {', '.join(SPLIT[:-1])} and {SPLIT[-1]} have; name the "
             'tasks of both sides yourself: scales.load("lesson", suite=..., seen=(...), unseen=(...))'
         )
     file = paths.data_dir() / "splits" / f"{suite}.json"
     splits = read_json(file)
     if name not in splits:
-        raise ValueError(f"suite {suite} has no split {name!r}; there are: {', '.join(splits)}")
+        raise ValueError(f"suite {suite} has no split {name!r}; choose one of {', '.join(splits)}")
     fields = splits[name]
     sides = Split(
-        *(tuple(fields.get(side, ())) for side in ("seen", "unseen", "left_out")),
+        tuple(fields.get("seen", ())),
+        tuple(fields.get("unseen", ())),
+        tuple(fields.get("left_out", ())),
         fields.get("is_leaky", False),
     )
     group_of = {card.id: card.group for card in list_cards(suite)}
@@ -145,7 +150,7 @@ def split(name: str = "random", suite: str = "core36") -> Split:
 def sides(
     suite: str, seen: Sequence[str] = (), unseen: Sequence[str] = (), split_name: str = "random"
 ) -> Split:
-    """Return the tasks of both sides: those given, or those of the suite's split where none are.
+    """Return the given tasks as a split, or the suite's split if none are given.
 
     Raises: ValueError if a task or a leakage group is on both sides, or only `unseen` is given.
     """
@@ -156,7 +161,7 @@ def sides(
     if not seen or len({*seen, *unseen}) < len(seen) + len(unseen) or groups[0] & groups[1]:
         raise ValueError(
             f"seen: {', '.join(seen) or '(none)'}; unseen: {', '.join(unseen) or '(none)'}. Name at least "
-            "one seen task, each task once, and no leakage group (`iptkit tasks show ID`) on both sides"
+            "one seen task and each task once, with no leakage group (`iptkit tasks show ID`) on both sides"
         )
     return Split(tuple(seen), tuple(unseen))
 
@@ -175,11 +180,11 @@ def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int
         held_out = {example.input for example in sets["dev"]}
         sets["train"] = tuple(example for example in pool.rows if example.input not in held_out)
     sets["dev"] = sets["dev"][:max_dev]
-    return fewshot.make_task(card, seed, {**sets, "test": tuple(pool.test[:max_test])})
+    return fewshot.make_task(card, seed, **sets, test=pool.test[:max_test])
 
 
 def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
-    """Return the cards of a suite, each with the file of its examples (none for those that are built)."""
+    """Return the cards of a suite, each with the file of its examples (which built suites do not have)."""
     if str(suite) not in SUITES:
         entries = [(read_card(file, read_jsonl(file)), file) for file in jsonl_files(suite)]
         file_of: dict[str, Path] = {}
@@ -187,7 +192,7 @@ def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
             if file_of.setdefault(card.id, file) != file:
                 raise ValueError(
                     f"{file_of[card.id]} and {file}: two tasks have the same id {card.id!r}; rename a "
-                    "file, or give each .card.json an id of its own"
+                    "file, or give each .card.json its own id"
                 )
         return entries
     files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(str(suite), (suite,))]
@@ -196,18 +201,18 @@ def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
 
 
 def jsonl_files(suite: str | Path) -> list[Path]:
-    """Return the files of a user's own suite, in order: those of a folder, or the file itself.
+    """Return the .jsonl files of a user's suite, in order: those of a folder, or the file itself.
 
-    The ending may be in capitals; dot files, as editors and file managers make them, are left out.
-    Raises: FileNotFoundError for a folder without such files, ValueError for one that cannot be read or a
-      name that is neither a path nor a suite.
+    The ending may be in upper case. Hidden files, which editors and file managers make, are left out.
+    Raises: FileNotFoundError for a folder without such files; ValueError for a folder that cannot be read or
+      a name that is neither a path nor a suite.
     """
     path = expanded(suite)
     if not os.path.isdir(path):
         if path.suffix.lower() != ".jsonl":
             if os.path.isfile(path):
                 raise ValueError(
-                    f"{path} does not end in .jsonl; rename it if it holds one JSON object a line"
+                    f"{path} does not end in .jsonl; rename it if it has one JSON object per line"
                 )
             _one_of_suites(str(suite))
         return [path]
@@ -215,7 +220,7 @@ def jsonl_files(suite: str | Path) -> list[Path]:
     if not found:
         others = ", ".join(file.name for file in listed(path, "")[:10]) or "nothing"
         raise FileNotFoundError(
-            f"the folder {path} holds no .jsonl files (there: {others}); put one file per task there"
+            f"the folder {path} has no .jsonl files (found: {others}); put one file per task there"
         )
     return found
 
@@ -223,12 +228,14 @@ def jsonl_files(suite: str | Path) -> list[Path]:
 def _one_of_suites(name: str) -> None:
     if name not in SUITES:
         raise ValueError(
-            f"no suite is called {name!r}; there are: {', '.join(SUITES)}, or give the path of a .jsonl file "
-            "or of a folder of them"
+            f"there is no suite {name!r}; choose one of {', '.join(SUITES)}, or give the path of a .jsonl "
+            "file or a folder of them"
         )
 
 
-def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite: str | Path):
+def _select(
+    entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite: str | Path
+) -> list[tuple[Card, Path]]:
     if only is None:
         return entries
     by_id = {card.id: (card, file) for card, file in entries}
@@ -237,9 +244,9 @@ def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite:
             close = get_close_matches(task_id, by_id, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
             if os.path.isfile(task_id):
-                hint = f"; your own file is a suite: --suite {task_id} and the name {Path(task_id).stem};"
+                hint = f"; your own file is a suite: --suite {task_id} with the task {Path(task_id).stem};"
             raise ValueError(
-                f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` names its "
+                f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` lists its "
                 f"tasks (suites: {', '.join(SUITES)}, your own file or folder)"
             )
     return [by_id[task_id] for task_id in only]
@@ -247,4 +254,4 @@ def _select(entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite:
 
 def _check_limit(name: str, value: int) -> None:
     if value < 1:
-        raise ValueError(f"{name} is {value}, allowed are integers from 1 on")
+        raise ValueError(f"{name} is {value}, allowed are integers of at least 1")

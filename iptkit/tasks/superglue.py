@@ -1,8 +1,8 @@
-"""Tasks in SuperGLUE's own format, as in FewGLUE: a folder with train.jsonl, dev32.jsonl and val.jsonl.
+"""SuperGLUE tasks from a folder with train.jsonl, dev32.jsonl and val.jsonl, in SuperGLUE's own format.
 
-FewGLUE (Schick & Schütze 2021, arXiv 2009.07118) has 32 examples for training and 32 for choosing per
-task; it comes with the code of P-tuning (https://github.com/THUDM/P-tuning). Its texts stay where they are:
-nothing of them is copied. The words around the texts are ours.
+FewGLUE (Schick & Schütze 2021, arXiv 2009.07118) has such folders, with 32 training examples and 32 for
+model selection per task; it comes with the code of P-tuning (https://github.com/THUDM/P-tuning). The kit
+reads the files in place and copies nothing. It wraps the texts in questions of its own words.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ Fields = dict[str, Any]
 
 
 def load_folder(folder: str | Path, name: str) -> Task:
-    """Read a task: train.jsonl to train on, dev32.jsonl to choose by, val.jsonl as test (it has labels).
+    """Return a task from a folder.
+
+    train.jsonl is the training set, dev32.jsonl the dev set, and val.jsonl, which has labels, the test set.
 
     Args:
-      folder: where the three files are.
+      folder: the folder with the three files.
       name: one of NAMES.
     Returns: a task with options for every example; train_new is empty.
 
     Raises:
-      ValueError: unknown name.
-      FileNotFoundError: a split is missing; names those that are there.
-      ValueError: naming file and line of the first 20 broken records: no JSON, a field that is missing, empty
-        or no text, a label that is not allowed, two equal choices; or a split without an example.
+      ValueError: the name is unknown.
+      FileNotFoundError: a file is missing; the message names those that are there.
+      ValueError: a file has no example, or has broken records: not JSON, a field that is missing, empty or
+        not a text, a label that is not allowed, two equal choices. The message lists the first 20 by line.
     """
     folder = paths.expanded(folder)
     if name not in NAMES:
-        raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(NAMES)}")
+        raise ValueError(f"there is no SuperGLUE task {name!r}; choose one of {', '.join(NAMES)}")
     missing = [split for split in SPLITS if not os.path.lexists(folder / f"{split}.jsonl")]
     if missing:
         there = ", ".join(path.name for path in reading.listed(folder, ".jsonl")) or "none"
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(f'{split}.jsonl' for split in missing)} (there: {there}); a task "
+            f"{folder} has no {', '.join(f'{split}.jsonl' for split in missing)} (found: {there}); a task "
             "needs train.jsonl, dev32.jsonl and val.jsonl"
         )
     sets = {split: _examples(folder / f"{split}.jsonl", NAMES[name]) for split in SPLITS}
@@ -56,8 +58,7 @@ def load_folder(folder: str | Path, name: str) -> Task:
         licence="that of SuperGLUE's data sets",
         about=f"{name} of SuperGLUE, as in the folder.",
     )
-    parts = {"train": sets["train"], "train_new": (), "dev": sets["dev32"], "test": sets["val"]}
-    return make_task(card, 0, parts)
+    return make_task(card, 0, train=sets["train"], train_new=(), dev=sets["dev32"], test=sets["val"])
 
 
 def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> tuple[Example, ...]:
@@ -65,42 +66,43 @@ def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> tuple[
     problems = []
     for line in reading.json_lines(path):
         try:
-            found += () if line.problem else make(line.value)
+            if not line.problem:
+                found += make(line.value)
             problem = line.problem
         except ValueError as error:
             problem = str(error)
         problems += [f"{path}:{line.number}: {problem}"] if problem else []
     messages.refuse(path, problems)
     if not found:
-        raise ValueError(f"{path} holds no example; a task needs some in each of its files")
+        raise ValueError(f"{path} has no example; a task needs some in each of its three files")
     return tuple(found)
 
 
-KINDS = {str: "a string", dict: "an object", list: "a list"}
+KINDS: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
 
 
 def _field(fields: Any, name: str, kind: type = str) -> Any:
-    """A field of a record, by its path "passage.text"; ValueError where it is missing or of another type."""
+    """Return a field of a record, by its path (a.b); ValueError if it is missing or of another type."""
     at, _, last = name.rpartition(".")
     holder = _field(fields, at, dict) if at else fields
     if last not in holder:
         there = ", ".join(f"{other:.40}" for other in list(holder)[:10]) or "none"
-        raise ValueError(f"the field {name!r} is missing (found: {there})")
+        raise ValueError(f"the field {name!r} is missing (found: {there}); add it")
     value = holder[last]
     if not isinstance(value, kind):
-        raise ValueError(f"{name} is of JSON type {reading.json_type(value)}, {KINDS[kind]} is needed")
+        raise ValueError(f"{name} has JSON type {reading.json_type(value)}, allowed is {KINDS[kind]}")
     return value
 
 
 def text_of(fields: Any, name: str) -> str:
-    """A text in a record, by its path such as "passage.text"; ValueError where it is missing or empty."""
+    """Return a text of a record, by a path such as "passage.text"; ValueError if it is missing or empty."""
     if not (value := _field(fields, name)).strip():
-        raise ValueError(f"{name} is empty; write its text or remove the record")
+        raise ValueError(f"{name} is empty; write a text, or remove the record")
     return value
 
 
 def _chosen(fields: Any, names: dict[Any, str], text: str) -> Iterator[Example]:
-    """An example whose options are the names, in their order; the record's label says which is right."""
+    """Yield an example whose options are the names, in order; the record's label selects the right one."""
     if "label" not in fields:
         raise ValueError("the field 'label' is missing, as in a test set; give a file with labels")
     label = fields["label"]
@@ -108,7 +110,7 @@ def _chosen(fields: Any, names: dict[Any, str], text: str) -> Iterator[Example]:
         label = label.lower() == "true"
     if not any(label == known and type(label) is type(known) for known in names):
         allowed = ", ".join(map(repr, names))
-        raise ValueError(f"the label is none of SuperGLUE's (given: {label!r:.80}, allowed: {allowed})")
+        raise ValueError(f"label is {label!r:.80}, allowed are: {allowed}")
     yield Example(text, (names[label],), tuple(names.values()))
 
 
@@ -130,7 +132,7 @@ def _copa(f: Fields) -> Iterator[Example]:
         raise ValueError(f"question is {asked!r:.80}, allowed are: {', '.join(asks)}")
     names = {0: text_of(f, "choice1"), 1: text_of(f, "choice2")}
     if names[0].strip() == names[1].strip():
-        raise ValueError("choice1 and choice2 are equal, so that no answer is right; change one of them")
+        raise ValueError("choice1 and choice2 are equal, so no answer is right; change one of them")
     return _chosen(f, names, f"{text_of(f, 'premise')}\n{asks[asked]}")
 
 

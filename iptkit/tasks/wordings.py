@@ -1,8 +1,11 @@
-"""Discrete prompts: templates with slots, and verbalizers (the words that stand for labels).
+"""Wordings: different ways to ask a task in words, as templates with slots and verbalizers.
 
-A filled template is an ordinary `Example`: its input is all words before the answer, its options are the
-label words. So engine, metrics and trainer need to know nothing of templates. Cloze prompts with
-verbalizers: Schick & Schütze 2021 (arXiv 2001.07676), section 3.
+A template such as "{text} All in all, it was {answer}" says how the question is asked; a verbalizer says
+which words stand for which label ("great" for positive). This is how discrete prompts (lesson 01) are
+written. A filled template is an ordinary `Example`: its input is all words before the answer, and its options
+are the label words. So engine, metrics and trainer need no code for templates.
+
+Cloze prompts with verbalizers: Schick & Schütze 2021 (arXiv 2001.07676), section 3.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from iptkit.storage import paths, reading
 from iptkit.tasks.examples import ALL_SETS, Card, Example, Task
 
 ANSWER = "answer"
-SEPARATOR = "\n\n"  # between the examples of a prompt
+SEPARATOR = "\n\n"  # between the examples in a prompt
 Slots = Mapping[str, str]
 
 
@@ -29,11 +32,11 @@ class Template:
     """Words with slots, for example "{text} All in all, it was {answer}".
 
     Args:
-      words: holds at least one text slot, and {answer} once, at its end: a causal model has read only
-        what stands before the answer.
+      words: has at least one text slot, and {answer} once, at its end, because a causal model reads only what
+        comes before the answer.
 
     Raises:
-      ValueError: a slot is missing, comes twice, or words follow the answer.
+      ValueError: a slot is missing or occurs twice, or there are words after the answer.
 
     Example:
       >>> Template("The capital of {country} is {answer}").fill({"country": "Peru"})
@@ -48,46 +51,48 @@ class Template:
             parts = [(text, name) for text, name, _, _ in string.Formatter().parse(self.words)]
         except ValueError as error:
             raise ValueError(
-                f"{given} is not well formed ({error}); write a brace as {{{{ or }}}}"
+                f"{given} is not well-formed ({error}); write a literal brace as {{{{ or }}}}"
             ) from error
         names = [name for _, name in parts if name is not None]
         if names.count(ANSWER) != 1:
-            told = f"has {names.count(ANSWER)} answer slots"
-            raise ValueError(f"{given} {told}; write {{{ANSWER}}} once, at its end")
+            raise ValueError(
+                f"{given} has {names.count(ANSWER)} answer slots; write {{{ANSWER}}} once, at its end"
+            )
         if parts[-1][1] != ANSWER:
             raise ValueError(
-                f"{given} goes on after {{{ANSWER}}}, but a causal model answers at the end; "
-                "put the answer slot last"
+                f"{given} has words after {{{ANSWER}}}, but a causal model answers at the end; put the "
+                "answer slot last"
             )
         if len(names) == 1:
-            raise ValueError(f"{given} has no text slot; name one, for example {{text}}")
+            raise ValueError(f"{given} has no text slot; add one, for example {{text}}")
         if any(not name.isidentifier() for name in names) or len(set(names)) < len(names):
-            raise ValueError(f"{given}: slots must be different names such as {{text}}, got {names}")
+            raise ValueError(f"{given} has the slots {names}, allowed are different names such as {{text}}")
 
     @cached_property
     def slots(self) -> tuple[str, ...]:
-        """Names of the text slots, in order."""
+        """Return the names of the text slots, in order."""
         names = (name for _, name, _, _ in string.Formatter().parse(self.words))
-        return tuple(name for name in names if name not in (None, ANSWER))
+        return tuple(name for name in names if name is not None and name != ANSWER)
 
     def fill(self, slots: Slots) -> str:
-        """All words before the answer, without a blank at their end.
+        """Return all words before the answer, without a blank at the end.
 
-        Raises: ValueError if a slot is not given or empty.
+        Raises: ValueError if a slot is missing or empty.
         """
         missing = [name for name in self.slots if not slots.get(name, "").strip()]
         if missing:
-            told = f"template {self.words!r} needs {', '.join(missing)}"
-            raise ValueError(f"{told}; given: {', '.join(slots) or 'nothing'}")
+            given = ", ".join(slots) or "nothing"
+            raise ValueError(f"template {self.words!r} needs {', '.join(missing)}; given: {given}")
         return self.words.format(**{**slots, ANSWER: ""}).rstrip()
 
 
 @dataclass(frozen=True)
 class Verbalizer:
-    """Label -> the words that stand for it; a word may have several tokens.
+    """Label -> the words that stand for it; a word may consist of several tokens.
 
     Raises:
-      ValueError: fewer than two labels, a label without words, an empty word, or one word for two labels.
+      ValueError: there are fewer than two labels, a label has no words, a word is empty, or a word stands for
+        two labels.
 
     Example:
       >>> Verbalizer({"neg": ("bad", "sad"), "pos": ("good",)}).words
@@ -98,15 +103,15 @@ class Verbalizer:
 
     def __post_init__(self) -> None:
         if len(self.of) < 2:
-            raise ValueError(f"the verbalizer names {list(self.of)}; it needs at least two labels")
+            raise ValueError(f"the verbalizer has the labels {list(self.of)}, but needs at least two")
         owner: dict[str, str] = {}
         for label, words in self.of.items():
             if isinstance(words, str) or not words:
-                raise ValueError(f"label {label!r} has the words {words!r}; give a tuple of at least one")
+                raise ValueError(f"label {label!r} has the words {words!r}; give a tuple with at least one")
             for word in words:
                 if not word.strip() or word != word.strip():
                     raise ValueError(
-                        f"label {label!r} has the word {word!r}; give words that are not empty, without "
+                        f"label {label!r} has the word {word!r}; give words that are not empty and have no "
                         "blanks at their ends"
                     )
                 if word in owner:
@@ -117,16 +122,16 @@ class Verbalizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order given."""
+        """Return the labels, in the order given."""
         return tuple(self.of)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All words, label by label: the options that the engine scores."""
+        """Return all words, label by label: these are the options that the engine scores."""
         return tuple(word for words in self.of.values() for word in words)
 
     def label_scores(self, word_scores: Tensor) -> Tensor:
-        """Scores of the labels [B, labels]: the mean over each label's words (Schick & Schütze, section 3.1).
+        """Return scores of the labels [B, labels]: means over each label's words (paper, section 3.1).
 
         Args:
           word_scores: [B, W] log-likelihoods of `words`.
@@ -143,11 +148,11 @@ class Wording:
     verbalizer: Verbalizer
 
     def ask(self, slots: Slots, shots: Sequence[tuple[Slots, str]] = ()) -> Example:
-        """The question as an example whose options are the label words.
+        """Return the question as an example whose options are the label words.
 
         Args:
-          slots: of the text that is asked about.
-          shots: (slots, label) of solved examples that stand before it (in-context learning).
+          slots: the text in question, as values of the template's slots.
+          shots: (slots, label) of solved examples to put before it (in-context learning).
         """
         solved = (f"{self.template.fill(s)} {self.verbalizer.of[label][0]}" for s, label in shots)
         words = self.verbalizer.words
@@ -155,7 +160,7 @@ class Wording:
 
 
 def slots_of(card: Card, example: Example) -> dict[str, str]:
-    """The texts that a card's own template was filled with; for a card without one, {"text": input}.
+    """Return the texts that fill the slots of a card's own template; {"text": input} if it has no template.
 
     Raises: ValueError if the input was not made with the card's template.
 
@@ -176,12 +181,12 @@ def slots_of(card: Card, example: Example) -> dict[str, str]:
 
 
 def in_words(task: Task, card: Card, template: Template) -> Task:
-    """The task with a template of one's own in place of its card's, for free answers."""
+    """Return the task, worded with `template` instead of its card's; for tasks with free answers."""
     return _each(task, lambda example: replace(example, input=template.fill(slots_of(card, example))))
 
 
 def subjects(task: Task, card: Card) -> Task:
-    """The task with its bare subject as input: what is asked about it is left to a prompt.
+    """Return the task with only the subject as input, so that a prompt has to express the relation.
 
     Raises: ValueError if the card's template has more than one slot.
     """
@@ -189,22 +194,22 @@ def subjects(task: Task, card: Card) -> Task:
     def subject(example: Example) -> Example:
         slots = slots_of(card, example)
         if len(slots) != 1:
-            raise ValueError(f"task {card.id} has the slots {', '.join(slots)}; a relation needs just one")
+            raise ValueError(f"task {card.id} has the slots {', '.join(slots)}, but a relation has only one")
         return replace(example, input=next(iter(slots.values())))
 
     return _each(task, subject)
 
 
 def of_task(task_id: str) -> list[Wording]:
-    """The wordings of a classification that come with the project (data/wordings.json).
+    """Return the wordings of a classification that come with the project (data/wordings.json).
 
     Raises: ValueError if there are none.
     """
     known = _known()
     if task_id not in known["tasks"]:
         raise ValueError(
-            f"there are no wordings for {task_id!r}, only for {', '.join(known['tasks'])}; make your own: "
-            "Wording(Template(...), Verbalizer(...))"
+            f"there are no wordings for {task_id!r}, only for {', '.join(known['tasks'])}; write your own: "
+            "wordings.Wording(tasks.Template(...), tasks.Verbalizer(...))"
         )
     return [
         Wording(
@@ -215,18 +220,22 @@ def of_task(task_id: str) -> list[Wording]:
 
 
 def of_relation(task_id: str) -> list[Template]:
-    """The templates of a fact relation that come with the project, the plainest first.
+    """Return the templates of a fact relation that come with the project, the plainest first.
 
     Raises: ValueError if there are none.
     """
     known = _known()["facts"]
     if task_id not in known:
-        raise ValueError(f"there are no fact templates for {task_id!r}, only for {', '.join(known)}")
+        raise ValueError(
+            f"there are no fact templates for {task_id!r}, only for {', '.join(known)}; write your own: "
+            "tasks.Template(...)"
+        )
     return [Template(words) for words in known[task_id]]
 
 
 def _each(task: Task, change: Callable[[Example], Example]) -> Task:
-    return replace(task, **{name: tuple(map(change, getattr(task, name))) for name in ALL_SETS})
+    train, train_new, dev, test = (tuple(map(change, getattr(task, name))) for name in ALL_SETS)
+    return replace(task, train=train, train_new=train_new, dev=dev, test=test)
 
 
 def _known() -> dict:

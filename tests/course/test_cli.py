@@ -65,7 +65,7 @@ def test_tasks_show(iptkit_command):
         (["tasks", "check", "nowhere.jsonl"], "nowhere.jsonl"),
         (
             ["tasks", "show", __file__],
-            f"your own file is a suite: --suite {__file__} and the name test_cli;",
+            f"your own file is a suite: --suite {__file__} with the task test_cli;",
         ),
         (["run", "--scale", "huge"], "huge"),
         (["run", "--scale", "smoke", "--only", "77"], "no notebook"),
@@ -84,7 +84,7 @@ def test_tasks_check_warns_of_a_training_set_with_one_label(iptkit_command, tmp_
     (tmp_path / "mine.card.json").write_text('{"category": "mcqa"}')
     code, text = iptkit_command("tasks", "check", str(file))
     assert code == 0 and "mine: fine" in text
-    assert "warning: task mine, seed 0: train holds 5 example(s), all with the label 'no': nothing" in text
+    assert "warning: task mine, seed 0: train has 5 example(s), all with the label 'no', so" in text
     lines[::2] = [line | {"target": "yes"} for line in lines[::2]]
     file.write_text("\n".join(map(json.dumps, lines)))
     assert "warning" not in iptkit_command("tasks", "check", str(file))[1]
@@ -99,13 +99,13 @@ def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     assert code == 0 and "few-shot sets: train 1, train_new 1, dev 1, test 3;" in text
     good.write_text("".join(sums[:2]), encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(good))
-    assert code == 2 and "at least 4 are needed" in text
+    assert code == 2 and "needs at least 4" in text
     good.write_text("".join(sums), encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(tmp_path))
     assert code == 1 and "bad.jsonl:1" in text and "bad.jsonl:2" in text and "nothing was changed" in text
     (tmp_path / "empty").mkdir()
     code, text = iptkit_command("tasks", "check", str(tmp_path / "empty"))
-    assert code == 2 and "holds no .jsonl files" in text
+    assert code == 2 and "has no .jsonl files" in text
 
 
 def test_tasks_check_says_the_first_twenty_problems_of_a_file_and_their_count(iptkit_command, tmp_path):
@@ -127,7 +127,7 @@ def test_tasks_check_notes_near_duplicates(iptkit_command, tmp_path):
     words = ("polish", "Polish", "nail", "wood", "shoe", "door")
     file.write_text("".join(f'{{"input": "{word}", "target": "a"}}\n' for word in words))
     code, text = iptkit_command("tasks", "check", str(file))
-    assert code == 0 and f"note: {file}:2: the input differs from line 1 in case" in text
+    assert code == 0 and f"note: {file}:2: the input differs from line 1 only in case" in text
     assert '"near_duplicates": "drop"' in text and "mine: fine" in text
 
 
@@ -359,7 +359,7 @@ def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--split", "rows"], "suite tiny has no split 'rows'; there are: random"),
+        (["--split", "rows"], "suite tiny has no split 'rows'; choose one of random"),
         (["--suite", "tiny3"], "the suite 'tiny3' has no splits"),
         (["--dims", "5,x"], "--dims is '5,x'; give whole numbers separated by commas"),
         (["--dims", "5,5"], "dims are 5, 5; give numbers from 1 on, each once"),
@@ -399,7 +399,7 @@ def test_check_of_words_with_tags(iptkit_command, tmp_path):
     file.write_text("\n".join(map(json.dumps, lines)))
     code, text = iptkit_command("tasks", "check", str(file))
     assert code == 1 and f"{file}:4: 6 words with 3 tags" in text
-    assert f"{file}:6: word 2: tag 'name' is no IOB1 tag; write B-x, I-x or O" in text
+    assert f"{file}:6: word 2: tag 'name' is not an IOB1 tag; write B-x, I-x or O" in text
 
 
 # ---- Ctrl-C --------------------------------------------------------------------------------------------

@@ -235,7 +235,9 @@ def test_ist_sees_no_example_that_the_bank_was_trained_or_selected_on(steps):
 def test_too_few_new_examples_is_an_error():
     known, task = (load_task("tiny-sum", seed, "tiny") for seed in (0, 1))
     greedy = replace(known, train=(*task.train_new, *known.train))
-    told = "tiny-sum, seed 1: only 0 of .* examples of train_new are new beside seed 0, at least 4.*more"
+    told = (
+        "tiny-sum, seed 1: only 0 of .* examples of train_new were not used with seed 0, but at least 4.*more"
+    )
     with pytest.raises(ValueError, match=told):
         fewshot.leave_out(task, greedy)
 
@@ -305,7 +307,7 @@ def test_difference_is_paired():
     there, back = (difference(once, *pair) for pair in ((("A", 5), ("B", 5)), (("B", 5), ("A", 5))))
     assert there[0] == pytest.approx(0.1) and back[0] == pytest.approx(-0.1), "other seeds: of the means"
     of_two = [r | {"examples": k} for k, r in zip((4, 16), rows, strict=False)]
-    with pytest.raises(ValueError, match=r"rows of \('IST', 5\) from \[4, 16\] examples"):
+    with pytest.raises(ValueError, match=r"rows of \('IST', 5\) were trained on \[4, 16\] examples"):
         difference(of_two, ("IST", 5), ("mean code", 5))
     rows += rows_of("IST", 5, {"c": [1.0, 1.0]}, "unseen") + rows_of("mean code", 5, {"c": [0.0]}, "unseen")
     assert difference(rows, ("IST", 5), ("mean code", 5), "unseen") == (1.0, 1.0, 1.0)

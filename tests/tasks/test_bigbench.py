@@ -391,7 +391,7 @@ def test_files_with_comments_lines_and_odd_marks():
         ),
         (
             many("strategyqa/task.json", 2),
-            "'bb-strategyqa' has 1 examples of label 'no'; at least 4 are needed",
+            "'bb-strategyqa' has 1 examples of label 'no', but needs at least 4",
         ),
     ],
 )

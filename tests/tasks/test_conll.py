@@ -25,14 +25,17 @@ def test_sentences_with_their_tags(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("Hana B-name\nhas\n", "some.conll:2: 1 columns, expected 2"),
-        ("Hana x B-name\nhas O\n", "some.conll:2: 2 columns, expected 3"),
-        ("Hana I-name\n", "some.conll:1: 'I-name' follows 'O', but goes on with no span .* with 'B-name'"),
+        ("Hana B-name\nhas\n", "some.conll:2: the line has 1 column.s., but needs 2"),
+        ("Hana x B-name\nhas O\n", "some.conll:2: the line has 2 column.s., but needs 3"),
+        (
+            "Hana I-name\n",
+            "some.conll:1: 'I-name' follows 'O', but there is no span .* with 'B-name'",
+        ),
         ("Hana B-name\nran I-thing\n", "some.conll:2: 'I-thing' follows 'B-name'"),
         ("Hana B-name\n\nran I-name\n", "some.conll:3: 'I-name' follows 'O'"),
-        ("Hana NNP\n", "'NNP' is no IOB2 tag"),
+        ("Hana NNP\n", "tag 'NNP' is not an IOB2 tag"),
         (b"Hana O\n\xff\xfe O\n", "some.conll:2: broken UTF-8"),
-        ("\n\n", "holds no sentence"),
+        ("\n\n", "has no sentence"),
     ],
 )
 def test_a_broken_file_names_line_and_way_out(tmp_path, text, told):
@@ -48,7 +51,7 @@ def test_other_mistakes(tmp_path):
         conll.read_conll(tmp_path / "absent.conll")
     with pytest.raises(ValueError, match="scheme 'BIO' is unknown; choose one of auto, IOB2, IOB1, BIOES"):
         conll.read_conll(written(tmp_path, GOOD), scheme="BIO")
-    with pytest.raises(ValueError, match="some.conll:7: tag 'I-name' is not one of B-name, O"):
+    with pytest.raises(ValueError, match="some.conll:7: tag 'I-name' is not one of the labels: B-name, O"):
         conll.read_conll(written(tmp_path, GOOD), labels=("B-name", "O"))
 
 
@@ -74,7 +77,7 @@ def test_latin_1_and_carriage_returns_name_their_lines(tmp_path):
         conll.read_conll(written(tmp_path, "Hana O\nJos\u00e9 O\n".encode("latin-1")))
     with pytest.raises(ValueError, match="some.conll: the file is UTF-16, not UTF-8"):
         conll.read_conll(written(tmp_path, "Hana O\n".encode("utf-16")))
-    with pytest.raises(ValueError, match="some.conll:1: a carriage return inside a line"):
+    with pytest.raises(ValueError, match="some.conll:1: there is a carriage return inside the line"):
         conll.read_conll(written(tmp_path, "Hana O\rran O\r"))
 
 
@@ -82,7 +85,9 @@ def test_comment_lines_stand_before_a_sentence(tmp_path):
     text = "# id 12 of 40\n# more\nHana B-name\n# O\n\n# id 13\nBen B-name\n"
     first, second = conll.read_conll(written(tmp_path, text), comment="#")
     assert first.words == ("Hana", "#") and second.words == ("Ben",)
-    with pytest.raises(ValueError, match="some.conll:2: 2 columns, expected 5; .* with comment='#'"):
+    with pytest.raises(
+        ValueError, match="some.conll:2: the line has 2 column.s., but needs 5; .* comments with comment='#'"
+    ):
         conll.read_conll(written(tmp_path, text))
 
 
@@ -95,7 +100,7 @@ def test_the_first_twenty_bad_tags_are_listed_and_the_others_counted(tmp_path):
     assert "some.conll:2: 'I-thing' follows 'B-name'" in told[1] and "some.conll:59: " in told[20]
     with pytest.raises(ValueError) as error:
         conll.read_conll(written(tmp_path, lines), labels=("O", "B-name", "I-name"))
-    assert "some.conll:2: tag 'I-thing' is not one of O, B-name, I-name" in str(error.value)
+    assert "some.conll:2: tag 'I-thing' is not one of the labels: O, B-name, I-name" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_other_schemes_are_converted_and_said(tmp_path, scheme, tags, note):
 def test_bare_types_are_spans_of_neighbours(tmp_path):
     path = written(tmp_path, "Ada name\nLee name\nleft O\nYork place\nBen name\n")
     with pytest.warns(
-        UserWarning, match="bare types were converted to IOB2: neighbours .* one span .3 spans"
+        UserWarning, match="tags without prefixes were converted to IOB2: .* one span .3 spans"
     ):
         (sentence,) = conll.read_conll(path)
     assert sentence.tags == ("B-name", "I-name", "O", "B-place", "B-name")

@@ -113,13 +113,13 @@ def test_every_data_set_is_read_from_files_of_its_schema(tmp_path, name):
 def test_settings_are_those_of_the_authors_scripts():
     assert hub.settings("rte") == {"prompt_length": 128, "lr": 5e-3, "batch": 32, "epochs": 100}
     assert hub.settings("wic", "bert-large")["form"] in p_tuning_v2.FORMS
-    with pytest.raises(ValueError, match="no script for conll03 with 'bert-large'; there are: roberta-large"):
+    with pytest.raises(ValueError, match="no script for conll03 with 'bert-large'; they have: roberta-large"):
         hub.settings("conll03", "bert-large")
 
 
 def test_what_is_missing_is_named(tmp_path):
     files = files_of(tmp_path, "rte")
-    with pytest.raises(ValueError, match="'sst' is unknown; choose one of boolq, cb"):
+    with pytest.raises(ValueError, match="no data set 'sst'; choose one of boolq, cb"):
         hub.load("sst")
     with pytest.raises(FileNotFoundError, match="needs a Parquet file 'validation'"):
         hub.load("rte", {"train": files["train"]})
@@ -147,7 +147,7 @@ def test_bare_numbers_need_names(tmp_path):
     path = tmp_path / "some.parquet"
     table.to_parquet(path)
     files = {"train": path, "validation": path}
-    with pytest.raises(ValueError, match="stores its tags as bare numbers; give their names"):
+    with pytest.raises(ValueError, match="stores its tags as numbers without names; give the names"):
         hub.load("ontonotes", files, dev_share=0.5)
     assert hub.load("ontonotes", files, 0.5, TAGS).test[0].tags == ("B-PER", "O")
 
@@ -158,7 +158,7 @@ def test_without_the_hub_the_error_names_the_way_out(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(
-        FileNotFoundError, match=r"squad \(rajpurkar/squad\) is not to be had .* give Parquet"
+        FileNotFoundError, match=r"squad \(rajpurkar/squad\) cannot be read from the hub .* give Parquet"
     ):
         hub.load("squad")
 
@@ -167,7 +167,7 @@ def test_files_that_are_none_or_empty_are_named(tmp_path):
     files = files_of(tmp_path, "rte")
     (tmp_path / "folder").mkdir()
     (tmp_path / "text").write_text("no")
-    with pytest.raises(ValueError, match=r"text is no Parquet file"):
+    with pytest.raises(ValueError, match=r"text is not a Parquet file"):
         hub.load("rte", {**files, "validation": tmp_path / "text"})
     with pytest.raises(ValueError, match=r"folder is a folder, a file is needed; rte needs a Parquet file"):
         hub.load("rte", {**files, "train": tmp_path / "folder"})
@@ -180,9 +180,9 @@ def test_files_that_are_none_or_empty_are_named(tmp_path):
     rows = {"premise": ["a", None], "hypothesis": ["b", "b"], "label": [0, 1]}
     datasets.Dataset.from_dict({name: [] for name in features}, features=features).to_parquet(empty)
     datasets.Dataset.from_dict(rows, features=features).to_parquet(nulls)
-    with pytest.raises(ValueError, match=r"there is no example in .*empty.parquet; give a part with some"):
+    with pytest.raises(ValueError, match=r"there is no example in .*empty.parquet; give a file with some"):
         hub.load("rte", {**files, "validation": empty})
-    with pytest.raises(ValueError, match=r"nulls.parquet\), record 1: premise is of JSON type null"):
+    with pytest.raises(ValueError, match=r"nulls.parquet\), record 1: premise has JSON type null"):
         hub.load("rte", {**files, "validation": nulls})
 
 
@@ -228,9 +228,11 @@ def test_bad_tags_and_spans_name_their_records(tmp_path):
         datasets.Dataset.from_dict(columns, features=features).to_parquet(files["train"])
         return hub.load("ontonotes", files, 0.5, tags)
 
-    with pytest.raises(ValueError, match="4 bad tag.*\n.*record 1, word 2 ..ran..: tag 'X' is no IOB2 tag"):
+    with pytest.raises(
+        ValueError, match="4 bad tag.*\n.*record 1, word 2 ..ran..: tag 'X' is not an IOB2 tag"
+    ):
         load([[1, 0], [1, 3], [1, 0], [3, 0]])
-    with pytest.raises(ValueError, match="record 2: tag number -1; give a part whose words all have tags"):
+    with pytest.raises(ValueError, match="record 2: a tag is -1, as in a test set; give a file with tags"):
         load([[1, 0], [1, 0], [-1, 0], [1, 0]])
     with pytest.raises(ValueError, match="record 0: .* 2 words with 1 tags"):
         load([[1], [1, 0], [1, 0], [1, 0]])
@@ -242,7 +244,11 @@ def test_bad_tags_and_spans_name_their_records(tmp_path):
         datasets.Dataset.from_dict(made, features=Features(features)).to_parquet(files["train"])
         return hub.load("conll04", files)
 
-    with pytest.raises(ValueError, match="record 0: the span .* overlaps another; a word has one tag"):
+    with pytest.raises(
+        ValueError, match="record 0: the span .* overlaps another, but a word can have one tag"
+    ):
         entities({"start": 0, "end": 2}, {"start": 1, "end": 3})
-    with pytest.raises(ValueError, match="record 0: the span .* does not lie within its 3 tokens"):
+    with pytest.raises(
+        ValueError, match="record 0: the span .* does not fit in the 3 tokens of its sentence"
+    ):
         entities({"start": 2, "end": 4})

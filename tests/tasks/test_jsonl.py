@@ -60,53 +60,68 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
         ),
         (b'{"input": "q", "target": "a", "weight": NaN}', "NaN is no JSON; write a number, null or a string"),
         (b"[" * 100_000, "lists or objects are nested more than 100 deep"),
-        ({"input": "q", "target": "a", "options": 0}, "options is of JSON type number, a list of strings"),
+        (
+            {"input": "q", "target": "a", "options": 0},
+            "options has JSON type number, allowed is a list of strings",
+        ),
         (
             {"input": 3, "target": "a"},
-            "input is of JSON type number, a string is needed; put it in double quotes",
+            "input has JSON type number, allowed is a string; put it in double quotes",
         ),
         (
             {"input": "q", "target": ["a"]},
-            "target is of JSON type list, a string is needed; rename it to targets",
+            "target is a JSON list, allowed is a string; rename it to targets",
         ),
-        ({"input": "q", "target": None}, "target is of JSON type null, a string is needed"),
-        ({"input": "q", "targets": "a"}, "targets is of JSON type string, a list of strings is needed"),
-        ({"input": "q", "targets": ["a", True]}, "targets[1] is of JSON type true/false, a string is needed"),
-        ({"input": "q", "targets": []}, "targets has 0 entries, at least 1 are needed"),
-        ({"input": "q", "target": "a", "targets": ["a"]}, "both target and targets are given; keep targets"),
-        ({"input": " ", "target": "a"}, "input is empty; write its text or remove the line"),
+        ({"input": "q", "target": None}, "target has JSON type null, allowed is a string"),
+        ({"input": "q", "targets": "a"}, "targets has JSON type string, allowed is a list of strings"),
+        ({"input": "q", "targets": ["a", True]}, "targets[1] has JSON type true/false, allowed is a string"),
+        ({"input": "q", "targets": []}, "targets has 0 item(s), but needs at least 1; add some"),
+        (
+            {"input": "q", "target": "a", "targets": ["a"]},
+            "there are both target and targets; keep targets only",
+        ),
+        ({"input": " ", "target": "a"}, "input is empty; write a text, or remove the line"),
         ({"input": "q", "target": ""}, "target is empty"),
-        ({"input": "q", "targets": ["a", "a"]}, "targets names an entry twice; keep it once"),
+        ({"input": "q", "targets": ["a", "a"]}, "targets has the same item twice; keep one"),
         (
             {"input": "q", "target": "no", "options": ["yes", "yes ", "no"]},
-            "options names an entry twice; keep it once",
+            "options has the same item twice; keep one",
         ),
         (
             {"input": "q", "target": "c", "options": ["a", "b"]},
             "target 'c' is not one of the options ['a', 'b']",
         ),
-        ({"input": "q", "target": "a", "options": ["a"]}, "options has 1 entries, at least 2 are needed"),
+        (
+            {"input": "q", "target": "a", "options": ["a"]},
+            "options has 1 item(s), but needs at least 2; add some",
+        ),
         (
             {"input": "q", "target": "a", "options": {"a": 1}},
-            "options is of JSON type object, a list of strings",
+            "options has JSON type object, allowed is a list of strings",
         ),
         (
             {"input": "q", "targets": ["one", "one\ntwo"]},
-            "target 'one\\ntwo' holds a line break, but a free answer ends at its first line; write it",
+            "target 'one\\ntwo' has a line break, but a free answer ends with its first line; write it",
         ),
         (
             {"input": "q", "target": "no", "options": ["caf\u00e9", "cafe\u0301", "no"]},
-            "options names an entry twice; keep it once",
+            "options has the same item twice; keep one",
         ),
-        ({"input": "q" * 2001, "target": "a"}, "input has 2001 characters, 2000 are allowed; shorten it"),
-        ({"input": "q", "target": "a" * 401}, "target has 401 characters, 400 are allowed; shorten it"),
+        (
+            {"input": "q" * 2001, "target": "a"},
+            "input has 2001 characters, but at most 2000 are allowed; shorten it",
+        ),
+        (
+            {"input": "q", "target": "a" * 401},
+            "target has 401 characters, but at most 400 are allowed; shorten it",
+        ),
         (b'{"input": "q", "target": "\\ud800"}', "target holds half a character"),
         (b'{"input": "q"', "not valid JSON ("),
         (b'["q", "a"]', "a JSON list is given, an object in braces is needed"),
         (b'"q"', "a JSON string is given, an object in braces is needed"),
         (
             {"input": "q", "target": "a", "Optionz": ["a", "b"]},
-            "field 'Optionz' looks like 'options', which it is not; rename it",
+            "unknown field 'Optionz'; rename it to 'options', or to a name that is less similar",
         ),
         (
             b'{"input": "caf\xe9", "target": "a"}',
@@ -142,21 +157,21 @@ def test_limits_are_arguments(tmp_path):
 def test_same_input_names_both_lines(tmp_path):
     file = write(tmp_path / "a.jsonl", GOOD, b"", {"input": "What is one plus one? ", "target": "two"})
     assert check_jsonl(file) == [
-        f"{file}:3: same input as line 1; keep one of them, with all answers in its targets"
+        f"{file}:3: same input as line 1; keep one of the two, with all answers as its targets"
     ]
 
 
 def test_options_on_some_lines_only(tmp_path):
     file = write(tmp_path / "a.jsonl", GOOD, {"input": "q", "target": "a", "options": ["a", "b"]})
     assert check_jsonl(file) == [
-        f"{file}:2: this line has options, unlike line 1; give options on all lines or on none"
+        f"{file}:2: this line has options, unlike line 1; give options on every line or on none"
     ]
 
 
 def test_empty_and_absent_files(tmp_path):
     file = write(tmp_path / "a.jsonl", b"", b"")
     assert check_jsonl(file) == [
-        f"{file}:1: the file is empty; write one JSON object a line, with input and targets"
+        f"{file}:1: the file is empty; write one JSON object per line, with input and targets"
     ]
     with pytest.raises(FileNotFoundError, match="there is no file .*b.jsonl"):
         check_jsonl(tmp_path / "b.jsonl")
@@ -190,47 +205,47 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
     card = read_card(file, examples)
     assert (card.category, card.title, card.metric, card.shots) == ("seq", "Mine", "rouge_l", 32)
     for content, problem in [
-        ({"metric": "bleu"}, "metric is 'bleu', allowed are: accuracy"),
+        ({"metric": "bleu"}, "metric is 'bleu', category 'qa' allows: accuracy"),
         (
             {"metric": "span_f1"},
-            "metric is 'span_f1', allowed are: accuracy, exact_match, token_f1, rouge_l (category 'qa')",
+            "metric is 'span_f1', category 'qa' allows: accuracy, exact_match, token_f1, rouge_l",
         ),
         (
             {"category": "tag", "metric": "accuracy"},
-            "metric is 'accuracy', allowed are: span_f1, tag_accuracy (category 'tag')",
+            "metric is 'accuracy', category 'tag' allows: span_f1, tag_accuracy",
         ),
-        ({"metric": "macro_f1"}, "metric is 'macro_f1', allowed are: accuracy"),
+        ({"metric": "macro_f1"}, "metric is 'macro_f1', category 'qa' allows: accuracy"),
         ({"colour": "red"}, "unknown field 'colour' on a card; allowed are: id"),
-        ({"category": "cls"}, "category is 'cls', but its lines look like 'qa'"),
-        ({"shots": 0}, "shots is 0, allowed is an integer from 1 on"),
-        ({"title": ""}, "card 'mine' needs a text in the field 'title'"),
+        ({"category": "cls"}, "category is 'cls', but the lines look like 'qa'"),
+        ({"shots": 0}, "shots is 0, allowed is an integer of at least 1"),
+        ({"title": ""}, "card 'mine' needs a text in its field 'title'"),
         ([], "the file holds a JSON list, an object in braces is needed"),
         (b"{", "not valid JSON"),
         (b"[" * 100_000, "more than 100 deep"),
         (b'{"title": "a",\n"title": "b"}', "'title' appears twice"),
         (b'{"title": "caf\xe9"}', "mine.card.json:1: broken UTF-8 at byte 14"),
-        ({"id": "x/../../.."}, "the id 'x/../../..' is no name for a file"),
-        ({"id": ".x"}, "is no name for a file"),
-        ({"id": "x" * 201}, "is no name for a file: at most 200 bytes"),
-        ({"id": "x\\y"}, "is no name for a file"),
-        ({"id": "x\x1b[2J"}, "is no name for a file"),
-        ({"id": 3}, "needs a text in the field 'id'"),
-        ({"category": ["qa"]}, "needs a text in the field 'category'"),
+        ({"id": "x/../../.."}, "the id 'x/../../..' cannot be a file name"),
+        ({"id": ".x"}, "cannot be a file name"),
+        ({"id": "x" * 201}, "cannot be a file name: it may have at most 200 bytes"),
+        ({"id": "x\\y"}, "cannot be a file name"),
+        ({"id": "x\x1b[2J"}, "cannot be a file name"),
+        ({"id": 3}, "needs a text in its field 'id'"),
+        ({"category": ["qa"]}, "needs a text in its field 'category'"),
         ({"metric": []}, "metric is [], allowed is a text"),
         ({"group": 3}, "group is 3, allowed is a text"),
-        ({"labels": "ab"}, "labels is 'ab', allowed is a list of texts, each once"),
-        ({"labels": [1]}, "labels is [1], allowed is a list of texts"),
-        ({"labels": ["a", ["b"]]}, "allowed is a list of texts"),
-        ({"shots": True}, "shots is True, allowed is an integer from 1 on"),
+        ({"labels": "ab"}, "labels is 'ab', allowed is a list of different texts"),
+        ({"labels": [1]}, "labels is [1], allowed is a list of different texts"),
+        ({"labels": ["a", ["b"]]}, "allowed is a list of different texts"),
+        ({"shots": True}, "shots is True, allowed is an integer of at least 1"),
         ({"shots_per_label": []}, "shots_per_label is [], allowed is an object with an integer"),
         ({"shows_choices": "no"}, "shows_choices is 'no', allowed is true or false"),
-        ({"packages": {}}, "packages is {}, allowed is a list of texts"),
+        ({"packages": {}}, "packages is {}, allowed is a list of different texts"),
         ({"template": None}, "template is None, allowed is a text"),
         (
             {"metric": "span_f1"},
-            "metric is 'span_f1', allowed are: accuracy",
+            "metric is 'span_f1', category 'qa' allows: accuracy",
         ),
-        ({"near_duplicates": "remove"}, 'near_duplicates is \'remove\', allowed are "keep" and "drop"'),
+        ({"near_duplicates": "remove"}, 'near_duplicates is \'remove\', allowed are: "keep", "drop"'),
     ]:
         write(sidecar, content)
         with pytest.raises(ValueError, match="mine.card.json") as error:
@@ -271,7 +286,7 @@ def test_inputs_in_other_capitals_are_others_but_near_duplicates(tmp_path):
     )
     assert check_jsonl(file) == []
     assert near_duplicates(file) == [
-        f"{file}:{line}: the input differs from line {first} in case, blanks or composed letters only"
+        f"{file}:{line}: the input differs from line {first} only in case, blanks or composed letters"
         for line, first in ((2, 1), (4, 3), (6, 5))
     ]
     with pytest.warns(UserWarning, match=r"mine.jsonl: 3 input\(s\) .*first: line 2, from line 1.*\"drop\""):
@@ -297,7 +312,7 @@ def test_a_suite_keeps_inputs_in_other_capitals(tmp_path):
     assert all(e.input.startswith("polish") for e in (*task.train, *task.train_new, *task.dev, *task.test))
 
 
-def test_what_cannot_be_read_is_said(tmp_path):
+def test_a_path_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.jsonl").mkdir()
     with pytest.raises(ValueError, match=r"a.jsonl is a folder, a file is needed; give the path of a .jsonl"):
         check_jsonl(tmp_path / "a.jsonl")
@@ -321,7 +336,7 @@ def tag_task(folder, *lines, **card):
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
-        ("O O O", "5 words with 3 tags; write one tag for every word, blanks between them"),
+        ("O O O", "5 words with 3 tags; write one tag for every word, separated by blanks"),
         ("O O O O O O O", "5 words with 7 tags; write one tag for every word"),
         ("B-name I-name O B-thing O", "word 4: tag 'B-thing' is not one of the labels in mine.card.json: O"),
     ],
@@ -350,7 +365,7 @@ def test_tags_without_labels_on_the_card_are_those_of_the_lines(tmp_path, card):
         ("I-name I-name O I-place O", "IOB1 was converted to IOB2: 2 of 2 spans began with I-"),
         ("B-name E-name O S-place O", "BIOES was converted to IOB2"),
         ("B-name L-name O U-place O", "BILOU was converted to IOB2"),
-        ("name name O place O", "bare types were converted to IOB2"),
+        ("name name O place O", "tags without prefixes were converted to IOB2"),
     ],
 )
 @pytest.mark.parametrize("has_labels", [True, False])
@@ -382,7 +397,7 @@ def test_tags_that_name_no_spans_need_their_own_metric(tmp_path):
     file = tag_task(tmp_path, verbs, metric="tag_accuracy")
     ((example,), card) = read_task(file)
     assert example.targets == ("noun verb",) and card.labels == ("noun", "verb")
-    with pytest.warns(UserWarning, match="bare types"):
+    with pytest.warns(UserWarning, match="tags without prefixes"):
         ((example,), card) = read_task(tag_task(tmp_path, verbs, scheme="types"))
     assert example.targets == ("B-noun B-verb",) and card.labels == ("B-noun", "B-verb")
 
@@ -390,19 +405,19 @@ def test_tags_that_name_no_spans_need_their_own_metric(tmp_path):
 def test_wrong_fields_of_tag_tasks(tmp_path):
     file = tag_task(tmp_path, {**SENTENCE, "options": [SENTENCE["target"], "O"]})
     assert [p.split(":1: ")[1] for p in check_jsonl(file)] == [
-        "a sentence with tags has no options; leave them out"
+        "a sentence with tags has no options; remove them"
     ]
     file = tag_task(tmp_path, {"input": "a b", "targets": ["O O", "B-x O"]})
-    assert "2 targets are given; write one, with a tag for every word" in check_jsonl(file)[0]
-    with pytest.raises(ValueError, match="mine.card.json: scheme is 'BIO', allowed are auto, IOB2, IOB1"):
+    assert "there are 2 targets; write one, with a tag for every word" in check_jsonl(file)[0]
+    with pytest.raises(ValueError, match="mine.card.json: scheme is 'BIO', allowed are: auto, IOB2, IOB1"):
         check_jsonl(tag_task(tmp_path, SENTENCE, scheme="BIO"))
     long = {"input": "w " * 300, "target": "O " * 300}
-    assert check_jsonl(tag_task(tmp_path, long)) == [], "tags are as many as words"
+    assert check_jsonl(tag_task(tmp_path, long)) == [], "there are as many tags as words"
 
 
 def test_a_name_in_capitals_is_one_problem(tmp_path):
     file = write(tmp_path / "a.jsonl", {"Input": "q", "Targets": ["a"], "note": 1})
     assert check_jsonl(file) == [
-        f"{file}:1: field 'Input' looks like 'input', which it is not; rename it",
-        f"{file}:1: field 'Targets' looks like 'targets', which it is not; rename it",
+        f"{file}:1: unknown field 'Input'; rename it to 'input', or to a name that is less similar",
+        f"{file}:1: unknown field 'Targets'; rename it to 'targets', or to a name that is less similar",
     ]

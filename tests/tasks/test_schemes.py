@@ -46,7 +46,9 @@ def test_types_and_prefixes_alone():
     assert schemes.convert([["B", "I", "O", "B"]]).tags == (("B-span", "I-span", "O", "B-span"),)
     assert schemes.convert([["NNP", "VBZ", "IN"]]) == schemes.Converted((("NNP", "VBZ", "IN"),), "none")
     (problem,) = schemes.convert([["O", "B_PER"]]).problems
-    assert problem[:2] == (0, 1) and "'B_PER' looks like a prefix that is written another way" in problem[2]
+    assert (
+        problem[:2] == (0, 1) and "'B_PER' looks like a prefix and a kind in another notation" in problem[2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,11 +57,11 @@ def test_types_and_prefixes_alone():
         ("O I-x B-x I-y", "IOB2", {1: "follows 'O'", 3: "follows 'B-x'"}),
         ("B-x O E-x S-x I-x", "BIOES", {0: "has no end before 'O'", 2: "follows 'O'", 4: "follows 'S-x'"}),
         ("B-x L-y U-x I-x", "BILOU", {0: "has no end before 'L-y'", 1: "follows 'B-x'", 3: "follows 'U-x'"}),
-        ("B-x E-x U-x", "BIOES", {2: "'U-x' is no BIOES tag; write B-x, I-x, E-x, S-x or O"}),
+        ("B-x E-x U-x", "BIOES", {2: "'U-x' is not a BIOES tag; write B-x, I-x, E-x, S-x or O"}),
         (
             "B-x NNP b-x I- I",
             "IOB2",
-            {1: "'NNP' is no", 2: "'b-x' is no", 3: "'I-' is no", 4: "follows 'I-'"},
+            {1: "'NNP' is not", 2: "'b-x' is not", 3: "'I-' is not", 4: "follows 'I-'"},
         ),
     ],
 )
@@ -93,7 +95,7 @@ def test_labels_follow_their_tags():
 
 def test_no_span_f1_for_tags_that_are_no_scheme():
     verbs = TaggedExample("Ada ran", ("noun verb",), (), ("noun", "verb"))
-    with pytest.raises(ValueError, match="span_f1 needs IOB2 tags:\nAda ran:1: tag 'noun' is no"):
+    with pytest.raises(ValueError, match="span_f1 needs IOB2 tags:\nAda ran:1: tag 'noun' is not"):
         metrics.span_f1(["noun verb"], [verbs])
     opened = TaggedExample("Ada ran", ("I-x O",), (), ("I-x", "O"))
     with pytest.raises(ValueError, match="Ada ran:1: 'I-x' follows 'O'.*\n.*or score with tag_accuracy"):
@@ -101,8 +103,8 @@ def test_no_span_f1_for_tags_that_are_no_scheme():
     card = Card("mine", "Mine", "tag", "span_f1", "mine", "here", "own", "about", labels=("noun", "verb"))
     example = Example("Ada ran", ("noun verb",))
     sets = {name: (example,) for name in ("train", "train_new", "dev", "test")}
-    with pytest.raises(ValueError, match="task 'mine': noun, verb name no spans in IOB2 .* \"tag_accuracy\""):
-        fewshot.make_task(card, 0, sets)
+    with pytest.raises(ValueError, match="task 'mine': noun, verb are not IOB2 tags .* \"tag_accuracy\""):
+        fewshot.make_task(card, 0, **sets)
 
 
 def test_answers_with_too_few_or_other_tags_are_wrong_there():
@@ -130,14 +132,14 @@ def test_a_tagged_sentence_has_a_known_tag_for_every_word(tags, told):
 def test_prefixes_in_small_letters_are_no_tags_without_a_scheme():
     made = schemes.convert([["b-per", "i-per", "o"], ["o"]])
     assert [place[:2] for place in made.problems] == [(0, 0), (0, 1), (0, 2), (1, 0)]
-    assert "'b-per' has a prefix in small letters; write B-x, I-x and O" in made.problems[0][2]
+    assert "'b-per' has a lower-case prefix; write B-x, I-x and O" in made.problems[0][2]
     assert schemes.convert([["noun", "o"], ["verb", "b-side"]]).problems == ()  # parts of speech
 
 
 def test_prefixes_without_a_kind_are_said_to_be_of_one_kind():
     made = schemes.convert([["B", "I", "O", "B"]])
     assert made.tags == (("B-span", "I-span", "O", "B-span"),)
-    assert made.note == "prefixes without a kind are read as spans of one kind, 'span' (2 spans)"
+    assert made.note == "prefixes without a kind were read as spans of one kind, 'span' (2 spans)"
 
 
 def test_a_prefix_alone_begins_a_span_behind_o():

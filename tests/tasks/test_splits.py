@@ -68,7 +68,7 @@ def test_leaky_stands_beside_the_same_unseen_tasks_without_siblings():
 
 def test_groups_that_do_not_fit_are_refused():
     cards = [replace(card, group="all") for card in CARDS.values()]
-    with pytest.raises(ValueError, match="gave no 20 of 120 tasks in whole leakage groups"):
+    with pytest.raises(ValueError, match="no whole leakage groups with 20 of 120 tasks were found"):
         splits.draw(cards)
 
 

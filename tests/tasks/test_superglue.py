@@ -73,9 +73,9 @@ def test_words_are_quoted_as_they_are_written(tmp_path, word):
 
 def test_a_missing_split_names_those_that_are_there(tmp_path):
     folder = folder_of(tmp_path, "RTE", splits=("train", "val"))
-    with pytest.raises(FileNotFoundError, match=r"lacks dev32.jsonl \(there: train.jsonl, val.jsonl\)"):
+    with pytest.raises(FileNotFoundError, match=r"has no dev32.jsonl \(found: train.jsonl, val.jsonl\)"):
         superglue.load_folder(folder, "RTE")
-    with pytest.raises(ValueError, match="'SST' is unknown; choose one of BoolQ"):
+    with pytest.raises(ValueError, match="no SuperGLUE task 'SST'; choose one of BoolQ"):
         superglue.load_folder(folder, "SST")
 
 
@@ -83,41 +83,41 @@ def test_a_missing_split_names_those_that_are_there(tmp_path):
     ("name", "record", "told"),
     [
         ("RTE", {"premise": "a", "label": "entailment"}, "val.jsonl:2: the field 'hypothesis' is missing"),
-        ("RTE", {**RECORDS["RTE"], "label": "maybe"}, "given: 'maybe', allowed: 'not_entailment'"),
-        ("BoolQ", {**RECORDS["BoolQ"], "label": 1}, "given: 1, allowed: False, True"),
-        ("COPA", {**RECORDS["COPA"], "label": True}, "given: True, allowed: 0, 1"),
+        ("RTE", {**RECORDS["RTE"], "label": "maybe"}, "label is 'maybe', allowed are: 'not_entailment'"),
+        ("BoolQ", {**RECORDS["BoolQ"], "label": 1}, "label is 1, allowed are: False, True"),
+        ("COPA", {**RECORDS["COPA"], "label": True}, "label is True, allowed are: 0, 1"),
         (
             "WSC",
             {**RECORDS["WSC"], "target": "she"},
-            "val.jsonl:2: target is of JSON type string, an object is needed",
+            "val.jsonl:2: target has JSON type string, allowed is an object",
         ),
         ("RTE", "{broken\n", "val.jsonl:2: not valid JSON"),
         (
             "BoolQ",
             {**RECORDS["BoolQ"], "passage": ["x", 1]},
-            "val.jsonl:2: passage is of JSON type list, a string",
+            "val.jsonl:2: passage has JSON type list, allowed is a string",
         ),
         (
             "BoolQ",
             {**RECORDS["BoolQ"], "question": None},
-            "val.jsonl:2: question is of JSON type null, a string",
+            "val.jsonl:2: question has JSON type null, allowed is a string",
         ),
-        ("BoolQ", {**RECORDS["BoolQ"], "label": []}, "given: [], allowed: False, True"),
-        ("BoolQ", {**RECORDS["BoolQ"], "label": None}, "given: None, allowed: False, True"),
+        ("BoolQ", {**RECORDS["BoolQ"], "label": []}, "label is [], allowed are: False, True"),
+        ("BoolQ", {**RECORDS["BoolQ"], "label": None}, "label is None, allowed are: False, True"),
         ("BoolQ", {"passage": "a", "question": "b"}, "the field 'label' is missing, as in a test set"),
         ("CB", {**RECORDS["CB"], "premise": " "}, "val.jsonl:2: premise is empty"),
-        ("COPA", {**RECORDS["COPA"], "label": 0.0}, "given: 0.0, allowed: 0, 1"),
+        ("COPA", {**RECORDS["COPA"], "label": 0.0}, "label is 0.0, allowed are: 0, 1"),
         ("COPA", {**RECORDS["COPA"], "choice2": "It broke. "}, "choice1 and choice2 are equal"),
         ("COPA", {**RECORDS["COPA"], "question": "why"}, "question is 'why', allowed are: cause, effect"),
         (
             "MultiRC",
             {"passage": {"text": "a", "questions": {}}},
-            "passage.questions is of JSON type object, a list",
+            "passage.questions has JSON type object, allowed is a list",
         ),
         (
             "MultiRC",
             {"passage": {"text": "a", "questions": ["q"]}},
-            "question is of JSON type string, an object",
+            "question has JSON type string, allowed is an object",
         ),
         (
             "MultiRC",
@@ -127,9 +127,9 @@ def test_a_missing_split_names_those_that_are_there(tmp_path):
                     "questions": [{"question": "q", "answers": [{"text": 3, "label": 1}]}],
                 }
             },
-            "answer.text is of JSON type number, a string",
+            "answer.text has JSON type number, allowed is a string",
         ),
-        ("WiC", {**RECORDS["WiC"], "word": 3}, "word is of JSON type number"),
+        ("WiC", {**RECORDS["WiC"], "word": 3}, "word has JSON type number"),
         (
             "WSC",
             {**RECORDS["WSC"], "target": {"span1_text": "a"}},
@@ -154,7 +154,7 @@ def test_a_training_set_of_one_label_is_told_by_name(tmp_path):
     for split in superglue.SPLITS:
         records = of_both[:2] if split == "train" else of_both
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, records)))
-    told = "task superglue-wsc, seed 0: train holds 2 example.s., all with the label 'no': .* add .* of 'yes'"
+    told = "task superglue-wsc, seed 0: train has 2 example.s., all with the label 'no', .* add .* of 'yes'"
     with pytest.warns(UserWarning, match=told):
         task = superglue.load_folder(tmp_path, "WSC")
     assert len(task.train) == 2
@@ -167,7 +167,7 @@ def test_a_split_without_examples_is_refused(tmp_path, split):
     folder = folder_of(tmp_path, "RTE")
     for text in ("", "\n\n"):
         (folder / f"{split}.jsonl").write_text(text)
-        with pytest.raises(ValueError, match=rf"{split}.jsonl holds no example"):
+        with pytest.raises(ValueError, match=rf"{split}.jsonl has no example"):
             superglue.load_folder(folder, "RTE")
 
 

@@ -21,10 +21,10 @@ def test_a_template_is_filled_up_to_its_answer():
         ("{text} is good", "has 0 answer slots"),
         ("{text} {answer} {answer}", "has 2 answer slots"),
         ("It is {answer}", "has no text slot"),
-        ("{text} is {answer}.", "goes on after {answer}"),
+        ("{text} is {answer}.", "has words after {answer}"),
         ("{text} {text} {answer}", "different names"),
         ("{} is {answer}", "different names"),
-        ("{text is {answer}", "not well formed"),
+        ("{text is {answer}", "not well-formed"),
     ],
 )
 def test_a_template_that_cannot_be_used_says_why(words, told):
@@ -49,11 +49,11 @@ def test_label_scores_are_means_over_words():
 @pytest.mark.parametrize(
     ("of", "told"),
     [
-        ({"a": ("x",)}, "at least two labels"),
+        ({"a": ("x",)}, "needs at least two"),
         ({"a": ("x",), "b": ()}, "label 'b' has the words"),
         ({"a": ("x",), "b": "y"}, "give a tuple"),
         ({"a": ("x",), "b": (" ",)}, "not empty"),
-        ({"a": ("x",), "b": ("y ",)}, "without blanks"),
+        ({"a": ("x",), "b": ("y ",)}, "no blanks"),
         ({"a": ("x", "y"), "b": ("z", "y")}, "'y' stands for 'a' and for 'b'"),
     ],
 )

@@ -1,9 +1,8 @@
 """Names of countries and languages in several languages (CLDR, as shipped by babel).
 
-Babel keeps them as pickles. Unpickling can run code, so they are read as data here: pickletools splits the
-stream into operations, and only those that hold numbers, texts, lists, tuples and dicts are followed.
-Everything else, such as a named function or a call, becomes an opaque None and nothing is looked up, imported
-or called.
+Babel stores them as pickles. Unpickling can run code, so this module reads a pickle as data: pickletools
+splits the stream into operations, and only those for numbers, texts, lists, tuples and dicts are followed.
+Everything else, such as a named function or a call, becomes None; nothing is looked up, imported or called.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from iptkit.storage import archives
 
@@ -19,12 +19,17 @@ LANGUAGES = {"babel-en-fr": "fr", "babel-en-de": "de", "babel-en-es": "es"}
 VALUES = ("BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-OPAQUE = {"GLOBAL": 0, "NEWOBJ": 2, "REDUCE": 2, "BUILD": 2}  # how many values each takes from the stack
+OPAQUE = {
+    "GLOBAL": 0,
+    "NEWOBJ": 2,
+    "REDUCE": 2,
+    "BUILD": 2,
+}  # operation: how many values it takes from the stack
 MARK = object()
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield name and target, for countries and languages that have another name than in English."""
+    """Yield name and target, for countries and languages whose name differs from the English one."""
     english, other = _names("en"), _names(LANGUAGES[task_id])
     for key, name in english.items():
         translated = other.get(key, name)
@@ -45,8 +50,8 @@ def _names(language: str) -> dict[str, str]:
     return names
 
 
-def read_pickled_data(data: bytes) -> object:
-    """Return the numbers, texts, lists, tuples and dicts of a pickle, None for all else; run nothing of it.
+def read_pickled_data(data: bytes) -> Any:
+    """Return the numbers, texts, lists, tuples and dicts of a pickle, and None for all else; run no code.
 
     Raises: ValueError for an operation outside this small set.
     """
@@ -72,7 +77,9 @@ def read_pickled_data(data: bytes) -> object:
         elif name in ("SETITEM", "SETITEMS", "APPEND", "APPENDS"):
             _fill(stack, name)
         elif name not in ("PROTO", "STOP", "FRAME"):
-            raise ValueError(f"a pickle with the operation {name} is not read: it is not among plain data")
+            raise ValueError(
+                f"the pickle has the operation {name}, which is not plain data, so it is not read"
+            )
     return stack.pop()
 
 
@@ -82,7 +89,7 @@ def _take(stack: list, count: int) -> list:
 
 
 def _fill(stack: list, name: str) -> None:
-    """Put the topmost values into the dict or list below them."""
+    """Move the topmost values into the dict or list below them."""
     if name.endswith("S"):
         start = len(stack) - 1 - stack[::-1].index(MARK)
         values = stack[start + 1 :]

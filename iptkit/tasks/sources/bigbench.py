@@ -1,7 +1,7 @@
-"""Tasks of BIG-bench (Srivastava et al. 2022), read from its sdist in one pass.
+"""Tasks of BIG-bench (Srivastava et al. 2022), read from its source archive in one pass.
 
-Every file carries a canary, a text by which copies in training corpora can be found; it is kept with each
-pool. Instructions, prefixes and descriptions of the files are not read: the cards have words of their own.
+Every file has a canary, a text that reveals copies in training corpora; it is stored with each pool. The
+instructions, prefixes and descriptions in the files are ignored, because the cards have their own wording.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 from iptkit.storage import archives
 from iptkit.tasks.sources.bigbench_tasks import TASKS
@@ -19,7 +20,7 @@ FOLDER = "bigbench/benchmark_tasks/"
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield the slots of one of the tasks of `TASKS`; reads the whole archive up to the task's file."""
+    """Yield the rows of one of the tasks of `TASKS`; this reads the whole archive up to the task's file."""
     for _, found, _ in stream([task_id]):
         yield from found
 
@@ -27,8 +28,8 @@ def rows(task_id: str) -> Iterator[dict]:
 def stream(task_ids: Collection[str]) -> Iterator[tuple[str, Iterable[dict], dict[str, str]]]:
     """Yield tasks with their rows and {"canary": ...}, in the order of the archive.
 
-    The archive is read once for all of them, and one file at a time is in memory.
-    Raises: what `archives.stream` raises; ValueError for a file without a canary or that is not JSON.
+    The archive is read once for all tasks, with one file at a time in memory.
+    Raises: what `archives.stream` raises; ValueError for a file that has no canary or is not JSON.
     """
     by_file = defaultdict(list)
     for task_id in task_ids:
@@ -41,23 +42,23 @@ def stream(task_ids: Collection[str]) -> Iterator[tuple[str, Iterable[dict], dic
 
 
 def _parse(name: str, raw: bytes) -> tuple[dict, str]:
-    """Read a .json file, which may begin with comments, or a .jsonl file (as {"examples": lines})."""
-    lines = raw.decode("utf-8").split("\n")  # splitlines() would cut texts at other marks too
+    """Return the content and the canary of a .json file or, as {"examples": lines}, of a .jsonl file."""
+    lines = raw.decode("utf-8").split("\n")  # splitlines() would also cut texts at other characters
     comments = [line.strip("# \r") for line in lines if line.startswith("#")]
     body = [line for line in lines if line.strip() and not line.startswith("#")]
     try:
         if name.endswith(".jsonl"):
-            data = {"examples": [json.loads(line) for line in body]}
+            data: Any = {"examples": [json.loads(line) for line in body]}
         else:
             data = json.loads("\n".join(body))
             data = data if isinstance(data, dict) else {"examples": data}
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{PACKAGE}: {name} is not JSON ({error}); put the pinned archive in place"
+            f"{PACKAGE}: {name} is not JSON ({error}); replace the archive by the pinned version"
         ) from error
     canary = data.get("canary") or next((line for line in comments if "canary" in line.lower()), "")
     if not canary:
         raise ValueError(
-            f"{PACKAGE}: {name} has no canary, so it is not read; put the pinned archive in place"
+            f"{PACKAGE}: {name} has no canary, so it is not read; replace the archive by the pinned version"
         )
     return data, canary

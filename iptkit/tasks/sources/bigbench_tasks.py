@@ -1,4 +1,4 @@
-"""Which file of BIG-bench holds the rows of each task of ipt120, and how they are read."""
+"""The file in BIG-bench and the reader of each task of ipt120."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ TOPICS = {
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield question and target: the topic, or for chatterbot-trivia the answers."""
+    """Yield question and target, which is the topic; for chatterbot-trivia the targets are the answers."""
     if task_id == "chatterbot-trivia":
         for question, *answers in _conversations("trivia"):
             yield {"question": question, "targets": [answer.rstrip(".") for answer in answers]}

@@ -14,7 +14,7 @@ REGIONS = ("Africa", "Americas", "Asia", "Europe", "Oceania")
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield country and target: its capital, its people's name, or its region."""
+    """Yield country and target: its capital, demonym or region."""
     for country in _countries():
         value = country.get(FIELDS[task_id])
         value = value[0] if isinstance(value, list) else value

@@ -1,12 +1,13 @@
-"""The 120 tasks of Intrinsic Prompt Tuning (Qin et al. 2021), from the model hub or from files of your own.
+"""The 120 tasks of Intrinsic Prompt Tuning (Qin et al. 2021), from the model hub or from your own files.
 
-They are CrossFit's (Ye et al. 2021, arXiv 2104.08835), in its text-to-text format; how each is read stands in
-data/crossfit.json. The hub holds Parquet files for `datasets`; loading scripts are not run. No name of a
-data set or of a field was tried: the hub was out of reach where this was written.
+The tasks are CrossFit's (Ye et al. 2021, arXiv 2104.08835), in its text-to-text format. data/crossfit.json
+has a recipe for each: where it is and how its records become texts. The kit reads the hub's Parquet files
+through `datasets` and never runs loading scripts. The names of data sets and fields were never tried, because
+the hub could not be reached where this was written.
 
 With $IPTKIT_CROSSFIT set to a folder, FOLDER/TASK/train.parquet or train.jsonl and test.parquet or test.jsonl
-are read in place of the hub. Records have the hub's fields, or `input` with `target` or `targets` (and
-`options`). Where there is no test file, fewshot.make_pool holds the test set out.
+are read instead of the hub. Their records have the hub's fields, or `input` with `target` or `targets` (and
+`options`). Without a test file, `fewshot.make_pool` holds a test set out.
 """
 
 from __future__ import annotations
@@ -29,37 +30,40 @@ from iptkit.tasks.pools import Limits
 from iptkit.tasks.sources.crossfit_records import STEPS, Record, at, cleaned, texts
 
 VERSION = 1
-# The paper cuts texts at 412 tokens and answers at 64 (BART's; about four characters each), and so do these.
+# Like the paper, which cuts texts at 412 and answers at 64 of BART's tokens of about four characters.
 LIMITS = Limits(input=550, target=86, is_cut=True)
-MOST = {"train": 200_000, "test": 20_000}  # records read of a larger part, drawn at random
+MOST = {
+    "train": 200_000,
+    "test": 20_000,
+}  # maximum number of records; of larger parts a random sample is read
 PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own copies of data sets that still have a script
 
 
 @functools.cache
 def recipes() -> dict[str, dict[str, Any]]:
-    """data/crossfit.json, by task."""
+    """Return the recipes of data/crossfit.json, by task."""
     known = reading.read_json(paths.data_dir() / "crossfit.json")
     return {name: recipe for name, recipe in known.items() if name != "about"}
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield the training part of a task as {"text", "targets"} with "options" for multiple choice.
+    """Yield the training part of a task as {"text", "targets"}, with "options" for multiple choice.
 
-    Raises: FileNotFoundError if it is neither on the hub nor among the own files; ValueError for records
-      that the recipe does not fit, or a file that is damaged.
+    Raises: FileNotFoundError if it is neither on the hub nor among the user's files; ValueError for records
+      that do not fit the recipe, or a damaged file.
     """
     yield from made(task_id, _records(task_id, "train"), _place(task_id, "train"))
 
 
 def test_rows(task_id: str) -> Iterator[dict] | None:
-    """The test part of a task like `rows`, None where the data set has none."""
+    """Return the rows of the test part of a task, None if the data set has none."""
     own = own_files(task_id)
     there = "test" in own if own else "test" in recipes()[task_id]
     return made(task_id, _records(task_id, "test"), _place(task_id, "test")) if there else None
 
 
 def depends(task_id: str) -> list:
-    """All that a task's rows depend on besides VERSION: its recipe and the state of own files."""
+    """Return what a task's rows depend on besides VERSION: its recipe and the state of the user's files."""
     about = ("sure", "example", "gives")
     recipe = {key: value for key, value in recipes()[task_id].items() if key not in about}
     states = [(file, file.stat()) for file in own_files(task_id).values()]
@@ -68,7 +72,7 @@ def depends(task_id: str) -> list:
 
 # ---- records -------------------------------------------------------------------------------------
 def own_files(task_id: str) -> dict[str, Path]:
-    """The own files of a task by part, {} if it has no folder.
+    """Return the user's files of a task by part, {} if it has no folder.
 
     Raises: FileNotFoundError if its folder has no train file.
     """
@@ -110,7 +114,7 @@ def _parquet(file: Path, most: int) -> Iterator[Record]:
                         number += 1
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
-                f"{file} is not a Parquet file, or damaged ({messages.visible(str(error))})"
+                f"{file} is not a Parquet file, or is damaged ({messages.visible(str(error))})"
             ) from error
 
 
@@ -142,7 +146,7 @@ def _from_hub(task_id: str, part: str) -> Iterator[Record]:
         return iter(table if wanted is None else table.select(sorted(wanted)))
     sure = "was never tried" if recipe["sure"] else "is a guess"
     raise FileNotFoundError(
-        f"{task_id}, part {recipe[part]!r} of {recipe['hub']!r}, is not to be had from the model hub "
+        f"{task_id}, part {recipe[part]!r} of {recipe['hub']!r}, cannot be read from the model hub "
         f"({str(first).splitlines()[0] if str(first) else type(first).__name__}); this name {sure}: correct "
         f"it in data/crossfit.json if the data set has moved. {_way_out(task_id)}"
     ) from first
@@ -156,17 +160,19 @@ def _way_out(task_id: str) -> str:
     fields = ", ".join(recipes()[task_id]["example"])
     return (
         f"Or set IPTKIT_CROSSFIT to a folder with {task_id}/train.parquet or train.jsonl (and test.parquet "
-        f"or test.jsonl); fields: {fields}, or input and target. Or leave the task out: only=[...]"
+        f"or test.jsonl) with the fields {fields}, or input and target. Or leave the task out: only=[...]"
     )
 
 
 # ---- rows ----------------------------------------------------------------------------------------
 def made(task_id: str, records: Iterable[Record], place: str = "") -> Iterator[dict]:
-    """Make rows from a task's records by its recipe; those without an answer are left out.
+    """Yield the rows that a task's recipe makes from records; records without an answer are left out.
 
     Args:
+      task_id: the task.
+      records: with the hub's fields, or ready-made with "input" and "target" or "targets".
       place: where the records come from, for errors.
-    Raises: ValueError that names the field that is missing, or the value that does not fit.
+    Raises: ValueError that names the missing field, or the value that does not fit.
     """
     place = place and f", {place}"
     recipe, labels = recipes()[task_id], _labels()[task_id]
@@ -182,18 +188,20 @@ def made(task_id: str, records: Iterable[Record], place: str = "") -> Iterator[d
         for record in records:
             yield from _ready(record) if is_ready else _row(recipe, labels, record)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        told = error if isinstance(error, ValueError) else repr(error)
+        problem = error if isinstance(error, ValueError) else repr(error)
         raise ValueError(
-            f"{task_id}{place}: {told}. A record that fits: "
-            f"{json.dumps(recipe['example'], ensure_ascii=False)}, or one with input and target. Correct "
-            "data/crossfit.json if the data set has changed"
+            f"{task_id}{place}: {problem}. An example of a correct record: "
+            f"{json.dumps(recipe['example'], ensure_ascii=False)}, or one with input and target. If the data "
+            "set has changed, correct its recipe in data/crossfit.json"
         ) from error
 
 
 def _row(recipe: dict, labels: list[str], record: Record) -> Iterator[dict]:
     options = _options(recipe, record)
     lettered = "".join(f" ({chr(65 + i)}) {option}" for i, option in enumerate(options))
-    row = {"text": TEXTS.vformat(recipe["input"], (), {**record, "lettered": lettered}).strip()}
+    row: dict[str, Any] = {
+        "text": TEXTS.vformat(recipe["input"], (), {**record, "lettered": lettered}).strip()
+    }
     if "label" in recipe:
         row["targets"] = _label(recipe, labels, record[recipe["label"]])
     elif "answer" in recipe:
@@ -208,7 +216,7 @@ def _row(recipe: dict, labels: list[str], record: Record) -> Iterator[dict]:
 
 
 def _label(recipe: dict, labels: list[str], value: Any) -> list[str]:
-    """The label's name, or none where it is missing or not among those of the task."""
+    """Return the label's name in a list, or an empty list if it is missing or not a label of the task."""
     if "names" in recipe:
         return texts(recipe["names"].get(str(value), ""))
     if value in ("", -1):
@@ -216,7 +224,7 @@ def _label(recipe: dict, labels: list[str], value: Any) -> list[str]:
     if value in labels:
         return [value]
     if not isinstance(value, int) or not 0 <= value < len(labels):
-        raise ValueError(f"the label is {value!r}, allowed are 0 to {len(labels) - 1} ({', '.join(labels)})")
+        raise ValueError(f"label is {value!r}, allowed are 0 to {len(labels) - 1} ({', '.join(labels)})")
     return [labels[value]]
 
 
@@ -228,7 +236,7 @@ def _options(recipe: dict, record: Record) -> list[str]:
 
 
 def _answer(recipe: dict, options: list[str], record: Record) -> list[str]:
-    """The right option, or none where the answer is missing."""
+    """Return the right option in a list, or an empty list if the answer is missing."""
     value = next(iter(texts(at(record, recipe["answer"]))), "")
     if value in ("", "-1"):
         return []
@@ -236,18 +244,18 @@ def _answer(recipe: dict, options: list[str], record: Record) -> list[str]:
     if isinstance(keys, str):
         keys = options if keys == "text" else list(at(record, keys) if "." in keys else keys)
     if value not in keys:
-        raise ValueError(f"the answer is {value!r}, allowed are {', '.join(map(str, keys))}")
+        raise ValueError(f"the answer is {value!r}, allowed are: {', '.join(map(str, keys))}")
     return [options[keys.index(value)]]
 
 
 def _ready(record: Record) -> Iterator[dict]:
-    """The row of a record with input and target or targets, none where the answer is missing."""
+    """Yield the row of a record with input and target or targets, unless the answer is missing."""
     given = {name: record.get(name) or [] for name in ("targets", "target", "options")}
     for name, value in given.items():
         if not all(
             isinstance(text, str | int | float) for text in (value if isinstance(value, list) else [value])
         ):
-            raise ValueError(f"{name} is {value!r:.80}, allowed are a text and a list of texts")
+            raise ValueError(f"{name} is {value!r:.80}, allowed are a text or a list of texts")
     if not isinstance(record["input"], str) or not record["input"]:
         raise ValueError(f"input is {record['input']!r:.80}, allowed is a text that is not empty")
     row = {"text": record["input"], "targets": texts(given["targets"] or record.get("target"))}
@@ -260,11 +268,11 @@ def _ready(record: Record) -> Iterator[dict]:
 
 
 class _Texts(string.Formatter):
-    """Fills texts and numbers into a text, and nothing else: a list would become text in brackets."""
+    """Formats texts and numbers only: a list would become text in brackets."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if not isinstance(value, str | int | float):
-            raise ValueError(f"a field is {value!r:.80}, a text or a number is needed")
+            raise ValueError(f"a field is {value!r:.80}, allowed are a text or a number")
         return super().format_field(value, format_spec)
 
 
@@ -276,7 +284,7 @@ def _with_fields(records: Iterable[Record], needed: Iterable[str]) -> Iterator[R
         missing = [name for name in needed if name not in record]
         if missing:
             there = ", ".join(f"{name:.40}" for name in list(record)[:20])
-            raise ValueError(f"record {number} has no {', '.join(map(repr, missing))}, only {there}")
+            raise ValueError(f"record {number} has no {', '.join(map(repr, missing))} (found: {there})")
         yield record
 
 

@@ -1,7 +1,7 @@
-"""Steps from a data set's records to those that a recipe in data/crossfit.json can use.
+"""The steps of the recipes in data/crossfit.json, which prepare a data set's records.
 
-A step takes the records and its arguments and yields records, some with a field more (the last argument
-names it), some left out. Formats follow CrossFit (Ye et al. 2021); the code is new.
+A step takes the records and its arguments and yields records: some filter, some add a field (named by the
+last argument). The formats follow CrossFit (Ye et al. 2021); the code is new.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Records = Iterable[Record]
 
 
 def at(record: Any, path: str) -> Any:
-    """What is at a dotted path; a list on the way stands for what is there in each of its items.
+    """Return the value at a dotted path; a list on the way gives a list of the values in its items.
 
     >>> at({"output": [{"answer": "a"}, {"answer": "b"}]}, "output.answer")
     ['a', 'b']
@@ -29,14 +29,14 @@ def at(record: Any, path: str) -> Any:
 
 
 def texts(value: Any) -> list[str]:
-    """All texts in lists in lists, without empty ones and repetitions."""
+    """Return all texts in nested lists, without empty texts and repetitions."""
     if isinstance(value, list):
         return list(dict.fromkeys(text for item in value for text in texts(item)))
     return [str(value)] if value not in ("", None) else []
 
 
 def cleaned(value: Any) -> Any:
-    """The same with single blanks for all stretches of blanks in texts, and empty texts for None."""
+    """Return the value with runs of blanks in texts reduced to one, and with empty texts instead of None."""
     if isinstance(value, dict):
         return {name: cleaned(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -46,17 +46,17 @@ def cleaned(value: Any) -> Any:
 
 # ---- leaving out and grouping --------------------------------------------------------------------
 def only(records: Records, field: str, value: Any) -> Iterator[Record]:
-    """Those with this value."""
+    """Keep the records with this value."""
     return (record for record in records if record[field] == value)
 
 
 def without(records: Records, field: str, part: str) -> Iterator[Record]:
-    """Those whose text does not hold `part`."""
+    """Keep the records whose text does not contain `part`."""
     return (record for record in records if part not in record[field])
 
 
 def grouped(records: Records, path: str, fields: Sequence[str]) -> Iterator[Record]:
-    """One for all with the same value at `path`, with lists in `fields`."""
+    """Merge the records with the same value at `path`; their `fields` become lists."""
     groups = defaultdict(list)
     for record in records:
         groups[at(record, path)].append(record)
@@ -66,32 +66,32 @@ def grouped(records: Records, path: str, fields: Sequence[str]) -> Iterator[Reco
 
 # ---- texts ---------------------------------------------------------------------------------------
 def joined(records: Records, path: str, between: str, new: str) -> Iterator[Record]:
-    """All texts at a path in one."""
+    """Add the texts at a path, joined into one."""
     for record in records:
         found = at(record, path)
         yield {**record, new: between.join(map(str, found if isinstance(found, list) else [found]))}
 
 
 def replaced(records: Records, field: str, old: str, by: str) -> Iterator[Record]:
-    """One text for another; fields of the record may stand in `by`: "{sub_label}"."""
+    """Replace one text by another, which may refer to fields of the record: "{sub_label}"."""
     for record in records:
         yield {**record, field: record[field].replace(old, by.format_map(record))}
 
 
 def stripped(records: Records, field: str, marks: str) -> Iterator[Record]:
-    """Without these marks at both ends."""
+    """Remove these marks at both ends."""
     for record in records:
         yield {**record, field: record[field].strip(marks)}
 
 
 def lower_joint(records: Records, field: str, new: str) -> Iterator[Record]:
-    """In small letters, without blanks."""
+    """Add the text in lower case without blanks."""
     for record in records:
         yield {**record, new: "".join(record[field].lower().split())}
 
 
 def table(records: Records, field: str, context: str, new: str) -> Iterator[Record]:
-    """A table's context, and its rows as "header: content [n]"; those with ragged tables are left out."""
+    """Add a table's context, and its rows as "header: content [n]"; drop records with ragged tables."""
     for record in records:
         heads, cells = (at(record, f"{field}.table.{name}") for name in ("column_header", "content"))
         if len(heads) == len(cells):
@@ -100,10 +100,10 @@ def table(records: Records, field: str, context: str, new: str) -> Iterator[Reco
 
 
 def acronym(records: Records, tokens: str, labels: str) -> Iterator[Record]:
-    """The acronym (`short`) and its meaning (`long`), where a sentence has one of each.
+    """Add the acronym (`short`) and its meaning (`long`); drop sentences without exactly one of each.
 
-    Labels are 0 for the first word of a meaning, 1 of an acronym, 2 and 3 for their further words, 4 for
-    others, as in the data set.
+    The data set labels the first word of a meaning 0 and of an acronym 1, their further words 2 and 3, and
+    all others 4.
     """
     for record in records:
         words, marks = record[tokens], record[labels]
@@ -120,7 +120,7 @@ def _stretch(words: Sequence[str], marks: Sequence[int], first: int, further: in
 
 # ---- labels --------------------------------------------------------------------------------------
 def majority(records: Records, path: str, new: str) -> Iterator[Record]:
-    """What more than half of the annotators say; records without that are left out."""
+    """Add the label of more than half of the annotators; drop records without a majority."""
     for record in records:
         given = at(record, path)
         value, count = Counter(given).most_common(1)[0]
@@ -129,14 +129,14 @@ def majority(records: Records, path: str, new: str) -> Iterator[Record]:
 
 
 def banded(records: Records, field: str, low: float, high: float, new: str) -> Iterator[Record]:
-    """0 below `low`, 1 above `high`; what is between is left out."""
+    """Add 0 for values below `low` and 1 for those above `high`; drop records in between."""
     for record in records:
         if not low <= record[field] <= high:
             yield {**record, new: int(record[field] > high)}
 
 
 def shuffled_pair(records: Records, right: str, wrong: str) -> Iterator[Record]:
-    """Two texts as `first` and `second` in an order that their letters decide; `place` of the right one."""
+    """Add two texts as `first` and `second`, in an order drawn from the texts; `place` is the right one."""
     for record in records:
         pair = [record[right], record[wrong]]
         place = random.Random("/".join(sorted(pair))).randrange(2)
@@ -147,7 +147,7 @@ def shuffled_pair(records: Records, right: str, wrong: str) -> Iterator[Record]:
 def right_ones(
     records: Records, field: str, labels: str, between: str, none: str, new: str
 ) -> Iterator[Record]:
-    """The answers whose label is 1, in one text, or `none`."""
+    """Add the answers with label 1, joined into one text, or `none`."""
     for record in records:
         right = [text for text, label in zip(record[field], record[labels], strict=True) if label == 1]
         yield {**record, new: between.join(right) or none}
@@ -155,20 +155,20 @@ def right_ones(
 
 # ---- options -------------------------------------------------------------------------------------
 def without_letters(records: Records, field: str, new: str) -> Iterator[Record]:
-    """Options without the "A)" that each begins with."""
+    """Add the options without the "A)" at their beginnings."""
     for record in records:
         yield {**record, new: [re.sub(r"^[A-E]\s*\)\s*", "", option) for option in record[field]]}
 
 
 def lettered_list(records: Records, field: str, new: str) -> Iterator[Record]:
-    """Options in one text, "a ) 38 , b ) 1,000", as a list."""
+    """Add the options of one text, "a ) 38 , b ) 1,000", as a list."""
     for record in records:
         parts = re.split(r"(?:^|,)\s*[a-e]\s*\)\s*", record[field].strip(" []'\""))
         yield {**record, new: [part.strip() for part in parts[1:]]}
 
 
 def choices_inside(records: Records, field: str, new: str) -> Iterator[Record]:
-    """Options that stand in the question, "... (A) cold or (B) hot?"."""
+    """Add the options that are part of the question, "... (A) cold or (B) hot?"."""
     for record in records:
         parts = re.split(r"\([AB]\)", record[field])[1:]
         yield {**record, new: [re.sub(r"(\s+or)?[\s?.,]*$", "", part).strip() for part in parts]}

@@ -1,8 +1,8 @@
 """Voice commands sampled from sentence templates (home-assistant-intents).
 
-A template is read here by a small parser of its own: `[may be left out]`, `(one|of|these)`, `(in;any;order)`,
-`<rule>` and `{list:slot}`. Lists that the package leaves open (rooms, devices, things to buy) are filled with
-the words below.
+A small parser reads the templates: `[optional]`, `(one|of|these)`, `(in;any;order)`, `<rule>` and
+`{list:slot}`. Lists that the package leaves open (rooms, devices, things to buy) are filled with the words
+below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iptkit.storage import archives
 VERSION = 1
 NUM_PER_INTENT, MAX_TRIES = 160, 4000
 FILE = "home_assistant_intents/data/en.json"
-INTENTS = {  # intents of the package -> label word, and what a sampled sentence must contain to deserve it
+INTENTS = {  # intent in the package -> label, and a pattern that a sentence must match to deserve it
     "HassShoppingListAddItem": ("add to list", r"list"),
     "HassListAddItem": ("add to list", r"list"),
     "HassCancelTimer": ("cancel timer", r"timer"),
@@ -74,7 +74,7 @@ SYMBOL = re.compile(r"[\[\]()|;]|<[^>]*>|\{[^}]*\}|[^\[\]()|;<{]+")
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield sentence and target; up to 160 different sentences per intent."""
+    """Yield sentence and target, with up to 160 different sentences per intent."""
     data = _data()
     for intent, (label, needed) in INTENTS.items():
         rng = random.Random(f"{task_id}/{intent}")
@@ -91,7 +91,7 @@ def rows(task_id: str) -> Iterator[dict]:
 
 
 def _names_for(block: dict) -> tuple[str, ...]:
-    """Return device names that fit what a block of templates asks for; () if none is known."""
+    """Return device names that fit a block of templates; () if none is known."""
     domains = block.get("requires_context", {}).get("domain", ["light"])
     return tuple(name for domain in domains for name in NAMES.get(domain, ()))
 
@@ -107,7 +107,7 @@ class _Sampler:
         return " ".join(self._choices(symbols, "").split())
 
     def _choices(self, symbols: list[str], closing: str) -> str:
-        """Read up to the closing bracket, alternatives or permutations included, and return one drawing."""
+        """Read up to the closing bracket and return a random one of its alternatives or permutations."""
         parts, current, is_permutation = [], "", False
         while symbols and symbols[-1] != closing:
             symbol = symbols.pop()

@@ -1,4 +1,4 @@
-"""Addresses and names of people and companies, every part labelled by hand (usaddress, probablepeople)."""
+"""Addresses and names of people and companies with hand-labelled parts (usaddress, probablepeople)."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ PART = re.compile(r"<(\w+)>([^<]*)</\1>")
 def rows(task_id: str) -> Iterator[dict]:
     """Yield text and target.
 
-    The target is "tag: span; tag: span" for the tasks of FILES, and for those of WORDS a tag per word (IOB2:
-    B-tag begins a span, I-tag goes on). Neighbours with the same tag form one span. Texts of a single part,
-    which need no reading, and texts with tags outside TAGS are left out.
+    The target is "tag: span; tag: span" for the tasks of FILES, and an IOB2 tag per word for those of WORDS.
+    Neighbouring parts with the same tag form one span. Texts with a single part, which are trivial, and texts
+    with tags outside TAGS are left out.
     """
     by_word = task_id in WORDS
     for parts in _labelled(WORDS.get(task_id, task_id)):
@@ -91,7 +91,7 @@ def rows(task_id: str) -> Iterator[dict]:
 
 
 def _labelled(task_id: str) -> Iterator[list[tuple[str, str]]]:
-    """The (tag, span) parts of each text."""
+    """Yield the (tag, span) parts of each text."""
     package, file = FILES[task_id]
     for entry in ENTRY.finditer(archives.read(package, file)[file].decode("utf-8")):
         parts = [(tag, html.unescape(span).strip()) for tag, span in PART.findall(entry[2])]
@@ -100,6 +100,6 @@ def _labelled(task_id: str) -> Iterator[list[tuple[str, str]]]:
 
 
 def _tags(spans: list[tuple[str, str]]) -> str:
-    """One tag per word, blanks in their names as underscores."""
+    """Return one tag per word, with underscores for blanks in its name."""
     named = [(tag.replace(" ", "_"), len(words_of(span))) for tag, span in spans]
     return " ".join(f"{'I' if i else 'B'}-{tag}" for tag, size in named for i in range(size))

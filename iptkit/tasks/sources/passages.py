@@ -1,4 +1,4 @@
-"""Three tasks from files in SQuAD's format: passages are cut to the sentence that holds the answer."""
+"""Readers of files in SQuAD's format: passages are cut to the sentence with the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MIN_WORDS = 4
 
 
 def answers(data: dict) -> Iterator[dict]:
-    """Yield sentence, question and the answers that lie in the sentence."""
+    """Yield sentence, question and the answers that occur in the sentence."""
     for sentence, question, found, _ in _questions(data):
         yield {"sentence": sentence, "question": question, "targets": found}
 
@@ -23,10 +23,10 @@ def questions(data: dict) -> Iterator[dict]:
 
 
 def answerable(data: dict) -> Iterator[dict]:
-    """Yield question and sentence; the target says whether the sentence holds the answer.
+    """Yield question and sentence; the target says whether the sentence has the answer.
 
-    Each question comes once: with its own sentence, or with another one of the passage that holds none
-    of the answers. Its text decides which.
+    Each question comes once: with its own sentence, or with another sentence of the passage that has none of
+    the answers. The draw depends only on question and sentence.
     """
     for sentence, question, _, others in _questions(data):
         rng = random.Random(f"{question}/{sentence}")
@@ -40,7 +40,7 @@ def answerable(data: dict) -> Iterator[dict]:
 def _questions(data: dict) -> Iterator[tuple[str, str, list[str], list[str]]]:
     """Yield sentence, question, answers in the sentence, and other sentences without any of the answers.
 
-    The sentence is that of the first answer. Answers that do not stand where they are said to are left out.
+    The sentence is that of the first answer. Answers that are not where the file says they are are left out.
     """
     for article in data["data"]:
         for paragraph in article["paragraphs"]:

@@ -61,7 +61,7 @@ PARTS_OF_SPEECH = {  # beginnings of Penn Treebank tags, longest first
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield the slots of one of the tasks that are named p3-..., except those from WordNet."""
+    """Return the rows of pos-tags or of one of the tasks named p3-..."""
     return {
         "p3-uncertainty": _uncertainty,
         "p3-spelling": _spelling,
@@ -94,7 +94,7 @@ def _uncertainty() -> Iterator[dict]:
 
 
 def _spelling() -> Iterator[dict]:
-    """One misspelling of each word, the first: the same answer must not stand in train and in test."""
+    """Yield the first misspelling of each word: the same answer must not be in train and test."""
     for word, misspellings in _csv("spelling"):
         yield {"misspelling": misspellings.split()[0], "target": word}
 
@@ -131,7 +131,7 @@ def _concepts(wanted: str) -> Iterator[dict]:
 
 @cache
 def _sentences() -> list[list[tuple[str, str]]]:
-    """Sentences of 5 to 12 tokens without brackets, quotes or typing marks, as (word, tag) pairs."""
+    """Return sentences of 5 to 12 tokens, without brackets and quotes, as (word, tag) pairs."""
     sentences = []
     for line in _files()["oanc"].splitlines():
         tokens = [token.rsplit("/", 1) for token in line.split()]
@@ -151,8 +151,8 @@ def _part_of_speech(tag: str) -> str | None:
 
 def _parts_of_speech() -> Iterator[dict]:
     for sentence in _sentences():
-        tags = [_part_of_speech(tag) for _, tag in sentence]
-        if all(tags):
+        tags = [tag for tag in (_part_of_speech(tag) for _, tag in sentence) if tag]
+        if len(tags) == len(sentence):
             yield {"sentence": _text(sentence), "target": " ".join(tags)}
 
 

@@ -1,4 +1,4 @@
-"""Readers of those files of BIG-bench whose records need more than a pattern; see `records`."""
+"""Readers of BIG-bench files whose records need more than the patterns of `records`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUESTION_TYPES = {
 
 
 def statements(text: str, label: str, names: dict) -> Reader:
-    """Read a classification whose records have fields of their own."""
+    """Return a reader of a classification whose records have other fields than `input` and `target`."""
 
     def read(data: dict) -> Iterator[dict]:
         for record in data["examples"]:
@@ -31,13 +31,13 @@ def statements(text: str, label: str, names: dict) -> Reader:
 
 
 def fallacies(data: dict) -> Iterator[dict]:
-    """Leave out all up to the sentence that asks the question; it is the one with a label in quotes."""
+    """Yield the texts without their introduction, which ends with the sentence that has a label in quotes."""
     for row in labels()(data):
         yield {**row, "text": re.sub(r".*alid'[^.?!]*[.?!] ", "", row["text"])}
 
 
 def glosses(data: dict) -> Iterator[dict]:
-    """Yield sentences with three definitions of one group, one of them that of the word in the sentence."""
+    """Yield sentences with three definitions of one group; one of them defines the word in the sentence."""
     for group in (*data["n"], *data["v"]):
         for candidate in group["candidates"]:
             gloss = candidate["definition"]
@@ -50,7 +50,7 @@ def glosses(data: dict) -> Iterator[dict]:
 
 
 def _single(reader: Reader) -> Reader:
-    """Keep the records with one target only."""
+    """Return a reader of the records with one target only."""
 
     def read(data: dict) -> Iterator[dict]:
         single = [record for record in data["examples"] if len(listed(record["target"])) == 1]
@@ -60,7 +60,7 @@ def _single(reader: Reader) -> Reader:
 
 
 def question_types(data: dict) -> Iterator[dict]:
-    """Questions with their answers and one of seven types; those with several types are left out."""
+    """Yield questions with their answers and one of seven types, without those of several types."""
     for row in _single(answers(r"Question: (?P<question>.+\?) \(Answer: (?P<answer>.+)\)\.?"))(data):
         target = QUESTION_TYPES.get(row.pop("targets")[0])
         if target:
@@ -68,14 +68,14 @@ def question_types(data: dict) -> Iterator[dict]:
 
 
 def shared_words(data: dict) -> Iterator[dict]:
-    """All words that both sentences share, in one answer."""
+    """Yield pairs of sentences with all words they share, in one answer."""
     for row in answers(r"Sentence1: (?P<first>.+?)\s*Sentence2: (?P<second>.+)")(data):
         words = dict.fromkeys(word.strip().lower() for word in row.pop("targets"))
         yield {**row, "target": ", ".join(words)}
 
 
 def essential_words(data: dict) -> Iterator[dict]:
-    """The question without its options, and those of the marked words that stand in it."""
+    """Yield questions without their options, and the marked words that occur in them."""
     for row in answers(r"Question: (?P<question>[^(]+?)\s*\(A\).+")(data):
         marked = [word.strip(" ?.!,\"'") for word in row.pop("targets")[0].split(",")]
         words = [word for word in dict.fromkeys(marked) if word and word in row["question"]]
@@ -88,9 +88,9 @@ def _facts(record: dict) -> dict[str, str]:
 
 
 def restaurants(slot: str = "") -> Reader:
-    """Turn the descriptions of restaurants round: from the text to its facts, or to one of them.
+    """Return a reader that inverts descriptions of restaurants: from a text to its facts, or one of them.
 
-    One text of each set of facts, so that the same facts are not in train and in test.
+    It keeps one text for each set of facts, so that the same facts are not in train and test.
     """
 
     def read(data: dict) -> Iterator[dict]:
@@ -111,7 +111,7 @@ def _triples(record: dict) -> list[list[str]]:
 
 
 def verbalised(data: dict) -> Iterator[dict]:
-    """Yield facts as "subject | relation | object; ..." and the texts that say them."""
+    """Yield facts as "subject | relation | object; ..." and the texts that express them."""
     for record in data["examples"]:
         facts = "; ".join(" | ".join(triple) for triple in _triples(record))
         if facts:
@@ -119,7 +119,7 @@ def verbalised(data: dict) -> Iterator[dict]:
 
 
 def subjects(data: dict) -> Iterator[dict]:
-    """Turn texts from facts round: from the first text to what its facts are about."""
+    """Yield the first text for some facts, and the subjects of these facts."""
     for record in data["examples"]:
         names = dict.fromkeys(subject for subject, *_ in _triples(record))
         if names:
@@ -127,12 +127,12 @@ def subjects(data: dict) -> Iterator[dict]:
 
 
 def words(data: dict) -> Iterator[dict]:
-    """Put commas between the words to be used."""
+    """Yield the words to use with commas between them."""
     for row in answers(is_sentence=True)(data):
         yield {**row, "text": ", ".join(row["text"].split())}
 
 
 def tenses(data: dict) -> Iterator[dict]:
-    """Take apart the sentence and the tense that it is to be put into, which follows in capitals."""
+    """Yield the sentence, and the tense to put it into, which follows in capitals."""
     for row in answers(r"(?P<text>.+[.?!]) [A-Z][a-z ]+ (?P<tense>[A-Z ]+):", is_sentence=True)(data):
         yield {**row, "tense": row["tense"].lower()}

@@ -1,7 +1,7 @@
-"""Readers of question records, {"input": ..., "target" or "target_scores": ...}, as BIG-bench has them.
+"""Readers of BIG-bench's records, {"input": ..., "target" or "target_scores": ...}.
 
-Each function here makes a reader: it takes the parsed file and yields rows. `pattern` takes the input apart
-into the slots of a card's template; inputs that it does not match are left out.
+A reader takes the parsed file and yields rows; `labels`, `choices` and `answers` return one. Their `pattern`
+splits an input into the slots of a card's template, and inputs that do not match it are left out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ WHOLE = r"(?P<text>.+)"
 
 
 def labels(pattern: str = WHOLE, names: dict[str, str] | None = None) -> Reader:
-    """Read a classification; names: the file's labels and those of the card (None: lower case, no dots).
+    """Return a reader of a classification.
 
-    Records whose best label is not alone, or is not in `names`, are left out.
+    Records with several best labels, or with a label that is not in `names`, are left out.
+
+    Args:
+      pattern: see the module's docstring.
+      names: the file's labels -> those of the card; None for lower case without dots.
     """
 
     def read(data: dict) -> Iterator[dict]:
@@ -31,8 +35,10 @@ def labels(pattern: str = WHOLE, names: dict[str, str] | None = None) -> Reader:
 
 
 def choices(pattern: str = WHOLE) -> Reader:
-    """Read multiple choice; options are put in a random order that the text decides (many files have the
-    right one first), without a closing dot and without those that differ in case only.
+    """Return a reader of multiple choice, which shuffles the options and removes the dots at their ends.
+
+    Many files list the right option first. The order depends only on the text. Records with options that
+    differ only in case are left out.
     """
 
     def read(data: dict) -> Iterator[dict]:
@@ -45,7 +51,7 @@ def choices(pattern: str = WHOLE) -> Reader:
 
 
 def answers(pattern: str = WHOLE, is_sentence: bool = False) -> Reader:
-    """Read free answers; the dot at the end is cut unless the answers are sentences."""
+    """Return a reader of free answers, which removes the dots at their ends unless they are sentences."""
 
     def read(data: dict) -> Iterator[dict]:
         for record, slots in _matching(data, pattern):
@@ -59,25 +65,25 @@ def answers(pattern: str = WHOLE, is_sentence: bool = False) -> Reader:
 
 
 def choice(slots: dict, options: list[str], targets: list[str]) -> Iterator[dict]:
-    """Yield one row of multiple choice, or none if two options look the same or all of them are right."""
+    """Yield a row of multiple choice, unless two options look the same or all of them are right."""
     if len({option.casefold() for option in options}) == len(options) > len(targets):
         random.Random("/".join([*slots.values(), *sorted(options)])).shuffle(options)
         yield {**slots, "options": options, "targets": targets}
 
 
 def best_of(record: dict) -> list[str]:
-    """Return the options of the highest score."""
+    """Return the options with the highest score."""
     scores = record["target_scores"]
     return [option for option, score in scores.items() if score == max(scores.values())]
 
 
 def listed(target: str | list[str]) -> list[str]:
-    """Return the targets of a record that has one or several."""
+    """Return the targets of a record with one or several as a list."""
     return [target] if isinstance(target, str) else list(target)
 
 
 def clean(text: str) -> str:
-    """Join the blanks of a text and cut the dot at its end, unless it belongs to U.S. or to an ellipsis."""
+    """Return the text with single blanks and without a final dot, except for "U.S." and ellipses."""
     text = " ".join(text.split())
     return text if re.search(r"\.\w?\.$", text) else text.removesuffix(".").rstrip()
 
@@ -86,11 +92,11 @@ def _matching(data: dict, pattern: str) -> Iterator[tuple[dict, dict]]:
     for record in data["examples"]:
         found = re.fullmatch(pattern, record["input"].strip(), flags=re.DOTALL)
         if found:
-            yield record, {name: _joined(text) for name, text in found.groupdict().items()}
+            yield record, {name: _single_blanks(text) for name, text in found.groupdict().items()}
 
 
-def _joined(text: str) -> str:
-    """Join the blanks of a text and cut a dot after another mark; some files set one after all texts."""
+def _single_blanks(text: str) -> str:
+    """Return the text with single blanks and without a dot after another mark, which some files add."""
     return re.sub(r"(?<=[!?])\.$", "", " ".join(text.split()))
 
 

