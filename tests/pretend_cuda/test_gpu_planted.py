@@ -21,7 +21,7 @@ APART = "two devices|same device"
 
 
 def start_of_a_source(monkeypatch):
-    """prompts.py: the words that prompts begin with."""
+    """prompt_tuning.py: the words that prompts begin with."""
     known = prompt_tuning.from_words
     monkeypatch.setattr(prompt_tuning, "from_words", lambda *given: known(*given).cpu())
 
@@ -70,7 +70,7 @@ def mask_of_an_encoder(monkeypatch):
 
 
 def classes_of_a_task(monkeypatch):
-    """encoders.py: how many classes each row has."""
+    """head_engine.py: how many classes each row has."""
     known = to_device
     monkeypatch.setattr(
         head_engine,
@@ -80,7 +80,7 @@ def classes_of_a_task(monkeypatch):
 
 
 def means_of_adam(monkeypatch):
-    """optim.py: what an optimizer remembers."""
+    """adam.py: what an optimizer remembers."""
     known = adam.RunAdam.__init__
 
     def init(self, *given):
