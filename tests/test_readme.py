@@ -60,7 +60,7 @@ def test_the_readmes_packages_are_those_of_the_kit():
 
 
 def test_the_readmes_results_are_those_of_the_stored_rows():
-    small, large = (stored_results.stored(name)[0] for name in ("core36", "ipt120"))
+    small, large = (stored_results.load_rows(name)[0] for name in ("core36", "ipt120"))
 
     def kept(rows, method, dim, side):
         (line,) = summary(rows, [(method, dim)], [side])

@@ -157,7 +157,7 @@ def study(
         baselines: lesson 04).
       overwrite: allow to replace rows of another study in `out`.
       finished_only: measure nothing, write the rows of the jobs that are finished.
-      address: address of a Ray cluster to run the jobs on (see `cluster.joined`); None to run them here.
+      address: address of a Ray cluster to run the jobs on (see `cluster.connect`); None to run them here.
       job_cpus: cores that a job takes on the cluster.
       changes: suite, split, dims, num_seeds and only_unseen of `scales.variant`; for "subspace" only.
     Returns: the number of rows.
@@ -234,7 +234,7 @@ def _measure(
             about = clock(sum(expected.values()))
             display.say(f"{total - len(left)} of {total} jobs are done; the others take about {about}")
         if left and address:
-            with cluster.joined(measured, address, job_cpus) as joined:
+            with cluster.connect(measured, address, job_cpus) as joined:
                 _follow(display, joined, left, expected)
         else:
             for job in left:

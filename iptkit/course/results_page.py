@@ -81,10 +81,10 @@ class Stored:
     """Everything that the page is made from.
 
     Attributes:
-      rows: result rows of each of STUDIES (see `stored_results.stored`).
+      rows: result rows of each of STUDIES (see `stored_results.load_rows`).
       about: how each of STUDIES was made.
-      splits: rows of every split of ipt120 (see `verdicts_splits.stored`).
-      verdicts: the verdicts on claims (see `claims.stored`).
+      splits: rows of every split of ipt120 (see `verdicts_splits.load_studies`).
+      verdicts: the verdicts on claims (see `claims.load_stored`).
       prompt_size: trainable parameters of one prompt.
       error: |p* - p|^2 / |p - mean|^2, averaged over the prompts p of the seen tasks; p* is MSF's
         reconstruction of p.
@@ -100,15 +100,15 @@ class Stored:
 
 def read() -> Stored:
     """Read everything that the page is made from, out of data/results/."""
-    found = {name: stored_results.stored(name) for name in STUDIES}
-    prompts, about = stored_results.stored_prompts("ipt120")
+    found = {name: stored_results.load_rows(name) for name in STUDIES}
+    prompts, about = stored_results.load_prompts("ipt120")
     seen = subspace.load_stored("ipt120")
     mine = [about["tasks"].index(task) for task in seen.about["tasks"]]
     return Stored(
         rows={name: rows for name, (rows, _) in found.items()},
         about={name: about for name, (_, about) in found.items()},
-        splits=verdicts_splits.stored(),
-        verdicts=claims.stored(),
+        splits=verdicts_splits.load_studies(),
+        verdicts=claims.load_stored(),
         prompt_size=prompts[0, 0].numel(),
         error=1 - float(shares.rebuilt(seen, prompts[0, mine]).mean()),
     )
@@ -172,8 +172,7 @@ def digits(gap: Gap) -> str:
       >>> digits((0.1, -0.02, 0.2))
       '+0.100 [-0.020, +0.200]'
     """
-    mean, low, high = gap[:3]
-    return verdicts_ipt.digits((mean, low, high))
+    return intervals.difference_text(gap)
 
 
 # ---- sections ------------------------------------------------------------------------------------------
@@ -456,13 +455,13 @@ def _adapters_and_stage_two(rows: Rows, dim: int) -> str:
     tuned = {"the same adapters before tuning": shared, "IST of prompts": ("IST", dim)}
     words, second = unseen.FROM_WORDS, unseen.STAGE_TWO
     gap = _gap(rows, (second, dim), (words, 0), "unseen")
-    steadier = verdicts_ipt.steadier(rows, words, second)
+    steadier = verdicts_ipt.run_deviation_gap(rows, words, second)
     is_clear = steadier[1] > 0 or steadier[2] < 0
     deviation = ("smaller" if steadier[0] > 0 else "larger") if is_clear else "not significantly different"
     return (
         f"{_compared('On unseen tasks, IST through adapters', rows, adapters, tuned, 'unseen')} Prompt "
         f"tuning that starts from IST's solution (stage two) {_than(gap, 'prompt tuning from words')}; its "
-        f"standard deviation over runs is {deviation} ({verdicts_ipt.digits(steadier, -1)})."
+        f"standard deviation over runs is {deviation} ({digits(intervals.opposite(steadier))})."
     )
 
 

@@ -110,7 +110,7 @@ def _verdict(file: Path) -> dict[str, Any]:
     return row
 
 
-def stored() -> list[dict[str, Any]]:
+def load_stored() -> list[dict[str, Any]]:
     """Return the verdicts that come with the project.
 
     Raises: FileNotFoundError if there are none.
@@ -126,7 +126,7 @@ def add_to_stored(folder: str | Path, scale: str) -> int:
     folder = Path(folder)
     new, file = found(folder, scale), paths.data_dir() / "results" / STORED
     if new:
-        rows = {(row["claim"], row["scale"]): row for row in (stored() if file.is_file() else [])}
+        rows = {(row["claim"], row["scale"]): row for row in (load_stored() if file.is_file() else [])}
         rows |= {(row["claim"], row["scale"]): row for row in new}
         order = list(known())
         result_files.write(file, sorted(rows.values(), key=lambda r: (order.index(r["claim"]), r["scale"])))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+Interval = tuple[float, float, float]  # mean, low, high
 FEW_TASKS, MANY_TASKS = 4, 30  # see `interval`
 
 
@@ -101,6 +102,32 @@ def by_task(rows: Sequence[dict[str, Any]], value: str = "score") -> dict[str, l
         if row[value] is not None:
             out.setdefault(row["task"], []).append(row[value])
     return out
+
+
+def opposite(difference: Sequence[float]) -> Interval:
+    """Return the interval of b - a, given that of a - b (mean, low, high)."""
+    mean, low, high = difference[:3]
+    return -mean, -high, -low
+
+
+def difference_text(difference: Sequence[float]) -> str:
+    """Return a difference (mean, low, high) as text, with signs.
+
+    Example:
+      >>> difference_text((0.123, 0.01, 0.24))
+      '+0.123 [+0.010, +0.240]'
+    """
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*(value + 0.0 for value in difference[:3]))  # no -0.000 for 0
+
+
+def level_text(level: Sequence[float]) -> str:
+    """Return a score or a ratio (mean, low, high) as text, without signs.
+
+    Example:
+      >>> level_text((0.5, 0.4, 0.6))
+      '0.500 [0.400, 0.600]'
+    """
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*level[:3])
 
 
 def _of_clusters(

@@ -188,7 +188,7 @@ def sweep(root: str | Path | None = None) -> None:
             _remove_checkpoints(folder)
 
 
-def joined(name: str, parts: Sequence[Step]) -> Step:
+def concatenate(name: str, parts: Sequence[Step]) -> Step:
     """Join the parts of one piece of work, each for some of the seeds, into one step.
 
     A single part is returned unchanged. Tensors [S, ...] are concatenated along their first dimension,

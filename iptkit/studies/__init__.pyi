@@ -21,7 +21,7 @@ from . import (
     verdicts_ptuning_v2,
     verdicts_splits,
 )
-from .stored_results import stored, stored_prompts
+from .stored_results import load_prompts, load_rows
 from .study import Study
 
 __all__ = [
@@ -42,8 +42,8 @@ __all__ = [
     "scales",
     "score_rows",
     "steps",
-    "stored",
-    "stored_prompts",
+    "load_rows",
+    "load_prompts",
     "stored_results",
     "unseen",
     "verdicts_ipt",

@@ -1,17 +1,18 @@
-"""What a study is made of: its model, its tasks on both sides, and the keys that name its steps."""
+"""What a study starts from: its model, its seen and unseen tasks, and the keys of its steps."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import nn
 
 from iptkit.engine import layouts
 from iptkit.engine.engine import Engine
+from iptkit.engine.interface import PromptEngine
+from iptkit.engine.prompt import PromptSource
 from iptkit.engine.sites import find_sites
 from iptkit.methods import prompt_tuning
 from iptkit.models import backbone
@@ -21,20 +22,26 @@ from iptkit.storage import digests
 from iptkit.studies.scales import Scale
 from iptkit.tasks import examples, fewshot, suites
 
-MOST_RUNS = 128  # in one `fit`: with more, the texts' keys and values need too much memory
+MOST_RUNS = 128  # in one `fit`; with more, the keys and values of the texts take too much memory
 
 
 class StudyInputs:
-    """The base of experiments.Study, which tells of its arguments."""
+    """The base of `study.Study`, which describes the arguments.
+
+    Attributes:
+      seen, unseen: ids of the tasks of either side; `ids` has both, seen ones first.
+      seeds: of the few-shot samples, counted from `seed`.
+      layout_engines: engines for layouts other than the study's own.
+    """
 
     def __init__(self, scale: Scale, device: str = "cpu", seed: int = 0, models: StudyInputs | None = None):
         self.scale, self.device, self.seed, self._models = scale, device, seed, models
-        if models and models.same_model() != self.same_model():
+        if models and models.model_settings() != self.model_settings():
             raise ValueError(
-                f"models is a study with the model {models.same_model()}, this one has {self.same_model()} "
-                "(backbone, number type, device, deep prompts and their length); leave it out"
+                f"`models` is a study with the model {models.model_settings()} (backbone, dtype, device, "
+                f"deep prompts and their length), but this one needs {self.model_settings()}; leave it out"
             )
-        self.layout_engines: dict[Any, Engine] = {}  # for other layouts than the study's
+        self.layout_engines: dict[Any, Engine] = {}
         self._tasks: dict[int, list[examples.Task]] = {}
         self._digests: dict[int, str] = {}
         sides = suites.sides(scale.suite, scale.seen, scale.unseen, scale.split)
@@ -51,7 +58,7 @@ class StudyInputs:
 
     @functools.cached_property
     def engine(self) -> Engine:
-        """The engine that scores rows in it."""
+        """The engine that scores rows in the frozen model."""
         if self._models:
             return self._models.engine
         if not self.scale.deep:
@@ -61,10 +68,10 @@ class StudyInputs:
         return Engine(self.backbone, layout, sites=find_sites(self.backbone.model))
 
     @functools.cached_property
-    def whole(self) -> StudyInputs:
-        """The study of the whole suite, whose zero-shot scores and prompts all its splits share.
+    def whole(self) -> Self:
+        """The study of the whole suite, whose zero-shot scores and prompts all splits share.
 
-        Where the scale itself names the tasks of both sides it is this study.
+        If the scale itself names the tasks of both sides, this is the study itself.
         """
         if self.scale.seen:
             return self
@@ -72,7 +79,7 @@ class StudyInputs:
         return type(self)(replace(self.scale, seen=of_suite), self.device, self.seed, self)
 
     def tasks(self, seed: int) -> list[examples.Task]:
-        """Seen then unseen tasks with the few-shot sets of `seed`."""
+        """All tasks with the few-shot sets of `seed`, seen ones first."""
         if seed not in self._tasks:
             self._tasks[seed] = self._load_tasks(seed)
         return self._tasks[seed]
@@ -85,35 +92,52 @@ class StudyInputs:
         return suites.load_suite(self.scale.suite, seed=seed, only=self.ids, max_test=limit)
 
     def task(self, task_id: str, seed: int) -> examples.Task:
-        """One of them."""
+        """The task `task_id` with the few-shot sets of `seed`."""
         return next(t for t in self.tasks(seed) if t.id == task_id)
 
     def seen_tasks(self, seed: int) -> list[examples.Task]:
-        """Seen tasks with the few-shot sets of `seed`."""
+        """The seen tasks with the few-shot sets of `seed`."""
         return self.tasks(seed)[: len(self.seen)]
 
     def unseen_tasks(self, seed: int) -> list[examples.Task]:
-        """Unseen tasks with the few-shot sets of `seed`."""
+        """The unseen tasks with the few-shot sets of `seed`."""
         return self.tasks(seed)[len(self.seen) :]
 
     def fresh_tasks(self, seed: int) -> list[examples.Task]:
-        """Tasks for IST: seen ones without what the bank's prompts were trained and selected on."""
+        """All tasks for IST on new data, seen ones first.
+
+        Seen tasks leave out the examples that their trained prompts were trained on and selected by.
+        """
         dev, count = self.scale.prompt.dev_examples, len(self.seen)
         mine, first = self.tasks(seed), self.tasks(self.seeds[0])
         seen = [fewshot.leave_out(t, known, dev) for t, known in zip(mine[:count], first, strict=False)]
-        return [*seen, *mine[count:]]  # of the unseen ones the auto-encoder knows nothing
+        return [*seen, *mine[count:]]  # the auto-encoder has seen nothing of the unseen ones
 
     # ---- what steps are made of --------------------------------------------------------------------
-    def score(self, source: nn.Module, on: Sequence[examples.Task], label: str) -> list[float]:
-        """Test scores of each row of `source` on its task, `label` on the progress bar."""
-        return evaluation.evaluate(self.engine, source, on, limit=self.scale.test_examples, label=label)
+    def score(
+        self,
+        source: PromptSource,
+        on: Sequence[examples.Task],
+        label: str,
+        engine: PromptEngine | None = None,
+    ) -> list[float]:
+        """Test score of each row of a prompt source on its task.
+
+        Args:
+          source: has one row for each task.
+          on: the tasks.
+          label: shown on the progress bar.
+          engine: another one than the study's.
+        """
+        limit = self.scale.test_examples
+        return evaluation.evaluate(engine or self.engine, source, on, limit=limit, label=label)
 
     def key(self, *parts: Any, seeds: Sequence[int] | None = None) -> list[Any]:
         """All that determines a step: model, words, the examples themselves, sizes and `parts`.
 
         Args:
-          parts: what is particular to the step.
-          seeds: those whose few-shot sets it uses (default: all of the study).
+          parts: what only this step depends on.
+          seeds: those whose few-shot sets the step uses (default: all of the study).
         """
         scale, seeds = self.scale, self.seeds if seeds is None else seeds
         return [
@@ -130,11 +154,11 @@ class StudyInputs:
         ]
 
     def key_of(self, read: Sequence[tuple[examples.Task, examples.Card]], *parts: Any) -> list[Any]:
-        """All that determines a step on other tasks than the study's own: model, examples and `parts`."""
+        """All that determines a step on tasks that are not the study's: model, examples and `parts`."""
         return [*self.model_key(), self.scale.name, digest_of([task for task, _ in read]), *parts]
 
     def model_key(self) -> list[str]:
-        """What determines the model's numbers."""
+        """All that determines what the model computes."""
         name = self.scale.backbone
         return [
             backbone.identity(name, lambda: self.backbone),
@@ -143,12 +167,12 @@ class StudyInputs:
         ]
 
     def device_key(self) -> list[str]:
-        """Kind of device, where it is no CPU: its sums end in other bits, and rows name it."""
+        """The kind of device unless it is a CPU: it rounds differently, and rows name it."""
         kind = resolve_device(self.device).type
         return [] if kind == "cpu" else [kind]
 
-    def same_model(self) -> tuple[Any, ...]:
-        """What two studies must agree on to share a model and its engine."""
+    def model_settings(self) -> tuple[Any, ...]:
+        """The settings that two studies must agree on to share a model and its engine."""
         scale, device = self.scale, str(resolve_device(self.device))
         length = scale.prompt_length if scale.deep else 0
         return scale.backbone, scale.dtype, device, scale.deep, length
@@ -159,12 +183,12 @@ class StudyInputs:
         return self._digests[seed]
 
     def groups(self) -> list[tuple[int, ...]]:
-        """Seeds that are trained together: as many as make MOST_RUNS runs, but at least one."""
+        """The seeds in groups that train together, each of at most MOST_RUNS runs or of a single seed."""
         count = self.seeds_together()
         return [self.seeds[i : i + count] for i in range(0, len(self.seeds), count)]
 
     def seeds_together(self) -> int:
-        """How many seeds train in one `fit`, at least one."""
+        """How many seeds train in one `fit`; at least one."""
         return max(1, MOST_RUNS // len(self.whole.ids))
 
     def _generator(self) -> torch.Generator:
@@ -172,6 +196,6 @@ class StudyInputs:
 
 
 def digest_of(some: Sequence[examples.Task]) -> str:
-    """Names all that is read of tasks: every example, metrics and labels."""
+    """A digest of all that is read of tasks: every example, metrics and labels."""
     names = ("id", "category", "group", "metric", "labels", "train", "train_new", "dev", "test")
     return digests.digest([[getattr(task, name) for name in names] for task in some])

@@ -54,7 +54,7 @@ class Done:
 
 
 class Cluster:
-    """A cluster that was found fit for a study; made by `joined`.
+    """A cluster that was found fit for a study; made by `connect`.
 
     Attributes:
       nodes: all that lived at the start.
@@ -150,7 +150,7 @@ def check(address: str) -> str:
 
 
 @contextmanager
-def joined(study: Study, address: str, cpus: int | None = None) -> Iterator[Cluster]:
+def connect(study: Study, address: str, cpus: int | None = None) -> Iterator[Cluster]:
     """Connect to a cluster, or start one, and see that each of its nodes is fit for the study.
 
     Args:

@@ -66,7 +66,7 @@ class Agreement:
     tasks: int
 
 
-def keep(study: StudySteps, path: str | Path, finished_only: bool = False) -> None:
+def save(study: StudySteps, path: str | Path, finished_only: bool = False) -> None:
     """Write the codes of a study at all its d_I to `path`, which ends in ENDING; makes what is missing.
 
     Args:
@@ -96,7 +96,7 @@ def keep(study: StudySteps, path: str | Path, finished_only: bool = False) -> No
     tensor_files.write(Path(path), tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
 
 
-def read(path: str | Path, dim: int) -> Codes:
+def load(path: str | Path, dim: int) -> Codes:
     """The codes of a file that `keep` wrote.
 
     Raises: FileNotFoundError if it is not there; ValueError if it has no codes with that d_I, or is not
@@ -125,9 +125,9 @@ def read(path: str | Path, dim: int) -> Codes:
     return Codes(of, labels, u, msf, seeds)
 
 
-def stored(name: str = "ipt120", dim: int = 5) -> Codes:
+def load_stored(name: str = "ipt120", dim: int = 5) -> Codes:
     """Codes that come with the project, see `read`."""
-    return read(paths.data_dir() / "results" / f"{name}{ENDING}", dim)
+    return load(paths.data_dir() / "results" / f"{name}{ENDING}", dim)
 
 
 def distances(points: np.ndarray) -> np.ndarray:

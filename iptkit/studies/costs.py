@@ -1,9 +1,9 @@
-"""What the jobs of a study cost: an estimate of their FLOPs.
+"""Estimated FLOPs of the jobs of a study.
 
-It counts the linear layers (2 per weight and token forward, as many again backward to the input; frozen
-weights get no gradient) for all tokens that a job trains on, reads and scores. Dividing by the speed of this
-machine's matrix products gives seconds. Texts that one job leaves in memory for the next are counted again,
-so the estimate is too long rather than too short.
+Only the linear layers are counted, for all tokens that a job trains on, reads and scores: 2 FLOPs per weight
+and token in the forward pass, and 2 in the backward pass to the input (frozen weights get no gradient).
+Divided by the speed of this machine's matrix products, that gives seconds. Texts whose keys and values one
+job leaves in memory for the next are counted twice, so the estimate tends to be too high.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from statistics import mean
 from iptkit.methods import prompt_tuning
 from iptkit.models.devices import bf16_gain
 from iptkit.studies.base import StudyInputs
-from iptkit.tasks.examples import Example, Task
+from iptkit.tasks.examples import Task
 from iptkit.training.runs import FitConfig
 
-SAMPLED = 16  # examples of a set whose lengths stand for all
-OF_PEAK = 0.5  # of the speed of large matrix products, that a job as a whole reaches (benchmarks/README.md)
+SAMPLED = 16  # examples of a set whose mean lengths are taken for those of all
+OF_PEAK = 0.5  # share of the speed of large matrix products that a whole job reaches (benchmarks/README.md)
 
 
 class Costs:
-    """FLOPs of the parts of jobs of a study."""
+    """Estimates FLOPs of training and scoring in one study.
+
+    Args:
+      study: whose model and sizes count; its model is loaded.
+    """
 
     def __init__(self, study: StudyInputs):
         self.scale, backbone = study.scale, study.backbone
@@ -30,14 +34,20 @@ class Costs:
         linear = [p for p in backbone.model.base_model.parameters() if p.dim() == 2]
         self.layers = sum(p.numel() for p in linear) - self.head
         is_mixed = backbone.dtype == "mixed" and backbone.device.type == "cpu"
-        self.slower = bf16_gain() if is_mixed else 1.0  # float32, see `weights`
+        self.slower = bf16_gain() if is_mixed else 1.0  # what float32 is slower, see `weights`
         self.lengths: dict[tuple[str, int], tuple[float, float, float]] = {}
 
     def fit(self, on: Sequence[Task], config: FitConfig, runs: int = 1, is_whole: bool = False) -> float:
-        """Of training so many prompts on each task: its texts, the steps, the evaluations on dev.
+        """FLOPs of training `runs` prompts on each task: texts, training steps and evaluations on dev.
 
-        Texts are read once. Not so beside deep prompts, which every token sees (or where `is_whole` says
-        so): there each row runs whole, forward and in the steps backward.
+        Each text is read once. With deep prompts, which every token attends to, or with `is_whole`, every row
+        runs as a whole instead, forward and, in training steps, backward.
+
+        Args:
+          on: the tasks.
+          config: how to train.
+          runs: prompts per task.
+          is_whole: nothing is cached, as with adapters.
         """
         total, n = 0.0, self.scale.prompt_length
         for task in on:
@@ -52,14 +62,14 @@ class Costs:
         return total
 
     def weights(self, task: Task, config: FitConfig) -> float:
-        """Of fine-tuning all weights: 6 a weight and token, times what float32, which it takes, is slower."""
+        """FLOPs of fine-tuning all weights: 6 per weight and token, times the slow-down by float32."""
         text, answer, _ = self._lengths(task)
         words = len(self.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids)
         tokens = config.steps * config.rows_per_run * (text + words + answer)
         return 6 * (self.layers + self.head) * tokens * self.slower
 
     def score(self, on: Sequence[Task], prompts: int = 1) -> float:
-        """Of scoring the test examples of each task under so many prompts."""
+        """FLOPs of scoring the test examples of each task under `prompts` prompts."""
         total = 0.0
         for task in on:
             text, _, options = self._lengths(task)
@@ -69,23 +79,19 @@ class Costs:
         return total
 
     def _prompted(self, n: int, answer: float) -> float:
-        """Forward over a prompt and the tokens to be scored after it."""
+        """FLOPs of a forward pass over a prompt and the tokens that are scored after it."""
         return 2 * self.layers * (n + answer) + 2 * self.head * answer
 
     def _lengths(self, task: Task) -> tuple[float, float, float]:
-        """Mean tokens of a text, of an answer, and of all options (of the answer where there are none)."""
+        """Mean tokens of a text, of an answer, and of all options (or the answer, if there are none)."""
         key = task.id, task.seed
         if key not in self.lengths:
             sample = task.train[:SAMPLED]
             text = self._mean([[e.input] for e in sample])
             answer = self._mean([e.targets[:1] for e in sample])
-            self.lengths[key] = text, answer, self._mean([_said(e) for e in sample])
+            self.lengths[key] = text, answer, self._mean([e.options or e.targets[:1] for e in sample])
         return self.lengths[key]
 
     def _mean(self, texts: Sequence[Sequence[str]]) -> float:
         flat = self.tokenizer([t for group in texts for t in group], add_special_tokens=False).input_ids
         return mean(map(len, flat)) * sum(map(len, texts)) / len(texts)
-
-
-def _said(example: Example) -> Sequence[str]:
-    return example.options or example.targets[:1]

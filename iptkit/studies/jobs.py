@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from iptkit.methods import fine_tuning, subspace
 from iptkit.models.devices import resolve_device
 from iptkit.storage import step_cache
+from iptkit.storage.progress import seconds_of_rest
 from iptkit.studies import adapters, unseen
 from iptkit.studies.costs import OF_PEAK, Costs
 from iptkit.studies.steps import StudySteps
 from iptkit.tasks.examples import Task
 from iptkit.training.runs import FitConfig
+
+# What a job's rows stand by in the table, in its order. Jobs run in another order: see `jobs_of`.
+ZERO_SHOT, PROMPTS, MEAN_PROMPT, SUBSPACE, SAME_DATA, CODES, NEAREST, OTHERS = range(8)
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,13 @@ class Job:
     """One step of a study.
 
     Attributes:
-      name: of its folder in the step cache, before the hash.
-      make: makes it, or finds it in the step cache.
-      flops: what making it takes, about.
-      needs: names of all jobs whose steps it reads; with these done, it makes no step but its own.
-      place: where its rows stand in the study's table (see `in_order_of_table`).
-      view: what the table shows of the step, where that is not all (a split shows its own tasks of the
-        prompts that all splits share); None for the step itself.
+      name: of the step's folder in the step cache, before the hash.
+      make: makes the step, or finds it in the step cache.
+      flops: an estimate of what making it takes; 0 where none was asked for.
+      needs: names of all jobs whose steps it reads. Once these are done, it makes no step but its own.
+      place: sorts the jobs into the order of the study's table (see `in_order_of_table`).
+      view: what the table shows of the step, where that is not all of it: a split shows only its own tasks
+        of the prompts that all splits share. None: the step as it is.
     """
 
     name: str
@@ -39,18 +42,13 @@ class Job:
     view: Callable[[], step_cache.Step] | None = None
 
     def read(self) -> step_cache.Step:
-        """The step as the table shows it; makes it where it is missing."""
+        """The step as the table shows it, made first if it is missing."""
         return (self.view or self.make)()
 
     @property
     def is_done(self) -> bool:
-        """Is it in the step cache? (MSF only together with the prompts that it was built on.)"""
-        with step_cache.only_finished():
-            try:
-                self.make()
-            except step_cache.NotFinishedError:
-                return False
-        return True
+        """Is it in the step cache? (MSF counts only together with the prompts that it was built on.)"""
+        return step_cache.finished(self.make) is not None
 
     def seconds(self, speed: float) -> float:
         """About how long it takes where large matrix products reach `speed` FLOP/s."""
@@ -58,148 +56,201 @@ class Job:
 
 
 def in_order_of_table(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs in the order of the table: by kind, whatever order they are made in."""
+    """The jobs in the order of the table: by kind, then in the order given."""
     return sorted(jobs, key=lambda job: job.place)
 
 
 def jobs_of(study: StudySteps, costs: Costs | None = None) -> list[Job]:
-    """What the table needs, in an order in which each finds what it needs; any such order does.
+    """All jobs of a study, each after those that it needs.
+
+    A job can run once all that it needs are done, so other orders work as well. This one puts jobs next to
+    each other that read the same texts, whose keys and values are then still in memory.
 
     Args:
-      costs: with it the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
-    Raises: ValueError for too few tasks or examples and, with `costs`, for a d_I larger than a prompt.
+      study: whose steps are listed.
+      costs: if given, the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
+    Raises: ValueError for too few tasks or examples, for a model that cannot do what the scale asks for and,
+      with `costs`, for a d_I larger than a prompt.
     """
-    scale, first = study.scale, study.seeds[0]
-    _check_sides(study)
-    if costs:  # the model is loaded then
-        subspace.check_dim(max(scale.dims), study.words(1).P.numel())
-    for seed in study.seeds:
-        study.fresh_tasks(seed)  # a task with too few new examples is told before anything trains
+    _check(study)
+    if costs:  # which have loaded the model
+        subspace.check_dim(max(study.scale.dims), study.words(1).P.numel())
+    lister = _Lister(study, costs)
+    jobs = [lister.zero_shot()]
+    for seeds in study.groups():
+        is_first = study.seeds[0] in seeds
+        jobs.append(lister.prompts(seeds))
+        jobs += lister.subspaces() if is_first else ()
+        jobs += lister.codes(seeds)
+        jobs += lister.nearest() if is_first else ()
+    return [*jobs, *lister.from_subspace(), *lister.adapters(), *lister.weights()]
 
-    def fitted(on: Callable[[int], list[Task]], seeds: Sequence[int], how: FitConfig, runs: int = 1) -> float:
-        read = [task for seed in seeds for task in on(seed)] if costs else []
-        return costs.fit(read, how, runs) + costs.score(read, runs) if costs else 0.0
 
-    def scored(prompts: int) -> float:
-        on = study.unseen_tasks if scale.only_unseen else study.tasks
-        return costs.score(on(first), prompts) if costs else 0.0
+class _Lister:
+    """Makes the jobs of one study, by kind."""
 
-    found: list[Job] = []
+    def __init__(self, study: StudySteps, costs: Costs | None):
+        self.study, self.scale, self.costs = study, study.scale, costs
+        self.first = study.seeds[0]
+        self.bank = study.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
 
-    def add(
-        place: tuple[int, ...],
-        name: str,
-        make: Callable[..., Any],
-        cost: float,
-        *given: Any,
-        needs: Sequence[str] = (),
-        view: Callable[[], step_cache.Step] | None = None,
-    ) -> None:
-        found.append(Job(name, functools.partial(make, *given), cost, tuple(needs), place, view))
+    def zero_shot(self) -> Job:
+        flops = self._scoring(self.study.whole.tasks)
+        return Job("zero-shot", self.study.zero_shot, flops, place=(ZERO_SHOT,))
 
-    bank = study.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
-    cost = costs.score(study.whole.tasks(first)) if costs else 0.0
-    add((0,), "zero-shot", study.zero_shot, cost)
-    for seeds in study.groups():  # what reads the same texts stands together
-        name = study.group_name("prompts", seeds)
-        cost = fitted(study.whole.tasks, seeds, scale.prompt)
-        own = functools.partial(study.bank_of, [seeds])
-        add((1,), name, study.whole.prompts_of_group, cost, seeds, view=own)
-        if first in seeds:
-            if not scale.only_unseen:
-                add((2,), "mean-prompt", study.mean_prompt, scored(1), needs=[bank])
-            for dim in scale.dims:
-                cost = scored(2) + (costs.fit(study.seen_tasks(first), scale.msf) if costs else 0.0)
-                add((3,), f"subspace-{dim}", lambda dim: study.subspace(dim)[1], cost, dim, needs=[bank])
-            for dim in scale.dims if scale.same_data else ():
-                cost = fitted(study.seen_tasks, (first,), scale.ist)
-                read = [bank, f"subspace-{dim}"]
-                add((4,), f"codes-same-{dim}", study.codes_on_same_data, cost, dim, needs=read)
-        for number, (dim, decoder) in enumerate(study.decoders()):
-            name = study.group_name(f"codes-{decoder}-{dim}", seeds)
-            tuned = study.unseen_tasks if study.only_on_unseen(decoder) else study.fresh_tasks
-            cost = fitted(tuned, seeds, scale.ist)
-            read = [bank, *([f"subspace-{dim}"] if decoder == "learned" else [])]
-            add((5, number), name, study.codes_of_group, cost, dim, decoder, seeds, needs=read)
-        if first in seeds and scale.nearest:
-            prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
-            cost = costs.score(study.unseen_tasks(first), prompts) if costs else 0.0
-            add((6,), "nearest-prompt", unseen.nearest_prompt, cost, study, needs=[bank])
-    if scale.fewer_examples:
-        fits = scale.ist, scale.prompt
-        cost = sum(fitted(study.unseen_tasks, (first,), fit, len(scale.fewer_examples)) for fit in fits)
-        read = [bank, f"subspace-{scale.main_dim}"]
-        add(
-            (7,),
-            f"fewer-examples-{scale.main_dim}",
-            unseen.fewer_examples,
-            cost,
-            study,
-            scale.main_dim,
-            needs=read,
+    def prompts(self, seeds: tuple[int, ...]) -> Job:
+        """Prompt tuning with seeds that train together, of all tasks of the suite."""
+        study = self.study
+        return Job(
+            study.group_name("prompts", seeds),
+            functools.partial(study.whole.prompts_of_group, seeds),
+            self._training(study.whole.tasks, self.scale.prompt, seeds),
+            place=(PROMPTS,),
+            view=functools.partial(study.bank_of, [seeds]),
         )
-    if scale.stage_two_runs:
-        cost = fitted(study.unseen_tasks, (first,), scale.prompt, 2 * scale.stage_two_runs)
-        codes = study.group_name(f"codes-learned-{scale.main_dim}", study.groups()[0])
-        read = [bank, f"subspace-{scale.main_dim}", codes]
-        add((7,), f"stage-two-{scale.main_dim}", unseen.stage_two, cost, study, scale.main_dim, needs=read)
-    if (scale.weights or scale.adapters) and study.backbone.kind != "causal":
-        kind = f"{scale.backbone} is {study.backbone.kind}"
-        told = f"weights {scale.weights} and adapters are for causal models, {kind}"
-        raise ValueError(f"{told}; leave them out (weights=(), adapters=None)")
-    if scale.weights:
-        fine_tuning.check_gpu(resolve_device(study.device))  # before hours of other jobs
-    if scale.adapters:
-        tuned, dim = study.unseen_tasks(first), scale.main_dim
-        msf = ist = costs.score(tuned) if costs else 0.0
-        if costs:
-            msf += costs.fit(study.seen_tasks(first), scale.adapters.msf, is_whole=True)
-            ist += costs.fit(tuned, scale.adapters.ist, is_whole=True)
-        found_by = f"adapters-{dim}"
-        add((7,), found_by, lambda dim: adapters.subspace(study, dim)[1], msf, dim)
+
+    def subspaces(self) -> Iterator[Job]:
+        """What the prompts of the first seed give: their mean, MSF, and IST on the same data."""
+        study, scale = self.study, self.scale
+        scored = study.unseen_tasks if scale.only_unseen else study.tasks
+        if not scale.only_unseen:
+            yield Job("mean-prompt", study.mean_prompt, self._scoring(scored), (self.bank,), (MEAN_PROMPT,))
+        for dim in scale.dims:
+            flops = self._scoring(scored, prompts=2)
+            flops += self.costs.fit(study.seen_tasks(self.first), scale.msf) if self.costs else 0.0
+            make = functools.partial(study.subspace_step, dim)
+            yield Job(f"subspace-{dim}", make, flops, (self.bank,), (SUBSPACE,))
+        for dim in scale.dims if scale.same_data else ():
+            flops = self._training(study.seen_tasks, scale.ist)
+            make, needs = functools.partial(study.codes_on_same_data, dim), self._found(dim)
+            yield Job(f"codes-same-{dim}", make, flops, needs, (SAME_DATA,))
+
+    def codes(self, seeds: tuple[int, ...]) -> Iterator[Job]:
+        """IST with every decoder."""
+        study = self.study
+        for number, (dim, decoder) in enumerate(study.decoders()):
+            tuned = study.unseen_tasks if study.only_on_unseen(decoder) else study.fresh_tasks
+            yield Job(
+                study.group_name(f"codes-{decoder}-{dim}", seeds),
+                functools.partial(study.codes_of_group, dim, decoder, seeds),
+                self._training(tuned, self.scale.ist, seeds),
+                self._found(dim) if decoder == "learned" else (self.bank,),
+                (CODES, number),
+            )
+
+    def nearest(self) -> Iterator[Job]:
+        study, scale = self.study, self.scale
+        if scale.nearest:
+            prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
+            flops = self._scoring(study.unseen_tasks, prompts)
+            yield Job(
+                "nearest-prompt",
+                functools.partial(unseen.nearest_prompt, study),
+                flops,
+                (self.bank,),
+                (NEAREST,),
+            )
+
+    def from_subspace(self) -> Iterator[Job]:
+        """Unseen tasks from fewer examples, and stage two."""
+        study, scale, dim = self.study, self.scale, self.scale.main_dim
+        tasks = study.unseen_tasks
+        if scale.fewer_examples:
+            runs = len(scale.fewer_examples)
+            flops = sum(self._training(tasks, fit, runs=runs) for fit in (scale.ist, scale.prompt))
+            make = functools.partial(unseen.fewer_examples, study, dim)
+            yield Job(f"fewer-examples-{dim}", make, flops, self._found(dim), (OTHERS,))
+        if scale.stage_two_runs:
+            flops = self._training(tasks, scale.prompt, runs=2 * scale.stage_two_runs)
+            make = functools.partial(unseen.stage_two, study, dim)
+            needs = (*self._found(dim), study.group_name(f"codes-learned-{dim}", study.groups()[0]))
+            yield Job(f"stage-two-{dim}", make, flops, needs, (OTHERS,))
+
+    def adapters(self) -> Iterator[Job]:
+        """MSF and IST in a subspace of adapters."""
+        study, chosen, dim = self.study, self.scale.adapters, self.scale.main_dim
+        if chosen is None:
+            return
+        msf = ist = self._scoring(study.unseen_tasks)
+        if self.costs:
+            msf += self.costs.fit(study.seen_tasks(self.first), chosen.msf, is_whole=True)
+            ist += self.costs.fit(study.unseen_tasks(self.first), chosen.ist, is_whole=True)
+        found = f"adapters-{dim}"
+        yield Job(found, lambda: adapters.subspace(study, dim)[1], msf, place=(OTHERS,))
         for decoder in adapters.METHODS:
-            read = [] if decoder == "random" else [found_by]
-            name = f"adapter-codes-{decoder}-{dim}"
-            add((7,), name, adapters.codes, ist, study, dim, decoder, needs=read)
-    for method, task_id, examples in unseen.weights_trained(study):
-        task, name = study.task(task_id, first), unseen.weights_name(method, task_id, examples)
-        cost = costs.weights(task, scale.prompt) + costs.score([task]) if costs else 0.0
-        add((7,), name, unseen.tuned_weights, cost, study, method, task_id, examples)
-    return found
+            make = functools.partial(adapters.codes, study, dim, decoder)
+            needs = () if decoder == "random" else (found,)
+            yield Job(f"adapter-codes-{decoder}-{dim}", make, ist, needs, (OTHERS,))
+
+    def weights(self) -> Iterator[Job]:
+        """Unseen tasks learned by the model's own weights."""
+        for given in unseen.weights_trained(self.study):
+            make, flops = functools.partial(unseen.tuned_weights, self.study, *given), 0.0
+            if self.costs:
+                task = self.study.task(given[1], self.first)
+                flops = self.costs.weights(task, self.scale.prompt) + self.costs.score([task])
+            yield Job(unseen.weights_name(*given), make, flops, place=(OTHERS,))
+
+    def _found(self, dim: int) -> tuple[str, str]:
+        """The jobs that find the learned decoder."""
+        return self.bank, f"subspace-{dim}"
+
+    def _scoring(self, tasks: Callable[[int], list[Task]], prompts: int = 1) -> float:
+        """FLOPs of scoring the tasks of the first seed under so many prompts each."""
+        return self.costs.score(tasks(self.first), prompts) if self.costs else 0.0
+
+    def _training(
+        self,
+        tasks: Callable[[int], list[Task]],
+        config: FitConfig,
+        seeds: Sequence[int] = (),
+        runs: int = 1,
+    ) -> float:
+        """FLOPs of training and scoring so many runs of each task and seed (default: the first seed)."""
+        if self.costs is None:
+            return 0.0
+        every = [task for seed in seeds or (self.first,) for task in tasks(seed)]
+        return self.costs.fit(every, config, runs) + self.costs.score(every, runs)
 
 
-def _check_sides(study: StudySteps) -> None:
-    """Raise ValueError for a study with too few tasks for what its scale asks for."""
+def _check(study: StudySteps) -> None:
+    """Raise ValueError if the tasks or the model are not enough for what the scale asks for."""
     scale = study.scale
     asked = ("nearest", "unseen_controls", "stage_two_runs", "fewer_examples", "adapters", "only_unseen")
     wanted = [] if study.unseen else [name for name in asked if getattr(scale, name)]
     if wanted:
-        told = f"scale {scale.name!r} asks for {', '.join(wanted)} on unseen tasks, and there are none"
-        raise ValueError(f"{told}; give `unseen`, another split, or leave these out")
+        raise ValueError(
+            f"scale {scale.name!r} asks for {', '.join(wanted)} on unseen tasks, but there are none; "
+            "give `unseen` or another split, or leave these out"
+        )
     if len(study.seen) < 2:
         raise ValueError(
             f"the number of seen tasks is {len(study.seen)}; an auto-encoder needs the prompts of 2 or more"
         )
+    for seed in study.seeds:
+        study.fresh_tasks(seed)  # raises for a task with too few new examples, before anything trains
+    if (scale.weights or scale.adapters) and study.backbone.kind != "causal":
+        raise ValueError(
+            f"weights {scale.weights} and adapters are for causal models, but {scale.backbone} is "
+            f"{study.backbone.kind}; leave them out (weights=(), adapters=None)"
+        )
+    if scale.weights:
+        fine_tuning.check_gpu(resolve_device(study.device))  # before hours of other jobs
 
 
 def seconds_left(
-    todo: Sequence[Job], expected: Mapping[str, float], finished: Mapping[str, float], slots: int
+    todo: Sequence[Job], expected: Mapping[str, float], finished: Mapping[str, float], at_once: int
 ) -> float:
-    """About how long the rest takes with so many jobs at a time: its sum shared out, or its longest chain.
+    """About how many seconds the unfinished jobs take, so many at once.
 
     Args:
-      todo: in an order that works.
-      expected: seconds of each.
-      finished: seconds that the finished ones took; the others are taken to be as much faster or slower.
-      slots: >= 1.
+      todo: the jobs, each after those that it needs.
+      expected: seconds of each, by name.
+      finished: seconds that the finished ones took, by name; the others are taken to be faster or slower than
+        expected by the same factor.
+      at_once: jobs that run at once, >= 1.
     """
     known = sum(expected[name] for name in finished)
     speed = sum(finished.values()) / known if known else 1.0
-    ends: dict[str, float] = {}
-    for job in todo:
-        if job.name not in finished:
-            ends[job.name] = expected[job.name] + max(
-                (ends.get(name, 0.0) for name in job.needs), default=0.0
-            )
-    rest = sum(expected[name] for name in ends) / max(1, slots)
-    return speed * max(rest, *ends.values(), 0.0)
+    left = {job.name: expected[job.name] for job in todo if job.name not in finished}
+    return speed * seconds_of_rest(left, {job.name: job.needs for job in todo}, at_once)

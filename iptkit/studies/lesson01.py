@@ -1,10 +1,12 @@
-"""The measurements of lesson 01, each a step of a `Study`: wordings, in-context examples, search, facts."""
+"""The measurements of lesson 01: wordings, in-context examples, word search and facts.
+
+Each is a step of a `Study` and returns its rows as values["rows"].
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,21 +18,20 @@ from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.methods.words import CONTENT_FREE, calibrate, content_free, label_scores, recall
 from iptkit.scores import evaluation
 from iptkit.storage import step_cache
-from iptkit.studies.steps import StudySteps
+from iptkit.studies.score_rows import about
+from iptkit.studies.steps import Made, StudySteps
 from iptkit.tasks import suites, wordings
 from iptkit.tasks.examples import Card, Example, Task
 from iptkit.tasks.wordings import Wording
 from iptkit.training.runs import Run
 from iptkit.training.trainer import credit
 
-Made = tuple[dict[str, Tensor], dict[str, Any]]
-
 
 def wordings_of(study: StudySteps) -> step_cache.Step:
-    """Every task asked in every wording, nothing trained.
+    """Every task asked in every wording, without training.
 
-    Returns: a step whose values["rows"] hold task, group, wording (0, 1, ...), words (its template),
-      accuracy, calibrated (the same after contextual calibration) and chance.
+    Returns: a step whose values["rows"] have task, group, wording (0, 1, ...), words (its template),
+      accuracy, calibrated (accuracy after contextual calibration) and chance.
     """
     config = study.scale.discrete
     read = _load(study, config.tasks, study.seeds[0])
@@ -41,17 +42,17 @@ def wordings_of(study: StudySteps) -> step_cache.Step:
         for task, card in read:
             found = accuracies(engine, known[task.id], card, task.test)
             for i, (wording, scored) in enumerate(zip(known[task.id], found, strict=True)):
-                about = {**_of(task), "wording": i, "words": wording.template.words}
-                rows.append(about | scored | {"chance": 1 / len(task.labels)})
+                asked = {"wording": i, "words": wording.template.words}
+                rows.append({**about(task), **asked, **scored, "chance": 1 / len(task.labels)})
         return {}, {"rows": rows}
 
     return step_cache.step("wordings", study.key_of(read, known, CONTENT_FREE), make)
 
 
 def in_context(study: StudySteps) -> step_cache.Step:
-    """Every task in its first wording without and with solved examples before the question, all seeds.
+    """Every task in its first wording, without and with solved examples before the question, all seeds.
 
-    Returns: a step whose values["rows"] hold task, group, shots, seed, accuracy and calibrated. Without
+    Returns: a step whose values["rows"] have task, group, shots, seed, accuracy and calibrated. Without
       examples nothing depends on the seed, so there is one row.
     """
     config = study.scale.discrete
@@ -65,7 +66,7 @@ def in_context(study: StudySteps) -> step_cache.Step:
                 solved = [(wordings.slots_of(card, e), e.targets[0]) for e in task.train[: config.shots]]
                 for shots in [[], solved] if seed == study.seeds[0] else [solved]:
                     (scored,) = accuracies(engine, [known[task.id]], card, task.test, shots)
-                    rows.append({**_of(task), "shots": len(shots), "seed": seed} | scored)
+                    rows.append({**about(task), "shots": len(shots), "seed": seed, **scored})
         return {}, {"rows": rows}
 
     every = [entry for entries in read.values() for entry in entries]
@@ -73,11 +74,11 @@ def in_context(study: StudySteps) -> step_cache.Step:
 
 
 def token_search(study: StudySteps) -> step_cache.Step:
-    """Prompt words found by gradient for every search task and seed, beside those they started from.
+    """Prompt words found with gradients for every search task and seed, compared with the first ones.
 
-    Returns: a step with tensors["tokens"] [R, n], tensors["losses"] [steps, R]; values["rows"] hold task,
-      group, seed, start (score of the words it began with), found (score of those it ended with), words (as
-      text) and swaps.
+    Returns: a step with tensors["tokens"] [R, n] and tensors["losses"] [steps, R]; values["rows"] have task,
+      group, seed, start (score of the words that the search started from), found (score of the words that it
+      found), words (these as text) and swaps.
     """
     config, n = study.scale.discrete, study.scale.prompt_length
     read = [entry for seed in study.seeds for entry in _load(study, config.search_tasks, seed)]
@@ -93,7 +94,7 @@ def token_search(study: StudySteps) -> step_cache.Step:
         )
         rows = [
             {
-                **_of(run.task),
+                **about(run.task),
                 "seed": run.seed,
                 "start": scores[i],
                 "found": scores[len(runs) + i],
@@ -110,8 +111,8 @@ def token_search(study: StudySteps) -> step_cache.Step:
 def facts(study: StudySteps) -> step_cache.Step:
     """Facts of every relation in every template, ranked among all objects of its test examples.
 
-    Returns: a step whose values["rows"] hold task, group, words (the template), P@1, P@10, objects (how many)
-      and facts (how many).
+    Returns: a step whose values["rows"] have task, group, words (the template), P@1, P@10, and the numbers of
+      objects and facts.
     """
     config = study.scale.discrete
     read = _load(study, config.relations, study.seeds[0])
@@ -123,39 +124,38 @@ def facts(study: StudySteps) -> step_cache.Step:
             asked = [(wordings.slots_of(card, e), e.targets) for e in task.test]
             objects = tuple(dict.fromkeys(e.targets[0] for e in task.test))
             for template in known[task.id]:
-                found = recall(engine, template, asked, objects)
-                about = {
-                    **_of(task),
-                    "words": template.words,
-                    "objects": len(objects),
-                    "facts": len(asked),
-                }
-                rows.append(about | {f"P@{k}": value for k, value in found.items()})
+                found = {f"P@{k}": share for k, share in recall(engine, template, asked, objects).items()}
+                counts = {"objects": len(objects), "facts": len(asked)}
+                rows.append({**about(task), "words": template.words, **counts, **found})
         return {}, {"rows": rows}
 
     return step_cache.step("facts", study.key_of(read, known), make)
 
 
 def accuracy_of(study: StudySteps, wording: Wording, task_id: str) -> float:
-    """Test accuracy of one wording on a task, without calibration."""
+    """The test accuracy of one wording on a task, without calibration."""
     ((task, card),) = _load(study, [task_id], study.seeds[0])
     return accuracies(Engine(study.backbone, LAYOUTS[1]), [wording], card, task.test)[0]["accuracy"]
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 def _load(study: StudySteps, ids: Sequence[str], seed: int) -> list[tuple[Task, Card]]:
-    """Tasks by id with the few-shot sets of `seed`, each with its card."""
+    """The tasks with the few-shot sets of `seed`, each with its card."""
     return suites.with_cards(study.scale.suite, ids, seed, study.scale.discrete.test_examples)
-
-
-def _of(task: Task) -> dict[str, str]:
-    return {"task": task.id, "group": task.group}
 
 
 def accuracies(
     engine: Engine, asked: Sequence[Wording], card: Card, examples: Sequence[Example], shots: Sequence = ()
 ) -> list[dict[str, float]]:
-    """Accuracy of each wording on examples as the label scores stand, and after contextual calibration."""
+    """The accuracy of each wording on examples, without and with contextual calibration.
+
+    Args:
+      engine: scores the questions.
+      asked: the wordings.
+      card: of the task.
+      examples: to be answered.
+      shots: solved examples that stand before each question.
+    """
     slots = [wordings.slots_of(card, e) for e in examples]
     found = label_scores(engine, [(w, s) for w in asked for s in slots], shots, card.id)
     by_wording = [torch.stack(found[i : i + len(slots)]) for i in range(0, len(found), len(slots))]
@@ -167,6 +167,6 @@ def accuracies(
 
 
 def accuracy(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> float:
-    """Share of examples whose right label has the highest of the scores [B, labels]; ties count as chance."""
+    """The share of examples whose right label has the highest of the scores [B, labels]; ties count 1 / n."""
     right = torch.tensor([wording.verbalizer.labels.index(e.targets[0]) for e in examples])
     return float(credit(scores, right).mean())

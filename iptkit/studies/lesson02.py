@@ -1,6 +1,6 @@
-"""Two side studies of lesson 02: where prompt tuning starts and how fast, and what stands beside it.
+"""Two side studies of lesson 02: starts and learning rates of prompt tuning, and reference methods.
 
-Each is a step of a `Study`, called as `study.start_and_rate()` and `study.beside_prompt_tuning()`.
+Each is a step of a `Study`: `study.start_and_rate()` and `study.beside_prompt_tuning()`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 from iptkit.methods import fine_tuning, prompt_tuning
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.storage import step_cache
-from iptkit.studies.steps import StudySteps
+from iptkit.studies.score_rows import about
+from iptkit.studies.steps import Made, StudySteps
 from iptkit.training.runs import Run
 from iptkit.training.trainer import fit
 
@@ -22,17 +23,17 @@ STARTS = ("words", "N(0, 0.02²)")
 
 
 def start_and_rate(study: StudySteps) -> step_cache.Step:
-    """Prompt tuning from two starts at a fifth, one and five times the scale's learning rate.
+    """Prompt tuning from two starts, each at a fifth, once and five times the scale's learning rate.
 
     The starts are words and, as in the paper, N(0, 0.02^2).
 
-    Returns: a step whose values["rows"] hold start, lr, seed, task, its group, score and dev_loss.
+    Returns: a step whose values["rows"] have start, lr, seed, task, group, score and dev_loss.
     """
     scale, base = study.scale, study.scale.prompt.lr
     rates = (base / 5, base, base * 5)
     cells = [(a, lr, s, i) for a in STARTS for lr in rates for s in study.seeds for i in scale.grid]
 
-    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def make(checkpoint: Path) -> Made:
         runs = [Run(study.task(i, s), s, lr=lr) for _, lr, s, i in cells]
         source = SoftPrompt(torch.stack([_start(study, start, s) for start, _, s, _ in cells]))
         label = f"starts and rates, {len(runs)} runs"
@@ -40,9 +41,8 @@ def start_and_rate(study: StudySteps) -> step_cache.Step:
         dev = (-result.dev[..., 1].amax(0)).tolist()  # lowest mean token loss
         scores = study.score(source, [run.task for run in runs], "test of starts and rates")
         rows = [
-            {"start": start, "lr": lr, "seed": s, "task": i, "score": score, "dev_loss": loss}
-            | {"group": study.task(i, s).group}
-            for (start, lr, s, i), score, loss in zip(cells, scores, dev, strict=True)
+            {**about(run.task), "start": start, "lr": lr, "seed": s, "score": score, "dev_loss": loss}
+            for run, (start, lr, s, _), score, loss in zip(runs, cells, scores, dev, strict=True)
         ]
         return {}, {"rows": rows}
 
@@ -50,16 +50,17 @@ def start_and_rate(study: StudySteps) -> step_cache.Step:
 
 
 def beside_prompt_tuning(study: StudySteps) -> step_cache.Step:
-    """Prompt tuning, LoRA and full fine-tuning on one task and all seeds, with equally many examples.
+    """Prompt tuning, LoRA and full fine-tuning on one task and all seeds, with the same number of examples.
 
-    Returns: a step whose values["table"] holds per method its trained numbers, scores and seconds.
+    Returns: a step whose values["table"] has one line a method: "method", "numbers" (trained parameters),
+      "scores" and "seconds".
     """
     scale = study.scale
     rates = {"LoRA": scale.lora_lr, "fine-tuning": scale.fine_tuning_lr}
 
-    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def make(_: Path) -> Made:
         bank = study.bank()
-        study.engine.forget_contexts()  # fine-tuning needs the memory
+        study.engine.forget_contexts()  # frees memory for fine-tuning
         tuned = {
             "method": "prompt tuning",
             "numbers": scale.prompt_length * study.backbone.width,
@@ -73,7 +74,7 @@ def beside_prompt_tuning(study: StudySteps) -> step_cache.Step:
 
 
 def _start(study: StudySteps, start: str, seed: int) -> Tensor:
-    """[n, d] start of one run."""
+    """The start [n, d] of one run."""
     if start == "words":
         return prompt_tuning.from_words(study.backbone, study.scale.prompt_length)
     generator = torch.Generator().manual_seed(seed)
@@ -81,12 +82,12 @@ def _start(study: StudySteps, start: str, seed: int) -> Tensor:
 
 
 def _is_mixed(study: StudySteps) -> bool:
-    """Do the references train as the prompts do, with products in bfloat16?"""
+    """Whether the references train with matrix products in bfloat16, as the prompts do."""
     return study.backbone.dtype == "mixed"
 
 
 def _reference(study: StudySteps, method: str, lr: float) -> dict[str, Any]:
-    """One line of the table: a reference method trained with every seed."""
+    """One line of the table: a reference method, trained with every seed."""
     scale, config = study.scale, study.scale.prompt
     runs = [
         fine_tuning.fine_tune(

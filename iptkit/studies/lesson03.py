@@ -1,4 +1,4 @@
-"""The measurements of lesson 03, each a step of a `Study`: P-tuning's encoders beside the best words."""
+"""The measurements of lesson 03, each a step of a `Study`: the encoders of P-tuning, and the best words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from iptkit.engine.engine import Engine
 from iptkit.engine.layouts import LAYOUTS, Layout
@@ -18,23 +17,23 @@ from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.methods.words import label_scores
 from iptkit.scores import evaluation
 from iptkit.storage import step_cache
-from iptkit.studies import lesson01
-from iptkit.studies.steps import StudySteps
+from iptkit.studies import lesson01, score_rows
+from iptkit.studies.score_rows import Row
+from iptkit.studies.steps import Made, StudySteps
 from iptkit.tasks import suites, wordings
 from iptkit.tasks.examples import Card, Task
 from iptkit.training.runs import Fit, FitConfig, Run
 from iptkit.training.trainer import fit
 
-Made = tuple[dict[str, Tensor], dict[str, Any]]
 KINDS = ("tasks", "relations")
-WORDS = "best words"  # the method that trains nothing and chooses a wording on dev
+WORDS = "best words"  # this method trains nothing; it chooses a wording on dev
 
 
 def compared(study: StudySteps) -> list[dict[str, Any]]:
-    """All of the lesson: each encoder and the best words, on all tasks, relations and seeds.
+    """Rows of the whole lesson: each encoder and the best words, on all tasks, relations and seeds.
 
-    Returns: rows with kind ("tasks" or "relations"), task, group, seed, method (an encoder or WORDS),
-      score, numbers (that one run trains) and seconds (of its step, divided by the runs in it).
+    Returns: rows with kind ("tasks" or "relations"), task, group, seed, method (an encoder or WORDS), score,
+      numbers (parameters that one run trains) and seconds (of its step, divided by the runs in it).
     """
     rows = []
     for kind in KINDS:
@@ -50,34 +49,39 @@ def compared(study: StudySteps) -> list[dict[str, Any]]:
 def encoded(study: StudySteps, encoder: str, kind: str, seeds: Sequence[int]) -> step_cache.Step:
     """P-tuning of all tasks of a kind with one encoder, all of these seeds in one fit.
 
-    Returns: a step with tensors["P"] [S * T, n, d] (the encoders are dropped), tensors["losses"]
-      [steps, S * T] and values["rows"].
+    Args:
+      study: of a scale with `ptuning`.
+      encoder: one of `p_tuning.ENCODERS`.
+      kind: one of KINDS.
+      seeds: of the few-shot samples.
+    Returns: a step with tensors["P"] [S * T, n, d] (what the encoders gave), tensors["losses"] [steps, S * T]
+      and values["rows"].
     """
     config = study.scale.ptuning
     read, rate = _load(study, kind, seeds), rate_of(study, encoder, kind)
 
     def make(checkpoint: Path) -> Made:
         trained = train(study, encoder, kind, seeds, (rate,), config.fit, checkpoint)
-        kept, on = trained.source.without_encoder(), [run.task for run in trained.runs]
+        plain, on = trained.source.without_encoder(), [run.task for run in trained.runs]
         label = f"test of P-tuning, {encoder}, {kind}, {len(on)} runs"
-        scores = evaluation.evaluate(trained.engine, kept, on, label=label)
-        numbers = p_tuning.num_parameters(kept.P.shape[1], study.backbone.width, encoder)
+        scores = evaluation.evaluate(trained.engine, plain, on, label=label)
+        numbers = p_tuning.num_parameters(plain.P.shape[1], study.backbone.width, encoder)
         rows = _rows(on, scores, encoder, numbers)
-        return {"P": kept.P, "losses": trained.fit.losses.float()}, {"rows": rows}
+        return {"P": plain.P, "losses": trained.fit.losses.float()}, {"rows": rows}
 
     key = study.key_of(read, encoder, _layout(study, kind), config.fit, rate, prompt_tuning.WORDS)
     return step_cache.step(f"ptuning-{encoder}-{kind}-{'-'.join(map(str, seeds))}", key, make)
 
 
 def rate_of(study: StudySteps, encoder: str, kind: str) -> float:
-    """The learning rate of an encoder on a kind."""
+    """The learning rate of an encoder on a kind of tasks."""
     config = study.scale.ptuning
     return (config.rates if kind == "tasks" else config.relation_rates)[encoder]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A training of all tasks of a kind: `runs` and the source's rows are rates x tasks."""
+    """A training of all tasks of a kind; `runs` and the rows of `source` are rates x seeds x tasks."""
 
     engine: Engine
     source: EncodedPrompt
@@ -94,7 +98,17 @@ def train(
     config: FitConfig,
     checkpoint: str | Path | None = None,
 ) -> Trained:
-    """P-tuning of a kind at every rate and seed, in one fit; each seed has first weights of its own."""
+    """P-tuning of a kind of tasks at every rate and seed, in one fit.
+
+    Args:
+      study: of a scale with `ptuning`.
+      encoder: one of `p_tuning.ENCODERS`; each seed draws its first weights.
+      kind: one of KINDS.
+      seeds: of the few-shot samples.
+      rates: learning rates.
+      config: how to train.
+      checkpoint: see `trainer.fit`.
+    """
     engine = _engine(study, _layout(study, kind))
     words = prompt_tuning.from_words(study.backbone, Layout.of(engine.layout).prompt_length)
     runs, parts = [], []
@@ -110,14 +124,14 @@ def train(
 
 
 def best_words(study: StudySteps, kind: str) -> step_cache.Step:
-    """For every task and seed the wording that is best on dev, scored on test; nothing is trained."""
+    """The test score of the wording that is best on dev, for every task and seed, without training."""
     seeds, limit = study.scale.ptuning.seeds, study.scale.ptuning.fit.dev_examples
     read = _load(study, kind, seeds, bare=False)
     known = {task.id: _wordings(task.id, kind) for task, _ in read}
 
     def make(_: Path) -> Made:
         engine, scores = Engine(study.backbone, LAYOUTS[1]), []
-        on_test: dict[tuple[str, int], float] = {}  # every seed has the same test set
+        on_test: dict[tuple[str, int], float] = {}  # the test set is the same for every seed
         for task, card in read:
             short = replace(task, dev=task.dev[:limit])
             tried = _scores(engine, known[task.id], short, card, kind, "dev")
@@ -133,7 +147,7 @@ def best_words(study: StudySteps, kind: str) -> step_cache.Step:
 
 # ---- parts ---------------------------------------------------------------------------------------
 def _engine(study: StudySteps, layout: tuple[int | str, ...]) -> Engine:
-    """One for all encoders and seeds, so that a text is read once."""
+    """The engine of a layout, one for all encoders and seeds, so that each text is read once."""
     if layout not in study.layout_engines:
         study.layout_engines[layout] = Engine(study.backbone, layout)
     return study.layout_engines[layout]
@@ -144,14 +158,14 @@ def _layout(study: StudySteps, kind: str) -> tuple[int | str, ...]:
     return config.layout if kind == "tasks" else config.relation_layout
 
 
-def _wordings(task_id: str, kind: str) -> list:
+def _wordings(task_id: str, kind: str) -> Sequence[Any]:
     return wordings.of_task(task_id) if kind == "tasks" else wordings.of_relation(task_id)
 
 
 def _scores(
     engine: Engine, asked: Sequence[Any], task: Task, card: Card, kind: str, part: str
 ) -> list[float]:
-    """Score of each wording on "dev" or "test"."""
+    """The score of each wording on "dev" or "test"."""
     if kind == "relations":
         nothing = FixedPrompt(engine.backbone.embedding[:0].expand(len(asked), -1, -1))  # [R, 0, d]
         worded = [wordings.in_words(task, card, template) for template in asked]
@@ -165,14 +179,14 @@ def _scores(
 
 
 def _load(study: StudySteps, kind: str, seeds: Sequence[int], bare: bool = True) -> list[tuple[Task, Card]]:
-    """The tasks of a kind with their cards; classifications by accuracy, relations as bare subjects."""
+    """The tasks of a kind with their cards; classifications with accuracy, relations as bare subjects."""
     config = study.scale.ptuning
     read = [
         entry
         for seed in seeds
         for entry in suites.with_cards(study.scale.suite, getattr(config, kind), seed, config.test_examples)
     ]
-    if kind == "tasks":  # words are compared by accuracy, so all are
+    if kind == "tasks":  # as the words are
         read = [(replace(task, metric="accuracy"), card) for task, card in read]
     if kind == "relations" and bare:
         read = [(wordings.subjects(task, card), card) for task, card in read]
@@ -180,14 +194,14 @@ def _load(study: StudySteps, kind: str, seeds: Sequence[int], bare: bool = True)
 
 
 def _together(study: StudySteps, kind: str) -> list[tuple[int, ...]]:
-    """Seeds that train in one fit: all on relations; on tasks, whose texts' keys take memory, each alone."""
+    """The seeds in groups that train in one fit: all together on relations, one by one on tasks.
+
+    The texts of tasks are longer, so their keys and values take more memory.
+    """
     seeds = study.scale.ptuning.seeds
     return [seeds] if kind == "relations" else [(seed,) for seed in seeds]
 
 
-def _rows(read: Sequence[Task], scores: Sequence[float], method: str, numbers: int) -> list[dict[str, Any]]:
-    about = {"method": method, "numbers": numbers}
-    return [
-        {"task": task.id, "group": task.group, "seed": task.seed, **about, "score": score}
-        for task, score in zip(read, scores, strict=True)
-    ]
+def _rows(read: Sequence[Task], scores: Sequence[float], method: str, numbers: int) -> list[Row]:
+    pairs = zip(read, scores, strict=True)
+    return [score_rows.row(task, method, score, numbers=numbers) for task, score in pairs]

@@ -1,7 +1,8 @@
-"""The figures of lesson 04 and the steps that they need (deep_methods.py): the main table, ablations, heads.
+"""The table and the figures of lesson 04: the main table, ablations of P-Tuning v2, and heads.
 
-Everything runs on the scale's encoder and its `fits`: training on a few examples ("few-shot"), on all
-("full"), or on both in turn. Ablations use the last of them. Heads are compared on the causal model.
+Everything runs on the scale's encoder, for each of its `fits`: training on a few examples ("few-shot"), on
+all ("full"), or on both in turn. Ablations use the last of them. Heads are compared on the causal model. The
+methods themselves are in `lesson04_methods`.
 """
 
 from __future__ import annotations
@@ -12,62 +13,63 @@ from pathlib import Path
 from typing import Any
 
 from iptkit.engine.engine import Engine
-from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.interface import PromptEngine
 from iptkit.engine.layouts import PROMPT, TEXT
+from iptkit.engine.prompt import PromptSource
 from iptkit.methods import p_tuning_v2
-from iptkit.methods.heads import WithHead
 from iptkit.scores import claims, evaluation
 from iptkit.storage import step_cache
 from iptkit.studies import provenance, verdicts_ptuning_v2
 from iptkit.studies.base import digest_of
 from iptkit.studies.lesson04_methods import (
     METHODS,
-    Made,
-    Room,
-    classes,
+    Lab,
     commonest,
     encoder,
     fine_tuned,
     multi_task,
     trained,
 )
-from iptkit.studies.steps import StudySteps
+from iptkit.studies.steps import Made, StudySteps
 from iptkit.tasks import suites
 from iptkit.training.runs import Run
 from iptkit.training.trainer import fit
 
-Measured = Iterator[tuple[step_cache.Step, dict[str, Any]]]  # steps, and what their rows are told apart by
+Measured = Iterator[tuple[step_cache.Step, dict[str, Any]]]  # steps, and fields that their rows get
 HEADS = ("linear", "LM head")
 
 
 def rows(study: StudySteps, part: str) -> list[dict[str, Any]]:
-    """All rows of one of PARTS, each with its "part" and its "seconds": its step's, divided by their rows."""
+    """All rows of one of PARTS, each with its "part" and its share of the step's "seconds"."""
     return [row for step, what in PARTS[part](study) for row in _rows_of(study, part, step, what)]
 
 
 def write(study: StudySteps, path: str | Path) -> int:
-    """Measure what is missing of all PARTS and write the rows, each with its "part"; see `provenance.keep`.
+    """Measure what is missing of all PARTS and write the rows, each with its "part".
 
-    The verdicts on claims B3 to B10 go into the results folder; see `claims.record`.
+    The verdicts on claims B3 to B10 are recorded in the results folder (`claims.record`).
 
+    Args:
+      study: to be measured.
+      path: of the rows (JSON lines), see `provenance.write_rows`.
     Returns: the number of rows.
     """
     path = Path(path)
     measured = [(part, *pair) for part, measure in PARTS.items() for pair in measure(study)]
     found = [row for part, step, what in measured for row in _rows_of(study, part, step, what)]
     once = {step.folder: step for _, step, _ in measured}  # a figure may use a step of another
-    count = provenance.keep(study, path, found, list(once.values()), "deep")
+    count = provenance.write_rows(study, path, found, list(once.values()), "deep")
     for verdict in verdicts_ptuning_v2.verdicts(found):
         claims.record(scale=study.scale.name, **verdict)
     return count
 
 
 def compared(study: StudySteps) -> Measured:
-    """The main table: every method on its tasks, all seeds and all training data of the scale.
+    """The main table: every method on its tasks, with all seeds and all training data of the scale.
 
-    Its rows hold task, seed, data, method (one of METHODS or COMMONEST), score, numbers (trained for one
-    task), share (of the encoder's numbers) and seconds (of the method's step,
-    divided by its runs).
+    Its rows have task, seed, data, method (one of METHODS or COMMONEST), score, numbers (parameters trained
+    for one task), share (of the encoder's parameters) and seconds (of the method's step, divided by its
+    runs).
     """
     for data in study.scale.encoders.fits:
         for method in METHODS[:3]:
@@ -78,7 +80,7 @@ def compared(study: StudySteps) -> Measured:
 
 
 def depths(study: StudySteps) -> Measured:
-    """P-Tuning v2 with prompts in the first k and in the last k layers: "layers" and "order"."""
+    """P-Tuning v2 with prompts in the first k and in the last k layers; rows have "layers" and "order"."""
     config = study.scale.encoders
     layers = list(range(encoder(config.backbone, study.device).num_layers))
     for k in [k for k in config.depths if k < len(layers)] + [len(layers)]:
@@ -88,24 +90,23 @@ def depths(study: StudySteps) -> Measured:
 
 
 def lengths(study: StudySteps) -> Measured:
-    """P-Tuning v2 at several prompt lengths: "length"."""
+    """P-Tuning v2 at several prompt lengths; rows have "length"."""
     for n in study.scale.encoders.lengths:
         changes = {} if n == study.scale.encoders.prompt_length else {"prompt_length": n}
         yield _ablated(study, **changes), {"length": n}
 
 
 def forms(study: StudySteps) -> Measured:
-    """P-Tuning v2 with and without its MLP, each at its own learning rate: "form"."""
+    """P-Tuning v2 with and without its MLP, each at its own learning rate; rows have "form"."""
     for form in p_tuning_v2.FORMS:
         yield _ablated(study, **({} if form == p_tuning_v2.FORMS[0] else {"form": form})), {"form": form}
 
 
 def heads(study: StudySteps) -> Measured:
-    """Deep prompts in the study's causal model, answered by its own LM head in words or by a linear head.
+    """Deep prompts in the study's causal model, with answers from its LM head or from a linear head.
 
-    The words are the label names after " It was"; the linear head reads the state of the last token.
-
-    Its rows hold "head", one of HEADS; there are none if the scale has no such comparison.
+    The LM head answers with the label names, after " It was". The linear head reads the state of the last
+    token. Rows have "head", one of HEADS; there are none if the scale has no such comparison.
     """
     config = study.scale.encoders.heads
     if config is None:
@@ -118,20 +119,22 @@ def heads(study: StudySteps) -> Measured:
     ]
 
     def make(head: str, checkpoint: Path) -> Made:
-        room = Room(study, study.backbone)
-        prompt = room.deep(len(read), prompt_length=config.prompt_length)
+        lab = Lab(study, study.backbone)
+        prompt = lab.deep_prompt(len(read), prompt_length=config.prompt_length)
+        engine: PromptEngine
+        source: PromptSource
         if head == "LM head":
-            engine, source = Engine(room.backbone, (PROMPT, TEXT, " It was"), sites=prompt.sites), prompt
+            engine = Engine(lab.backbone, (PROMPT, TEXT, " It was"), sites=prompt.sites)
+            source = prompt.to(lab.backbone.device)
         else:
-            engine = HeadEngine(room.backbone, prompt.sites)
-            source = WithHead(len(read), room.width, classes(read), room.generator(), prompt)
-        source = source.to(room.backbone.device)
+            source = lab.with_head(read, prompt)
+            engine = lab.engine(source)
         runs = [Run(task, task.seed, lr=config.rates[head]) for task in read]
         fit(engine, source, runs, config.fit, checkpoint, f"{head}, {len(runs)} runs")
         scores = evaluation.evaluate(engine, source, read, label=f"test of {head}")
         numbers = sum(p[0].numel() for p in source.parameters())
         rows = [
-            room.row(task, score, "P-Tuning v2", numbers, "few-shot")
+            lab.row(task, score, "P-Tuning v2", numbers, "few-shot")
             for task, score in zip(read, scores, strict=True)
         ]
         return {}, {"rows": rows}
@@ -152,11 +155,12 @@ ABLATIONS = ("depths", "lengths", "forms")
 def _rows_of(
     study: StudySteps, part: str, step: step_cache.Step, what: dict[str, Any]
 ) -> list[dict[str, Any]]:
+    """The rows of a step for one of PARTS, with the fields `what`; ablations use some tasks only."""
     found, only = step.values["rows"], study.scale.encoders.ablated
-    told = {"part": part} | what | {"seconds": step.seconds / len(found)}
-    return [row | told for row in found if part not in ABLATIONS or row["task"] in only]
+    more = {"part": part, **what, "seconds": step.seconds / len(found)}
+    return [row | more for row in found if part not in ABLATIONS or row["task"] in only]
 
 
 def _ablated(study: StudySteps, **changes: Any) -> step_cache.Step:
-    """P-Tuning v2 with changes on the tasks for it; without any it is that of the main table."""
+    """P-Tuning v2 with changes, on the tasks of ablations; without changes it is that of the main table."""
     return trained(study, METHODS[2], study.scale.encoders.ablated if changes else (), **changes)

@@ -26,7 +26,7 @@ def write(
 
     Args:
       finished_only: measure nothing; the jobs that are not finished are named in the provenance.
-      beside: see `keep`.
+      beside: see `write_rows`.
     Returns: the number of rows.
     Raises: ValueError if nothing is finished, or more rows of this study lie there than are finished.
     """
@@ -36,10 +36,10 @@ def write(
         _check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
     left = [job.name for job in study.jobs() if not job.is_done] if finished_only else []
     rows = [row for step in steps for row in step.values["rows"]]
-    return keep(study, path, rows, steps, left=left, beside=beside)
+    return write_rows(study, path, rows, steps, left=left, beside=beside)
 
 
-def keep(
+def write_rows(
     study: StudyInputs,
     path: str | Path,
     rows: Sequence[dict[str, Any]],
@@ -61,7 +61,7 @@ def keep(
     Returns: the number of rows.
     """
     path = Path(path)
-    about = {"command": command(study, part), **of(study, steps)}
+    about = {"command": command(study, part), **describe(study, steps)}
     if left:
         about["not finished"] = list(left)
     name = path.with_suffix(ENDING).name
@@ -157,7 +157,7 @@ def command(study: StudyInputs, part: str = "subspace") -> str:
     return " ".join(parts)
 
 
-def of(study: StudyInputs, steps: Sequence[step_cache.Step] = ()) -> dict[str, Any]:
+def describe(study: StudyInputs, steps: Sequence[step_cache.Step] = ()) -> dict[str, Any]:
     """Settings of a study, and what made each distinct group of its steps (versions, commit, machine)."""
     made: dict[str, list[str]] = {}
     for part in [part for step in steps for part in step.parts or (step,)]:

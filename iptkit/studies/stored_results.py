@@ -1,4 +1,4 @@
-"""Rows and prompts that come with the project."""
+"""Rows and trained prompts that come with the project, in data/results/."""
 
 from __future__ import annotations
 
@@ -14,39 +14,46 @@ from iptkit.studies import provenance
 PROMPTS = ".prompts.safetensors"
 
 
-def stored(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows that come with the project (data/results/NAME.jsonl), and where they come from.
+def load_rows(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of a stored study (data/results/NAME.jsonl), and what made them.
 
+    Args:
+      name: of the study, such as "core36", "ipt120" or "encoder9".
     Returns: the rows, and their provenance.
-    Raises: FileNotFoundError with the way to make them; ValueError naming file and line of a row that lacks
-      a field, or another file than `iptkit study` writes.
+    Raises: FileNotFoundError with the command that makes them; ValueError naming file and line of a row that
+      lacks a field, or a file that `iptkit study` did not write.
     """
     path = paths.data_dir() / "results" / f"{name}.jsonl"
     rows = result_files.read(path, FIELDS)
-    if not any("part" in row for row in rows):  # which those of `--part deep` have
+    if not any("part" in row for row in rows):  # rows of `--part deep` have one, and no d_I
         rows = result_files.read(path, OF_SUBSPACE)
     about = reading.read_json(path.with_suffix(provenance.ENDING))
     provenance.check_files(path, about)
     return rows, about
 
 
-def stored_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
-    """Trained prompts that come with the project (data/results/NAME.prompts.safetensors).
+def load_prompts(name: str = "ipt120") -> tuple[Tensor, dict[str, Any]]:
+    """The trained prompts of a stored study (data/results/NAME.prompts.safetensors).
 
-    Returns: [S, T, n, d], and what they are of: "tasks" (T ids, seen ones first), "seeds" (S few-shot
-      samples), "command", and what they were made for (see `prompts.made_for`; older files name the
-      "backbone" only). `SoftPrompt(P[0], about=about)` is refused by an engine with another model.
-    Raises: FileNotFoundError with the way to make them; ValueError for a file that does not hold that.
+    An engine with another model refuses `SoftPrompt(P[0], about=about)`.
+
+    Args:
+      name: of the study.
+    Returns: P [S, T, n, d], and a description: "tasks" (T ids, seen ones first), "seeds" (of the S few-shot
+      samples), "command", and the model and layout (see `engine.compatibility.made_for`; older files name
+      only the "backbone").
+    Raises: FileNotFoundError with the way to make them; ValueError for a file that does not hold such
+      prompts.
     """
     path = paths.data_dir() / "results" / f"{name}{PROMPTS}"
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no prompts at {path}; `iptkit study` writes them beside its rows")
+        raise FileNotFoundError(f"no prompts at {path}; `iptkit study` writes them next to its rows")
     tensors, about = tensor_files.read(path)
     trained, counts = tensors.get("P"), [len(about.get(name) or ()) for name in ("seeds", "tasks")]
     if trained is None or trained.dim() != 4 or list(trained.shape[:2]) != counts:
         found = {name: list(tensor.shape) for name, tensor in tensors.items()}
         raise ValueError(
-            f"{path} holds {found} for {counts[0]} seeds and {counts[1]} tasks; prompts are P [seeds, tasks, "
+            f"{path} holds {found} for {counts[0]} seeds and {counts[1]} tasks, not prompts P [seeds, tasks, "
             "prompt_length, width]"
         )
     if not trained.isfinite().all():

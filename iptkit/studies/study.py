@@ -2,8 +2,8 @@
 
     tasks -> prompts (prompt tuning, the bank) -> subspace(d_I) (MSF) -> codes(d_I) (IST) -> table()
 
-Settings as in Qin et al. 2021, section 4: MSF on seen and unseen tasks (a task's own prompt through the
-auto-encoder, nothing tuned), IST on seen tasks with new data, IST on unseen tasks. A row is one score.
+`steps` has the steps of that line, `lesson02` two side studies, and `unseen` what unseen tasks gain beyond
+IST. One row of the table is one score.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Study(StudySteps):
     """All measurements of one scale; each expensive part is a step in the step cache.
 
     Args:
-      scale: from scales.load.
+      scale: from `scales.load`.
       device: "cpu", "cuda" or "auto".
       seed: first seed; the scale's seeds are counted from it.
-      models: a study whose model and engine are used, instead of loading them again.
+      models: another study with the same model, whose model and engine are used instead of loading them.
     """
 
     def start_and_rate(self) -> step_cache.Step:
@@ -36,26 +36,26 @@ class Study(StudySteps):
         return lesson02.beside_prompt_tuning(self)
 
     def nearest_prompt(self) -> step_cache.Step:
-        """Unseen tasks under a seen task's prompt: values["rows"], values["nearest"]."""
+        """Unseen tasks under the prompt of a seen task: values["rows"], values["nearest"]."""
         return unseen.nearest_prompt(self)
 
     def fewer_examples(self, intrinsic_dim: int) -> step_cache.Step:
-        """IST and prompt tuning of unseen tasks from fewer examples: values["rows"], each with "examples"."""
+        """IST and prompt tuning of unseen tasks from fewer examples: values["rows"] with "examples"."""
         return unseen.fewer_examples(self, intrinsic_dim)
 
     def stage_two(self, intrinsic_dim: int) -> step_cache.Step:
-        """Unseen tasks' prompts tuned from IST's solution and from words, several runs: values["rows"]."""
+        """Several runs of prompt tuning of unseen tasks, from the IST solution and words: values["rows"]."""
         return unseen.stage_two(self, intrinsic_dim)
 
     def table(self) -> list[dict[str, Any]]:
-        """Every measured score once, one row each (see `results`); makes what is missing."""
+        """One row for every measured score (see `scores.summary`); makes what is missing."""
         return [row for step in self.steps() for row in step.values["rows"]]
 
     def steps(self, finished_only: bool = False) -> list[step_cache.Step]:
         """All steps of the table, in its order.
 
         Args:
-          finished_only: leave out what is missing, instead of making it.
+          finished_only: leave out what is missing instead of making it.
         """
         listed = self.jobs()
         if finished_only:
@@ -66,5 +66,5 @@ class Study(StudySteps):
         return [job.read() for job in in_order_of_table(listed)]
 
     def jobs(self, costs: Costs | None = None) -> list[Job]:
-        """What the table needs, in an order that works; with `costs` the jobs' FLOPs are estimated."""
+        """All jobs, each after those that it needs; with `costs` their FLOPs are estimated."""
         return jobs_of(self, costs)

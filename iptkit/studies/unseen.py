@@ -1,8 +1,8 @@
-"""What a study's subspace and prompts give to unseen tasks beyond IST with all few-shot examples.
+"""What unseen tasks gain in other ways than by IST with all few-shot examples.
 
-A seen task's prompt; stage two; IST, prompt tuning and fine-tuning from fewer examples; the model's own
-weights. Each is a step of a `Study`, called as `study.nearest_prompt()`, `study.stage_two(d_I)`,
-`study.fewer_examples(d_I)` and `tuned_weights(study, method, task)`.
+They get the prompt of a seen task; stage two (prompt tuning from the IST solution); IST, prompt tuning and
+fine-tuning from fewer examples; and tuning of the model's own weights. Each is a step of a `Study`:
+`study.nearest_prompt()`, `study.stage_two(d_I)`, `study.fewer_examples(d_I)` and `tuned_weights(study, ...)`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from iptkit.engine.prompt import PromptSource
 from iptkit.methods import fine_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.storage import step_cache
 from iptkit.studies import score_rows
-from iptkit.studies.steps import StudySteps
+from iptkit.studies.steps import Made, StudySteps
 from iptkit.tasks.examples import Task
 from iptkit.training import trainer
-from iptkit.training.runs import Run
+from iptkit.training.runs import FitConfig, Run
 from iptkit.training.trainer import fit
 
 FEWER = {name: f"{name}, fewer examples" for name in ("IST", "prompt tuning", "fine-tuning")}
@@ -29,22 +29,22 @@ NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt t
 
 
 def nearest_prompt(study: StudySteps) -> step_cache.Step:
-    """Unseen tasks under the seen task's prompt that fits their dev examples best (lowest mean token loss).
+    """Unseen tasks under the prompt of the seen task with the lowest mean token loss on their dev examples.
 
     Returns: a step with values["rows"], and values["nearest"]: unseen task -> seen task.
     """
     seen, limit = study.seen, study.scale.prompt.dev_examples
 
-    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def make(_: Path) -> Made:
         bank, unseen = study.first_prompts()[: len(seen)], study.unseen_tasks(study.seeds[0])
         runs = [Run(task, task.seed) for task in unseen for _ in seen]
-        every = FixedPrompt(torch.cat([bank] * len(unseen)), study.prompt_kind)
-        losses = -trainer.dev_scores(study.engine, every, runs, limit)[:, 1].view(len(unseen), len(seen))
+        pairs = FixedPrompt(torch.cat([bank] * len(unseen)), study.prompt_kind)
+        losses = -trainer.dev_scores(study.engine, pairs, runs, limit)[:, 1].view(len(unseen), len(seen))
         best = losses.argmin(1)
         chosen = FixedPrompt(bank[best.to(bank.device)], study.prompt_kind)
         scores = study.score(chosen, unseen, f"test of the {NEAREST}")
         names = {task.id: seen[i] for task, i in zip(unseen, best.tolist(), strict=True)}
-        rows = score_rows.rows(study, scores, NEAREST, study.seeds[:1], only="unseen")
+        rows = score_rows.of_study(study, scores, NEAREST, study.seeds[:1], only="unseen")
         return {"losses": losses}, {"rows": rows, "nearest": names}
 
     return step_cache.step(
@@ -53,19 +53,21 @@ def nearest_prompt(study: StudySteps) -> step_cache.Step:
 
 
 def stage_two(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
-    """Prompt tuning of unseen tasks from their IST solution, and from words, both several times.
+    """Prompt tuning of unseen tasks from their IST solution and from words, each several times.
 
-    The paper's second stage (its IPT solution as the start of prompt tuning) and its stability over runs; a
-    run is another order of the same batches. Both train on the data of IST.
+    This is the paper's second stage (prompt tuning that starts from the IPT solution) and its stability over
+    runs. A run sees the same examples, the data of IST, in another order. All runs train in one `fit`: the
+    runs of a task share the keys and values of its texts, which take most of the memory.
 
-    All runs train in one `fit`: those of a task share its texts, which is what takes memory.
-
-    Returns: a step whose values["rows"] have a "run" each, all of the first seed, of the methods STAGE_TWO
-      (with its d_I) and FROM_WORDS.
+    Args:
+      study: whose unseen tasks are tuned, first seed.
+      intrinsic_dim: d_I.
+    Returns: a step whose values["rows"] have a "run" each, of the methods STAGE_TWO (with its d_I) and
+      FROM_WORDS.
     """
     scale, first = study.scale, study.seeds[0]
 
-    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def make(checkpoint: Path) -> Made:
         count, unseen = scale.stage_two_runs, study.unseen_tasks(first)
         source = subspace.IntrinsicPrompt(study.decoder(intrinsic_dim, "learned"), len(unseen))
         source.u.data = study.first_codes(intrinsic_dim)[-len(unseen) :].to(source.center)
@@ -84,7 +86,7 @@ def stage_two(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
             (STAGE_TWO, intrinsic_dim, scores[:half]),
             (FROM_WORDS, 0, scores[half:]),
         ):
-            made = score_rows.rows(study, part, method, [first] * count, dim, only="unseen")
+            made = score_rows.of_study(study, part, method, [first] * count, dim, only="unseen")
             rows += [row | {"run": i // len(unseen)} for i, row in enumerate(made)]
         return {"losses": result.losses.float()}, {"rows": rows}
 
@@ -95,33 +97,37 @@ def stage_two(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
 def fewer_examples(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
     """IST and prompt tuning of unseen tasks from the first k examples of train_new, for each of several k.
 
-    The best step is chosen by at most k examples of dev. A small task may have fewer than k. The papers do
-    not vary k for IST.
+    At most k examples of dev choose the best step. A small task may have fewer than k examples. The papers
+    do not vary k for IST.
 
-    Returns: a step whose values["rows"] have "examples" (k), "n_train" and "n_dev" (what there was) each, of
-      the first seed and two of the methods FEWER; `tuned_weights` makes the third.
+    Args:
+      study: whose unseen tasks are tuned, first seed.
+      intrinsic_dim: d_I.
+    Returns: a step whose values["rows"] have "examples" (k), "n_train" and "n_dev" (how many there were) and
+      the first two of the methods FEWER; `tuned_weights` makes the third.
     """
     scale, first = study.scale, study.seeds[0]
 
-    def make(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def make(checkpoint: Path) -> Made:
         unseen, counts = study.unseen_tasks(first), scale.fewer_examples
         cut = [_only(k, task) for k in counts for task in unseen]
         runs = [Run(task, first, "train_new") for task in cut]
         decoder = study.decoder(intrinsic_dim, "learned")
-        parts = {"IST": subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)}
-        parts["prompt tuning"] = SoftPrompt(study.words(len(runs)).P, study.prompt_kind)
-        fits, rows = {"IST": scale.ist, "prompt tuning": scale.prompt}, []
-        places = {method: checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}") for method in parts}
-        for method, source in parts.items():
-            fit(
-                study.engine, source, runs, fits[method], places[method], f"{FEWER[method]}, {len(runs)} runs"
-            )
-            scores = study.score(source, cut, f"test of {FEWER[method]}")
-            dim = intrinsic_dim if method == "IST" else 0
-            made = score_rows.rows(study, scores, FEWER[method], [first] * len(counts), dim, only="unseen")
-            sizes = [(len(t.train_new), min(len(t.dev), fits[method].dev_examples)) for t in cut]
-            for i, (row, (n_train, n_dev)) in enumerate(zip(made, sizes, strict=True)):
-                rows.append(row | {"examples": counts[i // len(unseen)], "n_train": n_train, "n_dev": n_dev})
+        tuned = subspace.IntrinsicPrompt(decoder, len(runs)).to(study.backbone.device)
+        methods: tuple[tuple[str, int, PromptSource, FitConfig], ...] = (
+            ("IST", intrinsic_dim, tuned, scale.ist),
+            ("prompt tuning", 0, SoftPrompt(study.words(len(runs)).P, study.prompt_kind), scale.prompt),
+        )
+        rows: list[score_rows.Row] = []
+        for method, dim, source, config in methods:
+            name, place = FEWER[method], checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}")
+            fit(study.engine, source, runs, config, place, f"{name}, {len(runs)} runs")
+            scores = study.score(source, cut, f"test of {name}")
+            made = score_rows.of_study(study, scores, name, [first] * len(counts), dim, only="unseen")
+            for i, (row, task) in enumerate(zip(made, cut, strict=True)):
+                n_dev = min(len(task.dev), config.dev_examples)
+                sizes = {"examples": counts[i // len(unseen)], "n_train": len(task.train_new), "n_dev": n_dev}
+                rows.append(row | sizes)
         return {}, {"rows": rows}
 
     key = _key(study, "fewer examples", intrinsic_dim, scale.fewer_examples)
@@ -129,37 +135,39 @@ def fewer_examples(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
 
 
 def _only(count: int, task: Task) -> Task:
-    """A task whose first `count` examples of train_new and of dev are all there is to learn from."""
+    """A task cut to the first `count` examples of train_new and of dev."""
     train = task.train_new[:count]
-    return replace(task, train=train, train_new=train, dev=task.dev[:count])  # `train` limits answers' length
+    return replace(task, train=train, train_new=train, dev=task.dev[:count])  # `train` limits answer lengths
 
 
 def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 0) -> step_cache.Step:
-    """An unseen task learned by the model's own weights, in float32, on the examples and steps of its prompt.
+    """An unseen task learned by the model's own weights, in float32.
 
-    The weights after the last step are scored: transformers' Trainer keeps no best on dev here.
+    Examples and steps are those of the task's prompt. The weights after the last step are scored, because
+    transformers' Trainer does not choose the best step on dev.
 
     Args:
+      study: of a causal model; its first seed is used.
       method: "fine-tuning" (all weights) or "DID" (all weights along main_dim random directions); see
-        references.fine_tune. For causal models only.
+        `fine_tuning.fine_tune`.
       task_id: one of study.unseen.
-      examples: only so many, those of `fewer_examples`; 0: those of the task's prompt.
-    Returns: a step whose values["rows"] has one row, of the first seed, as of `fewer_examples` if those.
+      examples: train on the first so many examples, as in `fewer_examples`; 0: on those of the task's prompt.
+    Returns: a step whose values["rows"] has one row, with the fields of `fewer_examples` if `examples`.
     """
     scale, first = study.scale, study.seeds[0]
     rate = scale.did_lr if method == "DID" else scale.fine_tuning_lr
     dim = scale.main_dim if method == "DID" else 0
 
-    def make(_: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        study.engine.forget_contexts()  # the memory is needed
+    def make(_: Path) -> Made:
+        study.engine.forget_contexts()  # frees their memory
         task, how = study.task(task_id, first), scale.prompt
         sizes = (how.steps, how.rows_per_run, rate, first, scale.test_examples)
         cut = _only(examples, task) if examples else task
         found = fine_tuning.fine_tune(study.backbone, cut, method, *sizes, intrinsic_dim=dim)
-        made = score_rows.rows_of(study, [(False, task)], [found.score], name, dim)
-        of = {"examples": examples, "n_train": len(cut.train), "n_dev": 0} if examples else {}
-        rows = [row | {"dtype": "float32"} | of for row in made]
-        return {}, {"rows": rows, "numbers": found.num_parameters}
+        row = score_rows.of_task(study, task, name, found.score, dim) | {"dtype": "float32"}
+        if examples:
+            row |= {"examples": examples, "n_train": len(cut.train), "n_dev": 0}
+        return {}, {"rows": [row], "numbers": found.num_parameters}
 
     name = FEWER[method] if examples else method
     key = study.key(name, scale.prompt, rate, dim, task_id, *([examples] if examples else []), seeds=(first,))
@@ -167,12 +175,15 @@ def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 
 
 
 def weights_name(method: str, task_id: str, examples: int = 0) -> str:
-    """Of a step of `tuned_weights`."""
+    """The name of a step of `tuned_weights`; the arguments are its own."""
     return "-".join([method.lower(), *([str(examples)] if examples else []), task_id])
 
 
 def weights_trained(study: StudySteps) -> list[tuple[str, str, int]]:
-    """(method, task, examples) of all steps of `tuned_weights`; of fewer examples for fine-tuning only."""
+    """(method, task, examples) of all steps of `tuned_weights`.
+
+    Only fine-tuning is run with fewer examples.
+    """
     scale = study.scale
     found = [(method, task, 0) for method in scale.weights for task in study.unseen]
     counts = scale.fewer_examples if "fine-tuning" in scale.weights else ()
@@ -180,7 +191,7 @@ def weights_trained(study: StudySteps) -> list[tuple[str, str, int]]:
 
 
 def _key(study: StudySteps, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:
-    """Of a step that trains beside IST's solution with the first seed."""
+    """The key of a step that starts from the IST solution or is compared with it, first seed."""
     scale = study.scale
     trained = (scale.prompt, scale.msf, scale.ist, scale.subspace, intrinsic_dim)
     return study.key(what, *trained, *parts, seeds=study.groups()[0])

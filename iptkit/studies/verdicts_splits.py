@@ -1,10 +1,10 @@
-"""How far a subspace carries: one study per split, compared on the tasks that none of them has seen.
+"""How well a subspace generalises: one study per split, compared on the tasks that all of them hold out.
 
-The studies are those of `iptkit study --suite ipt120 --split SPLIT --only-unseen` (without the last for the
-random split). What they say to claims A9 (the kind of the seen tasks) and A10 (their number) are paired
-differences in test scores: of IST to zero-shot on either kind of unseen tasks, of IST with many and few
-seen tasks; a ratio to prompt tuning (E_rel) stands beside them. What leakage is worth is a difference too:
-the same unseen tasks, with and without their siblings among the seen ones.
+`iptkit study --suite ipt120 --split SPLIT --only-unseen` makes the studies (without --only-unseen for the
+random split). Claims A9 (on the kind of the seen tasks) and A10 (on their number) are judged by paired
+differences in test scores: between IST and zero-shot on either kind of unseen tasks, and between IST with
+many and with few seen tasks. The effect of leakage is such a difference, too: the same unseen tasks with and
+without their siblings among the seen ones.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from iptkit.scores import claims, summary
+from iptkit.scores import claims, intervals, summary
+from iptkit.scores.intervals import Interval, difference_text
 from iptkit.storage import paths
 from iptkit.studies import stored_results
-from iptkit.studies.verdicts_ipt import digits
 from iptkit.tasks import suites
 
 Rows = Sequence[dict[str, Any]]
-Gap = tuple[float, float, float]  # mean, low, high
 SUITE, METHOD = "ipt120", "IST"
-MARGIN = 0.03  # of a score: "not above" is at most so much above
+MARGIN = 0.03  # of a score: "not above" means at most so much above
 ONE_DRAW = "one draw of seen tasks, one MSF each"
-ALIKE = ("backbone", "prompt_length", "test_examples", "prompt", "msf", "ist", "subspace")  # of a scale
+ALIKE = ("backbone", "prompt_length", "test_examples", "prompt", "msf", "ist", "subspace")  # fields of Scale
 BY_NUMBER = ("random20", "random40", "random60", "random80", "random")  # splits with the same unseen tasks
-LEAK = ("leaky", "no_siblings")  # splits with the same unseen tasks, with their siblings seen and without
-KINDS = {"cls": True, "non_cls": False}  # split -> are its seen tasks classifications?
+LEAK = ("leaky", "no_siblings")  # splits with the same unseen tasks, whose siblings are seen or not
+KINDS = {"cls": True, "non_cls": False}  # split -> whether its seen tasks are classifications
 
 
-def stored() -> dict[str, Rows]:
-    """Split -> rows, of the studies of SUITE that come with the project.
+def load_studies() -> dict[str, Rows]:
+    """The rows of all stored studies of SUITE, by split.
 
-    Raises: ValueError if two of them were not made with the same sizes (see ALIKE) and number type.
+    Raises: ValueError if two of them were not made with the same sizes (see ALIKE) and dtype.
     """
-    found, sizes = {}, {}
+    found: dict[str, Rows] = {}
+    sizes: dict[str, dict[str, Any]] = {}
     for split in dict.fromkeys((*KINDS, *BY_NUMBER, *LEAK)):
         name = SUITE if split == "random" else f"{SUITE}-{split}"
         if (paths.data_dir() / "results" / f"{name}.jsonl").is_file():
-            found[split], about = stored_results.stored(name)
+            found[split], about = stored_results.load_rows(name)
             made = {field: about.get("scale", {}).get(field) for field in ALIKE} | {
                 "dtype": about.get("dtype")
             }
@@ -54,17 +54,17 @@ def stored() -> dict[str, Rows]:
 
 
 def record() -> list[dict[str, Any]]:
-    """Judge A9 and A10 by the stored studies; see `claims.record` (the scale has the suite's name)."""
-    return [claims.record(scale=SUITE, **verdict) for verdict in verdicts(stored())]
+    """Judge A9 and A10 by the stored studies and record the verdicts; their scale is named like SUITE."""
+    return [claims.record(scale=SUITE, **verdict) for verdict in verdicts(load_studies())]
 
 
 def side_by_side(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
-    """Rows of IST on the tasks that are unseen in every study, for `results.difference`.
+    """Rows of IST on the tasks that are unseen in every study, for `summary.difference`.
 
     Args:
       studies: split -> rows of its study.
       dim: d_I.
-    Returns: rows whose "method" is the split, of the tasks and seeds that every study has.
+    Returns: rows of the tasks and seeds that all studies share, with the split as "method".
     Raises: ValueError if no task is unseen in all of them.
     """
     mine = {name: [r for r in rows if _is_wanted(r, dim)] for name, rows in studies.items()}
@@ -76,13 +76,14 @@ def side_by_side(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, An
     ]
 
 
-def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
-    """What a subspace found on tasks of the same kind gives over one found on the other kind.
+def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Interval]:
+    """The gain of IST from a subspace of tasks of the same kind over one of the other kind.
 
     Args:
       studies: rows of the splits "cls" and "non_cls".
-    Returns: "cls" (on unseen classifications) and "non_cls" (on unseen other tasks): the paired difference in
-      score of IST with its 95 % interval over leakage groups.
+      dim: d_I.
+    Returns: the paired difference in score with its 95 % interval over leakage groups, on unseen
+      classifications ("cls") and on other unseen tasks ("non_cls").
     """
     rows = side_by_side(_only(studies, KINDS), dim)
     gaps = {}
@@ -93,36 +94,39 @@ def kinds(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
     return gaps
 
 
-def leakage(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Gap]:
-    """What seen siblings give to an unseen task: IST in the subspace with them, minus without.
+def leakage(studies: Mapping[str, Rows], dim: int = 5) -> dict[str, Interval]:
+    """The gain of IST on unseen tasks from siblings among the seen tasks.
 
     Args:
-      studies: with the rows of both splits of LEAK.
-    Returns: "siblings seen", and "none": unseen tasks without a seen sibling, to which only the number of
-      seen tasks differs. Each a paired difference in score with its 95 % interval over groups.
+      studies: rows of both splits of LEAK.
+      dim: d_I.
+    Returns: the paired difference in score with its 95 % interval over groups, on unseen tasks with seen
+      siblings ("siblings seen") and without ("none"), for which only the number of seen tasks differs.
     """
     rows = side_by_side(_only(studies, LEAK), dim)
     group = {card.id: card.group for card in suites.list_cards(SUITE)}
     seen = {group[task] for task in suites.split(LEAK[0], SUITE).seen}
-    parts = {"siblings seen": [], "none": []}
+    parts: dict[str, list[dict[str, Any]]] = {"siblings seen": [], "none": []}
     for row in rows:
         parts["siblings seen" if group[row["task"]] in seen else "none"].append(row)
     return {name: summary.difference(mine, (LEAK[0], dim), (LEAK[1], dim)) for name, mine in parts.items()}
 
 
 def shared(studies: Mapping[str, Rows], dim: int = 5) -> set[str]:
-    """The tasks that are unseen in every study."""
+    """Ids of the tasks that are unseen in every study."""
     return {row["task"] for row in side_by_side(studies, dim)}
 
 
 def kept(
     rows: Rows, dim: int = 5, is_cls: bool | None = None, only: Collection[str] | None = None
-) -> Gap | None:
-    """E_rel of IST on a study's unseen tasks with its interval, or None where no task has a usable reference.
+) -> Interval | None:
+    """E_rel of IST on a study's unseen tasks with its interval, or None if no task has a usable reference.
 
     Args:
+      rows: of the study.
+      dim: d_I.
       is_cls: only classifications (True), only other tasks (False), or all (None).
-      only: only these tasks, for example `shared` ones.
+      only: only these tasks, for example the `shared` ones.
     """
     chosen = [r for r in rows if is_cls is None or (r["category"] == "cls") == is_cls]
     chosen = [r for r in chosen if only is None or r["task"] in only]
@@ -131,10 +135,11 @@ def kept(
 
 
 def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
-    """What the studies say to A9 and A10: claim, here, verdict, num_tasks, num_seeds.
+    """Verdicts on A9 and A10: "name", "here" (in words), "verdict", "num_tasks" and "num_seeds" each.
 
     Args:
       studies: rows of the splits of KINDS (for A9), and of the first and the last of BY_NUMBER (for A10).
+      dim: d_I.
     """
     found = []
     if set(KINDS) <= set(studies):
@@ -144,18 +149,22 @@ def verdicts(studies: Mapping[str, Rows], dim: int = 5) -> list[dict[str, Any]]:
         rows = side_by_side(_only(studies, (least, most)), dim)
         gap = summary.difference(rows, (most, dim), (least, dim))
         counts = [len(suites.split(name, SUITE).seen) for name in (most, least)]
-        here = f"unseen: IST with {counts[0]} seen tasks − with {counts[1]} {digits(gap)}; {ONE_DRAW}"
+        here = (
+            f"unseen: IST with {counts[0]} seen tasks − with {counts[1]} {difference_text(gap)}; {ONE_DRAW}"
+        )
         found.append({"name": "A10", "here": here, "verdict": claims.of_difference(gap), **_counts(rows)})
     return found
 
 
-def above(studies: Mapping[str, Rows], split: str, is_cls: bool, other: str, dim: int = 5) -> Gap:
-    """IST in the subspace of a split of KINDS minus another method, on tasks that neither split has seen.
+def above(studies: Mapping[str, Rows], split: str, is_cls: bool, other: str, dim: int = 5) -> Interval:
+    """IST in the subspace of a split of KINDS minus another method, on tasks that are unseen in both splits.
 
     Args:
+      studies: rows of both splits.
       split: "cls" or "non_cls", whose seen tasks the subspace was found on.
-      is_cls: on unseen classifications (True) or other tasks.
-      other: a method that the study has, such as "zero-shot" or "mean code".
+      is_cls: on unseen classifications (True) or on other tasks (False).
+      other: a method of the study, such as "zero-shot" or "mean code".
+      dim: d_I.
     """
     common = shared(_only(studies, KINDS), dim)
     rows = [r for r in studies[split] if r["task"] in common and (r["category"] == "cls") == is_cls]
@@ -164,20 +173,21 @@ def above(studies: Mapping[str, Rows], split: str, is_cls: bool, other: str, dim
 
 
 def _of_classifications(studies: Mapping[str, Rows], dim: int) -> dict[str, Any]:
-    """A9: the subspace of classifications serves others (IST above zero-shot), and fails on the rest.
+    """A9: the subspace of classifications helps on other classifications, but not on other tasks.
 
-    It fails where it is at most MARGIN above zero-shot; if it does not serve its own kind, that says nothing.
+    It helps if IST is above zero-shot, and does not help if IST is at most MARGIN above. If it does not help
+    on classifications, the claim fails.
     """
     serves, elsewhere = (above(studies, "cls", is_cls, "zero-shot", dim) for is_cls in (True, False))
-    fails = claims.of_difference([-elsewhere[i] for i in (0, 2, 1)], MARGIN)
+    fails = claims.of_difference(intervals.opposite(elsewhere), MARGIN)
     rows = side_by_side(_only(studies, KINDS), dim)
     tasks_of = {row["task"]: row["category"] == "cls" for row in rows}
     count, seen = sum(tasks_of.values()), len({r["task"] for r in studies["cls"] if r["split"] == "seen"})
     here = (
         f"{seen} classifications seen: IST − zero-shot on unseen "
-        f"classifications ({count}) {digits(serves)}, on other tasks ({len(tasks_of) - count}) "
-        f"{digits(elsewhere)}, where a subspace of other tasks does better by "
-        f"{digits(kinds(studies, dim)['non_cls'])}; {ONE_DRAW}"
+        f"classifications ({count}) {difference_text(serves)}, on other tasks ({len(tasks_of) - count}) "
+        f"{difference_text(elsewhere)}, where a subspace of other tasks does better by "
+        f"{difference_text(kinds(studies, dim)['non_cls'])}; {ONE_DRAW}"
     )
     verdict = claims.of_difference(serves)
     verdict = verdict if verdict == claims.VERDICTS[2] else claims.of_both([verdict, fails])
@@ -185,7 +195,7 @@ def _of_classifications(studies: Mapping[str, Rows], dim: int) -> dict[str, Any]
 
 
 def _only(studies: Mapping[str, Rows], splits: Collection[str]) -> dict[str, Rows]:
-    """Those of these splits. Raises: ValueError if one is missing."""
+    """The studies of these splits. Raises: ValueError if one is missing."""
     missing = [name for name in splits if name not in studies]
     if missing:
         told = f"no rows of the {SUITE} splits {', '.join(missing)} among {', '.join(studies) or 'none'}"

@@ -251,7 +251,7 @@ def study() -> Study:
 def write_about(folder: Path) -> Path:
     write_lines("rows.jsonl", ROWS)(folder)
     path = folder / "rows.about.json"
-    files.write_json(path, {"command": provenance.command(study()), **provenance.of(study())})
+    files.write_json(path, {"command": provenance.command(study()), **provenance.describe(study())})
     return path
 
 
@@ -458,7 +458,7 @@ DOORS = [
     Door("provenance", write_about, damaged_json, open_about, no_claim, 1),
     Door("claim", write_claim, damaged_json, open_claim, no_claim),
     Door("subspace", write_subspace, damaged_tensors, subspace.load, subspace_works),
-    Door("codes", write_codes, damaged_tensors, lambda path: codes.read(path, 5), codes_fit),
+    Door("codes", write_codes, damaged_tensors, lambda path: codes.load(path, 5), codes_fit),
     Door("step", write_step, damaged_tensors, open_step, step_is_the_one_made, 1),
     Door("checkpoint", write_checkpoint, damaged_tensors, trained, training_ends_the_same, 1),
     Door(

@@ -10,7 +10,7 @@ import pytest
 
 from iptkit.course import results_figure
 from iptkit.course import results_page as rp
-from iptkit.scores import claims, summary
+from iptkit.scores import claims, intervals, summary
 from iptkit.storage import paths
 from iptkit.studies import verdicts_ipt, verdicts_ptuning_v2
 
@@ -116,7 +116,7 @@ def test_the_encoders_section_has_the_differences_of_the_stored_rows(stored, tex
                 for method in (verdicts_ptuning_v2.DEEP, other)
             )
         )
-        assert f"{other} on {gap[3]} tasks ({verdicts_ptuning_v2.told(gap)})" in part(text, "Encoders")
+        assert f"{other} on {gap[3]} tasks ({intervals.difference_text(gap)})" in part(text, "Encoders")
 
 
 def test_moved_scores_move_numbers_words_and_the_description(stored, text):

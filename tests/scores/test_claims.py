@@ -57,7 +57,7 @@ def test_rows_that_are_kept_replace_those_of_their_claim_and_scale(results, tmp_
     assert claims.add_to_stored(results, "lesson") == 2
     claims.record("B10", "lesson", "new", "holds", 5, 3)
     claims.add_to_stored(results, "lesson")
-    assert [(r["claim"], r["here"]) for r in claims.stored()] == [("B2", "old"), ("B10", "new")]
+    assert [(r["claim"], r["here"]) for r in claims.load_stored()] == [("B2", "old"), ("B10", "new")]
 
 
 def test_unknown_claims_and_verdicts_are_refused(results):

@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from iptkit.course import cli, pipeline
 from iptkit.storage import digests, paths, step_cache, tensor_files
 from iptkit.storage.versions import code
-from iptkit.studies import base, cluster, jobs, nodes, scales, study
+from iptkit.studies import base, cluster, jobs, nodes, scales
+from iptkit.studies import steps as study_steps
 from iptkit.studies.nodes import ClusterError, Node, Seen
 from iptkit.studies.study import Study
 from iptkit.training import trainer
@@ -342,7 +343,7 @@ import psutil
 from iptkit.studies import cluster
 from iptkit.studies import scales
 from iptkit.studies.study import Study
-with cluster.joined(Study(scales.load("smoke")), "local", 1):
+with cluster.connect(Study(scales.load("smoke")), "local", 1):
     started = [psutil.Process(), *psutil.Process().children(recursive=True)]
     heard = [c.laddr.ip for p in started for c in p.net_connections("inet") if c.status == "LISTEN"]
 print(len(started), *heard)
@@ -369,7 +370,7 @@ def interrupted(scale, monkeypatch):
     """Leave a checkpoint of the job `prompts`, with a mark in a place that the rows do not show."""
     left, fit, train_step = iter(range(SLOW.steps // 4)), trainer.fit, trainer.train_step
     with monkeypatch.context() as patch:
-        patch.setattr(study, "fit", lambda *given: fit(*given, checkpoint_seconds=0.0))
+        patch.setattr(study_steps, "fit", lambda *given: fit(*given, checkpoint_seconds=0.0))
         patch.setattr(trainer, "train_step", lambda *given: (next(left), train_step(*given)))
         with pytest.raises(StopIteration):
             Study(scale).bank()
@@ -403,7 +404,7 @@ def until(true, seconds=600):
 @needs_ray
 def test_every_node_is_looked_at_before_the_start_and_before_each_job(two_nodes):
     study = small()
-    with cluster.joined(study, two_nodes.address) as joined:
+    with cluster.connect(study, two_nodes.address) as joined:
         assert joined.needs == {"num_cpus": 1} and joined.slots == 2
         names = [node.name for node in joined.nodes]
         assert joined._probe() == [Seen(name, code()) for name in names]

@@ -84,9 +84,9 @@ def study(tmp_path, monkeypatch):
 
 def test_kept_codes_are_those_of_the_study(study, tmp_path):
     file = tmp_path / f"rows{codes.ENDING}"
-    codes.keep(study, file)
+    codes.save(study, file)
     for dim in (2, 3):
-        found = codes.read(file, dim)
+        found = codes.load(file, dim)
         assert found.tasks == study.ids and found.u.shape == (2, len(study.ids), dim)
         assert found.u == pytest.approx(study.codes(dim).tensors["u"].numpy())
         autoencoder, _ = study.subspace(dim)
@@ -95,9 +95,9 @@ def test_kept_codes_are_those_of_the_study(study, tmp_path):
         assert found.msf == pytest.approx(((z - seen.mean(0)) / seen.std(0)).numpy(), abs=1e-5)
         assert found.labels["side"] == ("seen",) * len(study.seen) + ("unseen",) * len(study.unseen)
     with pytest.raises(ValueError, match="no codes with d_I = 7, only 2, 3"):
-        codes.read(file, 7)
+        codes.load(file, 7)
     with pytest.raises(FileNotFoundError, match="iptkit study"):
-        codes.read(tmp_path / "none", 2)
+        codes.load(tmp_path / "none", 2)
 
 
 def test_a_walk_starts_and_ends_at_the_two_solutions(study):
@@ -142,7 +142,7 @@ def test_codes_whose_parts_do_not_fit_are_refused(tmp_path, change, told):
     stored = paths.data_dir() / "results" / "ipt120-leaky.codes.safetensors"
     tensor_files.write(path, *change(*tensor_files.read(stored)))
     with pytest.raises(ValueError, match=f"some.codes.safetensors .*{told}"):
-        codes.read(str(path), 5)
+        codes.load(str(path), 5)
 
 
 def test_all_stored_codes_prompts_and_subspaces_are_read():
@@ -151,9 +151,9 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
     assert len(there) > 5
     for path in there:
         for name in (name for name in tensor_files.read(path)[0] if name.startswith("u-")):
-            read = codes.read(path, int(name[2:]))
+            read = codes.load(path, int(name[2:]))
             assert read.u.shape == (len(read.seeds), len(read.tasks), int(name[2:]))
-    trained, about = stored_results.stored_prompts()
+    trained, about = stored_results.load_prompts()
     found = subspace.load_stored()
     assert trained.shape[2:] == found.shape and about["backbone"] == found.about["backbone"]
     source = SoftPrompt(trained[0], about=about)
@@ -176,4 +176,4 @@ def test_prompts_that_do_not_fit_are_refused(tmp_path, monkeypatch, change, told
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     tensor_files.write(tmp_path / "results" / f"mine{stored_results.PROMPTS}", *change(*stored))
     with pytest.raises(ValueError, match=rf"mine.prompts.safetensors.*{told}"):
-        stored_results.stored_prompts("mine")
+        stored_results.load_prompts("mine")

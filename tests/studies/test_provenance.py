@@ -45,16 +45,16 @@ def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, mon
     whole = row + ', "score": 0.5, "chance": 0.1}\n'
     (folder / "mine.jsonl").write_text(whole + row + "}\n")
     with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks score; restore the file"):
-        stored_results.stored("mine")
+        stored_results.load_rows("mine")
     (folder / "mine.jsonl").write_text(whole + whole.replace('"d_I": 5, ', ""))
     with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks d_I; restore the file"):
-        stored_results.stored("mine")
+        stored_results.load_rows("mine")
     (folder / "mine.jsonl").write_text(whole)
     with pytest.raises(FileNotFoundError, match=r"there is no file .*mine.about.json"):
-        stored_results.stored("mine")
+        stored_results.load_rows("mine")
     (folder / "mine.about.json").write_text("[]")
     with pytest.raises(ValueError, match=r"mine.about.json: the file holds a JSON list"):
-        stored_results.stored("mine")
+        stored_results.load_rows("mine")
 
 
 def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
@@ -64,16 +64,18 @@ def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     for name in ("rows.mine.txt", "other.txt"):
         (tmp_path / name).write_text("not of a study")
-    provenance.keep(None, path, [], [], beside=lambda draft: draft.with_suffix(".prompts").write_text("1"))
+    provenance.write_rows(
+        None, path, [], [], beside=lambda draft: draft.with_suffix(".prompts").write_text("1")
+    )
     assert (tmp_path / "rows.prompts").exists()
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(files.DiskFullError):
-        provenance.keep(None, path, [], [], beside=full)
+        provenance.write_rows(None, path, [], [], beside=full)
     assert (tmp_path / "rows.prompts").exists(), "nothing changed"
-    provenance.keep(None, path, [], [])
+    provenance.write_rows(None, path, [], [])
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "other.txt",
         "rows.about.json",
@@ -92,5 +94,5 @@ def test_what_an_older_provenance_names_is_removed_only_if_it_is_of_these_rows(t
     (tmp_path / "a").write_text("")
     (tmp_path / "in" / "a").write_text("")
     (tmp_path / "in" / "rows.about.json").write_text(text)
-    provenance.keep(None, tmp_path / "in" / "rows.jsonl", [], [])
+    provenance.write_rows(None, tmp_path / "in" / "rows.jsonl", [], [])
     assert (tmp_path / "a").exists() and (tmp_path / "in" / "a").exists()

@@ -14,7 +14,8 @@ from iptkit.models.backbone import fingerprint
 from iptkit.scores import evaluation
 from iptkit.scores.summary import difference, summary
 from iptkit.storage import digests, paths, step_cache
-from iptkit.studies import provenance, scales, stored_results, study
+from iptkit.studies import provenance, scales, stored_results
+from iptkit.studies import steps as study_steps
 from iptkit.studies.study import Study
 from iptkit.tasks import fewshot
 from iptkit.tasks.suites import list_cards, load_task
@@ -196,7 +197,7 @@ def test_a_study_killed_anywhere_ends_with_the_same_table(steps, monkeypatch, tm
         return step(*args)
 
     fit = trainer.fit
-    for module in (study, subspace):
+    for module in (study_steps, subspace):
         monkeypatch.setattr(module, "fit", lambda *args: fit(*args, checkpoint_seconds=-1))
     monkeypatch.setattr(trainer, "train_step", killed)
     while kills < 100:
@@ -322,7 +323,7 @@ def test_difference_is_paired():
 def test_provenance_tells_what_a_result_was_made_with(steps):
     study = small(seed=3)
     steps = [study.zero_shot(), study.bank()]
-    told = provenance.of(study, steps)
+    told = provenance.describe(study, steps)
     assert told["seed"] == 3 and told["dtype"] == "float32" and told["device"] == "cpu"
     assert told["scale"]["prompt"]["steps"] == 12 and told["seconds"] >= 0
     (made,) = told["made"]
@@ -367,9 +368,9 @@ def test_stored_rows_know_their_groups_and_intervals_are_over_these():
     suites = ("core36", "encoder9", "ipt120")
     group = {card.id: card.group for suite in suites for card in list_cards(suite)}
     for path in (paths.data_dir() / "results").glob("*.about.json"):
-        stored, _ = stored_results.stored(path.name.removesuffix(".about.json"))
+        stored, _ = stored_results.load_rows(path.name.removesuffix(".about.json"))
         assert stored and all(row["group"] == group[row["task"]] for row in stored), path
-    rows, _ = stored_results.stored("ipt120")
+    rows, _ = stored_results.load_rows("ipt120")
     assert len({row["group"] for row in rows}) == 77
     bare = [{k: v for k, v in row.items() if k != "group"} for row in rows]
     wanted = ("IST", 5), ("prompt tuning", 0), "unseen"

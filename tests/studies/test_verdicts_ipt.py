@@ -137,7 +137,7 @@ def test_stage_two_is_judged_by_its_scores_and_their_spread(words, second, verdi
     runs = runs_of(words, second)
     (found,) = (v for v in sr.verdicts(rows_of() + runs, 5) if v["name"] == "A12")
     assert (found["verdict"], found["num_tasks"], found["num_seeds"]) == (verdict, 4, 1)
-    assert sr.spreads(runs, unseen.STAGE_TWO)["unseen3"] == pytest.approx(second[1])
+    assert sr.run_deviations(runs, unseen.STAGE_TWO)["unseen3"] == pytest.approx(second[1])
     gap, less = second[0] - words[0], second[1] - words[1]
     assert f"from words {gap:+.3f} [" in found["here"] and f"over runs {less:+.3f} [" in found["here"]
 
@@ -145,18 +145,18 @@ def test_stage_two_is_judged_by_its_scores_and_their_spread(words, second, verdi
 def test_a_spread_takes_two_runs():
     one = [row for row in runs_of((0.4, 0.1), (0.5, 0.1)) if row["run"] == 0]
     with pytest.raises(ValueError, match="no two runs on unseen0.*stage_two_runs >= 2"):
-        sr.spreads(one, unseen.STAGE_TWO)
+        sr.run_deviations(one, unseen.STAGE_TWO)
 
 
 @pytest.mark.parametrize(
     ("name", "scale"), [("core36", "full"), ("ipt120", "ipt120"), ("ipt120-long", "ipt120-long")]
 )
 def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
-    rows, about = stored_results.stored(name)
+    rows, about = stored_results.load_rows(name)
     found = sr.verdicts(rows, about["scale"]["main_dim"])
-    found += verdicts_splits.verdicts(verdicts_splits.stored()) if name == "ipt120" else []
+    found += verdicts_splits.verdicts(verdicts_splits.load_studies()) if name == "ipt120" else []
     expected = {v["name"]: v for v in found}
-    kept = {r["claim"]: r for r in claims.stored() if r["scale"] == scale and r["claim"][0] == "A"}
+    kept = {r["claim"]: r for r in claims.load_stored() if r["scale"] == scale and r["claim"][0] == "A"}
     assert (
         kept.keys()
         == expected.keys()

@@ -83,7 +83,7 @@ def test_differences_are_paired_by_task_and_seed():
     ]
     gap = dr.difference(of, [r | {"score": 0.0} for r in of])
     assert gap[:3] == intervals.interval([[0.1], [0.3], [0.5], [0.2]], groups="xxyz") and gap[3] == 4
-    assert dr.told((0.12345, -0.5, 0.5)) == "+0.123 [-0.500, +0.500]"
+    assert intervals.difference_text((0.12345, -0.5, 0.5)) == "+0.123 [-0.500, +0.500]"
 
 
 @pytest.mark.parametrize(

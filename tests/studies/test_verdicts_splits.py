@@ -121,14 +121,14 @@ def test_stored_studies_are_judged_and_recorded(tmp_path, monkeypatch):
     for name, rows in of_kinds().items():
         result_files.write(tmp_path / "results" / f"ipt120-{name}.jsonl", rows)
         files.write_json(tmp_path / "results" / f"ipt120-{name}.about.json", {})
-    assert list(g.stored()) == ["cls", "non_cls"]
+    assert list(g.load_studies()) == ["cls", "non_cls"]
     (row,) = g.record()
     assert (row["claim"], row["scale"], row["verdict"]) == ("A9", "ipt120", "holds in part")
     assert claims.found(tmp_path / "runs", "ipt120") == [row]
     about = {"scale": {"test_examples": 24}, "dtype": "float32"}
     files.write_json(tmp_path / "results" / "ipt120-non_cls.about.json", about)
     with pytest.raises(ValueError, match="non_cls and cls differ in test_examples 24 and None; dtype"):
-        g.stored()
+        g.load_studies()
 
 
 def test_studies_without_a_common_unseen_task_are_told():

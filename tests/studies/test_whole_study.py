@@ -351,9 +351,9 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
     assert set(about["not finished"]) == set(jobs_by_name) - {
         "zero-shot", "prompts", "subspace-2", "codes-learned-2",
     }  # fmt: skip
-    assert codes.read(out.with_suffix(codes.ENDING), 2).u.shape == (2, 8, 2)
+    assert codes.load(out.with_suffix(codes.ENDING), 2).u.shape == (2, 8, 2)
     with pytest.raises(ValueError, match="no codes with d_I = 3, only 2"):
-        codes.read(out.with_suffix(codes.ENDING), 3)
+        codes.load(out.with_suffix(codes.ENDING), 3)
     found = subspace.load(out.with_suffix(subspace.ENDING))
     assert torch.equal(found.codes(), study.subspace(2)[0].codes())
     assert found.about["tasks"] == list(study.seen)
@@ -362,9 +362,9 @@ def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(paths, "data_dir", lambda: tmp_path)
         with pytest.raises(FileNotFoundError, match="no prompts at .*rows.prompts.safetensors"):
-            stored_results.stored_prompts("rows")
+            stored_results.load_prompts("rows")
         shutil.copy(out.with_suffix(stored_results.PROMPTS), tmp_path / "results")
-        trained, of = stored_results.stored_prompts("rows")
+        trained, of = stored_results.load_prompts("rows")
     assert torch.equal(trained, expected)
     assert (of["tasks"], of["seeds"]) == (list(study.ids), [0, 1])
     assert not jobs_by_name["subspace-3"].is_done
@@ -424,7 +424,7 @@ def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
     verdicts_ipt.write(study, out, finished_only=True)
     rows = result_files.read(out)
     assert {r["seed"] for r in rows} == {0} and "IST" in {r["method"] for r in rows}
-    assert codes.read(out.with_suffix(codes.ENDING), 2).u.shape == (1, 8, 2)
+    assert codes.load(out.with_suffix(codes.ENDING), 2).u.shape == (1, 8, 2)
     about = json.loads(out.with_suffix(".about.json").read_text(encoding="utf-8"))
     assert about["not finished"] and all("seed1" in name for name in about["not finished"])
 
@@ -524,7 +524,7 @@ def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monke
         shutil.copy(folder / name, tmp_path / "results")
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     with pytest.raises(ValueError, match="is not the file that its provenance was written with"):
-        stored_results.stored("rows")
+        stored_results.load_rows("rows")
 
 
 def test_the_provenance_takes_its_place_first(tmp_path, monkeypatch):
@@ -647,7 +647,7 @@ def test_parts_of_a_step_keep_what_made_each(steps, monkeypatch):
     bank = study.bank()
     assert [part.name for part in bank.parts] == ["prompts-seed0", "prompts-seed1"]
     bank.parts[0].made_with["iptkit"] = "another"
-    made = provenance.of(study, [bank])["made"]
+    made = provenance.describe(study, [bank])["made"]
     assert [m["steps"] for m in made] == [["prompts-seed0"], ["prompts-seed1"]]
 
 
