@@ -184,7 +184,7 @@ def test_wrong_uses_are_named():
     with pytest.raises(ValueError, match="AdapterConfig needs rank >= 1 and up > 0, got 0 and 0.1"):
         AdapterConfig(FitConfig(), FitConfig(), rank=0)
     study = Study(scales.load("smoke"))
-    with pytest.raises(ValueError, match="scale 'smoke' has no adapters; give it sizes"):
+    with pytest.raises(ValueError, match="scale 'smoke' has no adapters; give their sizes"):
         adapters.subspace(study, 2)
 
 

@@ -59,7 +59,7 @@ def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, mon
 
 def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
     """Prompts of one study beside the rows of another would be taken for its own."""
-    monkeypatch.setattr(provenance, "of", lambda *_: {})
+    monkeypatch.setattr(provenance, "describe", lambda *_: {})
     monkeypatch.setattr(provenance, "command", lambda *_: "")
     path = tmp_path / "rows.jsonl"
     for name in ("rows.mine.txt", "other.txt"):
@@ -88,7 +88,7 @@ def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
     "text", ["[]", '{"files": 3}', '{"files": {"../a": "", "rows./../a": "", "a": "", "rows.jsonl": 3}}']
 )
 def test_what_an_older_provenance_names_is_removed_only_if_it_is_of_these_rows(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(provenance, "of", lambda *_: {})
+    monkeypatch.setattr(provenance, "describe", lambda *_: {})
     monkeypatch.setattr(provenance, "command", lambda *_: "")
     (tmp_path / "in").mkdir()
     (tmp_path / "a").write_text("")

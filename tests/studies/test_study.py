@@ -343,7 +343,7 @@ def test_a_model_is_shared_by_studies_of_the_same_model_only(steps):
     first = Study(scales.load("smoke"))
     assert Study(scales.load("smoke", seeds=(1,)), models=first).backbone is first.backbone
     for change in ({"deep": True}, {"backbone": "tiny-gpt2"}, {"dtype": "float64"}):
-        with pytest.raises(ValueError, match="models is a study with the model .*leave it out"):
+        with pytest.raises(ValueError, match="`models` is a study with the model .*leave it out"):
             Study(scales.load("smoke", **change), models=first)
 
 
