@@ -158,9 +158,7 @@ def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
     expected = {v["name"]: v for v in found}
     kept = {r["claim"]: r for r in claims.load_stored() if r["scale"] == scale and r["claim"][0] == "A"}
     assert (
-        kept.keys()
-        == expected.keys()
-        >= sr.JUDGES.keys() - (set(sr.OPTIONAL) if name != "ipt120" else set())
+        kept.keys() == expected.keys() >= sr.JUDGES.keys() - (set(sr.OPTIONAL) if name != "ipt120" else set())
     )
     for name, row in kept.items():
         mine = expected[name]
