@@ -20,6 +20,7 @@ from typing import Any
 from iptkit.course.results_figure import SIDES, alt, figure, in_words, num_tasks
 from iptkit.methods import shares, subspace
 from iptkit.scores import claims, intervals, summary
+from iptkit.scores.intervals import difference_text
 from iptkit.storage import files, paths
 from iptkit.studies import stored_results, unseen, verdicts_ipt, verdicts_ptuning_v2, verdicts_splits
 
@@ -159,20 +160,10 @@ def against(subject: str, gaps: Mapping[str, Gap]) -> str:
     """
     sentences: list[str] = []
     for words in (HIGHER, LOWER, SAME):
-        named = [f"{name} ({digits(gap)})" for name, gap in gaps.items() if verb(gap) == words]
+        named = [f"{name} ({difference_text(gap)})" for name, gap in gaps.items() if verb(gap) == words]
         if named:
             sentences.append(f"{'It' if sentences else subject} {words} {_listed(named)}.")
     return " ".join(sentences)
-
-
-def digits(gap: Gap) -> str:
-    """A difference with its interval, as text.
-
-    Example:
-      >>> digits((0.1, -0.02, 0.2))
-      '+0.100 [-0.020, +0.200]'
-    """
-    return intervals.difference_text(gap)
 
 
 # ---- sections ------------------------------------------------------------------------------------------
@@ -461,7 +452,7 @@ def _adapters_and_stage_two(rows: Rows, dim: int) -> str:
     return (
         f"{_compared('On unseen tasks, IST through adapters', rows, adapters, tuned, 'unseen')} Prompt "
         f"tuning that starts from IST's solution (stage two) {_than(gap, 'prompt tuning from words')}; its "
-        f"standard deviation over runs is {deviation} ({digits(intervals.opposite(steadier))})."
+        f"standard deviation over runs is {deviation} ({difference_text(intervals.opposite(steadier))})."
     )
 
 
@@ -528,7 +519,13 @@ def _pairs(rows: Rows, dim: int) -> str:
         for side in SIDES:
             is_there = {(*first, side), (*second, side)} <= there
             gap = _gap(rows, first, second, side) if is_there else None
-            cells.append("" if not gap else f"**{digits(gap)}**" if verb(gap) != SAME else digits(gap))
+            cells.append(
+                ""
+                if not gap
+                else f"**{difference_text(gap)}**"
+                if verb(gap) != SAME
+                else difference_text(gap)
+            )
         if any(cells):
             table.append(f"| {first[0]} − {second[0]} | {' | '.join(cells)} |")
     return "\n".join(["Bold: the interval excludes 0.", "", *table])
@@ -646,7 +643,7 @@ def _both_sides(subject: str, rows: Rows, first: Method, others: Mapping[str, Me
 
 
 def _than(gap: Gap, other: str) -> str:
-    return f"{verb(gap)} {other} ({digits(gap)})"
+    return f"{verb(gap)} {other} ({difference_text(gap)})"
 
 
 def _shares(rows: Rows, dim: int) -> str:
