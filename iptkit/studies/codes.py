@@ -1,7 +1,7 @@
 """What is in z: the numbers that IST found for each task, and which tasks lie near each other.
 
-A code u is in standard deviations of the seen tasks' codes around their mean (see `subspace.unit`), so that
-distances count each of the d_I numbers alike. The papers show no picture of their subspace.
+A code u is in standard deviations of the seen tasks' codes around their mean (`subspace.code_statistics`), so
+that distances count each of the d_I numbers alike. The papers show no picture of their subspace.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def drawn(rows, dtype=torch.float64, std=0.3, seed=0):
 
 
 class Behind(nn.Module):
-    """A block and its adapter, written out: what the hooks are compared with."""
+    """A block and its adapter as plain code, which the hooks are compared with."""
 
     def __init__(self, block, down, up):
         super().__init__()
@@ -62,7 +62,7 @@ class Behind(nn.Module):
 
 
 def plain(name, weights, row, words):
-    """Log-likelihoods of a row's answers, by a model of its own whose blocks are wrapped."""
+    """Log-likelihoods of a row's answers, by a separate model whose blocks are wrapped."""
     model = load(name, dtype="float64").model
     blocks = [m for layer in model.model.layers for m in (("self_attn", layer), ("mlp", layer))]
     for (name, layer), (down, up) in zip(blocks, weights, strict=True):
@@ -113,7 +113,7 @@ def test_answers_are_generated_through_them():
     engine, task = Engine(of, LAYOUT), suites.load_suite("tiny")[0]
     rows = [engine.target_row(e) for e in (*task.test[:3], *MIXED_EXAMPLES[:1])]
     weights = drawn(len(rows), std=1.0)
-    limits = [5, 1, 4, 2]  # rows drop out in between
+    limits = [5, 1, 4, 2]  # rows finish at different steps
     together = engine.greedy(Prompt(adapters=weights), rows, limits)
     one_by_one = zip(weights, rows, limits, strict=True)
     alone = [engine.greedy(Prompt(adapters=w[None]), [row], [most])[0] for w, row, most in one_by_one]
@@ -136,7 +136,7 @@ def test_answers_are_generated_through_them():
 def test_they_reach_the_whole_text_in_every_layout(layout, dtype):
     of, examples = backbone("tiny-causal", dtype), MIXED_EXAMPLES
     engine, weights = Engine(of, layout), drawn(len(examples))
-    engine.keep_contexts([examples])  # texts read without adapters must not be taken
+    engine.keep_contexts([examples])  # texts that were read without adapters must not be used
     rows = rows_of(engine)
     found, _ = engine.log_likelihoods(Prompt(adapters=weights), rows)
     words = [] if layout != LAYOUT else of.tokenizer("Answer:", add_special_tokens=False).input_ids
@@ -190,7 +190,7 @@ def test_wrong_uses_are_named():
 
 # ---- the subspace ----------------------------------------------------------------------------------
 def test_weights_are_z_times_the_hyper_matrices():
-    """As the paper: z^T A_l, A_l [d_I, d r]; with its own shapes 589,824 numbers from each of d_I rows."""
+    """As in the paper: z^T A_l, A_l [d_I, d r]; its sizes have 589,824 parameters for each of d_I rows."""
     made = HyperAdapters(4, 6, 8, 2, torch.Generator().manual_seed(0))
     z = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     found = made.decode(z)

@@ -14,7 +14,7 @@ def generator(seed=0):
 
 
 def dense_hadamard(size):
-    """+1 or -1 by the parity of the bits that row and column share, straight from the definition."""
+    """+1 or -1 by the parity of the bits that row and column share: the definition."""
     return torch.tensor(
         [[(-1.0) ** (i & j).bit_count() for j in range(size)] for i in range(size)], dtype=torch.float64
     )
@@ -72,7 +72,7 @@ def test_fastfood_prompts_start_where_they_should_and_move_by_std():
 
 
 def test_principal_components_are_the_best_plane():
-    """Rebuilding loses exactly the left-out singular values; all components rebuild every prompt."""
+    """The error is the sum of the other squared singular values; all components give every prompt exactly."""
     bank = torch.randn(7, 3, 5, generator=generator(6))
     flat = bank.flatten(1) - bank.flatten(1).mean(0)
     values = torch.linalg.svdvals(flat)
@@ -86,8 +86,8 @@ def test_principal_components_are_the_best_plane():
 
 
 def test_all_weights_stay_at_v_zero_and_all_move_with_v():
-    """DID: at v = 0 the model is as it was, tied weights stay tied, only v trains, all weights move."""
-    plain = copy.deepcopy(backbone("tiny-causal", "float64").model)  # others use it too
+    """DID: at v = 0 the model is unchanged; tied weights stay tied, only v trains, and all weights move."""
+    plain = copy.deepcopy(backbone("tiny-causal", "float64").model)  # other tests use the model too
     before = {name: p.detach().clone() for name, p in plain.named_parameters()}
     ids = torch.tensor([[3, 4, 5, 6]])
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_a_subspace_of_all_weights_written_out_is_the_same_and_can_be_settled():
 
 
 def test_numbers_of_the_adapter_variant():
-    """The paper's shapes: 24 adapters of rank 16, width 768: 48 matrices of 12,288 numbers per dimension."""
+    """The paper's shapes: 24 adapters of rank 16, width 768, 48 x 12,288 parameters per dimension."""
     for dim, told in ((10, 5.9e6), (250, 147e6), (2000, 1.18e9)):
         assert adapters.num_parameters(dim) == 48 * 12288 * dim
         assert math.isclose(adapters.num_parameters(dim), told, rel_tol=0.01)

@@ -19,7 +19,7 @@ def test_a_reference_trains_a_copy_and_is_seeded(method):
     before = backbone.fingerprint(model.model)
     runs = []
     for noise in (1, 2):
-        torch.manual_seed(noise)  # what the process did before must not matter
+        torch.manual_seed(noise)  # earlier draws of the process must not matter
         more = {"intrinsic_dim": 3} if method == "DID" else {}
         runs.append(fine_tuning.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, **more))
     assert runs[0].score == runs[1].score and 0 <= runs[0].score <= 1
@@ -51,7 +51,7 @@ def test_training_in_bfloat16_keeps_weights_and_scores_in_float32(method, monkey
     model, task = backbone.load("tiny-causal"), suites.load_task("tiny-mood", suite="tiny")
     trained, known = [], Engine
 
-    def engine(backbone):  # refuses a model whose forward still rounds to bfloat16
+    def engine(backbone):  # fails for a model whose forward still rounds to bfloat16
         trained.append(dict(backbone.model.named_parameters()))
         return known(backbone)
 
@@ -59,7 +59,7 @@ def test_training_in_bfloat16_keeps_weights_and_scores_in_float32(method, monkey
     for is_mixed in (False, True):
         found = fine_tuning.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, is_mixed=is_mixed)
         assert 0 <= found.score <= 1
-    plainly, mixed = trained[1::2]  # the first of two engines looks at the task, before the training
+    plainly, mixed = trained[1::2]  # the first of two engines checks the task before the training
     start = dict(model.model.named_parameters())
     assert {p.dtype for p in mixed.values()} == {torch.float32}
     apart, moved = (
@@ -81,7 +81,7 @@ def test_an_unknown_reference():
 def test_prompt_tuning_equals_peft():
     model, task = backbone.load("tiny-causal", dtype="float64"), suites.load_task("tiny-mood", suite="tiny")
     ours, theirs = fine_tuning.compare_with_peft(model, task.train[:3], 3)
-    for name in ("loss", "gradient"):  # transformers takes the loss of float32 logits
+    for name in ("loss", "gradient"):  # transformers computes the loss of float32 logits
         size = float(theirs[name].abs().max())
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5 * size)
 
@@ -114,7 +114,7 @@ def test_fine_tuning_begins_with_the_encoders_weights():
 
 @pytest.mark.parametrize("kind", ["loss", "weights"])
 def test_fine_tuning_that_diverges_is_told_and_not_scored(monkeypatch, kind):
-    """The Trainer itself leaves out losses that are not finite and ends as if all were well."""
+    """The Trainer itself skips losses that are not finite and ends without an error."""
     task = suites.load_task("tiny-mood", suite="tiny")
     model, trained = backbone.load("tiny-causal"), []
 

@@ -290,7 +290,7 @@ def test_known_families_are_taken_in_every_number_type(name, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
 @pytest.mark.parametrize(("name", "told"), [("Gemma", "does not support"), ("Gemma2", "a soft cap")])
 def test_a_model_that_scales_words_or_caps_attention_is_refused(name, told, dtype):
-    """A shallow prompt would stand unscaled among its words."""
+    """A prompt at the input would stand unscaled among scaled embeddings."""
     config = getattr(transformers, f"{name}Config")(
         hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=64,
         max_position_embeddings=64, num_key_value_heads=2, head_dim=8, initializer_range=0.3,

@@ -36,7 +36,7 @@ def test_the_lstm_is_torchs_lstm():
     ours = RunLSTM(3, 10, 6, seeded())
     with torch.no_grad():
         for p in ours.parameters():
-            p.copy_(torch.randn(p.shape, generator=seeded(1)) * 0.5)  # every run another
+            p.copy_(torch.randn(p.shape, generator=seeded(1)) * 0.5)  # different for every run
     x, used = torch.randn(2, 5, 10, generator=seeded(2)), torch.tensor([2, 0])
     found = ours(x, used)
     for row, run in enumerate(used.tolist()):

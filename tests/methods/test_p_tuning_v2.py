@@ -113,13 +113,13 @@ def test_padding_changes_nothing(name):
 
 
 def name_of_the_cache(some_model):
-    """Of the argument: transformers 5.24 gave it a new one."""
+    """The name of the argument; transformers 5.24 changed it."""
     return "cache" if "cache" in inspect.signature(some_model.forward).parameters else "past_key_values"
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama"])
 def test_it_equals_a_cache_that_holds_the_prompt(name):
-    """Where transformers can take keys and values as a cache, with the text's positions from 0."""
+    """Models that take keys and values as a cache while the text's positions begin at 0."""
     source, inputs = prompt(name), batch(name)
     keys_values = source(torch.tensor([0, 1])).keys_values
     cache = DynamicCache([(both[:, 0], both[:, 1]) for both in keys_values.unbind(1)])
@@ -359,10 +359,10 @@ def test_deep_prompts_train_together_as_alone():
         torch.testing.assert_close(both.P[r], alone.P[0], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")  # of PEFT about transformers
+@pytest.mark.filterwarnings("ignore")  # PEFT warns about transformers
 @pytest.mark.parametrize("name", SEQ2SEQ)
 def test_pefts_prefix_leaves_numbers_untrained_where_ours_does_not(name):
-    """The contrast: PEFT 0.21.2 gives decoder layers i and i + N/2 one prefix and drops the rest.
+    """For comparison: PEFT 0.21.2 gives decoder layers i and i + N/2 one prefix and drops the rest.
 
     It happens where their number is even, so BART is built with two decoder layers in place of three.
     """
@@ -379,7 +379,7 @@ def test_pefts_prefix_leaves_numbers_untrained_where_ours_does_not(name):
 
 @pytest.mark.parametrize("kind", [Engine, HeadEngine])
 def test_sites_of_another_model_are_refused(kind):
-    """Prompts for them would train without having any effect."""
+    """Prompts for them would train without any effect."""
     mine, other = backbone("tiny-causal", "float64"), load("tiny-causal", dtype="float64")
     with pytest.raises(ValueError, match="attentions of another model than this tiny-causal.*find_sites"):
         kind(mine, sites=find_sites(other.model))

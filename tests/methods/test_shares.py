@@ -24,13 +24,13 @@ def test_a_plane_holds_its_own_prompts_and_no_more_of_others_than_chance():
 
 
 def test_what_prompts_share_is_found_in_those_left_out():
-    shared = torch.linalg.qr(drawn(60, 3)).Q.t()  # three directions that all prompts lie in
+    shared = torch.linalg.qr(drawn(60, 3)).Q.t()  # all prompts lie in these three directions
     bank = (drawn(12, 3, seed=2) @ shared).view(12, 1, 60) + 5
     families = ["a", "a", "b", "b", "c", "c", "d", "d", "e", "e", "f", "f"]
     held = shares.without_family(bank, families, [1, 3])
     assert torch.allclose(held[1], torch.ones(12).double()) and (held[0] < 1).all()
     own_way = torch.zeros(12, 1, 60).double()
-    for i, name in enumerate(families):  # each family in a direction of its own
+    for i, name in enumerate(families):  # every family has its own direction
         own_way[i, 0, "abcdef".index(name)] = (-1) ** i
     alone = shares.without_family(own_way, families, [5]).mean()
     assert alone < 0.01 < 0.99 < shares.in_plane(own_way, own_way, [6]).mean()

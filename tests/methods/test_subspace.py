@@ -85,7 +85,7 @@ def test_what_is_no_subspace_is_told(tmp_path):
 
 @pytest.mark.parametrize("is_old", [False, True])
 def test_a_file_says_which_kind_of_prompts_its_subspace_is_of(tmp_path, is_old):
-    """Files of earlier versions do not say it: a deep prompt's shape does."""
+    """Files of earlier versions do not name the kind; the shape of a deep prompt shows it."""
     file, deep = tmp_path / "a.safetensors", torch.randn(4, 3, 2, 2, 5, 8, generator=seeded())
     for bank, kind in ((deep, "keys_values"), (deep.flatten(1, 3).flatten(2), "embeds")):
         subspace.save(AutoEncoder(bank, SubspaceConfig(2, 6), seeded(), kind), file)
@@ -148,7 +148,7 @@ CONFIG = {"intrinsic_dim": 2, "hidden": 6, "recon_weight": 1.0, "task_weight": 1
     ],
 )
 def test_a_subspace_whose_parts_do_not_fit_is_refused(bank, tmp_path, change, told):
-    """Among them a small file that describes a subspace of gigabytes: nothing is made before it is known."""
+    """One of them is a small file that describes a subspace of gigabytes, which must not be allocated."""
     file = tmp_path / "a.safetensors"
     subspace.save(AutoEncoder(bank, SubspaceConfig(2, 6), seeded()), file)
     tensors, about = change(*tensor_files.read(file))
@@ -160,7 +160,7 @@ def test_a_subspace_whose_parts_do_not_fit_is_refused(bank, tmp_path, change, to
 # ---- what it was made for ------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def found(runs, tmp_path_factory):
-    """The file of a subspace found in tiny-causal."""
+    """The file of a subspace that was found with tiny-causal."""
     engine = Engine(backbone("tiny-causal", "float32"))
     prompts = torch.randn(4, 3, 32, generator=seeded(1))
     autoencoder, _ = subspace.find(engine, prompts, runs, SubspaceConfig(2, 6), SHORT, seeded())
@@ -221,7 +221,7 @@ def test_a_subspace_of_another_model_is_refused_before_anything_runs(
 
 
 def test_what_an_older_file_says_is_compared(bank, engine, runs, tmp_path):
-    """Files of earlier versions name their model, nothing more."""
+    """Files of earlier versions name their model only."""
     autoencoder = AutoEncoder(bank, SubspaceConfig(2, 6), seeded())
     subspace.save(autoencoder, tmp_path / "a.safetensors", {"backbone": "tiny-causal"})
     subspace.tune(engine, subspace.load(tmp_path / "a.safetensors"), runs, SHORT)
@@ -275,7 +275,7 @@ def test_rows_of_one_task_share_its_prompt(bank):
 
 
 def test_reconstruction_of_the_mean_prompt_is_one(bank):
-    """The prompts are standardised over the bank, so 1.0 means: nothing learned yet."""
+    """The prompts are standardised over the bank, so an untrained auto-encoder has about 1.0."""
     built = AutoEncoder(bank * 3 - 1, SubspaceConfig(2, 6, recon_weight=0.5), seeded())
     with torch.no_grad():
         built.decoder.outer.weight.zero_()

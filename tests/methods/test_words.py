@@ -59,7 +59,7 @@ def test_rows_that_begin_alike_are_scored_as_if_each_were_alone(words_only):
 
 
 def test_a_mixed_model_shares_beginnings_without_rounding_them():
-    """What stands beside a row changes its score no more than another batch does: bfloat16 keys would."""
+    """Other rows of a batch change a score by rounding only; keys in bfloat16 would change it more."""
     engine = Engine(backbone("tiny-causal", "mixed"), LAYOUTS[1])
     asked = [
         Example(f"I had a sad trip. The {word}", ("one",), ("one", "two"))
@@ -164,7 +164,7 @@ def test_runs_searched_together_are_the_runs_searched_alone():
 
 
 def test_a_step_tries_the_lowest_first_order_changes():
-    """The candidates and the kept swap of one step, worked out with plain forwards."""
+    """The candidates and the accepted swap of one step, computed by plain forwards."""
     engine = Engine(backbone("tiny-causal", "float64"))
     table, (run,) = engine.backbone.embedding, runs_of((0,))
     start = word_tokens(engine.backbone, 2)

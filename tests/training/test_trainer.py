@@ -98,7 +98,7 @@ def test_examples_are_drawn_in_shuffled_epochs(three):
 # ---- the optimizer ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("block", [1, 10, 1 << 18])
 def test_run_adam_equals_torchs_adam_run_by_run(block, monkeypatch):
-    """With torch's own clipping and one learning rate per run; the gradients pass the limit now and then."""
+    """With torch's own clipping and one learning rate per run; some gradients exceed the limit."""
     monkeypatch.setattr(adam, "BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     rates, clip = [0.1, 0.02, 0.5], 1.0
@@ -156,7 +156,7 @@ def test_a_head_is_not_trained_by_an_engine_that_scores_words(three):
 # ---- fit -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-9), ("float32", 1e-4)])
 def test_many_runs_together_equal_one_by_one(three, dtype, rtol):
-    """Different tasks, seeds, data and learning rates in one batch; each ends as if it had been alone."""
+    """Different tasks, seeds, data and learning rates in one batch; each ends as if it had trained alone."""
     model = backbone("tiny-causal", dtype)
     runs = [
         Run(three[0], 0),
@@ -227,13 +227,13 @@ def test_dev_scores_are_accuracy_and_loss(three):
 
 
 def scripted(monkeypatch, scores):
-    """dev_scores that gives these scores [evaluations][runs] = (accuracy, minus loss) one after the other."""
+    """A dev_scores that returns these scores [evaluations][runs] = (accuracy, minus loss) one by one."""
     remaining = [torch.tensor(s, dtype=torch.float64) for s in scores]
     monkeypatch.setattr(trainer, "dev_scores", lambda *args: remaining.pop(0))
 
 
 def states_after(monkeypatch, source):
-    """The parameters after every step, as a list that fills while `fit` runs."""
+    """The parameters after every step, in a list that grows while `fit` runs."""
     seen, step = [], RunAdam.step
 
     def recorded(self, rate):
@@ -270,7 +270,7 @@ def test_a_shared_source_ends_in_the_state_of_least_mean_loss(three, monkeypatch
 
 
 def test_pure_reconstruction_is_selected_by_reconstruction(three, monkeypatch):
-    """Where no task loss trains the source, its dev loss must not choose among its states."""
+    """If no task loss trains the source, its dev loss must not choose the best state."""
     model = backbone("tiny-causal", "float32")
     source = shared(model, 3, task_weight=0.0)
     seen = states_after(monkeypatch, source)
@@ -294,7 +294,7 @@ def test_pure_reconstruction_is_selected_by_reconstruction(three, monkeypatch):
 
 
 def only_reconstruct(engine, state):
-    """A step on the true reconstruction alone."""
+    """A step on the reconstruction loss alone."""
     state.source.reconstruction().backward()
     state.optimizer.step(1.0)
     return torch.zeros(len(state.runs))
@@ -309,7 +309,7 @@ def test_no_steps_only_evaluate(three):
 
 
 class Seldom(State):
-    """As on a GPU: losses are read every third step."""
+    """A state that reads its losses every third step, as on a GPU."""
 
     most = 0
 
@@ -378,7 +378,7 @@ def test_fit_errors(three):
 
 
 def test_a_prompt_that_diverges_in_the_last_step_is_no_result(three, monkeypatch):
-    """Its last loss was finite. Without a check the start would be handed back as the best state."""
+    """Its last training loss is finite. Without a check the start would be returned as the best state."""
     model = backbone("tiny-causal", "float32")
 
     def last_step_diverges(self, rate):
@@ -411,7 +411,7 @@ def assert_same_fit(source, result, other_source, other_result):
 
 
 def whole_and_resumed(engine, make, runs, config, stop, checkpoint):
-    """The same training twice: without a break, and killed after `stop` steps and resumed."""
+    """The same training twice: uninterrupted, and killed after `stop` steps and resumed."""
     model = engine.backbone
     whole, resumed = make(model, len(runs)), make(model, len(runs))
     expected = fit(engine, whole, runs, config)
@@ -441,7 +441,7 @@ def test_a_killed_fit_resumed_equals_an_uninterrupted_one(three, tmp_path, make,
 
 @pytest.mark.model
 def test_a_resumed_fit_of_the_real_model_is_the_same_to_the_last_bit(three, tmp_path):
-    """Its products round differently in batches of another width, and after a restart nothing is cached."""
+    """Its products round differently in batches of another width, and a new process has no cached texts."""
     texts = tuple(examples.Example("so " * size + "on", ("on",)) for size in (2, 5, 9, 14, 20, 27, 35, 44))
     run = Run(dataclasses.replace(three[2], train=texts), seed=3)
     first, second = ({len(e.input) for e in draw(run, step, 5)} for step in (0, 1))
@@ -462,7 +462,7 @@ sys.path[:0] = {tests!r}
 from test_trainer import NAMES, LONG, words
 step = trainer.train_step
 def slow(engine, state):
-    time.sleep(0.1 if state.step < 5 else 600)  # killed before its end, however late
+    time.sleep(0.1 if state.step < 5 else 600)  # the test kills it before it ends
     return step(engine, state)
 trainer.train_step = slow
 model = models.load("tiny-causal")
