@@ -84,7 +84,7 @@ def test_shared_rows_refuse_a_prompt(layout):
     vectors = engine.backbone.embedding[None, 4:6].expand(2, -1, -1)
     keys = torch.zeros(2, 1, 2, 2, 3, 8, dtype=torch.float64)
     for prompt in (Prompt(vectors), Prompt(vectors[:, :0], keys_values=keys)):
-        with pytest.raises(ValueError, match="have no prompt before them"):
+        with pytest.raises(ValueError, match="are scored without a prompt"):
             engine.log_likelihoods(prompt, rows)
     long = [Example("frog " * 300, ("one",), ("one", "two"))] * 2
     with pytest.raises(ValueError, match="positions, tiny-causal has 256"):
