@@ -1,4 +1,4 @@
-"""One attempt on a door, and what became of it."""
+"""Attempts to open damaged files, and their outcomes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from iptkit.storage.files import DiskFullError
 FAULTS = ("raw error", "wrong value", "bad message")
 OUTCOMES = ("read", "refused", *FAULTS)
 OURS = (ValueError, FileNotFoundError, DiskFullError)
-LONGEST = 20_000  # characters of a message that a person still reads
-SECONDS = 600.0  # far more than opening a file takes on a busy machine: only a hang is longer
+LONGEST = 20_000  # characters of a message; nobody reads more
+SECONDS = 600.0  # opening a file is much faster, even on a busy machine: only a hang takes longer
 
 
 @dataclass
 class Outcomes:
-    """Counts of what became of the files of one door, and the first few that ended wrongly."""
+    """The number of each outcome at one door, and the first few faults."""
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -43,11 +43,11 @@ class Outcomes:
 def attempt(door: Door, path: Path, content: str) -> tuple[str, str]:
     """Open a damaged file.
 
-    Returns: one of OUTCOMES, and what was seen of one of FAULTS.
+    Returns: one of OUTCOMES and, if it is one of FAULTS, its description.
     """
     try:
         with warnings.catch_warnings(), within(SECONDS, door.name):
-            warnings.simplefilter("ignore")  # a note about a file is as good as a refusal
+            warnings.simplefilter("ignore")  # a warning about a file is as good as a refusal
             value = door.open(path)
     except Exception as error:
         text = str(error)
@@ -66,14 +66,14 @@ def attempt(door: Door, path: Path, content: str) -> tuple[str, str]:
         if path.is_file():
             door.holds(path, value)
         else:
-            assert not os.path.lexists(path), "what is there is no file and was passed over without a word"
+            assert not os.path.lexists(path), "it is not a file, but was skipped without a message"
     except Exception:
         return "wrong value", f"{content}\n{traceback.format_exc()}"
     return "read", ""
 
 
 def attack(door: Door, count: int, number: int = 0) -> Outcomes:
-    """Open `count` damaged files, and once each what is no file; `number` seeds the draw."""
+    """Open `count` damaged files, and one of each kind of damage.PLACES; `number` seeds the draw."""
     outcomes = Outcomes()
     with tempfile.TemporaryDirectory(prefix="iptkit-attack-") as place:
         good = Path(place) / "good"
@@ -88,7 +88,7 @@ def attack(door: Door, count: int, number: int = 0) -> Outcomes:
                 outcomes.add(*attempt(door, folder / inside, content))
 
         for what in damage.PLACES:
-            one(lambda file, what=what: damage.put_in_place_of(file, what), f"{what} in place of the file")
+            one(lambda file, what=what: damage.put_in_place_of(file, what), f"{what} instead of the file")
 
         @seed(number)
         @settings(
@@ -109,7 +109,7 @@ def attack(door: Door, count: int, number: int = 0) -> Outcomes:
 
 @contextlib.contextmanager
 def fresh(good: Path, folder: Path) -> Any:
-    """A copy of the good files, removed afterwards."""
+    """Yield a copy of the good files, removed afterwards."""
     shutil.copytree(good, folder)
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that damage a good file: its values, its bytes, its place on the disk."""
+"""Hypothesis strategies that damage a good file: its values, its bytes or its place on the disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-HALF = "\ud800"  # half of a pair: JSON can escape it, UTF-8 cannot hold it
+HALF = "\ud800"  # an unpaired surrogate: JSON can escape it, but UTF-8 cannot encode it
 ODD_VALUES: list[Any] = [
     None, True, False, 0, -1, 3, 2**63, 10**400, 1e308, -0.0, "", " ", "\u200b", "x", "x" * 5000, "a\nb",
     "\x1b[31mred", "{tag}", "../../x", "caf\u00e9", "cafe\u0301", "左", "\u2028", HALF, [], [[]], ["x", 1],
@@ -32,7 +32,7 @@ Damage = Callable[[bytes], bytes]
 
 @st.composite
 def of_bytes(draw: Any, original: bytes) -> bytes:
-    """One to three changes of bytes: cut, flipped, inserted, removed, written twice, encoded otherwise."""
+    """Draw the file with one to three changes: cut, flipped, inserted, removed, repeated or re-encoded."""
     data = original
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -58,7 +58,7 @@ def of_bytes(draw: Any, original: bytes) -> bytes:
 
 @st.composite
 def of_value(draw: Any, value: Any, keys: bool = True) -> Any:
-    """A JSON value with one to three places of it changed, removed, added or renamed."""
+    """Draw a JSON value with one to three places changed, removed, added or renamed."""
     value = json.loads(json.dumps(value))
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         value = draw(_changed(value))
@@ -96,7 +96,7 @@ def _odd(draw: Any) -> Any:
 
 
 class Twice(dict):
-    """An object whose JSON text names a key twice."""
+    """An object whose JSON text has a key twice."""
 
     def __init__(self, value: dict, key: str, again: Any):
         super().__init__(value)
@@ -104,7 +104,7 @@ class Twice(dict):
 
 
 def as_json(value: Any) -> str:
-    """JSON text, with keys given twice, half characters and NaN as they come."""
+    """Return the JSON text of a value, including repeated keys, unpaired surrogates and NaN."""
     if isinstance(value, Twice):
         pairs = [*value.items(), (value.key, value.again)]
         return "{" + ", ".join(f"{json.dumps(k)}: {as_json(v)}" for k, v in pairs) + "}"
@@ -117,7 +117,7 @@ def as_json(value: Any) -> str:
 
 @st.composite
 def of_lines(draw: Any, rows: list[Any]) -> bytes:
-    """JSON lines with one row changed, in ASCII or as UTF-8."""
+    """Draw JSON lines with one row changed."""
     at = draw(st.integers(0, len(rows) - 1))
     lines = [*map(as_json, rows)]
     lines[at] = as_json(draw(of_value(rows[at])))
@@ -127,7 +127,7 @@ def of_lines(draw: Any, rows: list[Any]) -> bytes:
 
 @st.composite
 def of_safetensors(draw: Any, original: bytes) -> bytes:
-    """A safetensors file with another header, odd numbers or damaged bytes."""
+    """Draw a safetensors file with a changed header, odd numbers or damaged bytes."""
     size = struct.unpack("<Q", original[:8])[0]
     header, body = json.loads(original[8 : 8 + size]), original[8 + size :]
     kind = draw(st.sampled_from(["header", "tensor", "about", "numbers", "bytes", "length"]))
@@ -145,7 +145,7 @@ def of_safetensors(draw: Any, original: bytes) -> bytes:
     elif kind == "tensor":
         name = draw(st.sampled_from(names))
         renamed = draw(st.sampled_from(["gone", "renamed", "shape"]))
-        if renamed == "gone":  # the file stays whole: the other tensors move up
+        if renamed == "gone":  # the file stays valid: the other tensors move up
             begin, end = header.pop(name)["data_offsets"]
             body = body[:begin] + body[end:]
             for other in header.values():
@@ -165,7 +165,7 @@ def of_safetensors(draw: Any, original: bytes) -> bytes:
 
 
 def put_in_place_of(path: Path, what: str) -> None:
-    """Put something that is no file where `path` is: one of PLACES."""
+    """Replace the file by something that is not a file: one of PLACES."""
     path.unlink(missing_ok=True)
     if what == "folder":
         path.mkdir()

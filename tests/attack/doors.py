@@ -1,7 +1,8 @@
-"""Where files come in: each door writes good files, opens them, and says what of an opened one must hold.
+"""The doors: every place where iptkit reads a file that could be damaged.
 
-A damaged file may be refused: by an error of ours that names the file. It may be read where its content says
-the same or something else that is well formed; then `holds` compares with a second, plain reading.
+A door writes good files, opens one of them, and checks what was read. A damaged file may be refused by an
+error of iptkit that names the file. It may also be read, if the damage left it well-formed; then `holds`
+compares what was read with a second, simple way of reading it.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from iptkit.training.runs import Fit, FitConfig, Run
 
 @dataclass(frozen=True)
 class Door:
-    """One way in.
+    """One place where a file is read.
 
-    write: puts good files into a folder and returns the one to damage.
-    damages: strategy of what bytes that file holds instead.
-    open: reads it; must raise our own errors only.
-    holds: raises AssertionError where a value that was read without an error is wrong.
-    weight: its share of the files of a long attack; opening a model takes longer than reading a line.
+    write: writes good files to a folder and returns the one to damage.
+    damages: a strategy for the bytes of the damaged file, given the good ones.
+    open: reads the file; it must raise errors of iptkit only.
+    holds: raises AssertionError if a value that was read without an error is wrong.
+    weight: the door's share of the files in a long attack; opening a model takes longer than reading a line.
     """
 
     name: str
@@ -66,13 +67,13 @@ def engine() -> Engine:
 
 
 def lines_of(path: Path) -> list[dict]:
-    """A second, plain reading of JSON lines."""
+    """Return the objects of a JSON lines file, read in a simple way."""
     text = path.read_bytes().decode("utf-8-sig")
     return [json.loads(line.strip()) for line in text.split("\n") if line.strip()]
 
 
 def no_claim(path: Path, value: Any) -> None:
-    """What was read says nothing that a second reading could compare."""
+    """Check nothing: there is no simple way to read this file."""
 
 
 # ---- own tasks -------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def damaged_json(original: bytes) -> st.SearchStrategy[bytes]:
 
 
 def tasks_are_read_whole(path: Path, found: list[examples.Task]) -> None:
-    """Every line is an example of the task, and perfect answers get the perfect score."""
+    """Check that every line is an example of the task and that perfect answers get the perfect score."""
     (task,) = found
     rows = lines_of(path)
     inputs = {row["input"].rstrip() for row in rows}
@@ -131,7 +132,7 @@ def tasks_are_read_whole(path: Path, found: list[examples.Task]) -> None:
             targets = row["targets"] if "targets" in row else [row["target"]]
             assert list(example.targets) == [target.strip() for target in targets]
             options, labels = [option.strip() for option in row.get("options") or ()], list(task.labels)
-            if sorted(options) == sorted(labels):  # a classification's stand in the order of its labels
+            if sorted(options) == sorted(labels):  # those of a classification are in the order of its labels
                 options = labels
             assert list(example.options) == options
             assert not example.options or set(example.targets) <= set(example.options)
@@ -157,7 +158,7 @@ def card_is_kept(path: Path, found: list[examples.Task]) -> None:
 
 
 def words_are_read_whole(path: Path, found: list[Any]) -> None:
-    """As many words as lines with columns, between sentences as between empty lines."""
+    """Check that the words and sentences are those of the lines."""
     text = path.read_bytes().decode("utf-8-sig")
     lines = [line.strip(" \t\r") for line in text.split("\n")]
     words = [re.split(r"[ \t]+", line)[0] for line in lines if line and not line.startswith("-DOCSTART-")]
@@ -183,7 +184,7 @@ def write_superglue(name: str) -> Callable[[Path], Path]:
 
 
 def texts_are_texts(path: Path, task: examples.Task) -> None:
-    """Nothing of an example is how Python prints a list, a dictionary, None or a number that was no text."""
+    """Check that no text is the printed form of a list, a dictionary, None or a number."""
     given = [text for row in lines_of(path) for text in texts_in(row)]
     assert task.train and all(e.targets[0] in e.options for e in task.train)
     assert all(len(set(e.options)) == len(e.options) for e in task.train)
@@ -234,7 +235,7 @@ def open_rows(path: Path) -> list[dict]:
     rows = result_files.read(path, summary.OF_SUBSPACE)
     try:
         summary.summary(rows, [("zero-shot", 0)], ("seen",))
-    except ValueError as error:  # of rows that are whole each, but do not belong together
+    except ValueError as error:  # each row is correct, but they do not belong together
         raise ValueError(f"{path.name}: {error}") from error
     return rows
 
@@ -284,7 +285,7 @@ def write_subspace(folder: Path) -> Path:
 
 
 def subspace_works(path: Path, found: subspace.AutoEncoder) -> None:
-    """It decodes to finite prompts, and its tensors are those of the file."""
+    """Check that it decodes to finite prompts and that its tensors are those of the file."""
     assert found.codes().isfinite().all() and found.decode(found.codes()).isfinite().all()
     stored, _ = tensor_files.read(path)
     state = found.state_dict()
@@ -383,7 +384,7 @@ def open_model(path: Path) -> list[str]:
 
 
 def weights_are_the_files(path: Path, found: list[str]) -> None:
-    """Two loads are equal (nothing is random), all is finite, and every tensor of the model is the file's."""
+    """Check that loading is deterministic and that the weights are finite and those of the file."""
     assert found[0] == found[1], "weights differ from one load to the next"
     state = backbone.load(str(path.parent), dtype="float32").model.state_dict()
     stored = load_file(path.parent / "model.safetensors")
@@ -399,7 +400,7 @@ def damaged_tensors(original: bytes) -> st.SearchStrategy[bytes]:
 
 
 def commanded(*words: str) -> Callable[[Path], str]:
-    """A command of `iptkit` with the file in place of FILE; its words as an error where it refuses."""
+    """Return a function that runs an `iptkit` command on a file, and raises its output if it fails."""
 
     def open_it(path: Path) -> str:
         found = CliRunner().invoke(cli.app, [str(path) if word == "FILE" else word for word in words])
@@ -413,7 +414,7 @@ def commanded(*words: str) -> Callable[[Path], str]:
 
 
 def terminal_is_safe(path: Path, output: str) -> None:
-    """Nothing printed would steer a terminal."""
+    """Check that the output has no control characters."""
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", output)
 
 
@@ -476,7 +477,7 @@ DOORS = [
 
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Raise TimeoutError inside where it takes longer: a pipe that nobody writes to would wait for ever."""
+    """Raise TimeoutError in the block if it takes longer: reading a pipe without a writer waits forever."""
     import signal
 
     def late(*_: Any) -> None:

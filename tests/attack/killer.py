@@ -1,12 +1,12 @@
-"""Kill -9 a study at a chosen moment, let the same command go on, and compare the rows.
+"""Kill -9 a study at a chosen moment, resume it with the same command, and compare the rows.
 
-A moment is an event of the system (a file is opened, renamed or removed, a folder made) in the folders of the
-study, or a step of training; they are counted, so a seed names the same moments on every machine and under
-any load. Each study runs in a fork of one process that has imported everything, which takes no time.
+A moment is a system event in the folders of the study (a file is opened, renamed or removed, or a folder is
+made) or a training step. Moments are counted, so a seed chooses the same moments on every machine and under
+any load. Each study runs in a fork of one process that has imported everything, because that is fast.
 
     python tests/attack/killer.py FOLDER --kills 100 --flips 20 --seed 1
 
-prints what happened, a JSON object a line; `attack` does it from Python.
+prints what happened, one JSON object per line. `attack` does the same from Python.
 """
 
 import argparse
@@ -31,18 +31,18 @@ EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtr
 
 @dataclass
 class Moments:
-    """Counts moments of this process in some folders; at number `at` the process is killed."""
+    """Counts the moments of this process in some folders, and kills the process at moment number `at`."""
 
     folders: tuple[str, ...]
     at: int | None = None
     count: int = 0
 
     def watch(self) -> None:
-        """Count from now on, to the end of the process."""
+        """Count from now on until the process ends."""
         sys.addaudithook(self._audit)
 
     def pass_one(self) -> None:
-        """A moment passes."""
+        """Count one moment."""
         self.count += 1
         if self.count == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -55,7 +55,7 @@ class Moments:
 
 @dataclass
 class Ended:
-    """How a child ended: its signal (0: none), moments, and what it warned of or failed with."""
+    """How a child process ended: its signal (0 for none), moments, warnings and error."""
 
     signal: int
     moments: int = 0
@@ -64,7 +64,7 @@ class Ended:
 
 
 def in_child(work: Callable[[Moments], None], folders: tuple[str, ...], at: int | None = None) -> Ended:
-    """Run `work` in a fork of this process, which is killed at moment `at`."""
+    """Run `work` in a fork of this process, which is killed at moment `at`, and return how it ended."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -99,7 +99,7 @@ def flip(file: Path, rng: random.Random) -> None:
 
 
 class SmallStudy:
-    """`iptkit study` of hand-written tasks on the tiny model, with a checkpoint after every training step."""
+    """`iptkit study` with hand-written tasks, the tiny model and a checkpoint after every training step."""
 
     def __init__(self) -> None:
         from iptkit.course import pipeline
@@ -108,7 +108,7 @@ class SmallStudy:
         from iptkit.training import trainer
         from iptkit.training.runs import FitConfig
 
-        assert pipeline and backbone.load("tiny-causal").model  # all is imported before the first fork
+        assert pipeline and backbone.load("tiny-causal").model  # everything is imported before the first fork
         importlib.import_module("rouge_score.rouge_scorer")
         fit = FitConfig(steps=3, rows_per_run=1, evaluations=1, dev_examples=2, lr=0.1)
         scale = scales.load(
@@ -127,7 +127,7 @@ class SmallStudy:
         self._train_step = trainer.train_step
 
     def run(self, folder: Path, at: int | None = None) -> Ended:
-        """Run the command with its steps and rows in a folder."""
+        """Run the command with its steps and rows in a folder, and return how it ended."""
 
         def work(moments: Moments) -> None:
             from iptkit.course import pipeline
@@ -145,7 +145,7 @@ class SmallStudy:
 
 
 def made(folder: Path) -> dict[str, object]:
-    """What a study left for others: its rows, and the tensors beside them."""
+    """Return the results of a study: its rows and the tensors next to them."""
     from iptkit.storage import tensor_files
 
     found = {"rows.jsonl": (folder / "out" / "rows.jsonl").read_text(encoding="utf-8")}
@@ -156,7 +156,7 @@ def made(folder: Path) -> dict[str, object]:
 
 
 def left_behind(folder: Path) -> list[str]:
-    """Names of files that a finished study should not leave."""
+    """Return the files that a finished study should not leave."""
     known = {"lock", "begun", "step.safetensors"}
     steps = [
         f for f in (folder / "steps").glob("*/*") if f.name not in known and not f.name.endswith(".damaged")
@@ -165,12 +165,12 @@ def left_behind(folder: Path) -> list[str]:
 
 
 def attack(folder: Path, kills: int, flips: int, seed: int) -> Iterator[dict]:
-    """Kill studies, and change bits of what they stored; yields what happened each time.
+    """Kill studies, flip bits in what they stored, and yield what happened each time.
 
-    A study is killed once or twice; a checkpoint that it left may be damaged too. Then the same command
-    goes on.
+    A study is killed once or twice, and a checkpoint that it left may be damaged, too. Then the same command
+    resumes it.
 
-    Yields: {"kind", "moments" (of each kill, or the file flipped), "problem" ("" if none)}.
+    Yields: {"kind", "moments" (of each kill, or the flipped file), "problem" ("" if none)}.
     """
     rng, study, whole = random.Random(seed), SmallStudy(), folder / "whole"
     first = study.run(whole)
@@ -183,7 +183,7 @@ def attack(folder: Path, kills: int, flips: int, seed: int) -> Iterator[dict]:
         for _ in range(rng.choice((1, 1, 2))):
             moments.append(rng.randint(1, first.moments))
             ended = study.run(place, moments[-1])
-            if ended.signal == 0:  # the second had less to do
+            if ended.signal == 0:  # resumed, it had less to do and finished
                 break
         checkpoints = [*(place / "steps").glob("*/*checkpoint.safetensors")]
         if checkpoints and rng.random() < 0.3:
@@ -202,12 +202,12 @@ def attack(folder: Path, kills: int, flips: int, seed: int) -> Iterator[dict]:
         problem = _wrong(ended, whole, expected)
         is_told = any(str(file) in text for text in ended.warnings)
         if not problem and not is_told and file.read_bytes() != before:
-            problem = "a changed file was taken without a word" if _holds(before, file) else ""
+            problem = "a changed file was used without a warning" if _holds(before, file) else ""
         yield {"kind": "flip", "moments": [file.parent.name], "problem": problem}
 
 
 def attack_apart(folder: Path, kills: int, flips: int, seed: int) -> list[dict]:
-    """What `attack` yields, in a process of its own: it forks, and changes modules.
+    """Return what `attack` yields, run in a separate process because it forks and changes modules.
 
     Raises: RuntimeError if that process fails.
     """
@@ -223,7 +223,7 @@ def attack_apart(folder: Path, kills: int, flips: int, seed: int) -> list[dict]:
 
 
 def _holds(before: bytes, file: Path) -> bool:
-    """Is the changed bit one that holds something? (Spaces that pad the header hold nothing.)"""
+    """Return whether the changed bit matters. (Spaces that pad the header do not.)"""
     return any(a != b and a != ord(" ") for a, b in zip(before, file.read_bytes(), strict=True))
 
 

@@ -1,6 +1,6 @@
-"""A short attack: damaged files at every door end in a value that holds or in an error that names the file.
+"""A short attack: every damaged file is read correctly or refused by an error that names it.
 
-The long one: `python tests/attack --files 20000 --kills 100`.
+The long attack is `python tests/attack --files 20000 --kills 100`.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Studies that are killed, or whose stored steps are damaged, end with the rows of an undisturbed one."""
+"""Studies that are killed or whose stored steps are damaged end with the same rows as an undisturbed one."""
 
 import os
 
@@ -14,7 +14,7 @@ def test_a_study_that_was_killed_or_damaged_anywhere_ends_with_the_same_rows(tmp
     assert first["problem"] == "" and first["moments"] > 100
     assert [what["kind"] for what in others] == ["kill"] * KILLS + ["flip"] * FLIPS
     assert [what for what in others if what["problem"]] == []
-    assert not [*tmp_path.glob("*.iptkit-tmp")], "also what was in the system's temporary folder is swept"
+    assert not [*tmp_path.glob("*.iptkit-tmp")], "files in the system's temporary folder are removed, too"
 
 
 def test_moments_are_counted_and_the_last_one_kills(tmp_path):

@@ -116,19 +116,6 @@ def test_answers_with_too_few_or_other_tags_are_wrong_there():
     assert metrics.tag_accuracy(["B-x I-x oh B-y and so on"], [example]) == 0.75
 
 
-@pytest.mark.parametrize(
-    ("tags", "told"),
-    [
-        ("O O O", "5 words with 3 tags; write one tag for every word"),
-        ("O " * 7, "5 words with 7 tags"),
-        ("O O O O X", "unknown tag 'X'; the labels are B-x, O"),
-    ],
-)
-def test_a_tagged_sentence_has_a_known_tag_for_every_word(tags, told):
-    with pytest.raises(ValueError, match=told):
-        TaggedExample("one two three four five", (tags,), (), ("B-x", "O"))
-
-
 def test_prefixes_in_small_letters_are_no_tags_without_a_scheme():
     made = schemes.convert([["b-per", "i-per", "o"], ["o"]])
     assert [place[:2] for place in made.problems] == [(0, 0), (0, 1), (0, 2), (1, 0)]

@@ -1,4 +1,3 @@
-import dataclasses
 import doctest
 import json
 import os
@@ -8,26 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from iptkit.storage import downloads, paths
-from iptkit.tasks import examples, fewshot, pools, suites
-from iptkit.tasks.examples import DEFAULT_METRIC, METRICS_OF, Card, Example
+from iptkit.tasks import fewshot, pools, suites
 
 NAMES_OF_PACKAGES = {name for card in suites.list_cards("core36") for name in card.packages}
 needs_downloads = pytest.mark.skipif(
     not all(map(downloads.is_cached, NAMES_OF_PACKAGES)),
     reason="needs the archives that `iptkit fetch` downloads",
 )
-
-
-def card_of(category, shots=4, labels=(), **fields):
-    about = dict(
-        id="made", title="Made", metric="accuracy", group="made", source="here", licence="none", about="x"
-    )
-    return Card(**{**about, **fields}, category=category, shots=shots, labels=tuple(labels))
-
-
-def labelled(counts):
-    options = tuple(counts)
-    return [Example(f"{label} {i}", (label,), options) for label, n in counts.items() for i in range(n)]
 
 
 def check_task(task):
@@ -125,50 +111,6 @@ def test_a_split_that_leaks_is_refused(tmp_path, monkeypatch):
             suites.split("random", "tiny")
 
 
-def test_pool_shares_are_as_even_as_the_counts_allow():
-    pool = fewshot.make_pool(labelled({"a": 400, "b": 100, "c": 10}), card_of("cls", 16, "abc"))
-    assert pool.shots == {"a": 16, "b": 16, "c": 2}
-    assert Counter(row.targets[0] for row in pool.test) == {"a": 200, "b": 50, "c": 4}
-    assert Counter(row.targets[0] for row in pool.rows) == {"a": 200, "b": 50, "c": 6}
-    assert len(pool.test) == 254 and [row.targets[0] for row in pool.test[:6]] == list("abcabc")
-
-
-def test_large_tasks_are_capped():
-    pool = fewshot.make_pool([Example(f"q {i}", ("a",)) for i in range(5000)], card_of("qa"))
-    assert (len(pool.rows), len(pool.test)) == (fewshot.POOL_SIZE, fewshot.TEST_SIZE)
-
-
-def test_same_inputs_are_merged():
-    merged = fewshot.merge(
-        [
-            Example("Big?", ("large", "great")),
-            Example("big?", ("huge", "large")),
-            Example("x", ("a",), ("a", "b")),
-            Example("X ", ("b",), ("a", "b")),
-            Example("y", ("a",), ("a", "b")),
-            Example("y", ("a",), ("a", "b")),
-        ]
-    )
-    assert merged == [Example("Big?", ("large", "great", "huge")), Example("y", ("a",), ("a", "b"))]
-
-
-@pytest.mark.parametrize(
-    ("rows", "card", "message"),
-    [
-        ([], card_of("qa"), "has no usable examples"),
-        (
-            labelled({"a": 9, "b": 3}),
-            card_of("cls", labels="ab"),
-            "has 3 examples of label 'b', but needs at least 4",
-        ),
-        (labelled({"c": 9}), card_of("cls", labels="ab"), "'c' is not one of the labels: a, b"),
-    ],
-)
-def test_too_few_examples(rows, card, message):
-    with pytest.raises(ValueError, match=message):
-        fewshot.make_pool(rows, card)
-
-
 def test_the_users_own_folder_is_a_suite(tmp_path):
     for name, options in (("first", None), ("second", ["up", "down"])):
         lines = [
@@ -185,41 +127,6 @@ def test_the_users_own_folder_is_a_suite(tmp_path):
     (tmp_path / "first.card.json").write_text('{"id": "second"}')
     with pytest.raises(ValueError, match="two tasks have the same id"):
         suites.load_suite(tmp_path)
-
-
-def test_classes_are_numbered_by_the_tasks_labels_not_by_the_lines(tmp_path):
-    names = ["red", "green", "blue"]
-    orders = [names[k:] + names[:k] for k in range(3)]
-    lines = [
-        {"input": f"thing {i}", "target": names[i % 3], "options": orders[i // 3 % 3]} for i in range(24)
-    ]
-    file = tmp_path / "colours.jsonl"
-    file.write_text("\n".join(map(json.dumps, lines)))
-    (task,) = suites.load_suite(file)
-    sets = [*task.train, *task.train_new, *task.dev, *task.test]
-    assert len(sets) == 24 and {e.options for e in sets} == {task.labels} and set(task.labels) == set(names)
-    (tmp_path / "colours.card.json").write_text(json.dumps({"labels": ["blue", "red", "green"]}))
-    (task,) = suites.load_suite(file)
-    assert {e.options for e in task.train} == {("blue", "red", "green")}, "the card's order"
-    bare = dataclasses.replace(task, labels=(), train=(Example("x", ("red",), ("red", "blue", "green")),))
-    assert {e.options for e in bare.test} == {("red", "blue", "green")}, "without labels that of the first"
-
-
-@pytest.mark.parametrize(
-    ("category", "metric"), [("qa", "span_f1"), ("cls", "tag_accuracy"), ("gen", "mcc"), ("tag", "rouge_l")]
-)
-def test_a_metric_that_does_not_fit_is_refused_before_anything_trains(category, metric):
-    task = suites.load_task("tiny-plural", suite="tiny")
-    with pytest.raises(
-        ValueError, match=f"task 'tiny-plural': metric is '{metric}', category '{category}' allows: "
-    ):
-        dataclasses.replace(task, category=category, metric=metric)
-
-
-def test_every_category_has_its_default_among_its_metrics():
-    assert set(METRICS_OF) == set(examples.CATEGORIES)
-    assert all(DEFAULT_METRIC[category] in metrics for category, metrics in METRICS_OF.items())
-    assert {metric for metrics in METRICS_OF.values() for metric in metrics} == set(examples.METRICS)
 
 
 def test_capitals_of_an_ending_do_not_matter_and_dot_files_are_no_tasks(tmp_path):
@@ -253,14 +160,6 @@ def test_too_few_examples_of_an_own_file_name_it(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"input": "q", "target": "a"}')
     with pytest.raises(ValueError, match=r"mine.jsonl: task 'mine' has 1 examples, but needs at least 4"):
         suites.load_suite(tmp_path / "mine.jsonl")
-
-
-def test_sets_without_examples_are_refused():
-    card, one = card_of("qa"), (Example("q", ("a",)),)
-    for empty in ("train", "dev", "test"):
-        sets = {name: one for name in ("train", "train_new", "dev", "test")} | {empty: ()}
-        with pytest.raises(ValueError, match=rf"has no example in {empty}; add some"):
-            fewshot.make_task(card, 0, **sets)
 
 
 def test_paths_that_hold_nothing(tmp_path):
