@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BLOCK = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)")  # of Llama, Qwen and GPT-2
 
 
-def find_places(model: PreTrainedModel) -> list[nn.Module]:
+def find_blocks(model: PreTrainedModel) -> list[nn.Module]:
     """The attention and feed-forward blocks of a causal model, in the order of its layers.
 
     Raises: ValueError for an architecture whose blocks have other names.
@@ -31,30 +31,30 @@ def find_places(model: PreTrainedModel) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def standing_behind(places: Sequence[nn.Module], weights: Tensor) -> Iterator[None]:
-    """Within this context an adapter follows each of the blocks `places`.
+def adapters_after(blocks: Sequence[nn.Module], weights: Tensor) -> Iterator[None]:
+    """Within this context an adapter follows each of the blocks.
 
     Args:
-      places: N blocks, see `find_places`.
+      blocks: N blocks, see `find_blocks`.
       weights: [B, N, 2, d, r] adapters of each row of the batch: for each block the down-projection D [d, r],
         and the up-projection U transposed.
     Raises: ValueError if they are for another number of blocks.
     """
-    if weights.shape[1] != len(places):
-        raise ValueError(f"adapters for {weights.shape[1]} places were given; the model has {len(places)}")
+    if weights.shape[1] != len(blocks):
+        raise ValueError(f"adapters for {weights.shape[1]} blocks were given; the model has {len(blocks)}")
 
     each = weights.unbind(1)  # once: the gradient of each single weights[:, i] would be as large as weights
 
-    def behind(place: int) -> Any:
+    def adapter(block: int) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             h, *others = output if isinstance(output, tuple) else (output,)
-            down, up = each[place].to(h.dtype).unbind(1)
+            down, up = each[block].to(h.dtype).unbind(1)
             changed = torch.baddbmm(h, nn.functional.silu(h @ down), up.transpose(1, 2))
             return (changed, *others) if isinstance(output, tuple) else changed
 
         return hook
 
-    handles = [module.register_forward_hook(behind(i)) for i, module in enumerate(places)]
+    handles = [module.register_forward_hook(adapter(i)) for i, module in enumerate(blocks)]
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from iptkit.engine import greedy
-from iptkit.engine.adapter_hooks import find_places, standing_behind
+from iptkit.engine.adapter_hooks import adapters_after, find_blocks
 from iptkit.engine.batches import even_batches
 from iptkit.engine.compatibility import check_prompt
 from iptkit.engine.exact import CLOSE, in_float32
@@ -392,7 +392,7 @@ class Engine(PromptEngine):
     ) -> Tensor:
         """One forward pass (see forward.py); deep prompts and adapters run in transformers' own layers."""
         if prompt.adapters is not None:
-            with standing_behind(self._places, prompt.adapters):
+            with adapters_after(self._blocks, prompt.adapters):
                 return self._stock.hidden(embeds, places, memory, at)
         if prompt.keys_values is None:
             return self.forward.hidden(embeds, places, memory, at)
@@ -403,8 +403,8 @@ class Engine(PromptEngine):
         return StockForward(self.backbone)
 
     @functools.cached_property
-    def _places(self) -> list[torch.nn.Module]:
-        return find_places(self.backbone.model)
+    def _blocks(self) -> list[torch.nn.Module]:
+        return find_blocks(self.backbone.model)
 
     def _embed(self, prompt: Prompt, packed: Packed) -> Tensor:
         """[B, S, d] embeddings of the new tokens, with the prompts' vectors in their places."""

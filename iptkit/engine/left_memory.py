@@ -44,21 +44,20 @@ class DeepMemory:
     def __init__(self, at: dict[nn.Module, tuple[Tensor, Tensor]], lengths: Tensor | None = None):
         self.at, self.lengths = at, lengths
 
-    def beside(self, mask: Tensor, size: int, beams: int = 1) -> Tensor:
+    def extended(self, mask: Tensor, size: int, beams: int = 1) -> Tensor:
         """An attention mask with `size` more columns on its left, for the prompt.
 
         Args:
-          mask: [.., H, new, L].
+          mask: [.., H, new, L] bool.
           size: n, positions of the prompt.
           beams: m, rows of the mask for each prompt.
         """
-        is_bool = mask.dtype == torch.bool
+        if mask.dtype != torch.bool:
+            raise ValueError(f"the mask has {mask.dtype}; give a boolean one, True where a token may look")
         if self.lengths is None:
-            return pad(mask, (size, 0), value=True if is_bool else 0.0)
+            return pad(mask, (size, 0), value=True)
         seen = torch.arange(size, device=mask.device) < self.lengths.repeat_interleave(beams, 0)[:, None]
         rows, (_, heads, new, _) = len(seen), mask.shape
-        if not is_bool:
-            seen = torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, torch.finfo(mask.dtype).min)
         seen = seen[:, None, None, :].expand(rows, heads, new, size)
         return torch.cat([seen, mask.expand(rows, -1, -1, -1)], -1)
 
@@ -185,7 +184,7 @@ def attend(
     if observer is not None:
         observer(module, query, key)
     if isinstance(memory, DeepMemory) and module in memory.at:
-        return _beside_prompt(memory, module, query, key, value, attention_mask, scaling, dropout, kwargs)
+        return _with_prompt(memory, module, query, key, value, attention_mask, scaling, dropout, kwargs)
     if not isinstance(memory, LeftMemory):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -201,7 +200,7 @@ def attend(
         pairs = zip(memory.prompt.at[module], (left_keys, left_values), strict=True)
         left_keys, left_values = (torch.cat([mine.to(query.dtype), left], 2) for mine, left in pairs)
         missing = left_keys.shape[2] + query.shape[2] - attention_mask.shape[3]
-        attention_mask = memory.prompt.beside(attention_mask, missing)
+        attention_mask = memory.prompt.extended(attention_mask, missing)
     batch, heads, new, width = query.shape
     groups, size = key.shape[1], heads // key.shape[1] * new
     grouped = (query * (scaling if scaling is not None else width**-0.5)).reshape(batch, groups, size, width)
@@ -218,7 +217,7 @@ def attend(
     return out.view(batch, heads, new, width).transpose(1, 2).contiguous(), None
 
 
-def _beside_prompt(
+def _with_prompt(
     memory: DeepMemory,
     module: nn.Module,
     query: Tensor,
@@ -245,7 +244,7 @@ def _beside_prompt(
     if mask is None and memory.lengths is not None:
         mask = torch.ones(len(query), 1, query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
     if mask is not None:
-        mask = memory.beside(mask, size, beams)
+        mask = memory.extended(mask, size, beams)
     if others.get("position_bias") is not None:  # T5; a prompt has no position
         others = {**others, "position_bias": pad(others["position_bias"], (size, 0))}
     keys, values = torch.cat([left_keys, key], 2), torch.cat([left_values, value], 2)

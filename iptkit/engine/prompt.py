@@ -2,9 +2,9 @@
 
 A prompt is one of three kinds, by the place where it enters the model:
 
-    embeds       vectors beside the embeddings of the text       [B, n, d]
+    embeds       vectors among the embeddings of the text        [B, n, d]
     keys_values  a deep prompt, at every attention               [B, S, 2, h, n, k]
-    adapters     behind every attention and feed-forward block   [B, N, 2, d, r]
+    adapters     after every attention and feed-forward block    [B, N, 2, d, r]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Kind = Literal["embeds", "keys_values", "adapters"]
 SHAPES: dict[Kind, tuple[str, ...]] = {
     "embeds": ("runs", "prompt_length", "width"),
     "keys_values": ("runs", "sites", "2", "heads", "prompt_length", "head_width"),
-    "adapters": ("runs", "places", "2", "width", "rank"),
+    "adapters": ("runs", "blocks", "2", "width", "rank"),
 }
 
 
@@ -46,14 +46,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt per row: what a source hands to the engine.
+    """One prompt per row: what a source gives to the engine.
 
     Attributes:
       embeds: [B, n, d] vectors in the space of the model's input embeddings, or None.
       keys_values: [B, S, 2, h, n, k] keys and values at S attentions (see p_tuning_v2), or None.
       head: [B, C, d + 1] weights of a linear classifier, its biases last (see methods/heads.py), or None.
       lengths: [B] how many of the n positions of each deep prompt are used; None for all.
-      adapters: [B, N, 2, d, r] down and up projections behind N blocks (see methods/adapters.py), or None.
+      adapters: [B, N, 2, d, r] down- and up-projections after N blocks (see methods/adapters.py), or None.
     """
 
     embeds: Tensor | None = None

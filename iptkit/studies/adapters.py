@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from iptkit.engine import layouts
-from iptkit.engine.adapter_hooks import find_places
+from iptkit.engine.adapter_hooks import find_blocks
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import PromptSource
 from iptkit.methods import prompt_tuning
@@ -126,7 +126,7 @@ def engine_of(study: StudySteps) -> Engine:
 def drawn(study: StudySteps, intrinsic_dim: int) -> HyperAdapters:
     """Hyper-matrices as drawn, before any training."""
     chosen, backbone = config_of(study), study.backbone
-    sizes = len(find_places(backbone.model)), backbone.width, chosen.rank
+    sizes = len(find_blocks(backbone.model)), backbone.width, chosen.rank
     draws = torch.Generator().manual_seed(study.seed)
     return HyperAdapters(intrinsic_dim, *sizes, draws, chosen.up).to(backbone.device)
 

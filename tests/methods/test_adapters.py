@@ -10,7 +10,7 @@ from stock import MIXED_EXAMPLES, backbone, rows_of
 from torch import nn
 
 from benchmarks import learning_rates
-from iptkit.engine.adapter_hooks import find_places, standing_behind
+from iptkit.engine.adapter_hooks import adapters_after, find_blocks
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import Prompt
 from iptkit.methods.adapters import HyperAdapters
@@ -40,9 +40,9 @@ def steps(tmp_path, monkeypatch):
 
 def drawn(rows, dtype=torch.float64, std=0.3, seed=0):
     of = backbone("tiny-causal", "float64")
-    places = len(find_places(of.model))
+    blocks = len(find_blocks(of.model))
     generator = torch.Generator().manual_seed(seed)
-    made = torch.randn(rows, places, 2, of.width, RANK, generator=generator, dtype=torch.float64)
+    made = torch.randn(rows, blocks, 2, of.width, RANK, generator=generator, dtype=torch.float64)
     return made.to(dtype) * std
 
 
@@ -100,7 +100,7 @@ def test_nothing_of_them_stays_behind():
     empty = FixedPrompt(of.embedding[None, :0])(torch.zeros(len(rows), dtype=int))
     first, _ = engine.log_likelihoods(empty, rows)
     engine.log_likelihoods(Prompt(adapters=drawn(len(rows), torch.float32)), rows)
-    with pytest.raises(RuntimeError), standing_behind(find_places(of.model), drawn(1)):
+    with pytest.raises(RuntimeError), adapters_after(find_blocks(of.model), drawn(1)):
         raise RuntimeError
     assert not any(m._forward_hooks for m in of.model.modules()) and fingerprint(of.model) == before
     assert torch.equal(engine.log_likelihoods(empty, rows)[0], first)
@@ -152,7 +152,7 @@ def test_they_reach_the_whole_text_in_every_layout(layout, dtype):
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_places_of_causal_models(name):
     model = families.model(name)
-    found = find_places(model)
+    found = find_blocks(model)
     assert len(found) == 2 * model.config.num_hidden_layers == len(set(found))
 
 
@@ -160,11 +160,11 @@ def test_wrong_uses_are_named():
     with pytest.raises(
         ValueError, match=r"BertModel has 2 layers, but 0 of its blocks .* use a Llama, Qwen or GPT-2"
     ):
-        find_places(families.model("bert"))
+        find_blocks(families.model("bert"))
     of = backbone("tiny-causal", "float64")
-    places = find_places(of.model)
-    with pytest.raises(ValueError, match=f"for 1 places were given; the model has {len(places)}"):
-        with standing_behind(places, drawn(1)[:, :1]):
+    blocks = find_blocks(of.model)
+    with pytest.raises(ValueError, match=f"for 1 blocks were given; the model has {len(blocks)}"):
+        with adapters_after(blocks, drawn(1)[:, :1]):
             pass
     with pytest.raises(ValueError, match="with adapters has no embeds or keys_values"):
         Prompt(torch.zeros(1, 2, 8), adapters=drawn(1))
@@ -172,7 +172,7 @@ def test_wrong_uses_are_named():
     with pytest.raises(ValueError, match="adapters need an Engine with a causal model"):
         seq2seq.log_likelihoods(Prompt(adapters=drawn(4)), rows_of(seq2seq))
     with pytest.raises(
-        ValueError, match=r"init has shape \(2, 4, 3, 8, 2\); give \[runs, places, 2, width, r"
+        ValueError, match=r"init has shape \(2, 4, 3, 8, 2\); give \[runs, blocks, 2, width, r"
     ):
         SoftPrompt(torch.zeros(2, 4, 3, 8, 2), "adapters")
     for wrong in ({"rank": 0}, {"up": 0.0}, {"places": 0}):
@@ -219,7 +219,7 @@ def test_where_ist_starts_and_its_unit():
 def test_training_with_one_z_changes_the_hyper_matrices_along_it():
     of = backbone("tiny-causal", "float64")
     engine, seen = Engine(of, LAYOUT), suites.load_suite("tiny")
-    sizes = len(find_places(of.model)), of.width, RANK
+    sizes = len(find_blocks(of.model)), of.width, RANK
     source = HyperAdapters(4, *sizes, torch.Generator().manual_seed(0)).double()
     runs = [Run(t) for t in seen]
     made = source(torch.arange(len(runs)))

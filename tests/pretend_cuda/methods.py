@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from iptkit.engine.adapter_hooks import find_places
+from iptkit.engine.adapter_hooks import find_blocks
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.layouts import LAYOUTS
@@ -66,7 +66,7 @@ def _fastfood(model: Backbone) -> IntrinsicPrompt:
 
 
 def _hyper(model: Backbone) -> adapters.HyperAdapters:
-    places = len(find_places(model.model))
+    places = len(find_blocks(model.model))
     return adapters.HyperAdapters(2, places, model.width, 2, seeded()).to(model.device)
 
 

@@ -21,7 +21,7 @@ APART = "two devices|same device"
 
 
 def start_of_a_source(monkeypatch):
-    """prompt_tuning.py: the words that prompts begin with."""
+    """prompt_tuning.py: the words that prompts start from."""
     known = prompt_tuning.from_words
     monkeypatch.setattr(prompt_tuning, "from_words", lambda *given: known(*given).cpu())
 
@@ -48,14 +48,14 @@ def answers_of_a_batch(monkeypatch):
     monkeypatch.setattr(engine, "pack", pack)
 
 
-def slots_of_tokens(monkeypatch):
-    """attention.py: the places of an encoder's tokens in their rows."""
+def indices_of_tokens(monkeypatch):
+    """attention.py: the indices of an encoder's tokens in their padded rows."""
     known = to_device
 
-    def only_places(values, device):
+    def without_indices(values, device):
         return known(values, torch.device("cpu") if values.dtype == torch.long else device)
 
-    monkeypatch.setattr(attention, "to_device", only_places)
+    monkeypatch.setattr(attention, "to_device", without_indices)
 
 
 def mask_of_an_encoder(monkeypatch):
@@ -70,7 +70,7 @@ def mask_of_an_encoder(monkeypatch):
 
 
 def classes_of_a_task(monkeypatch):
-    """head_engine.py: how many classes each row has."""
+    """head_engine.py: the number of classes of each row."""
     known = to_device
     monkeypatch.setattr(
         head_engine,
@@ -80,7 +80,7 @@ def classes_of_a_task(monkeypatch):
 
 
 def means_of_adam(monkeypatch):
-    """adam.py: what an optimizer remembers."""
+    """adam.py: the state of an optimizer."""
     known = adam.RunAdam.__init__
 
     def init(self, *given):
@@ -94,7 +94,7 @@ PLANTED = {
     start_of_a_source: ("tiny-causal", methods.CAUSAL["prompt tuning"]),
     numbers_of_ist: ("tiny-causal", methods.CAUSAL["IST"]),
     answers_of_a_batch: ("tiny-causal", methods.CAUSAL["P-tuning"]),
-    slots_of_tokens: ("tiny-encoder", methods.ENCODER["P-Tuning v2, tags"]),
+    indices_of_tokens: ("tiny-encoder", methods.ENCODER["P-Tuning v2, tags"]),
     mask_of_an_encoder: ("tiny-seq2seq", methods.SEQ2SEQ["P-Tuning v2"]),
     classes_of_a_task: ("tiny-encoder", methods.ENCODER["linear probe"]),
     means_of_adam: ("tiny-causal", methods.CAUSAL["MSF"]),

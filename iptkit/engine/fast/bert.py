@@ -216,7 +216,7 @@ class FlatBert:
                 if has_prompt and shapes and prompt is not None:
                     left = next(iter(shapes))[2]
                     lengths = None if prompt.lengths is None else prompt.lengths[cut]
-                    visible = DeepMemory({}, lengths).beside(visible, left)
+                    visible = DeepMemory({}, lengths).extended(visible, left)
                 shape = (2, len(sizes), self.attention.num_heads, left + new, self.attention.head_width)
                 memory = like.new_empty(count if trains else min(count, 1), *shape)
                 part = Part(tokens, real_at, visible.expand(-1, -1, new, -1), memory)
