@@ -114,6 +114,7 @@ class Engine(PromptEngine):
         self._pieces = pieces if backbone.kind == "causal" else Layout.of(LAYOUTS[1])
         if backbone.kind == "causal":
             self.forward = forward_of(backbone)
+            # The first caches what stands left of prompts, the second what rows from `share` have in common.
             self.contexts = TextCache(backbone, self.forward, context_bytes)
             self.beginnings = TextCache(backbone, self.forward, context_bytes, is_halved=False)
         self._ids: dict[tuple[str, str], tuple[int, ...]] = {}

@@ -158,7 +158,7 @@ class HeadEngine(PromptEngine):
           prompt_length: n, positions of the prompt.
         """
         sizes = [len(row.text) + prompt_length for row in rows]
-        if not self._is_flat or self.backbone.device.type != "cpu":
+        if self._fast is None or self.backbone.device.type != "cpu":
             return similar_batches(sizes, self.tokens_per_batch)
         order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
         return even_batches(order, sizes, [0] * len(sizes), self.tokens_per_batch)
@@ -260,22 +260,24 @@ class HeadEngine(PromptEngine):
         memory, lines = memory_at(self.sites, prompt), self._lines(prompt, rows)
         row_of = to_device([b for b, row in enumerate(rows) for _ in row.positions], device)
         read = [[p + prompt.length * (p >= self._lead) for p in row.positions] for row in rows]
-        if self.flat is not None and self._is_flat:
+        fast = self._fast
+        if fast is not None:
             flat_rows = FlatRows.of(lines, self._types(prompt, rows), device)
-            return self.flat(flat_rows, read, prompt.embeds, memory), row_of
+            return fast(flat_rows, read, prompt.embeds, memory), row_of
         with left_memory(memory):
             inputs = self._inputs(prompt, rows, lines)
             found = model(**inputs).logits if answers else model.base_model(**inputs).last_hidden_state
         return found[row_of, to_device(list(itertools.chain(*read)), device)], row_of
 
     @property
-    def _is_flat(self) -> bool:
-        """True if last hidden states come from fast/bert.py."""
-        return self.flat is not None and FlatBert.fits(self.backbone.model) and not is_observed()
+    def _fast(self) -> FlatBert | None:
+        """The fast forward pass, while the model allows it and no attention is observed."""
+        is_fit = self.flat is not None and FlatBert.fits(self.backbone.model) and not is_observed()
+        return self.flat if is_fit else None
 
     @property
     def _lead(self) -> int:
-        """Tokens before a shallow prompt: an encoder's [CLS]."""
+        """Number of tokens before prompt vectors: 1 in an encoder, for its [CLS]."""
         return int(self.backbone.kind == "encoder")
 
     def _lines(self, prompt: Prompt, rows: Sequence[HeadRow]) -> list[tuple[int, ...]]:
