@@ -23,6 +23,7 @@ from iptkit.tasks.examples import Card, Example, SpanExample, TaggedExample, Tas
 from iptkit.tasks.fewshot import make_task
 
 Record = Mapping[str, Any]
+METRIC = {"superglue": "accuracy", "span": "token_f1", "tags": "span_f1", "entities": "span_f1"}
 BOOLEAN = ("BoolQ", "WiC", "WSC")  # labels are 0 and 1 on the hub, but false and true in SuperGLUE's files
 
 
@@ -89,7 +90,7 @@ def load(
         id=f"hub-{name}",
         title=f"{name} from the model hub",
         category=kinds.get(entry["kind"], "mcqa" if name == "copa" else "cls"),
-        metric="span_f1" if entry["kind"] in ("tags", "entities") else METRIC[entry["kind"]],
+        metric=METRIC[entry["kind"]],
         group=f"hub-{name}",
         source=entry["id"],
         licence="see its page on the hub",
@@ -97,9 +98,6 @@ def load(
         labels=tags or (() if name == "copa" else options),
     )
     return make_task(card, 0, train=train, train_new=(), dev=dev, test=made["validation"])
-
-
-METRIC = {"superglue": "accuracy", "span": "token_f1"}
 
 
 # ---- records -------------------------------------------------------------------------------------

@@ -87,10 +87,10 @@ def read_task(path: str | Path) -> tuple[list[Example], Card]:
     if note:
         warnings.warn(f"{path}: {note}", stacklevel=2)
     card = read_card(path, list(examples.values()))
-    near, wish = _near(examples), _sidecar(path).get(NEAR)
-    if wish == "drop":
+    near, choice = _near(examples), _sidecar(path).get(NEAR)
+    if choice == "drop":
         examples = {number: example for number, example in examples.items() if number not in near}
-    elif near and wish is None:
+    elif near and choice is None:
         number, first = next(iter(near.items()))
         warnings.warn(
             f"{path}: {len(near)} input(s) differ from an earlier one only in case, blanks or composed "
@@ -204,20 +204,20 @@ def _tagged(
         if example.options:
             problems.append((number, "a sentence with tags has no options; remove them"))
         elif len(example.targets) > 1:
-            told = f"there are {len(example.targets)} targets; write one, with a tag for every word"
-            problems.append((number, told))
-        elif told := tag_problem(example.input, example.targets[0], words_of(example.targets[0])):
-            problems.append((number, told))
+            problem = f"there are {len(example.targets)} targets; write one, with a tag for every word"
+            problems.append((number, problem))
+        elif problem := tag_problem(example.input, example.targets[0], words_of(example.targets[0])):
+            problems.append((number, problem))
     raw = {number: words_of(example.targets[0]) for number, example in examples.items()}
     made, numbers, known = schemes.convert(tuple(raw.values()), _scheme(own)), list(raw), _labels(own)
-    problems += [(numbers[s], f"word {place + 1}: {told}") for s, place, told in made.problems]
+    problems += [(numbers[s], f"word {place + 1}: {problem}") for s, place, problem in made.problems]
     if made.scheme == "none" and own.get("metric", "span_f1") == "span_f1":
         some = ", ".join(messages.first(sorted({tag for tags in raw.values() for tag in tags})))
-        told = (
+        problem = (
             f'the tags name no spans ({some}), but span_f1 scores spans; write "metric": "tag_accuracy" in '
             f'{card}, or "{SCHEME}": "types" if neighbouring words with the same tag form one span'
         )
-        problems.append((numbers[0], told))
+        problems.append((numbers[0], problem))
     if known and not made.problems:
         problems += [
             (number, f"word {place + 1}: tag {tag!r} is not one of the labels in {card}: {', '.join(known)}")

@@ -121,7 +121,7 @@ def split(name: str = "random", suite: str = "core36") -> Split:
     if suite not in SPLIT:
         raise ValueError(
             f"the suite {suite!r} has no splits, only {', '.join(SPLIT[:-1])} and {SPLIT[-1]} have; name the "
-            'tasks of both sides yourself: scales.load("lesson", suite=..., seen=(...), unseen=(...))'
+            'tasks of both sides yourself: studies.scales.load("lesson", suite=..., seen=(...), unseen=(...))'
         )
     file = paths.data_dir() / "splits" / f"{suite}.json"
     splits = read_json(file)

@@ -12,7 +12,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_claim_says_where_it_stands_and_which_lesson_tries_it():
+def test_every_claim_has_a_source_and_a_lesson():
     names = [f"A{i}" for i in range(1, 15)] + [f"B{i}" for i in range(1, 11)]
     assert list(claims.known()) == names
     lessons = {path.name[:2] for path in (paths.data_dir().parent / "notebooks").glob("*.ipynb")}
@@ -46,7 +46,7 @@ def test_a_row_is_found_again_and_replaced(results):
     assert "here: second (5 tasks, 3 seeds)" in claims.as_text([row])
 
 
-def test_rows_that_are_kept_replace_those_of_their_claim_and_scale(results, tmp_path, monkeypatch):
+def test_kept_rows_replace_those_of_their_claim_and_scale(results, tmp_path, monkeypatch):
     data = tmp_path / "data"
     (data / "results").mkdir(parents=True)
     (data / "claims.json").write_text((paths.data_dir() / "claims.json").read_text("utf-8"), "utf-8")

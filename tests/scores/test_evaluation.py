@@ -95,7 +95,7 @@ def test_nan_scores_are_not_a_tie(scored):
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_prompt_that_is_not_finite_answers_nothing(scored, bad):
+def test_a_prompt_that_is_not_finite_raises(scored, bad):
     """Greedy decoding would pick a word or tag even then, as argmax does among nan."""
     engine, source, (_, plural, _) = scored
     values = source.P[:2].clone()

@@ -36,7 +36,7 @@ def test_interval_is_as_wide_as_theory_says():
 
 
 @pytest.mark.parametrize("num_tasks", [4, 12, 40])
-def test_intervals_hold_the_truth_about_as_often_as_they_say(num_tasks):
+def test_intervals_have_their_nominal_coverage(num_tasks):
     values = torch.randn(400, num_tasks, 3, generator=torch.Generator().manual_seed(1)).mul(0.3)
     values += torch.randn(400, num_tasks, 1, generator=torch.Generator().manual_seed(2))
     held = [low <= 0 <= high for _, low, high in (interval(v.tolist(), draws=400) for v in values)]
@@ -86,7 +86,7 @@ def test_over_tasks_takes_the_groups_from_the_rows():
         over_tasks(scores, some)
 
 
-def test_few_groups_say_little_of_others():
+def test_few_groups_have_wide_intervals():
     """Two groups leave one degree of freedom; with one group the interval is over seeds."""
     values = [[0.1 * i, 0.1 * i + 0.02] for i in range(6)]
     mean, low, high = interval(values, groups=list("aaabbb"))

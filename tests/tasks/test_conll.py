@@ -38,7 +38,7 @@ def test_sentences_with_their_tags(tmp_path):
         ("\n\n", "has no sentence"),
     ],
 )
-def test_a_broken_file_names_line_and_way_out(tmp_path, text, told):
+def test_errors_name_the_line_and_how_to_fix_it(tmp_path, text, told):
     path = written(tmp_path, text)
     before = path.read_bytes()
     with pytest.raises(ValueError, match=told):
@@ -81,7 +81,7 @@ def test_latin_1_and_carriage_returns_name_their_lines(tmp_path):
         conll.read_conll(written(tmp_path, "Hana O\rran O\r"))
 
 
-def test_comment_lines_stand_before_a_sentence(tmp_path):
+def test_comment_lines_before_a_sentence_are_skipped(tmp_path):
     text = "# id 12 of 40\n# more\nHana B-name\n# O\n\n# id 13\nBen B-name\n"
     first, second = conll.read_conll(written(tmp_path, text), comment="#")
     assert first.words == ("Hana", "#") and second.words == ("Ben",)
@@ -112,7 +112,7 @@ def test_the_first_twenty_bad_tags_are_listed_and_the_others_counted(tmp_path):
         ("mixed", "I-name I-name B-name O B-place", "IOB1 was converted to IOB2: 1 of 3 spans began with I-"),
     ],
 )
-def test_other_schemes_are_converted_and_said(tmp_path, scheme, tags, note):
+def test_other_schemes_are_converted_with_a_warning(tmp_path, scheme, tags, note):
     text = "".join(f"w{i} {tag}\n" for i, tag in enumerate(tags.split()))
     path = written(tmp_path, text)
     with pytest.warns(UserWarning) as told:
@@ -125,7 +125,7 @@ def test_other_schemes_are_converted_and_said(tmp_path, scheme, tags, note):
     assert again.tags == sentence.tags and set(again.labels) >= set(again.tags)
 
 
-def test_bare_types_are_spans_of_neighbours(tmp_path):
+def test_tags_without_prefixes_form_spans_of_equal_neighbours(tmp_path):
     path = written(tmp_path, "Ada name\nLee name\nleft O\nYork place\nBen name\n")
     with pytest.warns(
         UserWarning, match="tags without prefixes were converted to IOB2: .* one span .3 spans"

@@ -1,4 +1,4 @@
-"""The suite `crossfit`, without the hub: records are of our own, in the hub's fields."""
+"""The suite `crossfit` without the hub: our own records, with the hub's fields."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ WAYS = {"label", "answer", "answers", "target"}
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Writes own files: `own(task, train=records, test=records)`, as Parquet or with `ending="jsonl"`."""
+    """Return a function that writes user files: `own(task, train=records, ending="parquet")`."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("IPTKIT_CROSSFIT", str(tmp_path))
 
@@ -134,7 +134,7 @@ def test_steps(name, arguments, record, added):
     assert list(STEPS[name]([record], *arguments)) == ([] if added is None else [{**record, **added}])
 
 
-def test_records_with_one_value_are_put_together():
+def test_records_with_the_same_value_are_merged():
     records = [{"i": {"q": q}, "a": a} for q, a in ((1, "x"), (2, "z"), (1, "y"))]
     assert [record["a"] for record in STEPS["grouped"](records, "i.q", ["a"])] == [["x", "y"], ["z"]]
 
@@ -188,7 +188,7 @@ def test_missing_answers_are_left_out_and_wrong_ones_refused():
 
 
 # ---- loading -------------------------------------------------------------------------------------
-def test_own_files_become_a_task_with_the_data_sets_own_test_set(own):
+def test_user_files_become_a_task_with_their_test_set(own):
     own("anli", train=anli(300), test=anli(40, start=290))
     (task,) = suites.load_suite("crossfit", seed=100, only=["anli"])
     assert Counter(e.targets[0] for e in task.train) == dict.fromkeys(CARDS["anli"].labels, 16)
@@ -203,7 +203,7 @@ def test_own_files_become_a_task_with_the_data_sets_own_test_set(own):
     assert len(suites.load_task("anli", 100, "crossfit").train) == 30, "changed files are read again"
 
 
-def test_one_part_is_enough_and_ready_records_are_taken(own):
+def test_a_train_file_is_enough_and_may_have_ready_records(own):
     ready = [{"input": f"why {i}?", "targets": ["so", "thus"]} for i in range(60)]
     own("eli5-asks", ending="jsonl", train=ready)
     (task,) = suites.load_suite("crossfit", only=["eli5-asks"])
@@ -214,7 +214,7 @@ def test_one_part_is_enough_and_ready_records_are_taken(own):
     assert suites.load_task("quarel", suite="crossfit").train[0].options == ("a", "b")
 
 
-def test_own_lines_may_begin_with_a_mark_and_end_with_empty_ones(tmp_path, own):
+def test_user_files_may_have_a_byte_order_mark_and_empty_lines(tmp_path, own):
     (tmp_path / "emo").mkdir()
     lines = [json.dumps({"input": f"why\u2028 {i}", "target": "sad"}, ensure_ascii=False) for i in range(12)]
     (tmp_path / "emo" / "train.jsonl").write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n\n").encode())
@@ -239,7 +239,7 @@ def test_multiple_answers_of_one_question_are_one_example(own):
     assert example.targets == ("a [SEP] c",) and len(others) == 8
 
 
-def test_long_texts_lose_their_end(own):
+def test_long_texts_are_cut(own):
     own("xsum", train=[{"document": "word " * 2000, "summary": "12 " * 100}])
     (example,) = pools.examples(CARDS["xsum"])
     assert 540 < pools.estimate_tokens(example.input) <= source.LIMITS.input
@@ -250,7 +250,7 @@ def test_long_texts_lose_their_end(own):
     assert list(pools.examples(CARDS["dream"], [{"text": "?", "targets": long[:1], "options": long}])) == []
 
 
-def test_many_labels_find_room_in_the_pool():
+def test_the_pool_has_room_for_many_labels():
     def rows_of(counts):
         labels = tuple(counts)
         return [
@@ -277,7 +277,7 @@ def test_many_labels_find_room_in_the_pool():
 
 
 # ---- the hub -------------------------------------------------------------------------------------
-def test_the_hub_is_asked_for_the_tasks_wanted_only(tmp_path, monkeypatch):
+def test_the_hub_is_asked_for_the_requested_tasks_only(tmp_path, monkeypatch):
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("IPTKIT_CROSSFIT", raising=False)
     asked = []
@@ -302,7 +302,7 @@ def test_the_hub_is_asked_for_the_tasks_wanted_only(tmp_path, monkeypatch):
     assert suites.load_suite("crossfit", only=["anli"]) == [task] and asked == []
 
 
-def test_what_cannot_be_had_is_named_with_the_way_out(tmp_path, monkeypatch):
+def test_errors_name_a_missing_task_and_what_to_do(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no network")
 
@@ -323,7 +323,7 @@ def test_what_cannot_be_had_is_named_with_the_way_out(tmp_path, monkeypatch):
         suites.load_suite("crossfit", only=["agnews"])
 
 
-def test_own_files_that_are_wrong_are_named(tmp_path, monkeypatch, own):
+def test_errors_name_a_wrong_user_file(tmp_path, monkeypatch, own):
     own("anli", test=anli(9))
     with pytest.raises(FileNotFoundError, match="anli has no train.parquet or train.jsonl; put it there"):
         suites.load_suite("crossfit", only=["anli"])

@@ -7,7 +7,7 @@ from iptkit.tasks import examples, suites
 from iptkit.tasks.examples import DEFAULT_METRIC, METRICS_OF, Example, TaggedExample
 
 
-def test_classes_are_numbered_by_the_tasks_labels_not_by_the_lines(tmp_path):
+def test_labels_number_the_classes_whatever_the_order_of_options(tmp_path):
     names = ["red", "green", "blue"]
     orders = [names[k:] + names[:k] for k in range(3)]
     lines = [

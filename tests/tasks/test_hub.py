@@ -117,7 +117,7 @@ def test_settings_are_those_of_the_authors_scripts():
         hub.settings("conll03", "bert-large")
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_errors_name_what_is_missing(tmp_path):
     files = files_of(tmp_path, "rte")
     with pytest.raises(ValueError, match="no data set 'sst'; choose one of boolq, cb"):
         hub.load("sst")
@@ -139,7 +139,7 @@ def with_a_label_that_cb_has_not(files):
     return files
 
 
-def test_bare_numbers_need_names(tmp_path):
+def test_tags_that_are_numbers_need_names(tmp_path):
     features = Features({"tokens": Many(TEXT), "tags": Many(Value("int32"))})
     table = datasets.Dataset.from_dict(
         {"tokens": [["Ben", "ran"]] * 4, "tags": [[1, 0]] * 4}, features=features
@@ -152,7 +152,7 @@ def test_bare_numbers_need_names(tmp_path):
     assert hub.load("ontonotes", files, 0.5, TAGS).test[0].tags == ("B-PER", "O")
 
 
-def test_without_the_hub_the_error_names_the_way_out(monkeypatch):
+def test_without_the_hub_the_error_says_what_to_do(monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no network")
 
@@ -163,7 +163,7 @@ def test_without_the_hub_the_error_names_the_way_out(monkeypatch):
         hub.load("squad")
 
 
-def test_files_that_are_none_or_empty_are_named(tmp_path):
+def test_errors_name_wrong_and_empty_files(tmp_path):
     files = files_of(tmp_path, "rte")
     (tmp_path / "folder").mkdir()
     (tmp_path / "text").write_text("no")
@@ -194,8 +194,8 @@ def test_files_that_are_none_or_empty_are_named(tmp_path):
         ("conll03", ["O", "B-PER", "E-PER", "S-PER", "S-LOC"], "B-PER E-PER S-PER O S-LOC", 0, "BIOES was"),
     ],
 )
-def test_tags_of_other_schemes_are_converted_and_said(tmp_path, name, tags, given, expected, note):
-    """CoNLL-2003 as its authors gave it out is IOB1; in other sets some spans begin with I-."""
+def test_tags_of_other_schemes_are_converted_with_a_warning(tmp_path, name, tags, given, expected, note):
+    """CoNLL-2003 was published as IOB1; in other data sets some spans begin with I-."""
     names = ClassLabel(names=tags)
     field = "ner_tags" if name == "conll03" else "tags"
     numbers = [tags.index(tag) for tag in given.split()]

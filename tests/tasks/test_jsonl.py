@@ -129,7 +129,7 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
         ),
     ],
 )
-def test_each_problem_is_named_with_file_line_and_way_out(tmp_path, line, problem):
+def test_each_problem_has_file_line_and_how_to_fix_it(tmp_path, line, problem):
     file = write(tmp_path / "a.jsonl", GOOD, line)
     before = file.read_bytes()
     problems = check_jsonl(file)
@@ -197,7 +197,7 @@ def test_category_is_inferred(tmp_path, options, category):
     assert card.labels == (("a", "b") if category == "cls" else ())
 
 
-def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
+def test_a_card_file_is_used_and_checked(tmp_path):
     file = write(tmp_path / "mine.jsonl", GOOD)
     sidecar = tmp_path / "mine.card.json"
     write(sidecar, {"category": "seq", "title": "Mine", "metric": "rouge_l"})
@@ -253,7 +253,7 @@ def test_a_card_beside_the_file_is_used_and_checked(tmp_path):
         assert problem in str(error.value)
 
 
-def test_an_array_is_one_problem_not_one_a_line(tmp_path):
+def test_an_array_is_a_single_problem(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('[\n  {"input": "q", "target": "a"},\n  {"input": "r", "target": "b"}\n]\n')
     (problem,) = check_jsonl(file)
@@ -272,14 +272,14 @@ def test_labels_of_a_card_are_those_of_the_lines(tmp_path):
         read_card(file, read_jsonl(file))
 
 
-def test_no_options_are_none(tmp_path):
+def test_empty_options_mean_none(tmp_path):
     file = write(
         tmp_path / "a.jsonl", {**GOOD, "options": []}, {"input": "q", "target": "a", "options": None}
     )
     assert [example.options for example in read_jsonl(file)] == [(), ()]
 
 
-def test_inputs_in_other_capitals_are_others_but_near_duplicates(tmp_path):
+def test_inputs_that_differ_in_case_are_near_duplicates(tmp_path):
     words = ["polish", "Polish", "caf\u00e9", "cafe\u0301", "to  wax", "to wax", "nail", "wood", "shoe"]
     file = write(
         tmp_path / "mine.jsonl", *({"input": word, "target": str(i)} for i, word in enumerate(words))
@@ -300,7 +300,7 @@ def test_inputs_in_other_capitals_are_others_but_near_duplicates(tmp_path):
     assert len(read_task(file)[0]) == 9
 
 
-def test_a_suite_keeps_inputs_in_other_capitals(tmp_path):
+def test_a_suite_keeps_inputs_that_differ_in_case(tmp_path):
     lines = [{"input": word, "target": word} for i in range(6) for word in (f"polish {i}", f"Polish {i}")]
     file = write(tmp_path / "mine.jsonl", *lines)
     with pytest.warns(UserWarning, match="6 input"):
@@ -415,7 +415,7 @@ def test_wrong_fields_of_tag_tasks(tmp_path):
     assert check_jsonl(tag_task(tmp_path, long)) == [], "there are as many tags as words"
 
 
-def test_a_name_in_capitals_is_one_problem(tmp_path):
+def test_a_field_name_in_capitals_is_a_single_problem(tmp_path):
     file = write(tmp_path / "a.jsonl", {"Input": "q", "Targets": ["a"], "note": 1})
     assert check_jsonl(file) == [
         f"{file}:1: unknown field 'Input'; rename it to 'input', or to a name that is less similar",

@@ -40,7 +40,7 @@ def test_perfect_answers_score_one_and_wrong_ones_by_hand(scheme):
     assert metrics.span_f1(["O " * 9], [example]) == 0.0
 
 
-def test_types_and_prefixes_alone():
+def test_tags_without_prefix_or_without_kind():
     assert schemes.convert([["PER", "PER", "O", "LOC"]]).tags == (("B-PER", "I-PER", "O", "B-LOC"),)
     assert schemes.convert([["a", "a", "b"]], "types").tags == (("B-a", "I-a", "B-b"),)
     assert schemes.convert([["B", "I", "O", "B"]]).tags == (("B-span", "I-span", "O", "B-span"),)
@@ -73,8 +73,8 @@ def test_all_bad_tags_are_found(tags, scheme, places):
 
 
 @pytest.mark.parametrize(("scheme", "theirs"), [("BIOES", IOBES), ("BILOU", BILOU), ("IOB2", IOB2)])
-def test_of_all_short_sequences_seqeval_finds_the_same_spans(scheme, theirs):
-    """Those that are fine have the spans of seqeval's reading; those that are not lose some of its tags."""
+def test_seqeval_finds_the_same_spans_in_all_short_sequences(scheme, theirs):
+    """Correct tags have the spans that seqeval finds; of incorrect ones, seqeval ignores some."""
     tags = ["O", *(f"{letter}-{kind}" for letter in schemes.LETTERS[scheme] for kind in "xy")]
     for given in itertools.product(tags, repeat=3):
         found, spans = schemes.convert([given], scheme), Tokens(list(given), theirs).entities
@@ -93,7 +93,7 @@ def test_labels_follow_their_tags():
     assert schemes.iob2_labels(("S", "E"), "none") == ("S", "E")
 
 
-def test_no_span_f1_for_tags_that_are_no_scheme():
+def test_span_f1_refuses_tags_of_no_scheme():
     verbs = TaggedExample("Ada ran", ("noun verb",), (), ("noun", "verb"))
     with pytest.raises(ValueError, match="span_f1 needs IOB2 tags:\nAda ran:1: tag 'noun' is not"):
         metrics.span_f1(["noun verb"], [verbs])
@@ -107,8 +107,8 @@ def test_no_span_f1_for_tags_that_are_no_scheme():
         fewshot.make_task(card, 0, **sets)
 
 
-def test_answers_with_too_few_or_other_tags_are_wrong_there():
-    """As a model may write that generates its tags."""
+def test_missing_and_unknown_tags_count_as_wrong():
+    """A model that generates tags may write such answers."""
     example = TaggedExample("Ada Lee left York", ("B-x I-x O B-y",), (), ("B-x", "B-y", "I-x", "O"))
     assert metrics.span_f1(["B-x I-x"], [example]) == pytest.approx(2 * 1 * 0.5 / 1.5)
     assert metrics.tag_accuracy(["B-x I-x"], [example]) == 0.5
@@ -116,20 +116,20 @@ def test_answers_with_too_few_or_other_tags_are_wrong_there():
     assert metrics.tag_accuracy(["B-x I-x oh B-y and so on"], [example]) == 0.75
 
 
-def test_prefixes_in_small_letters_are_no_tags_without_a_scheme():
+def test_lower_case_prefixes_need_a_scheme():
     made = schemes.convert([["b-per", "i-per", "o"], ["o"]])
     assert [place[:2] for place in made.problems] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert "'b-per' has a lower-case prefix; write B-x, I-x and O" in made.problems[0][2]
     assert schemes.convert([["noun", "o"], ["verb", "b-side"]]).problems == ()  # parts of speech
 
 
-def test_prefixes_without_a_kind_are_said_to_be_of_one_kind():
+def test_prefixes_without_a_kind_get_one():
     made = schemes.convert([["B", "I", "O", "B"]])
     assert made.tags == (("B-span", "I-span", "O", "B-span"),)
     assert made.note == "prefixes without a kind were read as spans of one kind, 'span' (2 spans)"
 
 
-def test_a_prefix_alone_begins_a_span_behind_o():
+def test_a_bare_prefix_begins_a_span_after_o():
     given = ["O", "I", "I", "O", "B", "I"]
     found = schemes.convert([given])
     assert found.scheme == "IOB1" and found.note == "IOB1 was converted to IOB2: 1 of 2 spans began with I-"
@@ -138,8 +138,8 @@ def test_a_prefix_alone_begins_a_span_behind_o():
     assert place == 1 and told.endswith("begin the span with 'B'")
 
 
-def test_labels_tell_types_from_other_tags_where_no_o_occurs():
-    """As in a small test set: its spans are those of the training set's scheme."""
+def test_labels_decide_the_scheme_if_no_o_occurs():
+    """A small test set may have no O, but follows the scheme of its training set."""
     made, known = schemes.read([["x", "x"], ["y"]], ("O", "x", "y"), "auto", lambda s, i: "")
     assert made.scheme == "types" and made.tags == (("B-x", "I-x"), ("B-y",))
     assert known == ("O", "B-x", "I-x", "B-y", "I-y")

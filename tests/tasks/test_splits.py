@@ -17,13 +17,13 @@ def groups_of(ids):
     return {CARDS[task].group for task in ids}
 
 
-def test_the_stored_splits_are_those_that_are_drawn():
+def test_newly_drawn_splits_equal_the_stored_ones():
     assert splits.draw(suites.list_cards("ipt120")) == STORED and tuple(STORED) == NAMES
     assert splits.draw(suites.list_cards("ipt120"), seed=1) != STORED
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_task_is_in_one_place_and_only_leaky_crosses(name):
+def test_every_task_is_on_one_side_and_only_leaky_leaks(name):
     sides = suites.split(name, "ipt120")
     places = Counter((*sides.seen, *sides.unseen, *sides.left_out))
     assert places == Counter(list(CARDS))
@@ -42,7 +42,7 @@ def test_random_is_100_to_20_with_every_category_on_both_sides():
     assert {CARDS[task].category for task in sides.seen} == counts.keys()
 
 
-def test_smaller_seen_sides_lie_in_each_other():
+def test_smaller_seen_sides_are_nested():
     sides = [suites.split(name, "ipt120") for name in NAMES[1:5] + NAMES[:1]]
     assert [len(each.seen) for each in sides] == [20, 40, 60, 80, 100]
     for small, large in zip(sides, sides[1:], strict=False):
@@ -59,7 +59,7 @@ def test_one_kind_is_seen_and_siblings_of_the_other_kind_are_left_out():
     assert sum(CARDS[i].category == "cls" for i in suites.split("cls", "ipt120").unseen) == 8
 
 
-def test_leaky_stands_beside_the_same_unseen_tasks_without_siblings():
+def test_no_siblings_has_the_unseen_tasks_of_leaky():
     leaky, clean = (suites.split(name, "ipt120") for name in ("leaky", "no_siblings"))
     assert clean.unseen == leaky.unseen and set(clean.seen) < set(leaky.seen)
     assert all(CARDS[task].group in groups_of(leaky.unseen) for task in clean.left_out)

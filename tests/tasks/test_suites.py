@@ -17,7 +17,7 @@ needs_downloads = pytest.mark.skipif(
 
 
 def check_task(task):
-    """What must hold for every task of every suite."""
+    """Check what must hold for every task of every suite."""
     sets = {"train": task.train, "train_new": task.train_new, "dev": task.dev, "test": task.test}
     inputs = {name: {fewshot.text_key(example.input) for example in rows} for name, rows in sets.items()}
     assert sum(map(len, inputs.values())) == sum(map(len, sets.values())), "the same input twice"
@@ -129,7 +129,7 @@ def test_the_users_own_folder_is_a_suite(tmp_path):
         suites.load_suite(tmp_path)
 
 
-def test_capitals_of_an_ending_do_not_matter_and_dot_files_are_no_tasks(tmp_path):
+def test_endings_may_be_in_capitals_and_hidden_files_are_ignored(tmp_path):
     lines = "".join(f'{{"input": "q {i}", "target": "a"}}\n' for i in range(8))
     (tmp_path / "X.JSONL").write_text(lines)
     (tmp_path / "y.jsonl").write_text(lines)
@@ -143,7 +143,7 @@ def test_capitals_of_an_ending_do_not_matter_and_dot_files_are_no_tasks(tmp_path
         suites.list_cards(tmp_path)
 
 
-def test_a_folder_among_the_files_and_one_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+def test_errors_name_a_folder_among_the_files_and_an_unreadable_one(tmp_path, monkeypatch):
     (tmp_path / "z.jsonl").mkdir()
     with pytest.raises(ValueError, match=r"z.jsonl is a folder, a file is needed"):
         suites.load_suite(tmp_path)
@@ -156,13 +156,13 @@ def test_a_folder_among_the_files_and_one_that_cannot_be_read_are_named(tmp_path
         suites.list_cards(tmp_path)
 
 
-def test_too_few_examples_of_an_own_file_name_it(tmp_path):
+def test_the_error_names_a_user_file_with_too_few_examples(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"input": "q", "target": "a"}')
     with pytest.raises(ValueError, match=r"mine.jsonl: task 'mine' has 1 examples, but needs at least 4"):
         suites.load_suite(tmp_path / "mine.jsonl")
 
 
-def test_paths_that_hold_nothing(tmp_path):
+def test_paths_without_tasks(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no .jsonl files \(found: nothing\)"):
         suites.load_suite(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
@@ -216,7 +216,7 @@ def test_encoder9_has_sentences_with_classes_and_words_with_tags():
 
 
 @needs_downloads
-def test_every_i_tag_goes_on_with_a_span_of_its_kind():
+def test_every_i_tag_continues_a_span_of_its_kind():
     for task in suites.load_suite(
         "encoder9", only=["address-tags", "person-tags", "company-tags"], full=True
     ):
@@ -250,7 +250,7 @@ def test_sides_are_those_given_or_the_random_split():
         suites.sides("core36", ["babel-en-fr"], ["babel-en-de"])
 
 
-def test_a_file_with_another_ending_is_told_from_a_suite(tmp_path):
+def test_a_file_with_another_ending_is_not_a_suite(tmp_path):
     (tmp_path / "mine.json").write_text('{"input": "q", "target": "a"}')
     with pytest.raises(ValueError, match=r"mine.json does not end in .jsonl; rename it if"):
         suites.jsonl_files(tmp_path / "mine.json")

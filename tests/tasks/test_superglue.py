@@ -71,7 +71,7 @@ def test_words_are_quoted_as_they_are_written(tmp_path, word):
     assert task.test[-1].input.endswith(f"Does '{word}' refer to '{word}'?")
 
 
-def test_a_missing_split_names_those_that_are_there(tmp_path):
+def test_the_error_for_a_missing_file_names_the_others(tmp_path):
     folder = folder_of(tmp_path, "RTE", splits=("train", "val"))
     with pytest.raises(FileNotFoundError, match=r"has no dev32.jsonl \(found: train.jsonl, val.jsonl\)"):
         superglue.load_folder(folder, "RTE")
@@ -140,7 +140,7 @@ def test_a_missing_split_names_those_that_are_there(tmp_path):
         ("RTE", "[1]", "val.jsonl:2: a JSON list is given"),
     ],
 )
-def test_a_broken_record_names_file_and_line(tmp_path, name, record, told):
+def test_errors_name_file_and_line_of_a_broken_record(tmp_path, name, record, told):
     folder = folder_of(tmp_path, name, record)
     before = (folder / "val.jsonl").read_bytes()
     with pytest.raises(ValueError) as error:
@@ -148,8 +148,8 @@ def test_a_broken_record_names_file_and_line(tmp_path, name, record, told):
     assert told in str(error.value) and (folder / "val.jsonl").read_bytes() == before
 
 
-def test_a_training_set_of_one_label_is_told_by_name(tmp_path):
-    """As in the public 32 of WSC."""
+def test_a_training_set_with_one_label_causes_a_warning(tmp_path):
+    """The public 32 examples of WSC are like that."""
     of_both = [{**RECORDS["WSC"], "label": label} for label in ("False", "False", "True", "False")]
     for split in superglue.SPLITS:
         records = of_both[:2] if split == "train" else of_both
@@ -181,7 +181,7 @@ def test_marks_blank_lines_and_other_letters_are_read(tmp_path):
         superglue.load_folder(folder, "RTE")
 
 
-def test_many_broken_records_are_twenty_and_a_count(tmp_path):
+def test_of_many_broken_records_twenty_are_listed(tmp_path):
     folder = folder_of(tmp_path, "RTE")
     (folder / "train.jsonl").write_text('{"premise": 1}\n' * 100_000)
     with pytest.raises(ValueError, match="has 100000 problem") as error:
@@ -189,7 +189,7 @@ def test_many_broken_records_are_twenty_and_a_count(tmp_path):
     assert len(str(error.value)) < 10_000
 
 
-def test_a_folder_in_the_place_of_a_file_and_no_folder_are_named(tmp_path):
+def test_errors_name_a_folder_instead_of_a_file_and_a_missing_folder(tmp_path):
     folder = folder_of(tmp_path, "RTE", splits=("train", "val"))
     (folder / "dev32.jsonl").mkdir()
     with pytest.raises(ValueError, match=r"dev32.jsonl is a folder"):

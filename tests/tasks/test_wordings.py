@@ -27,13 +27,13 @@ def test_a_template_is_filled_up_to_its_answer():
         ("{text is {answer}", "not well-formed"),
     ],
 )
-def test_a_template_that_cannot_be_used_says_why(words, told):
+def test_errors_say_why_a_template_cannot_be_used(words, told):
     with pytest.raises(ValueError, match="template") as error:
         Template(words)
     assert told in str(error.value)
 
 
-def test_a_template_names_the_slots_that_it_misses():
+def test_the_error_names_missing_slots():
     with pytest.raises(ValueError, match="needs text; given: word, note"):
         Template("{text} is {answer}").fill({"word": "oak", "note": ""})
 
@@ -57,13 +57,13 @@ def test_label_scores_are_means_over_words():
         ({"a": ("x", "y"), "b": ("z", "y")}, "'y' stands for 'a' and for 'b'"),
     ],
 )
-def test_a_verbalizer_that_cannot_be_used_says_why(of, told):
+def test_errors_say_why_a_verbalizer_cannot_be_used(of, told):
     with pytest.raises(ValueError) as error:
         Verbalizer(of)
     assert told in str(error.value)
 
 
-def test_solved_examples_stand_before_the_question():
+def test_solved_examples_come_before_the_question():
     wording = Wording(Template("{text} It is {answer}"), Verbalizer({"n": ("bad", "sad"), "p": ("good",)}))
     asked = wording.ask({"text": "Rain."}, [({"text": "Sun."}, "p"), ({"text": "Mud."}, "n")])
     assert asked.input == "Sun. It is good\n\nMud. It is bad\n\nRain. It is"
@@ -109,7 +109,7 @@ def template_slots(of):
     return Template(of.template + " {answer}").slots
 
 
-def test_a_task_without_wordings_says_which_have_some():
+def test_the_error_names_the_tasks_with_wordings():
     with pytest.raises(ValueError, match="no wordings for 'x', only for vader-tweets"):
         wordings.of_task("x")
     with pytest.raises(ValueError, match="no fact templates for 'x', only for country-capital"):

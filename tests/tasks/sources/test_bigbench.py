@@ -1,4 +1,4 @@
-"""The readers of ipt120, on a small sdist of BIG-bench's layout with words of ours."""
+"""The readers of ipt120, on a small archive with BIG-bench's layout and our own texts."""
 
 import hashlib
 import json
@@ -182,7 +182,7 @@ for task_id, (file, _) in TASKS.items():
 
 @pytest.fixture
 def sdist(tmp_path, monkeypatch):
-    """A made archive in the downloads folder, pinned by its own hash; returns what writes another one."""
+    """Return a function that writes an archive to the downloads folder and pins its hash."""
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path))
     archive = paths.downloads_dir() / "bigbench-1.0.0.tar.gz"
 
@@ -249,7 +249,7 @@ def test_classification(sdist):
     ]
 
 
-def test_labels_that_are_not_alone_or_not_on_the_card_are_left_out():
+def test_records_with_several_or_unknown_labels_are_left_out():
     read = records.labels(names={"Yes": "yes", "No": "no"})
     tied = {"input": "x", "target_scores": {"Yes": 0.5, "No": 0.5}}
     close = {"input": "y", "target_scores": {"Yes": 0.6, "No": 0.4}}
@@ -258,7 +258,7 @@ def test_labels_that_are_not_alone_or_not_on_the_card_are_left_out():
     ]
 
 
-def test_options_are_put_in_an_order_that_only_the_text_decides():
+def test_the_order_of_options_depends_only_on_the_text():
     read = records.choices()
     data = {"examples": [scored(f"{i}?", "up.", "down", "left") for i in range(90)]}
     found = list(read(data))
@@ -315,7 +315,7 @@ def test_dots_at_the_end(text, cleaned):
     assert records.clean(text) == cleaned
 
 
-def test_data_turned_round(sdist):
+def test_inverted_tasks(sdist):
     assert rows("bb-e2e-slots") == [
         {"text": "Near Hill is a pub, The Fox.", "target": "name: The Fox; eatType: pub; near: Hill"}
     ]
@@ -349,7 +349,7 @@ def many(file, count=40):
 
 @pytest.fixture
 def two(sdist, monkeypatch):
-    """Two tasks, the second broken or whole as a test wants: their cards, and what writes the archive."""
+    """Return the cards of two tasks, and a function that writes their archive."""
     chosen = [CARDS["bb-anachronisms"], CARDS["bb-strategyqa"]]
     return chosen, lambda second: sdist({**many("anachronisms/task.json"), **second})
 
@@ -367,7 +367,7 @@ def test_pools_keep_the_canary_and_the_archive_is_read_once(two, monkeypatch):
     assert isinstance(first[0].rows[0], Example)
 
 
-def test_files_with_comments_lines_and_odd_marks():
+def test_files_with_comments_and_odd_characters():
     lines = f'# one\n# {CANARY}\n{{"text": "a\u2028b"}}\n\n{{"text": "c"}}\n'
     assert bigbench._parse("x.jsonl", lines.encode()) == (
         {"examples": [{"text": "a\u2028b"}, {"text": "c"}]},
@@ -395,7 +395,7 @@ def test_files_with_comments_lines_and_odd_marks():
         ),
     ],
 )
-def test_what_is_missing_or_broken_is_named_and_leaves_no_half_pool(two, second, message):
+def test_errors_name_what_is_missing_or_broken_and_leave_no_partial_pool(two, second, message):
     cards, write = two
     write(second)
     with pytest.raises(ValueError, match=message):
@@ -435,7 +435,7 @@ def test_a_file_that_is_too_large_is_not_read(two, monkeypatch):
         pools.load(cards)
 
 
-def test_a_full_disk_leaves_no_half_pool(two, monkeypatch):
+def test_a_full_disk_leaves_no_partial_pool(two, monkeypatch):
     cards, write = two
     write(many("strategyqa/task.json"))
 

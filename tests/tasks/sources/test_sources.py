@@ -127,7 +127,7 @@ def test_intent_templates():
     assert all(sampler.sample(template).split()[-1] in "123" for _ in range(50))
 
 
-def test_pickles_are_read_as_data_and_never_run(tmp_path):
+def test_pickles_are_read_as_data_and_run_no_code(tmp_path):
     plain = {"a": [1, 2.5, ("x", "y"), {}], "b": {"c": None, "d": True}, "e": "x" * 300, "f": 70000}
     plain["again"] = plain["a"]
     for protocol in (2, 3):
