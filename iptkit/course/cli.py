@@ -106,7 +106,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Prompt methods on frozen language models, from words to five numbers per task.",
+    help="Prompt methods on frozen language models, from words to five trained parameters per task.",
 )
 tasks_app = typer.Typer(no_args_is_help=True, help="List, show and check tasks.")
 app.add_typer(tasks_app, name="tasks")

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from iptkit.storage import paths, reading
+from iptkit.studies.durations import seconds_of_rest
 
 FEWEST_SECONDS = 3.0  # of work before its speed means something
 SPEED_LIMITS = (0.2, 5.0)
@@ -58,7 +59,7 @@ def run_left(
     at_once: int = 1,
     needs: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> float | None:
-    """Estimate the seconds left in a run: all work divided by `at_once`, but at least the longest chain.
+    """Estimate the seconds left in a run.
 
     Args:
       expected: measured seconds of each notebook on the reference machine.
@@ -76,8 +77,4 @@ def run_left(
     speed = sum(finished[n] for n in known) / sum(expected[n] for n in known) if known else 1.0
     speed = min(max(speed, SPEED_LIMITS[0]), SPEED_LIMITS[1])
     left = {n: max(speed * expected[n] - elapsed.get(n, 0.0), steps.get(n, 0.0), 0.0) for n in waiting}
-
-    def chain(name: str) -> float:
-        return left[name] + max((chain(n) for n in needs.get(name, ()) if n in left), default=0.0)
-
-    return max(sum(left.values()) / at_once, *map(chain, left))
+    return seconds_of_rest(left, needs, at_once)

@@ -49,11 +49,6 @@ class Report:
     status: dict[str, str]
     error: str = ""
 
-    @property
-    def index(self) -> Path:
-        """The page to open."""
-        return self.out / "index.html"
-
 
 def run(
     scale: str = "lesson",

@@ -35,8 +35,8 @@ def alt(rows: Sequence[dict[str, Any]], dim: int) -> str:
         side: ", ".join(f"{method} {of[side][0]:.2f}" for method, of in ladder(rows, dim).items())
         for side in SIDES
     }
-    told = "; ".join(f"{num_tasks(rows, side)} {side} tasks: {means[side]}" for side in SIDES)
-    return f"Mean test score with 95 % intervals. {told}."
+    sides = "; ".join(f"{num_tasks(rows, side)} {side} tasks: {means[side]}" for side in SIDES)
+    return f"Mean test score with 95 % intervals. {sides}."
 
 
 def figure(rows: Sequence[dict[str, Any]], dim: int, prompt_size: int) -> str:

@@ -287,14 +287,14 @@ def _encoders(stored: Stored) -> list[str]:
         f"`{scale['backbone']}`: sentences to classify and words to tag. {scale['test_examples']} test "
         f"examples per task, {_samples(made)}, prompts of {scale['prompt_length']} vectors (per layer for "
         f"P-Tuning v2), {steps['full']} steps on all examples and {steps['few-shot']} on few. Counts of "
-        "tasks stand in parentheses. Notebook 04 explains the methods.",
+        "tasks are in parentheses. Notebook 04 explains the methods.",
         _of_encoders(made),
         _bullets(
             f"On the {len(tuned)} tasks that were fine-tuned, P-Tuning v2 trains {deep:,.0f} parameters per "
             f"task on average, heads included. Fine-tuning trains {all_weights / deep:,.0f} times as many.",
             *(_on_encoders(made, data, kind) for data in DATA for kind in KINDS),
         ),
-        "Prompt length, depth, reparameterisation and heads stand under claims B5, B6, B8 and B10 below.",
+        "Prompt length, depth, reparameterisation and heads: see claims B5, B6, B8 and B10 below.",
     ]
 
 
@@ -332,7 +332,7 @@ def _of_claims(stored: Stored) -> list[str]:
         "### How a verdict is chosen",
         _rules(stored),
         "### What each verdict rests on",
-        "Counts of tasks stand in parentheses. *Samples* are the fewest few-shot samples of a method in "
+        "Counts of tasks are in parentheses. *Samples* are the fewest few-shot samples of a method in "
         "the row.",
         _measurements(stored.verdicts),
     ]
@@ -599,7 +599,7 @@ def _rules(stored: Stored) -> str:
         f"most {verdicts_splits.MARGIN} above zero-shot.",
         "Where a claim was measured at several scales, the verdict in the table is that of "
         f"{_listed([f'`{scale}`' for scale in DECISIVE], 'or')}, in this order. `ipt120-long` "
-        "stands beside it only.",
+        "is shown for comparison only.",
         "B5 and B10 are judged task by task. Their intervals, and all intervals of fewer than "
         f"{intervals.FEW_TASKS} tasks, are over few-shot samples and say nothing about other tasks.",
         "The controls of A1 and A14 start from another prompt than IST does, so the start may account for "

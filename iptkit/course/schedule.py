@@ -25,6 +25,7 @@ from iptkit.course.execution import STOPPED
 from iptkit.course.lessons import Lesson
 from iptkit.course.processes import Children
 from iptkit.models.machine import free_memory, machine_memory
+from iptkit.studies.durations import longest_chains
 
 NEEDS = {"05": ("02",), "06": ("05",)}  # notebook -> notebooks whose long steps it reads
 LAST = "90"  # reads the results of all others
@@ -144,12 +145,9 @@ def _each(
       stop: stops all running lessons; called after a failure and if the caller or Ctrl-C ends this early.
     """
     waits, by_name = needs(chosen), {lesson.name: lesson for lesson in chosen}
-
-    def chain(name: str) -> float:
-        """Seconds from the start of a lesson to the end of the last one that waits for it."""
-        after = [other for other, before in waits.items() if name in before]
-        return expected.get(name, 1.0) + max(map(chain, after), default=0.0)
-
+    seconds = {name: expected.get(name, 1.0) for name in by_name}
+    followers = {name: [other for other, before in waits.items() if name in before] for name in by_name}
+    to_the_end = longest_chains(seconds, followers)  # up to the end of the last follower
     sorter = TopologicalSorter(waits)
     sorter.prepare()
     ready, has_failed = list(sorter.get_ready()), False
@@ -157,7 +155,7 @@ def _each(
         running: dict[Future[tuple[float, str]], str] = {}
         try:
             while running or (ready and not has_failed):
-                ready.sort(key=lambda name: (-chain(name), name))
+                ready.sort(key=lambda name: (-to_the_end[name], name))
                 while ready and len(running) < at_once and not has_failed:
                     name = ready.pop(0)
                     running[pool.submit(work, by_name[name])] = name

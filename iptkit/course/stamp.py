@@ -10,7 +10,7 @@ import iptkit
 from iptkit.storage import versions
 
 if TYPE_CHECKING:
-    from iptkit.models import Backbone
+    from iptkit.models.backbone import Backbone
 
 
 def stamp(backbone: Backbone | None = None, seed: int | None = None) -> None:

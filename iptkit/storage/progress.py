@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,41 +123,6 @@ def read_status(path: str | Path) -> dict[str, Any] | None:
         return {**words, **numbers, "total": total} if is_finite else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def longest_chains(seconds: Mapping[str, float], needs: Mapping[str, Iterable[str]]) -> dict[str, float]:
-    """For each piece of work, the seconds of the longest chain of pieces that ends with it.
-
-    Args:
-      seconds: of each piece that is left, by name.
-      needs: names of the pieces that each waits for; those without seconds are done.
-
-    Example:
-      >>> longest_chains({"a": 1.0, "b": 2.0, "c": 3.0}, {"b": ["a"], "c": ["a"]})
-      {'a': 1.0, 'b': 3.0, 'c': 4.0}
-    """
-    ends: dict[str, float] = {}
-
-    def end(name: str) -> float:
-        if name not in ends:
-            before = [end(other) for other in needs.get(name, ()) if other in seconds]
-            ends[name] = seconds[name] + max(before, default=0.0)
-        return ends[name]
-
-    return {name: end(name) for name in seconds}
-
-
-def seconds_of_rest(
-    seconds: Mapping[str, float], needs: Mapping[str, Iterable[str]], at_once: int = 1
-) -> float:
-    """About how long pieces of work take together: their sum, shared out, or their longest chain.
-
-    Args:
-      seconds: as for `longest_chains`.
-      needs: as for `longest_chains`.
-      at_once: pieces that run at once; fewer than 1 counts as 1.
-    """
-    return max(sum(seconds.values()) / max(1, at_once), *longest_chains(seconds, needs).values(), 0.0)
 
 
 def _can_draw() -> bool:

@@ -14,7 +14,6 @@ import functools
 import json
 import operator
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from iptkit.storage import digests, files, locks, paths, revision, tensor_files,
 STEP_FORMAT = 3  # raise when the file of a stored step changes (3: it has a checksum)
 DONE = "step.safetensors"
 _ONLY_FINISHED = contextvars.ContextVar("only_finished", default=False)
-_BESIDE = contextvars.ContextVar("beside", default=False)
+_WITHOUT_WAITING = contextvars.ContextVar("without_waiting", default=False)
 HITS: dict[str, bool] = {}  # step name -> was it in the cache; the stamp of a notebook counts them
 
 
@@ -49,12 +48,12 @@ def only_finished() -> contextlib.AbstractContextManager[None]:
     return _inside(_ONLY_FINISHED)
 
 
-def beside_others() -> contextlib.AbstractContextManager[None]:
+def without_waiting() -> contextlib.AbstractContextManager[None]:
     """Inside this context `step` does not wait for another process that makes the same step.
 
     For jobs on a cluster, where the other process may belong to a job that was given up.
     """
-    return _inside(_BESIDE)
+    return _inside(_WITHOUT_WAITING)
 
 
 def finished(make: Callable[[], Step]) -> Step | None:
@@ -78,7 +77,7 @@ class Step:
       was_cached: whether it came from the step cache.
       made_with: the versions it was made with.
       folder: name of its folder in the step cache: name and hash.
-      parts: the steps that `joined` put together.
+      parts: the steps that `join` put together.
     """
 
     name: str
@@ -105,7 +104,7 @@ def step(
       make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values). Files
         whose names end like that path are removed once the step is stored.
       root: folder of the step cache (default: paths.steps_dir()).
-    If another process is making the step, wait and use its result (but see `beside_others`). A stored step
+    If another process is making the step, wait and use its result (but see `without_waiting`). A stored step
     that is damaged or has other settings is set aside with a warning and made again.
     Raises: NotFinishedError inside `only_finished`; what `locks.alone` raises.
     """
@@ -117,7 +116,7 @@ def step(
         raise NotFinishedError(f"the step {name} is not in {folder.parent}")
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.nullcontext() if _BESIDE.get() else locks.alone(folder, f"the step {name}"):
+        with contextlib.nullcontext() if _WITHOUT_WAITING.get() else locks.alone(folder, f"the step {name}"):
             found = _found(folder, config, is_quiet=True)  # another process may have made it meanwhile
             was_cached = found is not None
             if found is None:
@@ -209,11 +208,6 @@ def concatenate(name: str, parts: Sequence[Step]) -> Step:
     seconds = sum(part.seconds for part in parts)
     made_with = parts[-1].made_with
     return Step(name, tensors, values, seconds, was_cached, made_with, first.folder, tuple(parts))
-
-
-def forget(root: str | Path | None = None) -> None:
-    """Delete the whole step cache (downloads stay)."""
-    shutil.rmtree(root or paths.steps_dir(), ignore_errors=True)
 
 
 def _elapsed(folder: Path) -> float:

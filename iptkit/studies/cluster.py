@@ -214,7 +214,7 @@ def _make(order: Order, name: str, *needs: Done | str) -> Done:
 
         all_weights.forget_directions()  # of an earlier job of this worker
     begun = time.monotonic()
-    with step_cache.beside_others():
+    with step_cache.without_waiting():
         job.make()
     return Done(name, time.monotonic() - begun, node)
 

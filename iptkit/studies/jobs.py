@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from iptkit.methods import fine_tuning, subspace
 from iptkit.models.devices import resolve_device
 from iptkit.storage import step_cache
-from iptkit.storage.progress import seconds_of_rest
 from iptkit.studies import adapters, unseen
 from iptkit.studies.costs import OF_PEAK, Costs
+from iptkit.studies.durations import seconds_of_rest
 from iptkit.studies.steps import StudySteps
 from iptkit.tasks.examples import Task
 from iptkit.training.runs import FitConfig

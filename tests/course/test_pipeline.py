@@ -104,8 +104,8 @@ def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path,
     printed = capsys.readouterr().out
     assert "run the same command again: finished steps are kept" in printed and "index.html" in printed
     assert "no such prompt" in (tmp_path / "out" / "00_start_here.html").read_text(encoding="utf-8")
-    assert 'class="failed">failed' in report.index.read_text(encoding="utf-8")
-    assert "not run" in report.index.read_text(encoding="utf-8")
+    assert 'class="failed">failed' in (report.out / "index.html").read_text(encoding="utf-8")
+    assert "not run" in (report.out / "index.html").read_text(encoding="utf-8")
 
 
 def test_braces_in_the_names_of_folders_stay_what_they_are(tmp_path, place):
@@ -157,7 +157,7 @@ def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, c
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "90 end | started" and lines[-2].startswith("90 end | done in")
     took = re.fullmatch(r"4 notebooks in (0:\d\d); open .*", lines[-1])[1]
-    (told,) = re.findall(r"this run, 2 at a time</th>.*?(\d+:\d\d)", Page(report.index).html)
+    (told,) = re.findall(r"this run, 2 at a time</th>.*?(\d+:\d\d)", Page(report.out / "index.html").html)
     assert took == told
     assert json.loads((report.out / "timings.json").read_text(encoding="utf-8"))["at_once"] == 2
     pids = list(map(int, parents.read_text().split()))

@@ -111,7 +111,7 @@ def test_two_at_once_on_one_step_leave_it_whole(steps):
         tensor_files.write(checkpoint, {"x": torch.zeros(1)})
         return {"x": torch.ones(2)}, {"from": "late"}
 
-    with step_cache.beside_others():
+    with step_cache.without_waiting():
         assert step_cache.step("a", 1, late).values == {"from": "late"}
     again = step_cache.step("a", 1, late)
     assert again.was_cached and torch.equal(again.tensors["x"], torch.ones(2))
