@@ -204,7 +204,8 @@ def card_from(fields: dict, where: str) -> Card:
             raise ValueError(f"{where}: card {fields.get('id', '?')!r} needs a text in its field {name!r}")
     category = fields["category"]
     _check_id(fields["id"], f"{where}: ")
-    _one_of(category, CATEGORIES, "category", where)
+    if category not in CATEGORIES:
+        raise ValueError(f"{where}: category is {category!r}, allowed are: {', '.join(CATEGORIES)}")
     shots = SHOTS_PER_LABEL if category == "cls" else SHOTS_PER_TASK
     values: dict[str, Any] = {
         "metric": DEFAULT_METRIC[category],
@@ -265,8 +266,3 @@ KINDS: dict[str, tuple[Callable[[object], bool], str]] = {  # the optional field
     "shots_per_label": (_are_counts, "an object with an integer of at least 1 per label"),
     "shows_choices": (lambda value: isinstance(value, bool), "true or false"),
 }
-
-
-def _one_of(value: str, allowed: tuple[str, ...], name: str, where: str) -> None:
-    if value not in allowed:
-        raise ValueError(f"{where}: {name} is {value!r}, allowed are: {', '.join(allowed)}")

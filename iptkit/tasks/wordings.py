@@ -88,7 +88,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Verbalizer:
-    """Label -> the words that stand for it; a word may consist of several tokens.
+    """The words that stand for each label; a word may consist of several tokens.
 
     Raises:
       ValueError: there are fewer than two labels, a label has no words, a word is empty, or a word stands for
