@@ -1,9 +1,9 @@
-"""The jobs of a study on a Ray cluster: the same list as in one process, the same steps, the same rows.
+"""Runs the jobs of a study on a Ray cluster, with the same steps and rows as in one process.
 
-Each job is a Ray task, which starts when the jobs that it needs are done. Its worker builds the study anew
-from its scale, makes the job's step in the step cache, which all nodes share, and hands back no more than
-where and how long. If a worker or its node is lost, the job runs again elsewhere and goes on from its
-checkpoint. Ray (extra `cluster`) is imported by what is called here, not by this module.
+Each job is a Ray task, which starts when the jobs that it needs are done. Its worker builds the study from
+its scale, makes the job's step in the step cache that all nodes share, and returns only where it ran and how
+long it took. If a worker or its node is lost, the job runs again elsewhere and resumes from its checkpoint.
+Ray (extra `cluster`) is imported only when a function here needs it.
 """
 
 from __future__ import annotations
@@ -26,27 +26,25 @@ from iptkit.studies.jobs import Job
 from iptkit.studies.nodes import ClusterError, Node, Order, Seen
 from iptkit.studies.study import Study
 
-GOES_ON = "finished jobs are kept: the same command goes on"
-START_SECONDS = (
-    1200.0  # for a cluster of one's own to start; Ray gives each try a quarter of a minute, or half
-)
+KEPT = "finished jobs are kept, and the same command continues with the rest"
+START_SECONDS = 1200.0  # for a cluster to start here; Ray gives up each attempt after 15 or 30 seconds
 PROBE_SECONDS = 600.0  # for a node to start its first worker
-PATIENCE = {  # Ray's own limits, for nodes started here: a busy machine is slow, not broken
+PATIENCE = {  # longer time limits of Ray for nodes started here: a busy machine is slow, not broken
     "RAY_gcs_server_port_wait_time_s": "600",
     "RAY_raylet_start_wait_time_s": "600",
     "RAY_agent_register_timeout_ms": "600000",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_health_check_timeout_ms": "60000",
 }
-SHARED_SECONDS = 120.0  # for another node's file to be seen: network file systems remember what was absent
-IDLE_SECONDS = 60.0  # without a node that a job could run on
+SHARED_SECONDS = 120.0  # until another node's file is seen: network file systems cache what was absent
+IDLE_SECONDS = 60.0  # that the study waits without any node that a job could run on
 MOST_LOSSES = 10  # lost workers that a job survives
-ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": Ray runs on one machine alone, as on these
+ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": Ray uses this machine alone, as on Windows
 
 
 @dataclass(frozen=True)
 class Done:
-    """A job that is done, the seconds it took, and the host that did it."""
+    """A finished job: its name, the seconds it took, and the host that it ran on."""
 
     name: str
     seconds: float
@@ -54,11 +52,11 @@ class Done:
 
 
 class Cluster:
-    """A cluster that was found fit for a study; made by `connect`.
+    """A cluster whose nodes can all run the jobs of a study; made by `connect`.
 
     Attributes:
-      nodes: all that lived at the start.
-      needs: what a job takes of a node, as ray.remote names it.
+      nodes: all that were alive at the start.
+      needs: what a job takes of a node, as arguments of ray.remote.
     """
 
     def __init__(self, ray: Any, study: Study, order: Order, cpus: int | None):
@@ -76,9 +74,10 @@ class Cluster:
         """Run jobs, each after those that it needs, and yield each when it is done.
 
         Args:
-          todo: in an order that works; what they need and is not among them is in the step cache.
-        Raises: ClusterError if a job's workers were lost too often, no node is left to run it, or its result
-          is not seen here; whatever a job itself raises.
+          todo: the jobs, each after those that it needs. Needed jobs that are not listed must be in the step
+            cache.
+        Raises: ClusterError if a job's workers were lost too often, no node is left to run it, or its step is
+          not seen here; and whatever a job itself raises.
         """
         task = self._ray.remote(max_retries=MOST_LOSSES, **self.needs)(_make)
         refs: dict[str, Any] = {}
@@ -91,7 +90,7 @@ class Cluster:
             if ready or any(node.slots(self.needs) for node in self._alive()):
                 working = time.monotonic()
             elif time.monotonic() - working > IDLE_SECONDS:
-                raise ClusterError(f"no node is left that a job could run on; start some, {GOES_ON}")
+                raise ClusterError(f"no node is left that a job could run on; start some, {KEPT}")
             for ref in ready:
                 done = self._result(ref, left.pop(ref))
                 _await(self._study, [done.name], "this machine")
@@ -108,7 +107,7 @@ class Cluster:
             raise ClusterError(
                 f"the job {name} lost its worker {MOST_LOSSES + 1} times and was given up ({reason}); if "
                 "memory was short, give each job more cores with --job-cpus, so that fewer share a node; "
-                f"{GOES_ON}"
+                f"{KEPT}"
             ) from error
 
     def _alive(self) -> list[Node]:
@@ -118,7 +117,7 @@ class Cluster:
         ]
 
     def _probe(self) -> list[Seen]:
-        """What every node sees; the probes run side by side."""
+        """What every node sees; all nodes are asked at once."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
         task = self._ray.remote(num_cpus=0)(nodes.see)
@@ -140,10 +139,10 @@ class Cluster:
 
 
 def check(address: str) -> str:
-    """See that Ray is installed and a head answers at the address, in seconds (Ray itself tries for minutes).
+    """Check that Ray is installed and a head answers at the address; Ray itself would try for minutes.
 
     Returns: the address for ray.init.
-    Raises: ClusterError.
+    Raises: ClusterError if not.
     """
     _ray(address)
     return nodes.head(address)
@@ -151,58 +150,63 @@ def check(address: str) -> str:
 
 @contextmanager
 def connect(study: Study, address: str, cpus: int | None = None) -> Iterator[Cluster]:
-    """Connect to a cluster, or start one, and see that each of its nodes is fit for the study.
+    """Connect to a cluster, or start one, and check that each of its nodes can run the jobs of the study.
 
     Args:
+      study: whose jobs will run.
       address: "local", "auto" or HOST:PORT.
-      cpus: cores that a job takes, >= 1; default: all of the smallest node, one with a GPU each (where the
-        study's device is a GPU, a job takes one, and by default one core).
-    Raises: ClusterError: nothing answers there, or a node has other code, does not see the folders of
-      $IPTKIT_CACHE and $IPTKIT_STEPS, or none is large enough for a job.
+      cpus: cores that a job takes, >= 1; default: all cores of the smallest node. If the study's device is a
+        GPU,
+        a job takes one GPU and by default one core.
+    Raises: ClusterError if nothing answers there, a node has other code or does not see the folders of
+      $IPTKIT_CACHE and $IPTKIT_STEPS, or no node is large enough for a job.
     """
     found, ray = check(address), _ray(address)
-    starts = {"include_dashboard": False, "object_store_memory": 100 * 2**20} if found == "local" else {}
-    told = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if found == "local":
+        options |= {"include_dashboard": False, "object_store_memory": 100 * 2**20}
     try:
-        started(lambda: ray.init(address=found, **told, **starts), ray.shutdown)
+        started(lambda: ray.init(address=found, **options), ray.shutdown)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(nodes.no_head(found, _line(error, 0))) from error
     try:
         with _order(study) as order:
             yield Cluster(ray, study, order, cpus)
     finally:
-        ray.shutdown()  # ends what still runs of this study, and the cluster if it was started here
+        ray.shutdown()  # ends the jobs that still run, and the cluster if it was started here
 
 
 def started(start: Callable[[], Any], give_up: Callable[[], Any]) -> Any:
-    """What `start` returns, tried again where Ray says that a node timed out, for START_SECONDS in all.
+    """Call `start` until Ray no longer says that a node timed out, for at most START_SECONDS.
 
     Args:
-      give_up: called after each try that timed out.
+      start: starts Ray.
+      give_up: called after each attempt that timed out.
+    Returns: what `start` returns.
     Raises: ClusterError if it never starts; whatever else `start` raises.
     """
     until = time.monotonic() + START_SECONDS
     while True:
         try:
             return start()
-        except Exception as error:  # Ray raises no class of its own
+        except Exception as error:  # Ray has no class for it
             if "timed out" not in str(error).lower():
                 raise
             give_up()
             if time.monotonic() > until:
                 raise ClusterError(
                     f"Ray did not start a node within {START_SECONDS:.0f} s ({_line(error, 0)}); if the "
-                    f"machine is busy, try again when it is not; {GOES_ON}"
+                    f"machine is busy, try again later; {KEPT}"
                 ) from error
 
 
-# ---- in the workers ------------------------------------------------------------------------------
+# ---- in the workers --------------------------------------------------------------------------------
 def _make(order: Order, name: str, *needs: Done | str) -> Done:
-    """Make a job's step: what a Ray task runs. Its node may have come after the start: look at it again."""
-    node = socket.gethostname()
+    """Make a job's step: this is what a Ray task runs."""
+    node = socket.gethostname()  # which may have joined after the start, so it is checked again
     nodes.check_nodes(order.code, [nodes.see(order, node)])
     os.environ |= {"IPTKIT_CACHE": order.cache, "IPTKIT_STEPS": order.steps, "IPTKIT_QUIET": "1"}
-    os.environ.pop("IPTKIT_CROSSFIT", None)  # one of the node's own would give other tasks
+    os.environ.pop("IPTKIT_CROSSFIT", None)  # the node's own folder would give other tasks
     if order.crossfit:
         os.environ["IPTKIT_CROSSFIT"] = order.crossfit
     os.environ.pop("IPTKIT_STATUS", None)
@@ -225,7 +229,7 @@ def _studies() -> dict[str, Study]:
 
 
 def _study(order: Order) -> Study:
-    """The study of this process; its model is loaded once (on a GPU Ray takes a process for each job)."""
+    """The study of this process, whose model is loaded only once."""
     known, name = _studies(), digests.digest(order)
     if name not in known:
         known.clear()
@@ -234,17 +238,18 @@ def _study(order: Order) -> Study:
 
 
 def _await(study: Study, needs: Sequence[str], where: str) -> None:
-    """Wait until steps that other nodes made are seen here, under the names that they have here.
+    """Wait until this node sees the steps of jobs that other nodes made.
 
-    Raises: ClusterError after SHARED_SECONDS.
+    Raises: ClusterError if it does not, after SHARED_SECONDS.
     """
     jobs, until = {job.name: job for job in study.jobs()}, time.monotonic() + SHARED_SECONDS
     for name in needs:
         while not jobs[name].is_done:
             if time.monotonic() > until:
                 raise ClusterError(
-                    f"the job {name} is done, but {where} does not find its step in {paths.steps_dir()}; are "
-                    f"tasks and models in IPTKIT_CACHE the same on all nodes? {GOES_ON}"
+                    f"the job {name} is done, but {where} does not find its step in {paths.steps_dir()}; "
+                    "make sure that IPTKIT_CACHE has the same tasks and models on all nodes, and repeat the "
+                    f"command: {KEPT}"
                 )
             time.sleep(0.5)
             os.listdir(paths.steps_dir())  # makes a network file system look again
@@ -252,10 +257,11 @@ def _await(study: Study, needs: Sequence[str], where: str) -> None:
 
 # ---- in the command ------------------------------------------------------------------------------
 def _ray(address: str) -> Any:
+    """The module ray, imported with our settings. Raises: ClusterError if it is not installed."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    if address == "local":  # Ray reads it when it is imported: without clusters it uses the loopback only
+    if address == "local":  # read when Ray is imported; Ray then listens on the loopback only
         os.environ[ONE_MACHINE] = "0"
     try:
         import ray
@@ -269,7 +275,7 @@ def _ray(address: str) -> Any:
 
 @contextmanager
 def _order(study: Study) -> Iterator[Order]:
-    """What the workers are told, while the marks are there; device and number type are this machine's."""
+    """The order for the workers, with this machine's device and dtype; marks lie in the folders meanwhile."""
     from iptkit.models import backbone
     from iptkit.models.devices import resolve_device
 
@@ -280,19 +286,20 @@ def _order(study: Study) -> Iterator[Order]:
     try:
         for folder in folders:
             (folder / mark).touch()
-        yield Order(
-            scale, device, study.seed, *map(str, folders), mark, code(), str(paths.crossfit_dir() or "")
-        )
+        cache, steps = map(str, folders)
+        crossfit = str(paths.crossfit_dir() or "")
+        yield Order(scale, device, study.seed, cache, steps, mark, code(), crossfit)
     finally:
         for folder in folders:
             (folder / mark).unlink(missing_ok=True)
 
 
 def _name(node: dict[str, Any]) -> str:
+    """A node's host and address."""
     host, name = node["NodeManagerHostname"], node.get("NodeName") or node["NodeManagerAddress"]
     return f"{host} ({name})"
 
 
 def _line(error: Exception, place: int) -> str:
-    """The first (0) or last (-1) line of what an error says."""
+    """The first (0) or last (-1) line of an error message."""
     return (str(error).strip() or type(error).__name__).splitlines()[place]

@@ -1,7 +1,8 @@
-"""What is in z: the numbers that IST found for each task, and which tasks lie near each other.
+"""The codes z that IST found for each task, and which tasks lie close to each other.
 
-A code u is in standard deviations of the seen tasks' codes around their mean (`subspace.code_statistics`), so
-that distances count each of the d_I numbers alike. The papers show no picture of their subspace.
+A code u is measured in standard deviations of the seen tasks' codes from their mean (see
+`subspace.code_statistics`), so that all d_I coordinates count alike in a distance. The papers show no picture
+of their subspace.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites
 
 ENDING = ".codes.safetensors"
-SHUFFLES = 2000
+SHUFFLES = 2000  # of the labels, for a permutation test
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class Codes:
 
     Attributes:
       tasks: T ids.  labels: for each task its "category", leakage "group" and "side" (seen or unseen).
-      u: [S, T, d_I] found by IST, one row per few-shot sample.
-      msf: [T, d_I] of the tasks' own prompts (first sample) by the encoder of MSF, in the same units.
-      seeds: S, of the few-shot samples.
+      u: [S, T, d_I] codes found by IST, for each few-shot sample.
+      msf: [T, d_I] codes that the encoder of MSF gives to the tasks' own prompts (first sample), in the same
+        units.
+      seeds: of the S few-shot samples.
     """
 
     tasks: tuple[str, ...]
@@ -45,7 +47,7 @@ class Codes:
 
     @property
     def mean(self) -> np.ndarray:
-        """[T, d_I] mean over the samples."""
+        """[T, d_I] mean over the few-shot samples."""
         return self.u.mean(0)
 
 
@@ -54,109 +56,104 @@ class Agreement:
     """How often the nearest other task has the same label.
 
     Attributes:
-      share: (mean, low, high) of `evaluation.interval` over the tasks that could agree, by leakage groups.
-      by_chance: mean share where the labels are shuffled between tasks.
+      share: mean, low and high of `intervals.interval` over the tasks that count, by leakage groups.
+      by_chance: the mean share if the labels are shuffled between tasks.
       p: how often a shuffle does as well, at least 1 / (SHUFFLES + 1).
-      tasks: that could agree: their label is there twice.
+      tasks: how many tasks count: another one has the same label.
     """
 
-    share: tuple[float, float, float]
+    share: intervals.Interval
     by_chance: float
     p: float
     tasks: int
 
 
 def save(study: StudySteps, path: str | Path, finished_only: bool = False) -> None:
-    """Write the codes of a study at all its d_I to `path`, which ends in ENDING; makes what is missing.
+    """Write the codes of a study at all its d_I to a file; makes what is missing.
 
     Args:
-      finished_only: leave out a d_I, or a sample, that is not finished.
+      study: whose codes are written.
+      path: of the file; it ends in ENDING.
+      finished_only: leave out every d_I and few-shot sample that is not finished instead of making it.
     """
     tensors, seeds_of = {}, {}
     for dim in study.scale.dims:
         groups = study.groups()
         if finished_only:
-            groups = [
-                g for g in groups if step_cache.finished(partial(study.codes_of_group, dim, "learned", g))
-            ]
-            if not groups or not step_cache.finished(lambda dim=dim: study.subspace(dim)[1]):
+            makers = {group: partial(study.codes_of_group, dim, "learned", group) for group in groups}
+            groups = [group for group, make in makers.items() if step_cache.finished(make)]
+            if not groups or not step_cache.finished(partial(study.subspace_step, dim)):
                 continue
         found = [study.codes_of_group(dim, "learned", seeds).tensors["u"] for seeds in groups]
         tensors[f"u-{dim}"], seeds_of[dim] = torch.cat(found), [seed for seeds in groups for seed in seeds]
         autoencoder, _ = study.subspace(dim)
         bank = study.first_prompts()[-len(study.coded) :]
         with torch.no_grad():
-            center, spread = subspace.code_statistics(autoencoder)
-            tensors[f"msf-{dim}"] = ((autoencoder.encode(bank) - center) / spread).cpu()
+            mean, std = subspace.code_statistics(autoencoder)
+            tensors[f"msf-{dim}"] = ((autoencoder.encode(bank) - mean) / std).cpu()
     card_of = {card.id: card for card in suites.list_cards(study.scale.suite)}
-    sides = ["seen" if task in study.seen else "unseen" for task in study.coded]
-    labels = {"side": sides}
+    labels = {"side": ["seen" if task in study.seen else "unseen" for task in study.coded]}
     for name in ("category", "group"):
         labels[name] = [getattr(card_of[task], name) for task in study.coded]
     tensor_files.write(Path(path), tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
 
 
 def load(path: str | Path, dim: int) -> Codes:
-    """The codes of a file that `keep` wrote.
+    """The codes with one d_I from a file that `save` wrote.
 
-    Raises: FileNotFoundError if it is not there; ValueError if it has no codes with that d_I, or is not
-      what `keep` writes.
+    Raises: FileNotFoundError if there is no file; ValueError if it has no codes with that d_I, or is no file
+      of
+      `save`.
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no codes at {path}; `iptkit study` writes them beside its rows")
+        raise FileNotFoundError(f"no codes at {path}; `iptkit study` writes them next to its rows")
     tensors, about = tensor_files.read(path)
     if f"u-{dim}" not in tensors:
         dims = sorted(int(name[2:]) for name in tensors if re.fullmatch(r"u-[0-9]+", name))
         raise ValueError(f"{path.name} has no codes with d_I = {dim}, only {', '.join(map(str, dims))}")
     try:
-        of, seeds = tuple(about["tasks"]), tuple(about["seeds"][str(dim)])
+        tasks, seeds = tuple(about["tasks"]), tuple(about["seeds"][str(dim)])
         labels = {name: tuple(values) for name, values in about["labels"].items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not say of which tasks, labels and seeds its codes are") from error
-    wanted = {f"u-{dim}": (len(seeds), len(of), dim), f"msf-{dim}": (len(of), dim)}
+        raise ValueError(f"{path} does not name the tasks, labels and seeds of its codes") from error
+    wanted = {f"u-{dim}": (len(seeds), len(tasks), dim), f"msf-{dim}": (len(tasks), dim)}
     found = {name: tuple(tensors[name].shape) for name in wanted if name in tensors}
-    if found != wanted or any(len(values) != len(of) for values in labels.values()):
-        told = (
-            f"{path} has codes of the shapes {found} and labels for {[len(v) for v in labels.values()]} tasks"
+    counts = [len(values) for values in labels.values()]
+    if found != wanted or any(count != len(tasks) for count in counts):
+        raise ValueError(
+            f"{path} has codes of the shapes {found} and labels for {counts} tasks; its {len(seeds)} seeds "
+            f"and {len(tasks)} tasks ask for {wanted}"
         )
-        raise ValueError(f"{told}; its {len(seeds)} seeds and {len(of)} tasks ask for {wanted}")
     u, msf = (tensors[name].numpy() for name in wanted)
-    return Codes(of, labels, u, msf, seeds)
+    return Codes(tasks, labels, u, msf, seeds)
 
 
 def load_stored(name: str = "ipt120", dim: int = 5) -> Codes:
-    """Codes that come with the project, see `read`."""
+    """The codes of a stored study, such as "ipt120"."""
     return load(paths.data_dir() / "results" / f"{name}{ENDING}", dim)
 
 
 def distances(points: np.ndarray) -> np.ndarray:
-    """[T, d] -> [T, T] Euclidean distances."""
+    """Euclidean distances [T, T] between points [T, d]."""
     return np.linalg.norm(points[:, None] - points[None], axis=-1)
 
 
-def nearest(codes: Codes, count: int = 3) -> dict[str, list[str]]:
-    """The nearest other tasks of each task, by the mean code."""
-    apart = distances(codes.mean)
-    np.fill_diagonal(apart, np.inf)
-    return {
-        task: [codes.tasks[j] for j in row.argsort()[:count]]
-        for task, row in zip(codes.tasks, apart, strict=True)
-    }
-
-
 def plane(codes: Codes) -> tuple[np.ndarray, float]:
-    """[T, 2] places of the tasks on the main axes of their mean codes, and the share of variance there."""
+    """The mean codes on their first two principal components [T, 2], and the share of variance on these."""
     from sklearn.decomposition import PCA
 
     fitted = PCA(2).fit(codes.mean)
     return fitted.transform(codes.mean), float(fitted.explained_variance_ratio_.sum())
 
 
-def told_apart(codes: Codes) -> tuple[float, float, float]:
-    """How often the nearest code from another sample is that of the same task: mean, low, high (by groups).
+def identified(codes: Codes) -> intervals.Interval:
+    """How often the nearest code of another few-shot sample is that of the same task.
 
-    By chance it is 1 / T; samples of a small task may share examples. Raises: ValueError for a single sample.
+    By chance it would be 1 / T. The samples of a small task may share examples.
+
+    Returns: mean, low and high over tasks, by leakage groups.
+    Raises: ValueError for a single sample.
     """
     if len(codes.u) < 2:
         raise ValueError("codes of one few-shot sample; give a study with at least 2 seeds")
@@ -170,12 +167,16 @@ def told_apart(codes: Codes) -> tuple[float, float, float]:
 
 
 def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
-    """Does the nearest other task have the same label ("category", "group" or "side")?
+    """How often the nearest other task has the same label.
 
-    For "category" and "side" a task's relatives (its leakage group) are no neighbours: they would tell of
-    themselves. The interval is over leakage groups, which as neighbours are not quite independent either.
+    For "category" and "side", tasks of the same leakage group do not count as neighbours: they share their
+    texts. The interval is over leakage groups; as neighbours of each other, these are not quite independent.
 
-    Raises: ValueError for another label, or if no label is there twice.
+    Args:
+      codes: of the tasks.
+      label: "category", "group" or "side".
+      seed: of the shuffles.
+    Raises: ValueError for another label, or if no two tasks have the same one.
     """
     if label not in codes.labels:
         raise ValueError(f"codes have no label {label!r}, only {', '.join(codes.labels)}")
@@ -199,26 +200,33 @@ def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
 def walk(
     study: StudySteps, dim: int, first: str, second: str, points: int = 5
 ) -> tuple[list[float], dict[str, list[float]]]:
-    """Scores of two tasks under the prompts on the line from one's code to the other's (first sample).
+    """Scores of two tasks under prompts on the line between their codes (first few-shot sample).
 
     Args:
-      first, second: ids of tasks of the study.
-      points: on the line, ends included, >= 2.
-    Returns: the shares of the way, and for each of the two tasks its test scores there.
+      study: which has codes of both tasks.
+      dim: d_I.
+      first: id of one task.
+      second: id of the other one.
+      points: number of points on the line with both ends, >= 2.
+    Returns: the position of each point between 0 (first) and 1 (second), and the test scores of each of the
+      two
+      tasks there.
     Raises: ValueError for a task that has no code, or fewer than 2 points.
     """
     missing = {first, second} - set(study.coded)
     if missing or points < 2:
-        told = f"tasks without a code: {', '.join(sorted(missing)) or 'none'}; points: {points}"
-        raise ValueError(f"{told}. Give two of {', '.join(study.coded)} and at least 2 points")
+        raise ValueError(
+            f"tasks without a code: {', '.join(sorted(missing)) or 'none'}; points: {points}. Give two of "
+            f"{', '.join(study.coded)} and at least 2 points"
+        )
     autoencoder, _ = study.subspace(dim)
     u = study.first_codes(dim).to(study.backbone.device)
-    ends = [u[study.coded.index(task)] for task in (first, second)]
+    start, end = (u[study.coded.index(task)] for task in (first, second))
     way = torch.linspace(0, 1, points).tolist()
     with torch.no_grad():
-        center, spread = subspace.code_statistics(autoencoder)
-        codes = torch.stack([torch.lerp(*ends, share) for share in way])
-        prompts = autoencoder.decode(center + spread * codes)
+        mean, std = subspace.code_statistics(autoencoder)
+        codes = torch.stack([torch.lerp(start, end, share) for share in way])
+        prompts = autoencoder.decode(mean + std * codes)
     both = [study.task(task, study.seeds[0]) for task in (first, second)]
     source = FixedPrompt(torch.cat([prompts] * 2), study.prompt_kind)
     scores = study.score(source, [task for task in both for _ in way], "walk between two codes")
@@ -226,17 +234,17 @@ def walk(
 
 
 def labelled(codes: Codes, label: str) -> dict[str, list[int]]:
-    """Label -> places of its tasks, for figures."""
+    """Value of a label -> indices of its tasks, for figures."""
     values = codes.labels[label]
     return {name: [i for i, v in enumerate(values) if v == name] for name in dict.fromkeys(values)}
 
 
 def _hits(values: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
-    """1.0 or 0.0 for each task whose label another one has."""
+    """For each task whose label another one has: 1.0 if its neighbour has it, else 0.0."""
     return (values[neighbour] == values)[_shared(values)].astype(float)
 
 
 def _shared(values: np.ndarray) -> np.ndarray:
-    """Which of the labels are there more than once."""
+    """Whether each label occurs more than once."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     return counts[where] > 1

@@ -110,7 +110,8 @@ def train(
       checkpoint: see `trainer.fit`.
     """
     engine = _engine(study, _layout(study, kind))
-    words = prompt_tuning.from_words(study.backbone, Layout.of(engine.layout).prompt_length)
+    n = Layout.of(engine.layout).prompt_length or study.scale.prompt_length
+    words = prompt_tuning.from_words(study.backbone, n)
     runs, parts = [], []
     for lr in rates:
         for seed in seeds:

@@ -30,7 +30,7 @@ from iptkit.studies.base import digest_of
 from iptkit.studies.score_rows import Row
 from iptkit.studies.steps import Made, StudySteps
 from iptkit.tasks import suites
-from iptkit.tasks.examples import Task
+from iptkit.tasks.examples import Example, TaggedExample, Task
 from iptkit.training.runs import Fit, FitConfig, Run
 from iptkit.training.trainer import fit
 
@@ -170,9 +170,9 @@ def commonest(study: StudySteps, data: str = "") -> step_cache.Step:
     def make(_: Path) -> Made:
         lab, rows = Lab(study), []
         for task in read:
-            parts = (lambda e: [e.targets[0]]) if task.category == "cls" else (lambda e: e.tags)
-            answer, _ = Counter(part for e in task.train for part in parts(e)).most_common(1)[0]
-            said = [" ".join([answer] * len(parts(e))) for e in task.test[:limit]]
+            counts = Counter(label for example in task.train for label in _labels(example))
+            ((answer, _count),) = counts.most_common(1)
+            said = [" ".join([answer] * len(_labels(example))) for example in task.test[:limit]]
             score = metrics.METRICS[task.metric](said, task.test[:limit], task)
             rows.append(lab.row(task, score, COMMONEST, 0, data))
         return {}, {"rows": rows}
@@ -320,6 +320,11 @@ def _tasks(study: StudySteps, ids: Sequence[str], data: str) -> list[Task]:
     suite, is_full = study.scale.encoders.suite, data == "full"
     loaded = [suites.load_suite(suite, seed, list(ids), full=is_full) for seed in study.seeds]
     return [task for of_seed in loaded for task in of_seed]
+
+
+def _labels(example: Example) -> Sequence[str]:
+    """The tags of the words, or the one class of the text."""
+    return example.tags if isinstance(example, TaggedExample) else example.targets[:1]
 
 
 def classes(read: Sequence[Task]) -> int:

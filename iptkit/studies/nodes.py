@@ -1,6 +1,7 @@
-"""What makes a Ray cluster fit for a study: a head that answers, nodes with this code and these folders.
+"""Checks of a Ray cluster before a study runs on it: a head that answers, and nodes with this code and
+folders.
 
-Nothing here imports Ray.
+This module does not import Ray.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from pathlib import Path
 from iptkit.storage.versions import code
 from iptkit.studies.scales import Scale
 
-ADDRESSES = '"local" (starts one here), "auto" (that of this machine) or HOST:PORT of its head'
-HEAD_SECONDS = 5.0  # for a head to answer
-HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of a gRPC client
+ADDRESSES = '"local" (starts one here), "auto" (the one of this machine) or HOST:PORT of its head'
+HEAD_SECONDS = 5.0  # until a head must have answered
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
+    [0, 0, 0, 4, 0, 0, 0, 0, 0]
+)  # what a gRPC client says first
 
 
 class ClusterError(ValueError):
-    """The cluster is not there, or not fit for the study; the text says what to do."""
+    """The cluster cannot be reached, or cannot run the study; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,10 @@ class Order:
 
     Attributes:
       scale, device, seed: of the study; device is "cpu" or "cuda".
-      cache, steps: folders that every node must see at the same place.
-      mark: name of a file in both, made for this run.
-      code: see stamp.code.
-      crossfit: folder of own files for that suite (paths.crossfit_dir), or "".
+      cache, steps: folders that every node must see under the same path.
+      mark: name of a file that lies in both folders during this run.
+      code: of this machine, see `versions.code`.
+      crossfit: folder with the user's files for that suite (`paths.crossfit_dir`), or "".
     """
 
     scale: Scale
@@ -48,7 +51,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a node has: its name, code, and what is wrong with which folder."""
+    """What a node has: its name, its code, and (folder, problem) for each folder that it does not share."""
 
     node: str
     code: str
@@ -57,7 +60,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Node:
-    """A living node: Ray's id, a name for people, and what it has."""
+    """A node that is alive: Ray's id, a readable name, cores and GPUs."""
 
     id: str
     name: str
@@ -65,7 +68,7 @@ class Node:
     gpus: float
 
     def slots(self, needs: dict[str, float]) -> int:
-        """How many jobs run on it at once, if each needs `num_cpus` >= 1 and perhaps `num_gpus`."""
+        """How many jobs run on the node at once, if each needs `num_cpus` >= 1 and perhaps `num_gpus`."""
         count = int(self.cpus // needs["num_cpus"])
         return min(count, int(self.gpus // needs["num_gpus"])) if "num_gpus" in needs else count
 
@@ -86,11 +89,17 @@ def check_nodes(code: str, nodes: Iterable[Seen]) -> None:
 
 
 def resources(nodes: Sequence[Node], device: str, cpus: int | None = None) -> dict[str, float]:
-    """What a job takes of a node: by default all cores of the smallest, or a GPU and one core.
+    """What a job takes of a node: by default all cores of the smallest one, or a GPU and one core.
 
-    Raises: ClusterError if no node has as much.
+    Args:
+      nodes: of the cluster.
+      device: "cpu" or "cuda".
+      cpus: cores per job, instead of the default.
+    Raises: ClusterError if no node has enough.
     """
-    needs = {"num_gpus": 1, "num_cpus": cpus or 1} if device == "cuda" else {"num_cpus": cpus or 0}
+    needs: dict[str, float] = {"num_cpus": cpus or 0}
+    if device == "cuda":
+        needs = {"num_gpus": 1, "num_cpus": cpus or 1}
     if not needs["num_cpus"]:
         needs["num_cpus"] = min((int(node.cpus) for node in nodes if node.cpus >= 1), default=1)
     if not any(node.slots(needs) for node in nodes):
@@ -103,33 +112,33 @@ def resources(nodes: Sequence[Node], device: str, cpus: int | None = None) -> di
 
 
 def see(order: Order, node: str) -> Seen:
-    """What is wrong with the folders here, and which code this is."""
+    """What this node has: its code, and the problems with its folders."""
     found = ((folder, _wrong(Path(folder), order.mark)) for folder in (order.cache, order.steps))
     return Seen(node, code(), tuple((folder, problem) for folder, problem in found if problem))
 
 
 def _wrong(folder: Path, mark: str) -> str:
-    """What is wrong with a folder that should be shared; empty if nothing is."""
+    """The problem with a folder that should be shared; "" if there is none."""
     if not folder.is_dir():
         return "it is not there"
     if not (folder / mark).exists():
-        return "there is one of that name, but another"
+        return "the folder of that name there is another one"
     return "" if os.access(folder, os.W_OK | os.X_OK) else "no permission to write"
 
 
 # ---- the head --------------------------------------------------------------------------------
 def head(address: str) -> str:
-    """The address for ray.init of a head that answers; tells in seconds if none does (Ray tries for minutes).
+    """The address for ray.init of a head that answers; Ray itself would try for minutes.
 
     Args:
       address: "local", "auto" or HOST:PORT.
-    Raises: ClusterError for another one, or if no head answers there.
+    Raises: ClusterError for another address, or if no head answers there.
     """
     if address == "local":
         return address
     found = _known_head() if address == "auto" else address
     if found is None:
-        return address  # Ray looks for one among the processes, and tells at once
+        return address  # Ray looks for one among the processes, and fails at once if there is none
     match = re.fullmatch(r"([\w.-]+|\[[\da-fA-F:]+\]):(\d{1,5})", found)
     if not match or not 0 < int(match[2]) < 65536:
         raise ClusterError(f"the cluster's address is {found!r}; give {ADDRESSES}, such as 10.0.0.1:6379")
@@ -140,7 +149,7 @@ def head(address: str) -> str:
 
 
 def _known_head() -> str | None:
-    """What "auto" stands for: $RAY_ADDRESS, else what the last `ray start` on this machine left."""
+    """The address that "auto" stands for: $RAY_ADDRESS, else that of the last `ray start` on this machine."""
     if os.environ.get("RAY_ADDRESS"):
         return os.environ["RAY_ADDRESS"]
     try:
@@ -151,7 +160,7 @@ def _known_head() -> str | None:
 
 
 def _problem(host: str, port: int) -> str:
-    """Why no head answers there; empty if one does, or another server that speaks gRPC, as Ray's does."""
+    """Why no head answers there; "" if a server does that speaks gRPC, as Ray does."""
     try:
         with socket.create_connection((host, port), HEAD_SECONDS) as line:
             if os.environ.get("RAY_USE_TLS", "0") != "0":
@@ -164,7 +173,7 @@ def _problem(host: str, port: int) -> str:
 
 
 def no_head(address: str, problem: str) -> str:
-    """The text of an error."""
+    """The error message if no head answers."""
     return (
         f"no Ray head at the address {address} ({problem}); start one with `ray start --head --port=6379` "
         "and this command on one of its nodes, or give --cluster local"

@@ -1,4 +1,4 @@
-"""Rows of a study on disk, beside them what made them: command, settings, versions, commit and machine."""
+"""Writes the rows of a study, and next to them what made them: command, settings, versions and machine."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from typing import Any
 from iptkit.models.devices import resolve_device
 from iptkit.storage import digests, files, paths, reading, result_files, step_cache
 from iptkit.studies.base import StudyInputs
+from iptkit.studies.study import Study
 
-ENDING = ".about.json"  # of a provenance
+ENDING = ".about.json"  # of the file with the provenance
 
 
 def write(
-    study: StudyInputs,
+    study: Study,
     path: str | Path,
     finished_only: bool = False,
     beside: Callable[[Path], None] | None = None,
 ) -> int:
-    """Measure what is missing and write all rows to `path` (JSON lines), their provenance beside it.
+    """Measure what is missing of a study, and write all its rows and their provenance.
 
     Args:
-      finished_only: measure nothing; the jobs that are not finished are named in the provenance.
+      study: to be measured.
+      path: of the rows (JSON lines).
+      finished_only: measure nothing; the provenance then names the jobs that are not finished.
       beside: see `write_rows`.
     Returns: the number of rows.
-    Raises: ValueError if nothing is finished, or more rows of this study lie there than are finished.
+    Raises: ValueError if nothing is finished, or if the file already has more rows of this study.
     """
     path = Path(path)
     steps = study.steps(finished_only)
@@ -48,16 +51,20 @@ def write_rows(
     left: Sequence[str] = (),
     beside: Callable[[Path], None] | None = None,
 ) -> int:
-    """Write rows to `path` (JSON lines), and beside it command, settings and what made their steps.
+    """Write rows and their provenance: the command, the settings, and what made each step.
 
-    All files are written before the first takes its place. The provenance does so first and has the checksums
-    of the others, so that `check_files` finds files of two studies if the process is killed right then. Files
-    of the study that was there before go, such as its prompts, if this one writes none.
+    All files are written as drafts before the first one takes its place. The provenance takes its place first
+    and has the checksums of the others, so that `check_files` notices if the process is killed in between.
+    Files of the previous study, such as its prompts, are removed if this one does not write them.
 
     Args:
-      part: that of `iptkit study`.
-      left: jobs whose rows are missing.
-      beside: writes other files beside the rows; called with the path of their draft.
+      study: whose rows they are.
+      path: of the rows (JSON lines).
+      rows: to be written.
+      steps: that the rows come from.
+      part: of `iptkit study`, "subspace" or "deep".
+      left: names of the jobs whose rows are missing.
+      beside: writes other files next to the rows; called with the path of their draft.
     Returns: the number of rows.
     """
     path = Path(path)
@@ -76,29 +83,27 @@ def write_rows(
 
 
 def _written(path: Path) -> list[str]:
-    """Names of the files that the provenance beside rows says were written with it."""
+    """Names of the files that were written with the rows at `path`, by their provenance."""
     try:
         known = reading.read_json(path.with_suffix(ENDING)).get("files")
-    except (FileNotFoundError, ValueError):  # none, or not ours
+    except (FileNotFoundError, ValueError):  # there is none, or it is not ours
         return []
-    names = known if isinstance(known, dict) else ()  # older provenances do not say
+    names = known if isinstance(known, dict) else ()  # older ones do not list them
     return [name for name in names if Path(name).name == name and name.startswith(f"{path.stem}.")]
 
 
 def check_files(path: str | Path, about: dict[str, Any]) -> None:
-    """Make sure that a file is the one that its provenance is of; older provenances do not say.
-
-    Raises: ValueError if it is not.
-    """
+    """Raise ValueError unless a file has the checksum in its provenance; older ones have no checksums."""
     path, known = Path(path), about.get("files")
     if known is not None and (not isinstance(known, dict) or known.get(path.name) != digests.sha256(path)):
         raise ValueError(
             f"{path} is not the file that its provenance was written with: it was changed, or a study was "
-            "killed while it replaced another's rows. Run the command of the study again"
+            "killed while it replaced the rows of another. Run the command of the study again"
         )
 
 
 def _check_fewer(study: StudyInputs, path: Path, count: int) -> None:
+    """Raise ValueError if `count` rows would replace more rows of the same study, or if there are none."""
     there = len(result_files.read(path)) if path.exists() and not differences(study, path) else 0
     if not count or count < there:
         raise ValueError(
@@ -108,11 +113,13 @@ def _check_fewer(study: StudyInputs, path: Path, count: int) -> None:
 
 
 def check_target(study: StudyInputs, path: str | Path, part: str = "subspace") -> None:
-    """Make sure that writing a study's rows to `path` replaces no rows of another study.
+    """Check that writing the rows of a study replaces no rows of another study.
 
     Args:
-      part: that of `iptkit study`.
-    Raises: ValueError naming what differs, if rows of other settings lie there.
+      study: whose rows are to be written.
+      path: of the rows.
+      part: of `iptkit study`.
+    Raises: ValueError that says what differs if the file has rows of other settings.
     """
     path = Path(path)
     differs = differences(study, path, part) if path.exists() else []
@@ -124,15 +131,17 @@ def check_target(study: StudyInputs, path: str | Path, part: str = "subspace") -
 
 
 def differences(study: StudyInputs, path: str | Path, part: str = "subspace") -> list[str]:
-    """In what the study that made the rows at `path` differs from this one, by its provenance."""
+    """How the study that made the rows at `path` differs from this one, by its provenance."""
     path = Path(path)
     about, older = path.with_suffix(ENDING), {}
     with contextlib.suppress(FileNotFoundError):
         older = reading.read_json(about)
         if not isinstance(older.get("scale", {}), dict) or not isinstance(older.get("command", ""), str):
-            raise ValueError(f"{about} does not say what made the rows beside it; move it away and try again")
+            raise ValueError(
+                f"{about} does not say what made the rows next to it; move it away and try again"
+            )
     mine = json.loads(json.dumps({**asdict(study.scale), "seed": study.seed}))
-    mine = {name: value for name, value in mine.items() if name != "context_gib"}  # changes no result
+    mine = {name: value for name, value in mine.items() if name != "context_gib"}  # it changes no result
     if "device" in older:
         mine["device"] = str(resolve_device(study.device))
     theirs = {**older.get("scale", {}), **{name: older.get(name) for name in ("seed", "device")}}
@@ -143,11 +152,11 @@ def differences(study: StudyInputs, path: str | Path, part: str = "subspace") ->
     ]
     if f"--part {part}" not in older.get("command", f"--part {part}"):
         differs.append(f"made by {older['command']!r}, this is part {part}")
-    return differs if older else [f"{about.name} is not there, so nothing says what they are"]
+    return differs if older else [f"{about.name} is not there, so nothing says what made them"]
 
 
 def command(study: StudyInputs, part: str = "subspace") -> str:
-    """What makes a study's rows again."""
+    """The command that makes the rows of a study."""
     scale = study.scale
     parts = [f"iptkit study --scale {scale.name} --part {part}"]
     if part == "subspace":
@@ -158,7 +167,7 @@ def command(study: StudyInputs, part: str = "subspace") -> str:
 
 
 def describe(study: StudyInputs, steps: Sequence[step_cache.Step] = ()) -> dict[str, Any]:
-    """Settings of a study, and what made each distinct group of its steps (versions, commit, machine)."""
+    """The settings of a study, and for its steps the versions, commit and machine that made them."""
     made: dict[str, list[str]] = {}
     for part in [part for step in steps for part in step.parts or (step,)]:
         made.setdefault(json.dumps(part.made_with), []).append(part.name)

@@ -1,6 +1,7 @@
-"""How large a run is: `smoke` (all runs), `lesson` (the course), `full` (36 tasks), `ipt120` (120 tasks).
+"""How large a study is: `smoke` (tests), `lesson` (the course), `full` (36 tasks), `ipt120` (120 tasks).
 
-The numbers live in data/scales.json; a notebook names a scale and everything else follows from it.
+The values are in data/scales.json. A notebook names a scale, and all else follows from it: `Scale` has the
+sizes of prompt tuning, MSF and IST, and one config for each of the other lessons and for adapters.
 """
 
 from __future__ import annotations
@@ -20,203 +21,50 @@ from iptkit.storage import paths, reading
 from iptkit.tasks import suites
 from iptkit.training.runs import FitConfig
 
-DATA = ("few-shot", "full")  # what an encoder's methods train on: a few examples, or all
-
-
-@dataclass(frozen=True)
-class DiscreteConfig:
-    """Sizes of lesson 01 (discrete prompts).
-
-    Attributes:
-      tasks: classifications that are asked in several wordings.
-      test_examples: first so many of each test set, also of facts, >= 1.
-      shots: solved examples before a question (in-context learning), >= 1.
-      search_tasks: tasks for which prompt words are searched.
-      search: how to search.
-      relations: fact relations.
-    """
-
-    tasks: tuple[str, ...]
-    search_tasks: tuple[str, ...]
-    relations: tuple[str, ...]
-    test_examples: int = 40
-    shots: int = 4
-    search: SearchConfig = SearchConfig()
-
-    def __post_init__(self) -> None:
-        if self.test_examples < 1 or self.shots < 1:
-            given = f"{self.test_examples} and {self.shots}"
-            raise ValueError(f"DiscreteConfig needs test_examples >= 1 and shots >= 1, got {given}")
-
-
-@dataclass(frozen=True)
-class PTuningConfig:
-    """Sizes of lesson 03 (P-tuning).
-
-    Attributes:
-      tasks: classifications with wordings; relations: fact relations, asked by their bare subject.
-      layout, relation_layout: pieces of a layouts.Layout.
-      seeds: few-shot samples, >= 2 to see a spread.
-      fit: how to train; `rates` take the place of its lr.
-      rates, relation_rates: learning rate of each of ptuning.ENCODERS on tasks and on relations.
-      test_examples: first so many of each test set, >= 1.
-    """
-
-    tasks: tuple[str, ...]
-    relations: tuple[str, ...]
-    layout: tuple[int | str, ...]
-    relation_layout: tuple[int | str, ...]
-    seeds: tuple[int, ...]
-    fit: FitConfig
-    rates: dict[str, float]
-    relation_rates: dict[str, float]
-    test_examples: int = 24
-
-    def __post_init__(self) -> None:
-        for rates in (self.rates, self.relation_rates):
-            if set(rates) != set(ENCODERS):
-                raise ValueError(f"PTuningConfig.rates names {list(rates)}; give one for each of {ENCODERS}")
-        if len(self.seeds) < 2 or self.test_examples < 1:
-            given = f"{self.seeds} and {self.test_examples}"
-            raise ValueError(f"PTuningConfig needs at least 2 seeds and test_examples >= 1, got {given}")
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """Sizes of the adapter variant of Intrinsic Prompt Tuning (adapters.py).
-
-    Attributes:
-      rank: r of each adapter, >= 1 (the released code: 16).
-      up: how small the up-projections are at the start, > 0 (see adapters.HyperAdapters).
-      msf: training of the hyper-matrices and the shared z, on all seen tasks.
-      ist: training of z, on unseen tasks.
-    """
-
-    msf: FitConfig
-    ist: FitConfig
-    rank: int = 16
-    up: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.up > 0:
-            raise ValueError(f"AdapterConfig needs rank >= 1 and up > 0, got {self.rank} and {self.up}")
-
-
-@dataclass(frozen=True)
-class HeadsConfig:
-    """Sizes of the comparison of heads on the causal model (lesson 04).
-
-    Attributes:
-      tasks: classifications of the scale's suite.
-      prompt_length: n >= 1.
-      fit: how to train; `rates` (by head, see deep_studies.HEADS) take the place of its lr.
-      test_examples: first so many of each test set, >= 1.
-    """
-
-    tasks: tuple[str, ...]
-    prompt_length: int
-    fit: FitConfig
-    rates: dict[str, float]
-    test_examples: int = 64
-
-    def __post_init__(self) -> None:
-        if self.prompt_length < 1 or self.test_examples < 1:
-            given = f"{self.prompt_length} and {self.test_examples}"
-            raise ValueError(f"HeadsConfig needs prompt_length >= 1 and test_examples >= 1, got {given}")
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of lesson 04 (P-Tuning v2).
-
-    Attributes:
-      backbone, suite: an encoder, and a suite of sentences to classify and words to tag.
-      tasks: ids of the suite.
-      shared: those of them that MPT-2 trains one prompt for.
-      tuned: those of them that full fine-tuning is run on.
-      ablated: those of them that depth, length and form are varied on.
-      prompt_length, shallow_length: n of deep and of shallow prompts.
-      depths: values of k, for prompts in the first and the last k layers.
-      lengths: values of n for the figure.
-      fits: how to train on each of some of DATA; ablations use the last.
-      rates: by method (see deep_methods.METHODS), in place of the fits' lr.
-      std: spread of a deep prompt's start.
-      test_examples: first so many of each test set, >= 1.
-      heads: the comparison of heads, or None.
-    """
-
-    backbone: str
-    suite: str
-    tasks: tuple[str, ...]
-    shared: tuple[str, ...]
-    tuned: tuple[str, ...]
-    ablated: tuple[str, ...]
-    prompt_length: int
-    shallow_length: int
-    depths: tuple[int, ...]
-    lengths: tuple[int, ...]
-    fits: dict[str, FitConfig]
-    rates: dict[str, float]
-    std: float = 0.5
-    test_examples: int = 64
-    heads: HeadsConfig | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("shared", "tuned", "ablated"):
-            unknown = set(getattr(self, name)) - set(self.tasks)
-            if unknown:
-                told = f"EncoderConfig.{name} names {', '.join(sorted(unknown))}"
-                raise ValueError(f"{told}, not among its tasks {', '.join(self.tasks)}")
-        if not self.fits or set(self.fits) - set(DATA):
-            raise ValueError(
-                f"EncoderConfig.fits is for {list(self.fits)}; give one for each of some of {DATA}"
-            )
-        if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths, *self.depths) < 1:
-            raise ValueError("EncoderConfig: depths, prompt lengths and test_examples must be at least 1")
-
-    @property
-    def data(self) -> str:
-        """What ablations train on: the last of `fits`."""
-        return list(self.fits)[-1]
-
-
 FILE = "data/scales.json"
-MOST_SEEDS = 1000  # each draws a few-shot sample of every task
+DATA = ("few-shot", "full")  # what the methods on an encoder train on: a few examples, or all
+MOST_SEEDS = 1000  # each one draws a few-shot sample of every task
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One size of the whole study.
+    """All sizes and settings of one study.
 
     Attributes:
-      backbone, suite: names for backbones.load and tasks.load_suite.
-      seen, unseen: task ids; empty = those of `split`.
-      split: a name for tasks.split.
+      name: in every row.
+      backbone: for `models.load`.
+      suite: for `tasks.load_suite`.
+      seen, unseen: task ids; both empty: those of `split`.
       prompt_length: n >= 1.
+      seeds: of the few-shot samples of prompt tuning and IST.
       dims: intrinsic dimensions d_I.
       main_dim: the d_I that the controls are run at.
-      seeds: few-shot samples of prompt tuning and IST.
-      test_examples: first so many of each test set.
-      prompt, msf, ist: training of prompts, auto-encoder, codes.
-      subspace: shape of the auto-encoder (`dims` take the place of its d_I).
-      grid: tasks of the start x learning-rate figure.
-      beside: task on which LoRA and fine-tuning stand beside prompt tuning.
-      discrete, ptuning, encoders: lessons 01, 03 and 04.
-      fine_tuning_lr, lora_lr, did_lr: learning rates of what trains the model's own weights.
-      context_gib: memory for the keys and values of texts (see engine.Engine), in GiB.
-      dtype: for backbones.load.
-      deep: the prompts are keys and values at every layer (P-Tuning v2) of a causal model; the words that a
-        prompt at the input starts from stand in the text, and the deep one starts as their keys and values.
-      controls: other decoders that IST is run with at main_dim, of results.DECODERS.
-      unseen_controls: run them on unseen tasks only, where they are judged.
-      nearest: also unseen tasks under the prompt of a seen one.
-      stage_two_runs: how often unseen tasks' prompts are tuned from IST solution and from words; 0: not.
-      fewer_examples: unseen tasks also by IST and prompt tuning (with `weights` also fine-tuning) from so
-        many examples, each; (): not.
-      weights: unseen tasks also by the model's own weights, "fine-tuning", "DID" (transfer.tuned_weights).
-      adapters: unseen tasks also by IST in a subspace of adapters, at main_dim (adapter_studies); None: not.
-      only_unseen: MSF and IST are scored on unseen tasks only, to compare splits.
-      same_data: also IST on seen tasks with the data of their prompts (the paper's setting T_train^same).
+      test_examples: number of test examples per task.
+      prompt, msf, ist: how to train prompts, the auto-encoder, and codes.
+      subspace: shape of the auto-encoder; `dims` replace its d_I.
+      grid: ids of the tasks on which starts and learning rates are compared.
+      beside: id of the task on which LoRA and fine-tuning are compared with prompt tuning.
+      discrete, ptuning, encoders: sizes of lessons 01, 03 and 04.
+      fine_tuning_lr, lora_lr, did_lr: learning rates of methods that train the model's own weights.
+      context_gib: memory for the keys and values of texts (see `engine.Engine`), in GiB.
+      dtype: for `models.load`.
+      deep: the prompts are keys and values at every layer (P-Tuning v2) of a causal model. The words that a
+        prompt at the input starts from are then part of the text, and a deep prompt starts as their keys and
+        values.
+      split: for `tasks.split`.
+      controls: other decoders that IST is run with at main_dim, see `score_rows.DECODERS`.
+      unseen_controls: run the controls on unseen tasks only, where they are judged.
+      only_unseen: score MSF and IST on unseen tasks only, to compare splits.
+      same_data: also run IST on seen tasks with the data of their prompts (T_train^same in the paper).
+      nearest: also score unseen tasks under the prompt of a seen one.
+      stage_two_runs: how often to tune the prompts of unseen tasks from the IST solution and from words; 0:
+        never.
+      fewer_examples: numbers of examples for IST and prompt tuning (with `weights` also fine-tuning) of
+        unseen
+        tasks; (): this is left out.
+      weights: also learn unseen tasks by the model's own weights: "fine-tuning", "DID" or both (see
+        `unseen.tuned_weights`).
+      adapters: also run IST of unseen tasks in a subspace of adapters at main_dim; None: this is left out.
     """
 
     name: str
@@ -274,14 +122,175 @@ class Scale:
             )
 
 
+@dataclass(frozen=True)
+class DiscreteConfig:
+    """Sizes of lesson 01 (discrete prompts).
+
+    Attributes:
+      tasks: ids of the classifications that are asked in several wordings.
+      search_tasks: ids of the tasks for which prompt words are searched.
+      relations: ids of the relations whose facts are asked for.
+      test_examples: number of test examples per task or relation, >= 1.
+      shots: number of solved examples before a question (in-context learning), >= 1.
+      search: how to search.
+    """
+
+    tasks: tuple[str, ...]
+    search_tasks: tuple[str, ...]
+    relations: tuple[str, ...]
+    test_examples: int = 40
+    shots: int = 4
+    search: SearchConfig = SearchConfig()
+
+    def __post_init__(self) -> None:
+        if self.test_examples < 1 or self.shots < 1:
+            given = f"{self.test_examples} and {self.shots}"
+            raise ValueError(f"DiscreteConfig needs test_examples >= 1 and shots >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class PTuningConfig:
+    """Sizes of lesson 03 (P-tuning).
+
+    Attributes:
+      tasks: ids of classifications that have wordings.
+      relations: ids of relations, whose facts are asked for by the subject alone.
+      layout, relation_layout: pieces of the layout (see `engine.layouts.Layout`) for tasks and for relations.
+      seeds: of the few-shot samples, two or more to see how scores vary.
+      fit: how to train; `rates` replace its learning rate.
+      rates, relation_rates: learning rate of each of `p_tuning.ENCODERS` on tasks and on relations.
+      test_examples: number of test examples per task or relation, >= 1.
+    """
+
+    tasks: tuple[str, ...]
+    relations: tuple[str, ...]
+    layout: tuple[int | str, ...]
+    relation_layout: tuple[int | str, ...]
+    seeds: tuple[int, ...]
+    fit: FitConfig
+    rates: dict[str, float]
+    relation_rates: dict[str, float]
+    test_examples: int = 24
+
+    def __post_init__(self) -> None:
+        for rates in (self.rates, self.relation_rates):
+            if set(rates) != set(ENCODERS):
+                raise ValueError(f"PTuningConfig.rates names {list(rates)}; give one for each of {ENCODERS}")
+        if len(self.seeds) < 2 or self.test_examples < 1:
+            given = f"{self.seeds} and {self.test_examples}"
+            raise ValueError(f"PTuningConfig needs at least 2 seeds and test_examples >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of lesson 04 (P-Tuning v2).
+
+    Attributes:
+      backbone: an encoder.
+      suite: a suite of sentences to classify and words to tag.
+      tasks: ids of tasks of the suite.
+      shared: those that MPT-2 trains one prompt for.
+      tuned: those that full fine-tuning is run on.
+      ablated: those that depth, length and form are varied on.
+      prompt_length, shallow_length: n of deep and of shallow prompts.
+      depths: values of k for prompts in the first and in the last k layers.
+      lengths: values of n to compare.
+      fits: how to train on each kind of data, some or all of DATA; ablations use the last one.
+      rates: learning rate of each method (see `lesson04_methods.METHODS`), which replaces that of `fits`.
+      std: standard deviation of a deep prompt at the start.
+      test_examples: number of test examples per task, >= 1.
+      heads: sizes of the comparison of heads; None: it is left out.
+    """
+
+    backbone: str
+    suite: str
+    tasks: tuple[str, ...]
+    shared: tuple[str, ...]
+    tuned: tuple[str, ...]
+    ablated: tuple[str, ...]
+    prompt_length: int
+    shallow_length: int
+    depths: tuple[int, ...]
+    lengths: tuple[int, ...]
+    fits: dict[str, FitConfig]
+    rates: dict[str, float]
+    std: float = 0.5
+    test_examples: int = 64
+    heads: HeadsConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("shared", "tuned", "ablated"):
+            unknown = set(getattr(self, name)) - set(self.tasks)
+            if unknown:
+                told = f"EncoderConfig.{name} names {', '.join(sorted(unknown))}"
+                raise ValueError(f"{told}, not among its tasks {', '.join(self.tasks)}")
+        if not self.fits or set(self.fits) - set(DATA):
+            raise ValueError(
+                f"EncoderConfig.fits is for {list(self.fits)}; give one for each of some of {DATA}"
+            )
+        if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths, *self.depths) < 1:
+            raise ValueError("EncoderConfig: depths, prompt lengths and test_examples must be at least 1")
+
+    @property
+    def data(self) -> str:
+        """What ablations train on: the last of `fits`."""
+        return list(self.fits)[-1]
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Sizes of the comparison of heads on the causal model (lesson 04).
+
+    Attributes:
+      tasks: ids of classifications of the scale's own suite.
+      prompt_length: n >= 1.
+      fit: how to train; `rates` replace its learning rate.
+      rates: learning rate of each head, see `lesson04.HEADS`.
+      test_examples: number of test examples per task, >= 1.
+    """
+
+    tasks: tuple[str, ...]
+    prompt_length: int
+    fit: FitConfig
+    rates: dict[str, float]
+    test_examples: int = 64
+
+    def __post_init__(self) -> None:
+        if self.prompt_length < 1 or self.test_examples < 1:
+            given = f"{self.prompt_length} and {self.test_examples}"
+            raise ValueError(f"HeadsConfig needs prompt_length >= 1 and test_examples >= 1, got {given}")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Sizes of the adapter variant of Intrinsic Prompt Tuning (`methods.adapters`).
+
+    Attributes:
+      msf: how to train the hyper-matrices and the shared z on all seen tasks.
+      ist: how to train z on unseen tasks.
+      rank: r of each adapter, >= 1 (16 in the released code).
+      up: size of the up-projections at the start, > 0 (see `methods.adapters.HyperAdapters`).
+    """
+
+    msf: FitConfig
+    ist: FitConfig
+    rank: int = 16
+    up: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.up > 0:
+            raise ValueError(f"AdapterConfig needs rank >= 1 and up > 0, got {self.rank} and {self.up}")
+
+
 def load(name: str = "lesson", **changes: Any) -> Scale:
-    """The scale `name`; the environment variable IPTKIT_SCALE, where set, takes the place of `name`.
+    """The scale `name`, or the one that the environment variable IPTKIT_SCALE names.
 
     Args:
+      name: "smoke", "lesson", "full", "ipt120" or another one of data/scales.json.
       changes: fields of Scale to replace, e.g. seeds=(0, 1).
 
     Raises:
-      ValueError: unknown scale (lists the known ones), a field that is unknown or of another type.
+      ValueError: the scale is unknown (the known ones are listed), or a field is unknown or of another type.
 
     Example:
       >>> load("smoke").backbone
@@ -302,14 +311,15 @@ def load(name: str = "lesson", **changes: Any) -> Scale:
 
 
 def of_suite(suite: str | None) -> str:
-    """The scale that `iptkit study` takes: that with the name of the suite if there is one, else "full"."""
+    """The name of the scale for `iptkit study` with a suite: the suite's own if there is one, else "full"."""
     return suite if suite in _stored() else "full"
 
 
 def _stored() -> dict[str, dict[str, Any]]:
-    """The scales of data/scales.json; one may be `like` another but for some fields or parts of them.
+    """The scales of data/scales.json, by name.
 
-    Parts of parts (a fit of `adapters` or `encoders`) are taken whole.
+    One scale may be `like` another, with some fields, or some parts of these, of its own. Parts of parts (a
+    fit of `adapters` or `encoders`) are replaced as a whole.
     """
     known = reading.read_json(paths.data_dir() / "scales.json")
     for name, fields in known.items():
@@ -321,6 +331,7 @@ def _stored() -> dict[str, dict[str, Any]]:
 
 
 def _whole(name: str, known: dict[str, dict[str, Any]], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of a scale with those of the scales that it is `like`; `above`: those that led here."""
     if name in above:
         raise ValueError(f"{FILE}: {' is like '.join((*above, name))}; one of them needs fields of its own")
     fields = dict(known[name])
@@ -343,14 +354,16 @@ def variant(
     num_seeds: int | None = None,
     only_unseen: bool = False,
 ) -> Scale:
-    """The scale `name` on other tasks, with other intrinsic dimensions or seeds; what is not given stays.
+    """The scale `name` with other tasks, intrinsic dimensions or seeds; what is not given stays.
 
     Args:
-      suite, split: names for tasks.load_suite and tasks.split; either replaces the scale's own tasks.
-      dims: values of d_I; the controls are run at the scale's main one, or at the first if it is not there.
+      name: of the scale.
+      suite: for `tasks.load_suite`; it replaces the scale's own tasks.
+      split: for `tasks.split`; it replaces the scale's own tasks.
+      dims: values of d_I; the controls are run at the scale's main one, or else at the first.
       num_seeds: 1 to MOST_SEEDS; the seeds are 0, 1, ...
       only_unseen: leave out what splits are not compared by: scores on seen tasks, controls, stage two.
-    Raises: ValueError for an unknown scale, suite or split, a d_I below 1, no seed.
+    Raises: ValueError for an unknown scale, suite or split, a d_I below 1, or a wrong number of seeds.
     """
     scale = load(name)
     changes: dict[str, Any] = {}
@@ -373,18 +386,18 @@ def variant(
     if "pca" in chosen.controls and chosen.main_dim >= seen:
         raise ValueError(
             f"d_I = {chosen.main_dim} is too much for the principal components of {seen} seen tasks; "
-            f"give --dims with one below {seen} first"
+            f"give --dims with a value below {seen} first"
         )
     return chosen
 
 
 def _built(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value as what a field's annotation asks for: dataclass, tuple, dictionary, number, text.
+    """A JSON value converted to the type of a field: dataclass, tuple, dictionary, number or text.
 
     Raises: ValueError that names the place, what is given and what is allowed.
     """
     origin, inner = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and not isinstance(value, kind):
+    if isinstance(kind, type) and is_dataclass(kind) and not isinstance(value, kind):
         return _config(kind, value, where)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_built(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
@@ -399,7 +412,7 @@ def _built(kind: Any, value: Any, where: str) -> Any:
 
 
 def _config(kind: Any, value: Any, where: str) -> Any:
-    """A dataclass from the fields of a JSON object."""
+    """A JSON object converted to a dataclass."""
     if not isinstance(value, dict):
         raise ValueError(
             f"{where} is {value!r:.80}, allowed is: an object with the fields of {kind.__name__}"
@@ -420,7 +433,7 @@ def _config(kind: Any, value: Any, where: str) -> Any:
 
 
 def _is_a(kind: Any, value: Any) -> bool:
-    """Whether a plain value is of a kind; true and false are no numbers, a whole number is a float too."""
+    """Whether a plain value is of a type; true and false are no numbers, and a whole number is a float."""
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
@@ -429,5 +442,6 @@ def _is_a(kind: Any, value: Any) -> bool:
 
 
 def _words(kind: Any) -> str:
+    """A type in words."""
     plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "null"}
     return plain.get(kind, "a list" if get_origin(kind) is tuple else "an object")

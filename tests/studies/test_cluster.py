@@ -137,7 +137,7 @@ def test_a_node_tells_what_is_wrong_with_a_folder(tmp_path):
     assert see(tmp_path) == Seen("a", code())
     assert see(tmp_path / "none").folders == ((str(tmp_path / "none"), "it is not there"),)
     (tmp_path / "other").mkdir()
-    assert "but another" in see(tmp_path / "other").folders[0][1]
+    assert "is another one" in see(tmp_path / "other").folders[0][1]
 
 
 def test_code_is_named_by_versions_modules_and_data(monkeypatch, tmp_path):
@@ -410,7 +410,7 @@ def test_every_node_is_looked_at_before_the_start_and_before_each_job(two_nodes)
         assert joined._probe() == [Seen(name, code()) for name in names]
         (mark,) = paths.steps_dir().glob(".cluster-*")
         mark.unlink()
-        place, problem = str(paths.steps_dir()), "there is one of that name, but another"
+        place, problem = str(paths.steps_dir()), "the folder of that name there is another one"
         assert [seen.folders for seen in joined._probe()] == [((place, problem),)] * 2
         with pytest.raises(ClusterError, match=f"the node .* does not share the folder {place} "):
             next(joined.make(study.jobs()))

@@ -26,12 +26,6 @@ def made(points, categories, groups=None, seeds=2, noise=0.01):
 CORNERS = [[0, 0], [0, 1], [5, 5], [5, 6], [20, 0]]
 
 
-def test_neighbours_are_those_of_a_plain_search():
-    found = codes.nearest(made(CORNERS, "aabbb"), count=2)
-    assert found["t0"] == ["t1", "t2"] and found["t3"] == ["t2", "t1"] and found["t4"][0] == "t2"
-    assert all(task not in others for task, others in found.items())
-
-
 def test_agreement_counts_tasks_that_can_agree():
     result = codes.agreement(made(CORNERS, "aabbc"), "category")
     assert result.tasks == 4 and result.share[0] == 1.0 and 0 < result.by_chance < 0.5
@@ -59,10 +53,10 @@ def test_agreement_of_many_tasks_is_not_chance():
 
 
 def test_codes_tell_tasks_apart_over_samples():
-    assert codes.told_apart(made(CORNERS, "aabbc"))[0] == 1.0
-    assert codes.told_apart(made(CORNERS, "aabbc", noise=1e6))[0] < 1.0
+    assert codes.identified(made(CORNERS, "aabbc"))[0] == 1.0
+    assert codes.identified(made(CORNERS, "aabbc", noise=1e6))[0] < 1.0
     with pytest.raises(ValueError, match="at least 2 seeds"):
-        codes.told_apart(made(CORNERS, "aabbc", seeds=1))
+        codes.identified(made(CORNERS, "aabbc", seeds=1))
 
 
 def test_the_plane_keeps_the_main_axes():
