@@ -120,9 +120,9 @@ def test_units_of_a_code():
     [
         (
             lambda t, a: (t, {k: v for k, v in a.items() if k != "labels"}),
-            "does not say of which tasks, labels",
+            "does not name the tasks, labels",
         ),
-        (lambda t, a: (t, a | {"labels": ["x"]}), "does not say of which tasks, labels and seeds"),
+        (lambda t, a: (t, a | {"labels": ["x"]}), "does not name the tasks, labels and seeds"),
         (lambda t, a: (t, a | {"seeds": {"5": [0]}}), r"codes of the shapes .*ask for \{'u-5': \(1, 20, 5\)"),
         (lambda t, a: (t, a | {"tasks": a["tasks"][:3]}), "2 seeds and 3 tasks ask for"),
         (lambda t, a: (t, a | {"labels": {"side": ["seen"]}}), r"labels for \[1\] tasks"),

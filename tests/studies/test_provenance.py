@@ -13,8 +13,8 @@ from iptkit.studies import provenance, scales, stored_results
         ("[]", "rows.about.json: the file holds a JSON list, an object in braces is needed"),
         ("[" * 100_000, "rows.about.json:1: lists or objects are nested more than 100 deep"),
         ('{"seed": 0,\n"seed": 1}', "rows.about.json:1: 'seed' appears twice"),
-        ('{"scale": []}', "rows.about.json does not say what made the rows beside it; move it away"),
-        ('{"command": 3}', "rows.about.json does not say what made the rows beside it"),
+        ('{"scale": []}', "rows.about.json does not say what made the rows next to it; move it away"),
+        ('{"command": 3}', "rows.about.json does not say what made the rows next to it"),
         ("{", "rows.about.json:1: not valid JSON"),
     ],
 )

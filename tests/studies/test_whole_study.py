@@ -242,7 +242,9 @@ def test_the_models_own_weights_on_unseen_tasks():
     with pytest.raises(ValueError, match="weights are .*'adapters'.*known are fine-tuning and DID"):
         replace(scale, weights=("adapters",))
     other = Study(replace(scale, weights=("DID",), backbone="tiny-seq2seq"))
-    with pytest.raises(ValueError, match="are for causal models, tiny-seq2seq is seq2seq; leave them out"):
+    with pytest.raises(
+        ValueError, match="are for causal models, but tiny-seq2seq is seq2seq; leave them out"
+    ):
         other.jobs()
 
 
@@ -504,7 +506,11 @@ def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monke
     ]
     other = small(**FEW, test_examples=3)
     other.steps()
-    for module, name in ((codes, "keep"), (verdicts_ipt, "_keep_artefacts"), (files, "write_json")):
+    for module, name in (
+        (codes, "save"),
+        (verdicts_ipt, "_save_prompts_and_subspace"),
+        (files, "write_json"),
+    ):
         with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
             patch.setattr(module, name, full)
             verdicts_ipt.write(other, folder / "rows.jsonl")
