@@ -185,7 +185,7 @@ def study(
         raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
     if out.suffix != ".jsonl":
         raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
-    out = outputs.writable_file(out, "--out", verdicts_ipt.BESIDE)  # checked now, not after hours
+    out = outputs.writable_file(out, "--out", verdicts_ipt.FILE_ENDINGS)  # checked now, not after hours
     _sweep(out.parent)
 
     def check() -> None:

@@ -16,7 +16,7 @@ from iptkit.studies.steps import StudySteps
 from iptkit.tasks.examples import Task
 from iptkit.training.runs import FitConfig
 
-# What a job's rows stand by in the table, in its order. Jobs run in another order: see `jobs_of`.
+# The kinds of rows in the order of the table. Jobs run in another order: see `jobs_of`.
 ZERO_SHOT, PROMPTS, MEAN_PROMPT, SUBSPACE, SAME_DATA, CODES, NEAREST, OTHERS = range(8)
 
 
@@ -30,8 +30,8 @@ class Job:
       flops: an estimate of what making it takes; 0 where none was asked for.
       needs: names of all jobs whose steps it reads. Once these are done, it makes no step but its own.
       place: sorts the jobs into the order of the study's table (see `in_order_of_table`).
-      view: what the table shows of the step, where that is not all of it: a split shows only its own tasks
-        of the prompts that all splits share. None: the step as it is.
+      view: reads the part of the step that the table shows: a split shows only its own tasks of the prompts
+        that all splits share. None: the whole step.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Is it in the step cache? (MSF counts only together with the prompts that it was built on.)"""
+        """Whether the step is in the step cache; MSF counts only with the prompts that it was built on."""
         return step_cache.finished(self.make) is not None
 
     def seconds(self, speed: float) -> float:
@@ -73,7 +73,7 @@ def jobs_of(study: StudySteps, costs: Costs | None = None) -> list[Job]:
       with `costs`, for a d_I larger than a prompt.
     """
     _check(study)
-    if costs:  # which have loaded the model
+    if costs:  # the model is loaded then
         subspace.check_dim(max(study.scale.dims), study.words(1).P.numel())
     lister = _Lister(study, costs)
     jobs = [lister.zero_shot()]
@@ -95,6 +95,7 @@ class _Lister:
         self.bank = study.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
 
     def zero_shot(self) -> Job:
+        """Scores of all tasks of the suite, without training."""
         flops = self._scoring(self.study.whole.tasks)
         return Job("zero-shot", self.study.zero_shot, flops, place=(ZERO_SHOT,))
 
@@ -139,17 +140,13 @@ class _Lister:
             )
 
     def nearest(self) -> Iterator[Job]:
+        """Unseen tasks under the prompt of a seen one, if the scale asks for it."""
         study, scale = self.study, self.scale
         if scale.nearest:
             prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
             flops = self._scoring(study.unseen_tasks, prompts)
-            yield Job(
-                "nearest-prompt",
-                functools.partial(unseen.nearest_prompt, study),
-                flops,
-                (self.bank,),
-                (NEAREST,),
-            )
+            make = functools.partial(unseen.nearest_prompt, study)
+            yield Job("nearest-prompt", make, flops, (self.bank,), (NEAREST,))
 
     def from_subspace(self) -> Iterator[Job]:
         """Unseen tasks from fewer examples, and stage two."""

@@ -21,7 +21,7 @@ def write(
     study: Study,
     path: str | Path,
     finished_only: bool = False,
-    beside: Callable[[Path], None] | None = None,
+    extra_files: Callable[[Path], None] | None = None,
 ) -> int:
     """Measure what is missing of a study, and write all its rows and their provenance.
 
@@ -29,7 +29,7 @@ def write(
       study: to be measured.
       path: of the rows (JSON lines).
       finished_only: measure nothing; the provenance then names the jobs that are not finished.
-      beside: see `write_rows`.
+      extra_files: see `write_rows`.
     Returns: the number of rows.
     Raises: ValueError if nothing is finished, or if the file already has more rows of this study.
     """
@@ -39,7 +39,7 @@ def write(
         _check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
     left = [job.name for job in study.jobs() if not job.is_done] if finished_only else []
     rows = [row for step in steps for row in step.values["rows"]]
-    return write_rows(study, path, rows, steps, left=left, beside=beside)
+    return write_rows(study, path, rows, steps, left=left, extra_files=extra_files)
 
 
 def write_rows(
@@ -49,7 +49,7 @@ def write_rows(
     steps: Sequence[step_cache.Step],
     part: str = "subspace",
     left: Sequence[str] = (),
-    beside: Callable[[Path], None] | None = None,
+    extra_files: Callable[[Path], None] | None = None,
 ) -> int:
     """Write rows and their provenance: the command, the settings, and what made each step.
 
@@ -64,7 +64,7 @@ def write_rows(
       steps: that the rows come from.
       part: of `iptkit study`, "subspace" or "deep".
       left: names of the jobs whose rows are missing.
-      beside: writes other files next to the rows; called with the path of their draft.
+      extra_files: writes other files next to the rows; called with the path of their draft.
     Returns: the number of rows.
     """
     path = Path(path)
@@ -75,8 +75,8 @@ def write_rows(
     with files.together(path.parent, name, _written(path)) as place:
         draft = place / path.name
         result_files.write(draft, rows)
-        if beside is not None:
-            beside(draft)
+        if extra_files is not None:
+            extra_files(draft)
         about["files"] = {file.name: digests.sha256(file) for file in sorted(place.iterdir())}
         files.write_json(place / name, about)
     return len(rows)

@@ -222,8 +222,10 @@ class EncoderConfig:
         for name in ("shared", "tuned", "ablated"):
             unknown = set(getattr(self, name)) - set(self.tasks)
             if unknown:
-                told = f"EncoderConfig.{name} names {', '.join(sorted(unknown))}"
-                raise ValueError(f"{told}, not among its tasks {', '.join(self.tasks)}")
+                raise ValueError(
+                    f"EncoderConfig.{name} names {', '.join(sorted(unknown))}, which are not among its tasks "
+                    f"{', '.join(self.tasks)}"
+                )
         if not self.fits or set(self.fits) - set(DATA):
             raise ValueError(
                 f"EncoderConfig.fits is for {list(self.fits)}; give one for each of some of {DATA}"
@@ -422,9 +424,9 @@ def _config(kind: Any, value: Any, where: str) -> Any:
     needed = [f.name for f in dataclass_fields(kind) if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in needed if name not in value]
     if unknown or missing:
-        told = [f"the field {name!r} is unknown" for name in unknown]
-        told += [f"the field {name!r} is missing" for name in missing]
-        raise ValueError(f"{where}: {'; '.join(told)}; {kind.__name__} has: {', '.join(hints)}")
+        problems = [f"the field {name!r} is unknown" for name in unknown]
+        problems += [f"the field {name!r} is missing" for name in missing]
+        raise ValueError(f"{where}: {'; '.join(problems)}; {kind.__name__} has: {', '.join(hints)}")
     fields = {name: _built(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     try:
         return kind(**fields)

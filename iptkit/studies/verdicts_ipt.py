@@ -30,7 +30,7 @@ FASTFOOD = DECODERS["fastfood"]
 HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
 NAN = float("nan")
 SIDES = ("seen", "unseen")
-BESIDE = (".about.json", codes.ENDING, stored_results.PROMPTS, subspace.ENDING)  # endings, next to the rows
+FILE_ENDINGS = (provenance.ENDING, codes.ENDING, stored_results.PROMPTS, subspace.ENDING)  # besides the rows
 UNLIKE = "not trained alike (notebook 07)"
 
 
@@ -88,12 +88,12 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     """
     path = Path(path)
 
-    def beside(path: Path) -> None:
+    def extra_files(path: Path) -> None:
         codes.save(study, path.with_suffix(codes.ENDING), finished_only)
         if not (study.scale.only_unseen or study.scale.deep):
             _save_prompts_and_subspace(study, path, finished_only)
 
-    count = provenance.write(study, path, finished_only, beside)
+    count = provenance.write(study, path, finished_only, extra_files)
     is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
     if not finished_only and is_own:
         for verdict in verdicts(study.table(), study.scale.main_dim):
@@ -172,8 +172,8 @@ def _rebuilt(measured: Measured) -> tuple[str, str]:
     """A3: a seen task's own prompt, through the auto-encoder, is better than the mean code."""
     gap = measured.gap("MSF", "mean code", "seen")
     kept = {side: measured.relative("MSF", side) for side in SIDES}
-    told = ", ".join(f"{side} {level_text(of)}" for side, of in kept.items())
-    here = f"{measured.side('seen')}: MSF − mean code {difference_text(gap)}; E_rel of MSF {told}"
+    ratios = ", ".join(f"{side} {level_text(of)}" for side, of in kept.items())
+    here = f"{measured.side('seen')}: MSF − mean code {difference_text(gap)}; E_rel of MSF {ratios}"
     return here, claims.of_difference(gap)
 
 
@@ -227,8 +227,8 @@ def _random_subspaces(measured: Measured) -> tuple[str, str]:
     """A14: the subspace is better than random subspaces of the prompt and of all weights."""
     gaps = {name: measured.gap("IST", name, "unseen") for name in (FASTFOOD, "DID")}
     here = ", ".join(f"− {name} {difference_text(gap)}" for name, gap in gaps.items())
-    told = f"{measured.side('unseen')}: IST {here}; {UNLIKE}"
-    return told, claims.of_both([claims.of_difference(gap) for gap in gaps.values()])
+    here = f"{measured.side('unseen')}: IST {here}; {UNLIKE}"
+    return here, claims.of_both([claims.of_difference(gap) for gap in gaps.values()])
 
 
 JUDGES: dict[str, tuple[Callable[[Measured], tuple[str, str]], tuple[str, ...], tuple[str, ...]]] = {

@@ -88,8 +88,8 @@ def _deeper(rows: Rows) -> Judged:
     """
     gap, shares = _methods(rows, DEEP, SHALLOW), [share(rows, method) for method in (DEEP, SHALLOW)]
     better = claims.of_difference(gap)
-    as_told = 0.001 <= shares[0] <= 0.03 and shares[1] < shares[0]
-    verdict = FAILS if not as_told else HOLDS if better == HOLDS else IN_PART
+    is_small = 0.001 <= shares[0] <= 0.03 and shares[1] < shares[0]
+    verdict = FAILS if not is_small else HOLDS if better == HOLDS else IN_PART
     tags = _methods(rows, DEEP, SHALLOW, "tag")
     here = (
         f"trained, heads included, {shares[0]:.2%} against {shares[1]:.2%}; deep − shallow {_counted(gap)}, "

@@ -39,18 +39,24 @@ def load_studies() -> dict[str, Rows]:
         name = SUITE if split == "random" else f"{SUITE}-{split}"
         if (paths.data_dir() / "results" / f"{name}.jsonl").is_file():
             found[split], about = stored_results.load_rows(name)
-            made = {field: about.get("scale", {}).get(field) for field in ALIKE} | {
-                "dtype": about.get("dtype")
-            }
-            first, other = next(iter(sizes.items()), (split, made))
-            differs = [
-                f"{field} {made[field]} and {other[field]}" for field in made if made[field] != other[field]
-            ]
-            if differs:
-                told = f"the stored studies of the splits {split} and {first} differ in {'; '.join(differs)}"
-                raise ValueError(f"{told}, so nothing compares them; make both again (`make study-ipt120`)")
-            sizes[split] = made
+            mine = {field: about.get("scale", {}).get(field) for field in ALIKE}
+            sizes[split] = mine | {"dtype": about.get("dtype")}
+            _check_alike(sizes, split)
     return found
+
+
+def _check_alike(sizes: Mapping[str, Mapping[str, Any]], split: str) -> None:
+    """Raise ValueError if the study of a split has other sizes than the first one."""
+    first, wanted = next(iter(sizes.items()))
+    found = sizes[split]
+    differs = [
+        f"{field} {found[field]} and {wanted[field]}" for field in found if found[field] != wanted[field]
+    ]
+    if differs:
+        raise ValueError(
+            f"the stored studies of the splits {split} and {first} differ in {'; '.join(differs)}, so they "
+            "cannot be compared; make both again (`make study-ipt120`)"
+        )
 
 
 def record() -> list[dict[str, Any]]:
@@ -198,14 +204,16 @@ def _only(studies: Mapping[str, Rows], splits: Collection[str]) -> dict[str, Row
     """The studies of these splits. Raises: ValueError if one is missing."""
     missing = [name for name in splits if name not in studies]
     if missing:
-        told = f"no rows of the {SUITE} splits {', '.join(missing)} among {', '.join(studies) or 'none'}"
         raise ValueError(
-            f"{told}; `iptkit study --suite {SUITE} --split {missing[0]} --dims 5 --only-unseen` makes them"
+            f"there are rows of the splits {', '.join(studies) or 'none'} of {SUITE}, but not of "
+            f"{', '.join(missing)}; make them with `iptkit study --suite {SUITE} --split {missing[0]} --dims 5 "
+            "--only-unseen`"
         )
     return {name: studies[name] for name in splits}
 
 
 def _counts(rows: Rows) -> dict[str, int]:
+    """The numbers of tasks and seeds."""
     names = {"num_tasks": "task", "num_seeds": "seed"}
     return {count: len({row[name] for row in rows}) for count, name in names.items()}
 

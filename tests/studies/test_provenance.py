@@ -65,7 +65,7 @@ def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
     for name in ("rows.mine.txt", "other.txt"):
         (tmp_path / name).write_text("not of a study")
     provenance.write_rows(
-        None, path, [], [], beside=lambda draft: draft.with_suffix(".prompts").write_text("1")
+        None, path, [], [], extra_files=lambda draft: draft.with_suffix(".prompts").write_text("1")
     )
     assert (tmp_path / "rows.prompts").exists()
 
@@ -73,7 +73,7 @@ def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(files.DiskFullError):
-        provenance.write_rows(None, path, [], [], beside=full)
+        provenance.write_rows(None, path, [], [], extra_files=full)
     assert (tmp_path / "rows.prompts").exists(), "nothing changed"
     provenance.write_rows(None, path, [], [])
     assert sorted(file.name for file in tmp_path.iterdir()) == [
