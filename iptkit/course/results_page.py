@@ -519,13 +519,8 @@ def _pairs(rows: Rows, dim: int) -> str:
         for side in SIDES:
             is_there = {(*first, side), (*second, side)} <= there
             gap = _gap(rows, first, second, side) if is_there else None
-            cells.append(
-                ""
-                if not gap
-                else f"**{difference_text(gap)}**"
-                if verb(gap) != SAME
-                else difference_text(gap)
-            )
+            text = difference_text(gap) if gap else ""
+            cells.append(f"**{text}**" if gap and verb(gap) != SAME else text)
         if any(cells):
             table.append(f"| {first[0]} − {second[0]} | {' | '.join(cells)} |")
     return "\n".join(["Bold: the interval excludes 0.", "", *table])

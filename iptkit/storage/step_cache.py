@@ -77,7 +77,7 @@ class Step:
       was_cached: whether it came from the step cache.
       made_with: the versions it was made with.
       folder: name of its folder in the step cache: name and hash.
-      parts: the steps that `join` put together.
+      parts: the steps that `concatenate` put together.
     """
 
     name: str
@@ -194,7 +194,7 @@ def concatenate(name: str, parts: Sequence[Step]) -> Step:
     "losses" [steps, R] along the second. Lists in `values` are concatenated and numbers added.
 
     Args:
-      name: name of the joined step.
+      name: name of the whole step.
       parts: one or more steps with the same tensors and values.
     """
     if len(parts) == 1:

@@ -206,8 +206,8 @@ def _only(studies: Mapping[str, Rows], splits: Collection[str]) -> dict[str, Row
     if missing:
         raise ValueError(
             f"there are rows of the splits {', '.join(studies) or 'none'} of {SUITE}, but not of "
-            f"{', '.join(missing)}; make them with `iptkit study --suite {SUITE} --split {missing[0]} --dims 5 "
-            "--only-unseen`"
+            f"{', '.join(missing)}; make them with `iptkit study --suite {SUITE} --split {missing[0]} "
+            "--dims 5 --only-unseen`"
         )
     return {name: studies[name] for name in splits}
 
