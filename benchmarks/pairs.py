@@ -330,7 +330,7 @@ class Bench:
                 said = engine.greedy(Prompt(prompt[batch]), [rows[i] for i in batch], limits)
                 found.update(zip(batch, said, strict=True))
 
-        ends = sorted(engine._ends)
+        ends = sorted(engine.words.ends)
         groups = [[i for i, (t, _, _) in enumerate(asked) if t == name] for name in {t for t, _, _ in asked}]
         parts = [group[k : k + 16] for group in groups for k in range(0, len(group), 16)]
 

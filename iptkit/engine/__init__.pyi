@@ -18,6 +18,7 @@ from . import (
     seq2seq,
     sites,
     text_cache,
+    word_rows,
 )
 from .engine import Engine
 from .head_engine import HeadEngine
@@ -59,4 +60,5 @@ __all__ = [
     "sites",
     "text_cache",
     "truncate",
+    "word_rows",
 ]

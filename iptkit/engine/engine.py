@@ -20,7 +20,7 @@ always run as a whole. An encoder-decoder model reads [prompt, text] in its enco
 
 One call of `Engine.log_likelihoods`, from the example to the loss:
 
-    target_row, option_row    words to token ids               Row
+    target_row, option_row    words to token ids               Row (word_rows.py)
     _pack                     B rows in one rectangle          Packed, memory of cached texts, Places
     _embed                    prompt vectors put in            [B, S, d]
     _hidden                   the frozen layers (forward.py)   [M, d], at answer positions only
@@ -30,6 +30,7 @@ One call of `Engine.log_likelihoods`, from the example to the loss:
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -46,12 +47,13 @@ from iptkit.engine.fast.memory import keep_freed_memory
 from iptkit.engine.forward import StockForward, forward_of, tokens_that_fit
 from iptkit.engine.greedy import Decoding
 from iptkit.engine.interface import PromptEngine
-from iptkit.engine.layouts import LAYOUTS, PROMPT_ID, Layout, tokens_behind
+from iptkit.engine.layouts import LAYOUTS, PROMPT_ID, Layout
 from iptkit.engine.left_memory import own_attention, prepare
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.rows import Packed, Places, Row, pack, shared_prefixes
 from iptkit.engine.sites import Site, check_sites, memory_at
 from iptkit.engine.text_cache import TextCache
+from iptkit.engine.word_rows import WordRows
 from iptkit.models.backbone import Backbone
 from iptkit.models.devices import to_device
 from iptkit.tasks.examples import Example
@@ -111,18 +113,12 @@ class Engine(PromptEngine):
         self.backbone, self.sites = backbone, list(sites)
         self.tokens_per_batch = tokens_per_batch or tokens_that_fit(backbone, TOKENS)
         self.layout = layout if backbone.kind == "causal" else LAYOUTS[1]
-        self._pieces = pieces if backbone.kind == "causal" else Layout.of(LAYOUTS[1])
+        self.words = WordRows(backbone, Layout.of(self.layout))
         if backbone.kind == "causal":
             self.forward = forward_of(backbone)
             # The first caches what stands left of prompts, the second what rows from `share` have in common.
             self.contexts = TextCache(backbone, self.forward, context_bytes)
             self.beginnings = TextCache(backbone, self.forward, context_bytes, is_halved=False)
-        self._ids: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._choices: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}  # options -> tokens
-        self._ends = {
-            backbone.eos,
-            *(i for i in self._tokens("\n")[:1] if backbone.tokenizer.decode([i]) == "\n"),
-        }
         if backbone.kind == "seq2seq" and backbone.device.type != "cpu":
             prepare(backbone.model)  # transformers' own masks wait for the GPU in each forward pass
         self._check_scores()
@@ -134,12 +130,14 @@ class Engine(PromptEngine):
         Both run in float32 whatever the model's dtype, so that rounding makes no difference, but a model that
         scales its embeddings or logits does.
         """
-        model, table, n = self.backbone.model, self.backbone.embedding, self._pieces.prompt_length or 3
+        model, table = self.backbone.model, self.backbone.embedding
+        n = self.words.layout.prompt_length or 3
         some = torch.arange(4, 17 + n, device=table.device) % len(table)
         text, prompt, answer = (part.tolist() for part in some.split([10, n, 3]))
         others = [(i,) for i in range(4, min(36, len(table)))]  # a single score could agree by chance
         row, vectors = Row(tuple(text), (tuple(answer), *others)), iter(prompt)
-        before = [next(vectors) if i == PROMPT_ID else i for part in self._line(row.text, n) for i in part]
+        line = itertools.chain(*self.words.line(row.text, n))
+        before = [next(vectors) if i == PROMPT_ID else i for i in line]
         if self.backbone.kind == "seq2seq":
             decoded = [model.config.decoder_start_token_id, *answer[:-1]]
             given = {"input_ids": before, "decoder_input_ids": decoded}
@@ -166,31 +164,14 @@ class Engine(PromptEngine):
           example: the example.
           target: index of the answer in its targets.
         """
-        return Row(self._text(example), (self._answer(example, example.targets[target]),))
+        return self.words.target_row(example, target)
 
     def option_row(self, example: Example) -> Row:
         """The example with all its options (for scoring).
 
         Raises: ValueError if two options have the same tokens, so that the model cannot tell them apart.
         """
-        options = tuple(example.options)
-        if options not in self._choices:
-            self._choices[options] = self._distinct(example)
-        return Row(self._text(example), self._choices[options])
-
-    def _distinct(self, example: Example) -> tuple[tuple[int, ...], ...]:
-        """The tokens of the options; raises ValueError if two are the same."""
-        answers = tuple(self._answer(example, option) for option in example.options)
-        if len(set(answers)) < len(answers):
-            same = answers[[answers.count(answer) > 1 for answer in answers].index(True)]
-            alike = [o for o, answer in zip(example.options, answers, strict=True) if answer == same]
-            pieces = self.backbone.tokenizer.convert_ids_to_tokens(same)
-            raise ValueError(
-                f"{self.backbone.name} reads the options {' and '.join(map(repr, alike))} as the same tokens "
-                f"{pieces} and cannot tell them apart; write them in words of its vocabulary, or use another "
-                "model"
-            )
-        return answers
+        return self.words.option_row(example)
 
     def positions(self, example: Example, prompt_length: int, generated: int = 0) -> int:
         """The number of positions that the example takes, with a prompt and its longest answer.
@@ -202,14 +183,7 @@ class Engine(PromptEngine):
         Raises: ValueError for options or answers that cannot be scored (see option_row), or if nothing stands
           before the answer.
         """
-        row = self.option_row(example) if example.options else self.target_row(example)
-        longest = max(1 + generated if generated else 0, *map(len, row.answers))
-        before = sum(len(part) for part in self._line((), prompt_length)) + len(row.text)
-        if not before:
-            raise ValueError(
-                f"the text {example.input[:60]!r} has no token, and there is no prompt; leave it out"
-            )
-        return before + longest
+        return self.words.positions(example, prompt_length, generated)
 
     def classes(self, example: Example) -> tuple[str, ...]:
         """(): answers are words, and no head chooses from classes."""
@@ -217,10 +191,9 @@ class Engine(PromptEngine):
 
     def keep_contexts(self, groups: Iterable[Iterable[Example]]) -> None:
         """Read these groups of examples once, and cache keys and values of what is left of their prompts."""
-        n = self._pieces.prompt_length or 1
-        if self.backbone.kind == "causal" and self._line((), n)[0] != self._line((0,), n)[0]:
-            lefts = [[self._line(self._text(e), n)[0] for e in group] for group in groups]
-            self.contexts.fill(lefts)
+        words, n = self.words, self.words.layout.prompt_length or 1
+        if self.backbone.kind == "causal" and words.line((), n)[0] != words.line((0,), n)[0]:
+            self.contexts.fill([[words.line(words.tokens(e.input), n)[0] for e in group] for group in groups])
 
     def forget_contexts(self) -> None:
         """Free the memory of all cached texts."""
@@ -229,16 +202,7 @@ class Engine(PromptEngine):
 
     def check_room(self, prompt_length: int) -> None:
         """Raise ValueError if the layout has places for another number of prompt vectors."""
-        self._line((), prompt_length)
-
-    def _line(self, text: tuple[int, ...], prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Everything left of the prompt, and the rest before the answer; see Layout.line."""
-        return self._pieces.line(text, prompt_length, self._behind)
-
-    def _split(self, row: Row, prompt_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The part of a row whose keys and values are cached, and the part that runs through the model."""
-        left, line = self._line(row.text, prompt_length)
-        return (line[: row.shared], line[row.shared :]) if row.shared else (left, line)
+        self.words.line((), prompt_length)
 
     def share(self, rows: Sequence[Row]) -> list[Row]:
         """The same rows, to be scored without a prompt, marked with the first tokens they have in common.
@@ -249,36 +213,12 @@ class Engine(PromptEngine):
         if self.backbone.kind != "causal" or not rows:
             return list(rows)
         self._check_length(Prompt(self.backbone.embedding[None, :0]), rows)
-        lines = [self._line(row.text, 0)[1] for row in rows]
+        lines = [self.words.line(row.text, 0)[1] for row in rows]
         sizes = shared_prefixes(lines)
         prefixes = sorted({line[:size] for line, size in zip(lines, sizes, strict=True) if size}, key=len)
         chunks = even_batches(range(len(prefixes)), list(map(len, prefixes)), [0] * len(prefixes), 1024)
         self.beginnings.fill([[prefixes[i] for i in chunk] for chunk in chunks])
         return [replace(row, shared=size) for row, size in zip(rows, sizes, strict=True)]
-
-    def _text(self, example: Example) -> tuple[int, ...]:
-        return self._tokens(example.input)
-
-    def _answer(self, example: Example, answer: str) -> tuple[int, ...]:
-        """The tokens of an answer; a free answer ends with an end token, options do not need one."""
-        ids = self._behind(" " + answer)
-        if not ids:
-            raise ValueError(f"{self.backbone.name} has no token for the answer {answer!r}; leave it out")
-        if not example.options and "\n" in answer.strip():
-            raise ValueError(
-                f"the answer {answer[:40]!r} has a line break, but a free answer ends with its first line; "
-                "write it in one line, or give options"
-            )
-        return ids if example.options else (*ids, self.backbone.eos)
-
-    def _tokens(self, text: str, before: str = "") -> tuple[int, ...]:
-        if (before, text) not in self._ids:
-            self._ids[before, text] = tokens_behind(self.backbone.tokenizer, before, text)
-        return self._ids[before, text]
-
-    def _behind(self, text: str) -> tuple[int, ...]:
-        """The tokens of an answer or of fixed words, which follow a text."""
-        return self._tokens(text, "x" if text.startswith(" ") else "")
 
     # ---- batches ---------------------------------------------------------------------------------
     def batches(self, rows: Sequence[Row], prompt_length: int) -> list[list[int]]:
@@ -290,7 +230,7 @@ class Engine(PromptEngine):
           rows: the rows.
           prompt_length: n, positions of the prompt.
         """
-        lines = [self._split(row, prompt_length) for row in rows]
+        lines = [self.words.split(row, prompt_length) for row in rows]
         new = [len(line) + row.cost for (_, line), row in zip(lines, rows, strict=True)]
         left = [line for line, _ in lines]
         order = sorted(range(len(rows)), key=lambda i: (new[i] // 8, len(left[i]), left[i], new[i], i))
@@ -354,7 +294,7 @@ class Engine(PromptEngine):
         visible = torch.cat([places.visible[:, 0, : filled - size], places.real], 1)
         decoding = Decoding(prompt, memory, filled, state, visible, places.positions[index, last])
         answers = greedy.greedy(
-            self.backbone, self._hidden, self.forward.logits, self._ends, decoding, list(max_tokens)
+            self.backbone, self._hidden, self.forward.logits, self.words.ends, decoding, list(max_tokens)
         )
         texts = (self.backbone.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers)
         return [text.strip().split("\n")[0].strip() for text in texts]
@@ -373,7 +313,7 @@ class Engine(PromptEngine):
         is_shared = any(row.shared for row in rows)
         if is_shared and (prompt.length or prompt.reaches_text):
             raise ValueError("rows from Engine.share are scored without a prompt; make new rows for a prompt")
-        lefts, lines = zip(*(self._split(row, prompt.length) for row in rows), strict=True)
+        lefts, lines = zip(*(self.words.split(row, prompt.length) for row in rows), strict=True)
         packed = pack(lines, [row.answers for row in rows], self.backbone.device)
         size, real = packed.ids.shape[1], packed.segments >= 0
         cache = self.beginnings if is_shared else self.contexts
@@ -419,8 +359,8 @@ class Engine(PromptEngine):
     def _check_length(self, prompt: Prompt, rows: Sequence[Row], more: Sequence[int] = ()) -> None:
         """Raise ValueError unless the rows, with `more` generated tokens each, fit the model's positions."""
         check_prompt(prompt, self.backbone, self.sites)
-        words = sum(len(p) for p in self._line((), prompt.length))  # fixed words and the prompt
-        sizes = [len(row.text) + max(map(len, row.answers)) + words for row in rows]
+        fixed = self.words.fixed(prompt.length)
+        sizes = [len(row.text) + max(map(len, row.answers)) + fixed for row in rows]
         longest = max(map(sum, zip(sizes, more, strict=True)) if more else sizes)
         if longest > self.backbone.max_positions:
             raise ValueError(

@@ -517,7 +517,9 @@ def test_greedy_does_not_look_at_the_answers(tiny, layout):
 def test_greedy_equals_generate_and_stops_at_a_line_break(layout):
     model = backbone("smollm2-135m", "float32")
     engine = Engine(model, layout)
-    rows = [Row(engine._tokens(text), ((0,),)) for text in ("The capital of France is", "Say it again:\nno")]
+    rows = [
+        Row(engine.words.tokens(text), ((0,),)) for text in ("The capital of France is", "Say it again:\nno")
+    ]
     start = prompt_tuning.from_words(model, 3, ":\n").expand(2, -1, -1)
     lengths = []
     hidden = engine.forward.hidden
@@ -578,7 +580,13 @@ def test_a_layout_of_ones_own_scores_as_the_stock_model(pieces):
     for row, prompt in zip(rows, prompts, strict=True):
         vectors, parts = iter(prompt.split([p for p in pieces if isinstance(p, int)])), []
         for piece in pieces:
-            words = row.text if piece == "{text}" else engine._tokens(piece) if isinstance(piece, str) else ()
+            words = (
+                row.text
+                if piece == "{text}"
+                else engine.words.tokens(piece)
+                if isinstance(piece, str)
+                else ()
+            )
             parts.append(tiny.embedding[list(words)] if words else next(vectors))
         scores = []
         for answer in row.answers:

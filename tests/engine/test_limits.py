@@ -97,7 +97,7 @@ def test_a_row_at_the_models_end_is_done_before_the_others():
         [5, 30, 30, 30],
     )
     prompts = Prompt(torch.randn(4, 4, 16, generator=torch.Generator().manual_seed(0)))
-    engine._ends = set()  # so that every row takes all its tokens
+    engine.words.ends = set()  # so that every row takes all its tokens
     together = engine.greedy(prompts, rows, limit)
     alone = [engine.greedy(prompts.rows(torch.tensor([i])), [rows[i]], [limit[i]])[0] for i in range(4)]
     assert together == alone

@@ -11,10 +11,11 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import PreTrainedTokenizerFast
 
 from iptkit.engine import mask_engine
-from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.head_rows import best_span
+from iptkit.engine.layouts import LAYOUTS, Layout
 from iptkit.engine.sites import find_sites
+from iptkit.engine.word_rows import WordRows
 from iptkit.methods import p_tuning_v2
 from iptkit.methods.heads import WithHead
 from iptkit.models import tiny
@@ -253,8 +254,7 @@ def test_a_word_at_the_mask_has_its_blank_where_one_is_before_it(kind, template,
 def test_an_answer_has_one_blank_before_it(kind):
     """As in running text, also where the tokenizer puts a blank before every text of its own."""
     made = tokenizer(kind)
-    engine = Engine(backbone("tiny-causal", "float64"))
-    engine.backbone = replace(engine.backbone, tokenizer=made)
-    row = engine.option_row(Example("Anna", ("great",), ("great", "New York")))
+    words = WordRows(replace(backbone("tiny-causal", "float64"), tokenizer=made), Layout.of(LAYOUTS[0]))
+    row = words.option_row(Example("Anna", ("great",), ("great", "New York")))
     for answer, option in zip(row.answers, ("great", "New York"), strict=True):
         assert [*row.text, *answer] == made(f"Anna {option}", add_special_tokens=False).input_ids
