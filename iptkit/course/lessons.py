@@ -108,7 +108,7 @@ def select(lessons: Sequence[Lesson], only: Iterable[str] | None) -> list[Lesson
 
     Args:
       lessons: the lessons to choose from.
-      only: numbers and names; None for all lessons.
+      only: their numbers or names; None for all lessons.
     Raises: ValueError for a name that no lesson has, or no names at all.
     """
     if only is None:

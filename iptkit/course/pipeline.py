@@ -63,7 +63,7 @@ def run(
 
     Args:
       scale: a name that `scales.load` knows, such as "smoke" or "lesson".
-      only: numbers or names of notebooks; None for all.
+      only: numbers or names of notebooks, such as "05"; None for all.
       out: folder for executed notebooks and pages (default: runs/<scale> in the current folder).
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
       timeout_s: the longest that one cell may take in seconds; None for no limit.
@@ -95,9 +95,8 @@ def run(
     at_once = at_once or schedule.fitting(chosen, expected, context_gib, parameters["device"])
     if at_once > 1:
         expected = {name: schedule.SLOWER * seconds for name, seconds in expected.items()}
-    beside = {"at_once": at_once, "needs": schedule.needs(chosen)}
     alone = locks.one_writer(out / "index.html", "wait for its end, or name another folder with --out")
-    watched = _watched(scale, names, expected, **beside)
+    watched = _watched(scale, names, expected, at_once=at_once, needs=schedule.needs(chosen))
     with alone, watched as display, paths.variables(IPTKIT_RESULTS=str(out)):
         if not _is_ready(scale):
             _timed(display, "downloads", downloads.fetch_all)

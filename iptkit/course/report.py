@@ -28,19 +28,7 @@ TAGS = frozenset(
 ATTRIBUTES = frozenset(
     "alt align checked class colspan disabled height id open rowspan scope start style title width".split()
 )
-UNSEEN = (
-    "script",
-    "style",
-    "iframe",
-    "object",
-    "embed",
-    "template",
-    "noscript",
-    "link",
-    "meta",
-    "base",
-    "title",
-)
+UNSEEN = tuple("script style iframe object embed template noscript link meta base title".split())
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
 NAVIGATION = re.compile("<nav>.*?</nav>", re.DOTALL)
 SUMMARY_TAG = "summary"  # tag of the cell whose output the index page shows; default: the first picture

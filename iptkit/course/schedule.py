@@ -60,9 +60,9 @@ def together(course: Sequence[Lesson], expected: Mapping[str, float], at_once: i
 
 def _threads() -> int:
     """The number of cores that this run may use: OMP_NUM_THREADS, else all."""
-    wished = os.environ.get("OMP_NUM_THREADS", "")
-    if wished.isdecimal():
-        return max(1, int(wished))
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal():
+        return max(1, int(given))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -145,9 +145,9 @@ def _each(
       stop: stops all running lessons; called after a failure and if the caller or Ctrl-C ends this early.
     """
     waits, by_name = needs(chosen), {lesson.name: lesson for lesson in chosen}
-    seconds = {name: expected.get(name, 1.0) for name in by_name}
+    times = {name: expected.get(name, 1.0) for name in by_name}
     followers = {name: [other for other, before in waits.items() if name in before] for name in by_name}
-    to_the_end = longest_chains(seconds, followers)  # up to the end of the last follower
+    to_the_end = longest_chains(times, followers)  # up to the end of the last follower
     sorter = TopologicalSorter(waits)
     sorter.prepare()
     ready, has_failed = list(sorter.get_ready()), False

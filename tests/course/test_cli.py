@@ -58,7 +58,7 @@ def test_tasks_show(iptkit_command):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["tasks", "show", "nothing", "--suite", "tiny"], "nothing"),
         (["tasks", "list", "--suite", "huge"], "huge"),
@@ -71,10 +71,12 @@ def test_tasks_show(iptkit_command):
         (["run", "--scale", "smoke", "--only", "77"], "no notebook"),
     ],
 )
-def test_wrong_wishes_give_one_message_and_no_traceback(iptkit_command, tmp_path, monkeypatch, words, told):
+def test_wrong_arguments_give_one_message_and_no_traceback(
+    iptkit_command, tmp_path, monkeypatch, words, message
+):
     monkeypatch.chdir(tmp_path)
     code, text = iptkit_command(*words)
-    assert code == 2 and text.startswith("iptkit: ") and told in text and "Traceback" not in text
+    assert code == 2 and text.startswith("iptkit: ") and message in text and "Traceback" not in text
 
 
 def test_tasks_check_warns_of_a_training_set_with_one_label(iptkit_command, tmp_path):
@@ -173,7 +175,7 @@ def test_a_terminal_without_a_letter_gets_its_escape(tmp_path):
     assert rb"| \xe9 " in done.stdout and rb"-> \u597d" in done.stdout
 
 
-def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
+def test_run_passes_its_arguments_on(iptkit_command, tmp_path, monkeypatch):
     seen = []
 
     def run(*wishes):
@@ -190,7 +192,7 @@ def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "resumes after the last finished step"),
         (
@@ -217,13 +219,13 @@ def test_run_hands_its_wishes_on(iptkit_command, tmp_path, monkeypatch):
         (DiskFullError("no space left for x"), 2, "iptkit: no space left for x"),
     ],
 )
-def test_what_ends_a_run_is_told_cleanly(iptkit_command, monkeypatch, error, code, told):
+def test_what_ends_a_run_is_reported_cleanly(iptkit_command, monkeypatch, error, code, message):
     def run(*_):
         raise error
 
     monkeypatch.setattr(pipeline, "run", run)
     assert iptkit_command("run")[0] == code
-    assert told in iptkit_command("run")[1]
+    assert message in iptkit_command("run")[1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends the signal of Ctrl-C, which only POSIX has")
@@ -272,7 +274,7 @@ BROKEN = {  # what a module of that name is instead
 
 @pytest.mark.parametrize("module", BROKEN)
 def test_a_broken_environment_gives_a_sentence(tmp_path, module):
-    source, told = BROKEN[module]
+    source, message = BROKEN[module]
     (tmp_path / "site" / module).parent.mkdir(parents=True)
     (tmp_path / "site" / module).write_text(source, encoding="utf-8")
     places = [str(tmp_path / "site"), str(paths.PACKAGE.parent)]
@@ -282,13 +284,13 @@ def test_a_broken_environment_gives_a_sentence(tmp_path, module):
     }
     command = [sys.executable, "-m", "iptkit", "run", "--scale", "smoke", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.stderr.startswith("iptkit: ") and told in done.stderr, done.stderr
+    assert done.stderr.startswith("iptkit: ") and message in done.stderr, done.stderr
     assert done.returncode and "pip install" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "out").glob("*")), "nothing ran"
 
 
 @pytest.mark.parametrize(
-    ("out", "told"),
+    ("out", "message"),
     [
         (f"{'x' * 300}.jsonl", f"cannot write the file {'x' * 60}... in "),
         (f"{'x' * 240}.jsonl", "File name too long"),  # those beside it have longer names
@@ -299,20 +301,20 @@ def test_a_broken_environment_gives_a_sentence(tmp_path, module):
         ("/dev/null/mine/rows.jsonl", "cannot write to the folder /dev/null/mine (Not a directory)"),
     ],
 )
-def test_a_place_where_no_rows_can_be_written_is_told_before_anything_runs(
-    iptkit_command, tmp_path, monkeypatch, out, told
+def test_a_place_where_no_rows_can_be_written_is_reported_before_anything_runs(
+    iptkit_command, tmp_path, monkeypatch, out, message
 ):
     monkeypatch.chdir(tmp_path)
     for folder in ("taken.jsonl", "taken.about.json", "fine.about.json"):
         (tmp_path / folder).mkdir()
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     code, text = iptkit_command("study", "--scale", "smoke", "--device", "cpu", "--out", out)
-    assert code == 2 and text.startswith("iptkit: ") and told in text and "--out" in text
+    assert code == 2 and text.startswith("iptkit: ") and message in text and "--out" in text
     assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "cache" / "steps").exists()
 
 
 @pytest.mark.parametrize("out", ["x" * 300, "file", "/dev/null/x"])
-def test_a_place_where_no_report_can_be_written_is_told(iptkit_command, tmp_path, monkeypatch, out):
+def test_a_place_where_no_report_can_be_written_is_reported(iptkit_command, tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     code, text = iptkit_command("run", "--scale", "smoke", "--device", "cpu", "--out", out)
@@ -357,7 +359,7 @@ def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (["--split", "rows"], "suite tiny has no split 'rows'; choose one of random"),
         (["--suite", "tiny3"], "the suite 'tiny3' has no splits"),
@@ -368,9 +370,9 @@ def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatc
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_wishes_for_a_study_are_told_before_anything_runs(iptkit_command, given, told):
+def test_wrong_arguments_for_a_study_are_reported_before_anything_runs(iptkit_command, given, message):
     code, text = iptkit_command("study", "--scale", "smoke", *given)
-    assert code == 2 and told in " ".join(text.split())
+    assert code == 2 and message in " ".join(text.split())
 
 
 def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
@@ -387,7 +389,7 @@ def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
 
 
 def test_check_of_words_with_tags(iptkit_command, tmp_path):
-    """What is wrong stands with its line; what was converted is one line."""
+    """Problems are listed with file and line; each good file gets one line."""
     file, card = tmp_path / "names.jsonl", tmp_path / "names.card.json"
     card.write_text('{"category": "tag"}')
     lines = [{"input": f"Ada Lee saw bird {i} today", "target": "I-name I-name O O O O"} for i in range(12)]
@@ -422,9 +424,9 @@ cli.app(["study"])
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
 @pytest.mark.parametrize(
-    ("ends", "told"), [("quickly", "last finished step"), ("slowly", "stopped immediately")]
+    ("ends", "message"), [("quickly", "last finished step"), ("slowly", "stopped immediately")]
 )
-def test_ctrl_c_once_or_twice_ends_without_a_traceback(ends, told):
+def test_ctrl_c_once_or_twice_ends_without_a_traceback(ends, message):
     command = [sys.executable, "-c", SLOW_END, ends]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "working\n"
@@ -434,4 +436,4 @@ def test_ctrl_c_once_or_twice_ends_without_a_traceback(ends, told):
         process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130 and "Traceback" not in said
-    assert said.strip().startswith("iptkit: stopped") and told in said
+    assert said.strip().startswith("iptkit: stopped") and message in said

@@ -61,7 +61,7 @@ def test_outside_a_checkout_the_advice_needs_no_files_of_it(without, tmp_path, m
     ) in findings
 
 
-def test_notebooks_that_cannot_be_run_are_told(monkeypatch):
+def test_notebooks_that_cannot_be_run_are_reported(monkeypatch):
     from jupyter_client import kernelspec
 
     assert doctor._notebooks() == ([("notebooks", "can be run")], [])

@@ -95,12 +95,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_notebook_that_cannot_be_run_is_refused_by_name(tmp_path, kind):
-    change, told = BROKEN[kind]
+    change, message = BROKEN[kind]
     source = toy.write(tmp_path / "00_own.ipynb", "# 00. Mine?")
     raw = json.loads(source.read_text(encoding="utf-8"))
     change(raw)
     source.write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"00_own.ipynb {told}"):
+    with pytest.raises(ValueError, match=f"00_own.ipynb {message}"):
         lessons.check_parameters(lessons.Lesson(source), ["scale"])
 
 

@@ -118,7 +118,7 @@ def test_braces_in_the_names_of_folders_stay_what_they_are(tmp_path, place):
     assert {path.name for path in tmp_path.iterdir()} == {"cache", place.name, out.name}
 
 
-def test_a_kernel_that_is_not_there_is_told_before_anything_runs(place, tmp_path, monkeypatch):
+def test_a_kernel_that_is_not_there_is_reported_before_anything_runs(place, tmp_path, monkeypatch):
     from jupyter_client import kernelspec
 
     def absent(*_):
@@ -147,18 +147,18 @@ def meeting(tmp_path, mine, other, *more):
 def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(schedule, "fitting", lambda *_: 2)  # nobody asks for it
     made, parents = str(tmp_path / "c"), tmp_path / "parents"
-    told = toy.code(f"import os\nprint(os.getppid(), file=open({str(parents)!r}, 'a'))")
-    first(place, told, meeting(tmp_path, "a", "b"))
-    toy.write(place / "01_words.ipynb", "# 01. b?", told, meeting(tmp_path, "b", "a"))
-    toy.write(place / "02_tuning.ipynb", "# 02. c?", told, toy.code(f"open({made!r}, 'w').close()"))
-    toy.write(place / "90_end.ipynb", "# 90. d?", told, toy.code(f"print(open({made!r}).read())"))
+    pids_cell = toy.code(f"import os\nprint(os.getppid(), file=open({str(parents)!r}, 'a'))")
+    first(place, pids_cell, meeting(tmp_path, "a", "b"))
+    toy.write(place / "01_words.ipynb", "# 01. b?", pids_cell, meeting(tmp_path, "b", "a"))
+    toy.write(place / "02_tuning.ipynb", "# 02. c?", pids_cell, toy.code(f"open({made!r}, 'w').close()"))
+    toy.write(place / "90_end.ipynb", "# 90. d?", pids_cell, toy.code(f"print(open({made!r}).read())"))
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", 300, place)
     assert report.error == "" and set(report.status.values()) == {"ok"} and len(report.status) == 4
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "90 end | started" and lines[-2].startswith("90 end | done in")
     took = re.fullmatch(r"4 notebooks in (0:\d\d); open .*", lines[-1])[1]
-    (told,) = re.findall(r"this run, 2 at a time</th>.*?(\d+:\d\d)", Page(report.out / "index.html").html)
-    assert took == told
+    (shown,) = re.findall(r"this run, 2 at a time</th>.*?(\d+:\d\d)", Page(report.out / "index.html").html)
+    assert took == shown
     assert json.loads((report.out / "timings.json").read_text(encoding="utf-8"))["at_once"] == 2
     pids = list(map(int, parents.read_text().split()))
     assert len(pids) == 4 and len(set(pids)) == 2, "two processes run the four"
@@ -197,11 +197,11 @@ def test_how_long_notebooks_take_together():
     assert schedule.together(course, {}, 2) == 1.5 * 2 and schedule.together([], {}, 2) == 0
 
 
-def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
+def test_a_failing_notebook_stops_those_that_run_with_it(place, tmp_path, capsys):
     pid = tmp_path / "pid"
-    told = toy.code(f"open({str(pid)!r}, 'w').write(str(__import__('os').getpid()))")
+    pid_cell = toy.code(f"open({str(pid)!r}, 'w').write(str(__import__('os').getpid()))")
     first(place, meeting(tmp_path, "a", "b", "raise ValueError('no such prompt')"))
-    toy.write(place / "01_words.ipynb", "# 01. b?", told, meeting(tmp_path, "b", "a", "time.sleep(6000)"))
+    toy.write(place / "01_words.ipynb", "# 01. b?", pid_cell, meeting(tmp_path, "b", "a", "time.sleep(6000)"))
     toy.write(place / "02_tuning.ipynb", "# 02. c?")
     (tmp_path / "out").mkdir()
     earlier = dict.fromkeys(("01_words", "02_tuning"), "ok")
@@ -210,7 +210,9 @@ def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
     begun = time.time()
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", None, place, at_once=2)
     assert "ValueError: no such prompt" in report.error and time.time() - begun < 3000, "not after its sleep"
-    assert report.status == {"00_start_here": "failed", "01_words": "stopped"}, "nothing older is told"
+    assert report.status == {"00_start_here": "failed", "01_words": "stopped"}, (
+        "older results of these notebooks are gone"
+    )
     assert "01 words | stopped in" in capsys.readouterr().out
     until = time.time() + 600
     while psutil.pid_exists(int(pid.read_text())):
@@ -219,8 +221,8 @@ def test_a_failing_notebook_ends_those_beside_it(place, tmp_path, capsys):
 
 
 def test_a_killed_run_leaves_no_notebook_behind(place, tmp_path):
-    told = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(__import__('os').getpid()))"
-    first(place, toy.code(f"{told}\nimport time\ntime.sleep(600)"))
+    write_pid = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(__import__('os').getpid()))"
+    first(place, toy.code(f"{write_pid}\nimport time\ntime.sleep(600)"))
     code = "import sys; from pathlib import Path; from iptkit.course import pipeline; " + (
         "pipeline.run('smoke', None, Path(sys.argv[1]), 'cpu', None, Path(sys.argv[2]), 2)"
     )
@@ -253,7 +255,7 @@ def test_a_process_that_died_between_two_notebooks_is_replaced(place, tmp_path):
     assert not running._idle
 
 
-def test_a_process_that_dies_is_told(place, tmp_path, monkeypatch):
+def test_a_process_that_dies_is_reported(place, tmp_path, monkeypatch):
     first(place)
     gone = tmp_path / "gone.py"
     gone.write_text("raise SystemExit(3)", encoding="utf-8")
@@ -304,7 +306,7 @@ def test_a_cell_that_takes_too_long_is_stopped(place, tmp_path):
     assert "longer than 1 s; allow more with --cell-timeout" in report.error
 
 
-def test_a_dead_kernel_is_told(place, tmp_path):
+def test_a_dead_kernel_is_reported(place, tmp_path):
     first(place, toy.code("import os\nos._exit(1)"))
     report = pipeline.run("smoke", None, tmp_path / "out", "cpu", notebooks=place)
     assert "its Python process died" in report.error and report.status == {"00_start_here": "failed"}
@@ -319,7 +321,7 @@ def wrong(place, tmp_path, **wishes):
     return str(error.value)
 
 
-def test_wrong_wishes_are_refused_before_anything_runs(place, tmp_path):
+def test_wrong_arguments_are_refused_before_anything_runs(place, tmp_path):
     first(place, toy.code("raise SystemExit"))
     assert "huge" in wrong(place, tmp_path, scale="huge")
     assert "at_once is 0; give 1 or more" in wrong(place, tmp_path, at_once=0)
@@ -331,8 +333,10 @@ def test_wrong_wishes_are_refused_before_anything_runs(place, tmp_path):
     assert "choose cpu or auto" in wrong(place, tmp_path, device="cuda:99")
     assert "is the folder of the notebooks themselves" in wrong(place, tmp_path, out=place)
     (tmp_path / "taken" / "00_start_here.html").mkdir(parents=True)
-    told = wrong(place, tmp_path, out=tmp_path / "taken")
-    assert re.search("00_start_here.html is a folder, but the run writes a file of this name; .*--out", told)
+    message = wrong(place, tmp_path, out=tmp_path / "taken")
+    assert re.search(
+        "00_start_here.html is a folder, but the run writes a file of this name; .*--out", message
+    )
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert re.search(
         "cannot write to the folder .*file.*--out", wrong(place, tmp_path, out=tmp_path / "file")
@@ -356,7 +360,7 @@ def test_a_notebook_without_the_parameters_is_refused(place, tmp_path):
     assert "00_start_here.ipynb has no parameter scale, device" in wrong(place, tmp_path)
 
 
-def test_missing_downloads_come_first_and_their_error_is_told(place, tmp_path, monkeypatch):
+def test_missing_downloads_come_first_and_their_error_is_reported(place, tmp_path, monkeypatch):
     from iptkit.storage import downloads
 
     def no_network():

@@ -1,4 +1,4 @@
-"""The pages of a run, from notebooks that nobody has vetted."""
+"""The pages of a run, from notebooks with unknown content."""
 
 import base64
 import re
@@ -79,7 +79,7 @@ MIMES = ("text/html", "text/markdown", "text/latex", "text/vnd.mermaid", "image/
 
 
 def check(html):
-    """Nothing of a page runs or asks for an address, by its policy and by what stands in it."""
+    """Nothing on a page runs or loads anything, because of its policy and because its tags are cleaned."""
     head, _, body = html.partition("<body>")
     assert "<script" not in head and body.count("</main>") == 1 and body.count("</body>") == 1
     assert re.search("Content-Security-Policy\" content=\"default-src 'none'; img-src data:;", head)

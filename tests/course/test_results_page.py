@@ -37,7 +37,7 @@ def moved(stored, name, by, **wanted):
 
 
 def part(text, heading):
-    """What stands under a heading of the second level."""
+    """The text under a heading of the second level."""
     (found,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     return found
 

@@ -133,7 +133,7 @@ def test_a_file_of_another_hash_is_refused_and_nothing_of_it_runs(cache, index, 
     assert not ran.exists() and list(cache.iterdir()) == []
 
 
-def test_a_version_that_is_not_offered_is_told_with_those_that_are(cache, index, monkeypatch):
+def test_a_version_that_is_not_offered_is_reported_with_those_that_are(cache, index, monkeypatch):
     archive, _ = index
     archive.rename(archive.with_name("iptkit_test_data-0.9.tar.gz"))
     with pytest.raises(FileNotFoundError, match="only: iptkit_test_data-0.9.tar.gz") as error:
@@ -141,7 +141,7 @@ def test_a_version_that_is_not_offered_is_told_with_those_that_are(cache, index,
     assert f"the index offers no {archive.name}" in str(error.value)
 
 
-def test_an_index_that_is_not_reached_is_told(cache, index, monkeypatch):
+def test_an_index_that_is_not_reached_is_reported(cache, index, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache / "gone"))
     with pytest.raises(
         FileNotFoundError, match="no other file of iptkit-test-data: is the right package index"
@@ -152,13 +152,13 @@ def test_an_index_that_is_not_reached_is_told(cache, index, monkeypatch):
 class Index(BaseHTTPRequestHandler):
     """A package index with one file. Tests set how much it sends at a time and which hash it tells."""
 
-    archive, told, at_most, knows_ranges, asked = None, "", None, True, ()
+    archive, fragment, at_most, knows_ranges, asked = None, "", None, True, ()
 
     def do_GET(self):
         body, status, given = self.archive.read_bytes(), 200, self.headers.get("Range")
         type(self).asked += ((self.path, given),)
         if not self.path.endswith(self.archive.name):
-            link = f'<a href="/files/{self.archive.name}{self.told}">{self.archive.name}</a>'
+            link = f'<a href="/files/{self.archive.name}{self.fragment}">{self.archive.name}</a>'
             body = f"<!DOCTYPE html><html><body>{link}</body></html>".encode()
             at_most = None
         else:
@@ -202,7 +202,7 @@ def test_a_transfer_that_is_cut_goes_on_where_it_stopped(cache, index, web_index
     assert not index[1].exists()
 
 
-def test_a_transfer_that_does_not_get_on_is_told(cache, index, web_index):
+def test_a_transfer_that_does_not_get_on_is_reported(cache, index, web_index):
     web_index.at_most, web_index.knows_ranges = 150, False
     size = index[0].stat().st_size
     with pytest.raises(FileNotFoundError, match=f"150 of {size} bytes arrived") as error:
@@ -211,14 +211,14 @@ def test_a_transfer_that_does_not_get_on_is_told(cache, index, web_index):
 
 
 def test_what_the_index_says_to_be_another_file_is_not_even_fetched(cache, index, web_index):
-    web_index.told = f"#sha256={'1' * 64}"
+    web_index.fragment = f"#sha256={'1' * 64}"
     with pytest.raises(FileNotFoundError, match="another sha256"):
         downloads.fetch(NAME)
     assert not [path for path, _ in web_index.asked if path.startswith("/files/")]
 
 
 @pytest.mark.parametrize(
-    ("module", "text", "told"),
+    ("module", "text", "message"),
     [
         (
             "pip/__init__.py",
@@ -233,12 +233,12 @@ def test_what_the_index_says_to_be_another_file_is_not_even_fetched(cache, index
     ],
 )
 def test_a_pip_that_is_absent_or_unknown_gives_a_sentence(
-    cache, index, tmp_path, monkeypatch, module, text, told
+    cache, index, tmp_path, monkeypatch, module, text, message
 ):
     (tmp_path / "pip").mkdir()
     (tmp_path / module).write_text(text, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=told) as error:
+    with pytest.raises(FileNotFoundError, match=message) as error:
         downloads.fetch(NAME)
     assert "Traceback" not in str(error.value) and "Way out: get" in str(error.value)
 
@@ -263,7 +263,7 @@ def test_a_file_put_there_by_hand_is_used_without_pip(cache, index, monkeypatch)
     assert archives.read(NAME, "words.txt") == {"words.txt": b"one two"}
 
 
-def test_a_disk_that_pip_found_full_is_told_as_that(cache, index, monkeypatch):
+def test_a_disk_that_pip_found_full_is_reported_as_that(cache, index, monkeypatch):
     log = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
     monkeypatch.setattr(downloads, "_run_watched", lambda *_: (1, log))
     with pytest.raises(files.DiskFullError, match="no space left for .* IPTKIT_CACHE"):
@@ -286,7 +286,7 @@ def test_archive_without_the_file(cache, index, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cut.whl", "cut.tar.gz"])
-def test_a_broken_archive_is_told(index, tmp_path, name):
+def test_a_broken_archive_is_reported(index, tmp_path, name):
     archive = tmp_path / name
     archive.write_bytes(index[0].read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{name} is broken .*move it away and run the command again"):

@@ -61,7 +61,7 @@ QUOTA = safetensors.SafetensorError("Error while serializing: I/O error: Disk qu
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, FULL), OSError(errno.EDQUOT, "quota"), OF_RUST, QUOTA]
 )
-def test_a_full_disk_is_told_with_the_way_out(tmp_path, error):
+def test_a_full_disk_is_reported_with_the_way_out(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("before")
     with pytest.raises(files.DiskFullError, match=r"a.txt in .*IPTKIT_STEPS") as caught, files.atomic(path):
@@ -206,11 +206,11 @@ def test_what_is_no_safetensors_or_cannot_be_read_is_named(tmp_path):
             tensor_files.read(tmp_path / "b.safetensors")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for name, told in (
+    for name, message in (
         ("folder", "folder is a folder, a file is needed"),
         ("pipe", "pipe is no regular file"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             tensor_files.read(tmp_path / name)
 
 

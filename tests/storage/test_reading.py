@@ -12,7 +12,7 @@ DEEP = "[" * 100_000
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b'{"a": 1,\n "a": 2}', ":1: 'a' appears twice in one object; keep one of them"),
         (b'{"a": {"b": 1, "b": 1}}', ":1: 'b' appears twice in one object"),
@@ -35,12 +35,12 @@ DEEP = "[" * 100_000
         (gzip.compress(b'{"a": 1}', mtime=0), ": the file is compressed (gzip); unpack it first"),
     ],
 )
-def test_what_is_wrong_with_a_json_file_is_named_with_its_line(tmp_path, data, told):
+def test_what_is_wrong_with_a_json_file_is_named_with_its_line(tmp_path, data, message):
     path = tmp_path / "a.json"
     path.write_bytes(data)
     with pytest.raises(ValueError) as error:
         reading.read_json(path)
-    assert str(error.value).startswith(f"{path}{told}")
+    assert str(error.value).startswith(f"{path}{message}")
 
 
 def test_a_json_file_may_begin_with_a_mark_and_hold_anything_that_json_has(tmp_path):
@@ -60,13 +60,13 @@ def refused(path):
         yield error.value
 
 
-def test_what_cannot_be_read_is_told_from_what_is_not_there(tmp_path, monkeypatch):
+def test_what_cannot_be_read_is_distinguished_from_what_is_not_there(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("{}")
     (tmp_path / "round").symlink_to("round")
     (tmp_path / "astray").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
-    for name, kind, told in [
+    for name, kind, message in [
         ("absent", FileNotFoundError, "there is no file {}"),
         ("file/inside", FileNotFoundError, "there is no file {}"),
         ("astray", FileNotFoundError, "there is no file {}"),
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_told_from_what_is_not_there(tmp_path, monkeypatc
         ("a\0b", ValueError, "{} cannot be read (embedded null"),
     ]:
         for error in refused(tmp_path / name):
-            assert type(error) is kind and str(error).startswith(told.format(tmp_path / name))
+            assert type(error) is kind and str(error).startswith(message.format(tmp_path / name))
 
     def no(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -102,7 +102,7 @@ def test_lines_end_at_line_feeds_and_blank_ones_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "number", "told"),
+    ("data", "number", "message"),
     [
         (b'{"a": 1}\n{"a": 1, "a": 2}', 2, "'a' appears twice in one object; keep one of them; each line"),
         (b"{}\n" + DEEP.encode(), 2, "lists or objects are nested more than 100 deep"),
@@ -120,13 +120,13 @@ def test_lines_end_at_line_feeds_and_blank_ones_are_left_out(tmp_path):
         (gzip.compress(b"{}", mtime=0), 1, "the file is compressed (gzip); unpack it first"),
     ],
 )
-def test_what_is_wrong_with_a_line_is_told(tmp_path, data, number, told):
+def test_what_is_wrong_with_a_line_is_reported(tmp_path, data, number, message):
     path, found = lines_of(tmp_path, data)
     (problem,) = [(n, problem) for n, problem in found if isinstance(problem, str)]
-    assert problem[0] == number and problem[1].startswith(told)
+    assert problem[0] == number and problem[1].startswith(message)
     with pytest.raises(ValueError) as error:
         reading.read_json_lines(path)
-    assert f"{path}:{number}: {told}" in str(error.value)
+    assert f"{path}:{number}: {message}" in str(error.value)
 
 
 def test_python_s_nan_is_read_where_it_is_allowed(tmp_path):

@@ -135,7 +135,7 @@ def test_a_study_runs_through_what_trains_and_scores_but_not_through_what_shows(
 
 
 def test_every_module_that_makes_steps_reaches_the_trainer_it_uses():
-    """Where a step is made stands in the source: no list of modules has to be kept."""
+    """The source shows where steps are made, so no list of modules has to be maintained."""
     files = [f for f in paths.PACKAGE.rglob("*.py") if "step_cache.step(" in f.read_text(encoding="utf-8")]
     makers = {".".join(f.relative_to(paths.PACKAGE.parent).with_suffix("").parts) for f in files}
     assert {

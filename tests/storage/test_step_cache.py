@@ -226,13 +226,13 @@ def test_results_are_json_lines(tmp_path):
         ValueError, match=r"r.jsonl:2: not valid JSON \(.*each line needs one whole JSON object"
     ):
         result_files.read(tmp_path / "r.jsonl")
-    for line, told in (
+    for line, message in (
         ("3", "a JSON number is given"),
         ("[" * 100_000, "more than 100 deep"),
         ('{"a":1,"a":2}', "twice"),
     ):
         (tmp_path / "r.jsonl").write_text(f'{{"task": "a"}}\n{line}\n')
-        with pytest.raises(ValueError, match=f"r.jsonl:2: .*{told}"):
+        with pytest.raises(ValueError, match=f"r.jsonl:2: .*{message}"):
             result_files.read(tmp_path / "r.jsonl")
     (tmp_path / "r.jsonl").write_text('{"task": "a", "score": 1}\n\n{"task": "b"}\n')
     with pytest.raises(ValueError, match="r.jsonl:3: the row lacks seed, score; restore the file"):
@@ -256,7 +256,7 @@ def flip(file, place):
     file.write_bytes(data)
 
 
-def test_one_flipped_bit_anywhere_is_found_and_told(tmp_path):
+def test_one_flipped_bit_anywhere_is_found_and_reported(tmp_path):
     """Of the numbers, of the JSON values, of the names, of the checksum: the rows are those of before."""
     first, file = stored(tmp_path)
     whole = file.read_bytes()
@@ -267,16 +267,16 @@ def test_one_flipped_bit_anywhere_is_found_and_told(tmp_path):
         file.write_bytes(whole)
         flip(file, place)
         make = Maker()
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
             again = step_cache.step("bank", [Config()], make, tmp_path)
         assert torch.equal(again.tensors["P"], first.tensors["P"]) and again.values == first.values
         if make.calls:  # spaces that pad the header hold nothing
-            assert len(told) == 1 and "step.safetensors is damaged" in str(told[0].message)
-            assert "set aside as step.safetensors.damaged" in str(told[0].message)
+            assert len(noted) == 1 and "step.safetensors is damaged" in str(noted[0].message)
+            assert "set aside as step.safetensors.damaged" in str(noted[0].message)
             assert file.with_name("step.safetensors.damaged").exists()
         else:
-            assert not told and whole[place // 8 : place // 8 + 1] == b" "
+            assert not noted and whole[place // 8 : place // 8 + 1] == b" "
 
 
 def test_a_damaged_step_is_not_finished(tmp_path):
@@ -289,19 +289,19 @@ def test_a_damaged_step_is_not_finished(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda about: about | {"config": [{"steps": 4, "lr": 0.1}]}, "was made with other settings"),
         (lambda about: {"config": about["config"]}, "its header lacks fields"),
         (lambda about: {}, "its header lacks fields"),
     ],
 )
-def test_a_stored_step_is_compared_with_the_one_asked_for(tmp_path, change, told):
+def test_a_stored_step_is_compared_with_the_one_asked_for(tmp_path, change, message):
     _, file = stored(tmp_path)
     tensors, about = tensor_files.read(file)
     tensor_files.write(file, {"P": tensors["P"] + 1}, change(about))
     make = Maker()
-    with pytest.warns(UserWarning, match=f"{told}.*made again"):
+    with pytest.warns(UserWarning, match=f"{message}.*made again"):
         again = step_cache.step("bank", [Config()], make, tmp_path)
     assert make.calls == 1 and not again.was_cached and again.tensors["P"].tolist() == [1.0, 1.0]
 
