@@ -149,11 +149,17 @@ def check_numbers(numbers: Tensor, name: str, kind: Kind) -> None:
         )
 
 
+def as_trained(numbers: Tensor) -> Tensor:
+    """The same numbers in the dtype that prompts train in: float64 for float64, float32 for all others."""
+    return numbers.detach().to(torch.float64 if numbers.dtype == torch.float64 else torch.float32)
+
+
 class PromptSource(nn.Module):
     """Base class of all prompt methods: a module that makes one prompt per row from its parameters.
 
     A *run* is one training: a task, a seed, a learning rate. A subclass defines `forward`; `fit`,
-    `evaluate` and the engines need nothing else.
+    `evaluate` and the engines need nothing else. What trains is a parameter (see `as_trained`); what stays
+    fixed is a buffer, of any shape. After `fit` a source is in its best state on dev, not in its last.
 
     Attributes:
       per_run: True if every trainable tensor is [R, ...], one row per run. Rows of many runs then mix in

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.prompt import Kind, Prompt, PromptSource, check_numbers
+from iptkit.engine.prompt import Kind, Prompt, PromptSource, as_trained, check_numbers
 from iptkit.models.backbone import Backbone
 
 WORDS = "Answer with the right choice. Answer:"  # our own start text; "zero-shot" asks with it too
@@ -47,8 +47,7 @@ class SoftPrompt(PromptSource):
         super().__init__()
         check_numbers(init, "init", kind)
         self.kind, self.about = kind, about or {}
-        dtype = torch.float64 if init.dtype == torch.float64 else torch.float32
-        self.P = nn.Parameter(init.detach().clone().to(dtype).contiguous())
+        self.P = nn.Parameter(as_trained(init).clone().contiguous())
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] the run of each row -> one prompt per row."""
@@ -105,7 +104,7 @@ def each_once(runs: Tensor, total: int) -> tuple[Tensor, Tensor]:
 def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
     """[n, d] embeddings of the last n tokens of `words`; see `word_tokens`."""
     rows = backbone.embedding[word_tokens(backbone, prompt_length, words)]
-    return rows.detach().to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+    return as_trained(rows)
 
 
 @torch.no_grad()
@@ -129,7 +128,7 @@ def deep_from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) 
         "cache" if "cache" in read else "past_key_values"
     ].layers  # "cache": transformers from 5.24 on
     made = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in layers])
-    return made.to(torch.float64 if made.dtype == torch.float64 else torch.float32)
+    return as_trained(made)
 
 
 def word_tokens(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
