@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from iptkit.engine.interface import PromptEngine
-from iptkit.engine.prompt import Prompt, PromptSource
+from iptkit.engine.prompt import Prompt, PromptSource, Site
 from iptkit.models.backbone import Backbone
 
 
@@ -22,7 +22,7 @@ def prompt_length(source: PromptSource) -> int:
 
 
 def check_source(engine: PromptEngine, source: PromptSource) -> int:
-    """Raise ValueError unless the prompts of a source fit the engine; return their length n.
+    """The length n of a source's prompts, after a check that they fit the engine.
 
     Args:
       engine: the engine that will read the prompts.
@@ -45,7 +45,7 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
     return prompt.length
 
 
-def check_prompt(prompt: Prompt, backbone: Backbone, sites: Sequence[Any] = ()) -> None:
+def check_prompt(prompt: Prompt, backbone: Backbone, sites: Sequence[Site] = ()) -> None:
     """Raise ValueError unless prompts have the shape that a model takes.
 
     Args:
@@ -82,7 +82,7 @@ def made_for(engine: PromptEngine, prompt_length: int) -> dict[str, Any]:
       engine: the engine.
       prompt_length: n of the prompts.
     """
-    layout = getattr(engine, "layout", None)
+    layout = engine.layout
     return {
         "backbone": engine.backbone.name,
         "fingerprint": engine.backbone.fingerprint,
@@ -112,8 +112,7 @@ def check_about(engine: PromptEngine, about: dict[str, Any], what: str) -> None:
     if is_other:
         weights = " with other weights" if about.get("backbone") == backbone.name else ""
         wrong.append(f"it was made for the model {about.get('backbone')}{weights}, this is {backbone.name}")
-    layout = getattr(engine, "layout", None)
-    theirs = about.get("layout")
+    layout, theirs = engine.layout, about.get("layout")
     if layout is not None and theirs is not None and list(layout) != list(theirs):
         wrong.append(f"it was made for the layout {theirs!r}, this engine has {layout!r}")
     if wrong:

@@ -89,6 +89,8 @@ class Engine(PromptEngine):
       torch.Size([1, 2])
     """
 
+    layout: str | tuple[int | str, ...]
+
     def __init__(
         self,
         backbone: Backbone,

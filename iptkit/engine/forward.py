@@ -126,7 +126,7 @@ def tokens_that_fit(backbone: Backbone, usual: int) -> int:
     return max(usual, 1 << max(0, most.bit_length() - 1))
 
 
-def room(backbone: Backbone, batch: int, places: int, clear: bool = True) -> Tensor:
+def empty_memory(backbone: Backbone, batch: int, places: int, clear: bool = True) -> Tensor:
     """An empty memory [N, 2, B, h, places, k] in the dtype of the residual stream.
 
     Args:

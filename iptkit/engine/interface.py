@@ -24,10 +24,12 @@ class PromptEngine(Protocol):
     Attributes:
       backbone: the frozen model.
       sites: the attentions that deep prompts go to, empty without deep prompts.
+      layout: the order of prompt, text and fixed words in a row (see layouts.py); None for a head's rows.
     """
 
     backbone: Backbone
     sites: Sequence[Site]
+    layout: str | tuple[int | str, ...] | None = None
 
     @abstractmethod
     def target_row(self, example: Example, target: int = 0) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from iptkit.engine.batches import similar_rows
 from iptkit.engine.fast.llama_forward import FlatForward
 from iptkit.engine.fast.memory import own_pages
-from iptkit.engine.forward import StockForward, room
+from iptkit.engine.forward import StockForward, empty_memory
 from iptkit.engine.rows import Places
 from iptkit.models.backbone import Backbone
 from iptkit.models.devices import to_device
@@ -118,7 +118,7 @@ class TextCache:
 
     def _laid_out(self, texts: Sequence[Text], more: int, found: dict[Text, Tensor]) -> Tensor:
         size = max(map(len, texts))
-        memory = room(self.backbone, len(texts), size + more, clear=not size)
+        memory = empty_memory(self.backbone, len(texts), size + more, clear=not size)
         if size:
             memory[:, :, :, :, size:] = 0
             _put(memory[:, :, :, :, :size], texts, found)
@@ -160,7 +160,7 @@ class TextCache:
             causal = (order[:, None] >= order).expand(len(batch), -1, -1)
             places = Places(real, order.expand(len(batch), -1), causal, real_at)
             cuts = self._cuts([0] * len(batch), sizes)
-            memory = [room(self.backbone, len(sizes[cut]), max(sizes[cut])) for cut in cuts]
+            memory = [empty_memory(self.backbone, len(sizes[cut]), max(sizes[cut])) for cut in cuts]
             self.forward.read(self.backbone.embedding[ids], places, memory)
             read = {
                 text: of_part[:, :, row, :, : len(text)]

@@ -24,7 +24,7 @@ from iptkit.engine.fast.elementwise import (
 from iptkit.engine.fast.llama import FlatLlama
 from iptkit.engine.fast.llama_forward import FlatForward
 from iptkit.engine.fast.memory import keep_freed_memory, own_pages
-from iptkit.engine.forward import StockForward, forward_of, room
+from iptkit.engine.forward import StockForward, empty_memory, forward_of
 from iptkit.engine.rows import Places
 from iptkit.methods import fine_tuning
 
@@ -33,7 +33,7 @@ def ragged(model, left=(3, 0, 5), new=(4, 2, 1), seed=0):
     """Rows with memories and new tokens of different length."""
     torch.manual_seed(seed)
     batch, places, size = len(left), max(left), max(new)
-    memory = room(model, batch, places + size)
+    memory = empty_memory(model, batch, places + size)
     memory[..., :places, :].normal_()
     order = torch.arange(size)
     real = order < torch.tensor(new)[:, None]
