@@ -102,3 +102,8 @@ def test_variables_are_afterwards_as_they_were(monkeypatch):
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="nonsense"):
         _ = iptkit.nonsense
+
+
+def test_a_home_that_is_not_known_stays_in_the_path():
+    assert str(paths.expanded("~nobody-of-this-name/a")) == "~nobody-of-this-name/a"
+    assert paths.expanded("~/a").is_absolute()

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from iptkit.storage import messages, paths, reading
+from iptkit.storage import reading
 
 DEEP = "[" * 100_000
 
@@ -158,15 +158,3 @@ def test_a_folder_is_listed_without_dot_files_and_whatever_the_capitals(tmp_path
     monkeypatch.setattr(os, "listdir", no)
     with pytest.raises(ValueError, match=r"the folder .* cannot be read \(Permission denied\)"):
         reading.listed(tmp_path, ".jsonl")
-
-
-def test_a_home_that_is_not_known_stays_in_the_path():
-    assert str(paths.expanded("~nobody-of-this-name/a")) == "~nobody-of-this-name/a"
-    assert paths.expanded("~/a").is_absolute()
-
-
-def test_what_steers_a_terminal_is_shown():
-    text = "a\x1b[31m\x9b2J\x07\x00\r\x7f\u202e\u2066\ud800b\n\tc é 好 👩\u200d🚀 \u200c"
-    shown = messages.visible(text)
-    assert shown == ("a\\x1b[31m\\x9b2J\\x07\\x00\\r\\x7f\\u202e\\u2066\\ud800b\n\tc é 好 👩\u200d🚀 \u200c")
-    shown.encode()

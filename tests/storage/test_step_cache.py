@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iptkit.storage import digests, files, locks, result_files, revision, step_cache, tensor_files
+from iptkit.storage import digests, files, locks, revision, step_cache, tensor_files
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,6 @@ def test_any_change_of_the_config_is_another_step(tmp_path):
     assert [make.calls for make in makers] == [1] * 5
     for i, config in enumerate(configs):
         assert step_cache.step("s", config, makers[i], tmp_path).tensors["P"][0] == i
-
-
-def test_a_digest_does_not_depend_on_the_order_of_keys():
-    assert digests.digest({"a": 1, "b": Config()}) == digests.digest({"b": Config(), "a": 1})
-    assert digests.digest([Config()]) == digests.digest([{"steps": 3, "lr": 0.1}])
-    assert len(digests.digest("x")) == 8
 
 
 def test_a_killed_make_leaves_no_step_but_its_checkpoint(tmp_path):
@@ -214,34 +208,6 @@ def test_a_step_lives_in_a_folder_of_its_own(tmp_path, monkeypatch):
     assert folder.name == f"bank-{digests.digest([step_cache.STEP_FORMAT, revision.of(Maker()), 1])}"
 
 
-def test_results_are_json_lines(tmp_path):
-    rows = [{"task": "a", "score": 0.5}, {"task": "é", "score": None}]
-    result_files.write(tmp_path / "r.jsonl", rows)
-    assert result_files.read(tmp_path / "r.jsonl") == rows
-    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
-    with pytest.raises(FileNotFoundError, match="there is no file .*nothing.jsonl; make it with the command"):
-        result_files.read(tmp_path / "nothing.jsonl")
-    (tmp_path / "r.jsonl").write_text('{"task": "a"}\n{"task": \n')
-    with pytest.raises(
-        ValueError, match=r"r.jsonl:2: not valid JSON \(.*each line needs one whole JSON object"
-    ):
-        result_files.read(tmp_path / "r.jsonl")
-    for line, message in (
-        ("3", "a JSON number is given"),
-        ("[" * 100_000, "more than 100 deep"),
-        ('{"a":1,"a":2}', "twice"),
-    ):
-        (tmp_path / "r.jsonl").write_text(f'{{"task": "a"}}\n{line}\n')
-        with pytest.raises(ValueError, match=f"r.jsonl:2: .*{message}"):
-            result_files.read(tmp_path / "r.jsonl")
-    (tmp_path / "r.jsonl").write_text('{"task": "a", "score": 1}\n\n{"task": "b"}\n')
-    with pytest.raises(ValueError, match="r.jsonl:3: the row lacks seed, score; restore the file"):
-        result_files.read(tmp_path / "r.jsonl", ("task", "seed", "score"))
-    (tmp_path / "r.jsonl").write_text('{"task": "a", "score": "high"}\n')
-    with pytest.raises(ValueError, match="r.jsonl:1: score is 'high', a number or null is needed"):
-        result_files.read(tmp_path / "r.jsonl")
-
-
 # ---- what is stored is not believed unseen -----------------------------------------------------------
 def stored(tmp_path):
     """A finished step and its file."""
@@ -359,9 +325,3 @@ def make(checkpoint):
         os.kill(os.getpid(), signal.SIGKILL)
 step_cache.step("a", 1, make, Path(sys.argv[1]))
 """
-
-
-def test_a_number_that_no_float_holds_is_no_score(tmp_path):
-    (tmp_path / "r.jsonl").write_text(f'{{"task": "a", "score": {10**400}}}\n')
-    with pytest.raises(ValueError, match="r.jsonl:1: score is 1000.*a number or null is needed"):
-        result_files.read(tmp_path / "r.jsonl")
