@@ -132,9 +132,7 @@ def multi_task(study: StudySteps, data: str = "") -> step_cache.Step:
         with torch.no_grad():
             prompt.P.copy_(torch.cat(starts))
             source.head[:, : heads[0].shape[1]].copy_(torch.cat(heads))
-        drawn = (
-            half.steps * half.rows_per_run
-        )  # by the first stage; the second continues after these examples
+        drawn = half.steps * half.rows_per_run  # examples of the first stage; the second continues after them
         lab.train(source, read, rate, rest, "MPT-2, each data set", skip=drawn)
         scores = lab.test(source, read, "MPT-2")
         return {}, {"rows": lab.rows(read, scores, "MPT-2", source, data)}

@@ -18,9 +18,8 @@ from iptkit.studies.scales import Scale
 
 ADDRESSES = '"local" (starts one here), "auto" (the one of this machine) or HOST:PORT of its head'
 HEAD_SECONDS = 5.0  # until a head must have answered
-HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
-    [0, 0, 0, 4, 0, 0, 0, 0, 0]
-)  # what a gRPC client says first
+# what a gRPC client says first
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 class ClusterError(ValueError):

@@ -179,11 +179,7 @@ def _rebuilt(measured: Measured) -> tuple[str, str]:
 
 def _tuned(measured: Measured) -> tuple[str, str]:
     """A4: tuning d_I parameters is better than the mean code, on seen and on unseen tasks."""
-    gaps = [measured.gap("IST", "mean code", side) for side in SIDES]
-    here = ", ".join(
-        f"{measured.side(side)} {difference_text(gap)}" for side, gap in zip(SIDES, gaps, strict=True)
-    )
-    return f"IST − mean code: {here}", claims.of_both([claims.of_difference(gap) for gap in gaps])
+    return _better_on_both_sides(measured, "IST", "mean code")
 
 
 def _kept(measured: Measured) -> tuple[str, str]:
@@ -198,11 +194,7 @@ def _kept(measured: Measured) -> tuple[str, str]:
 
 def _not_reached(measured: Measured) -> tuple[str, str]:
     """A8: prompt tuning is better than IST, on seen and on unseen tasks."""
-    gaps = [measured.gap("prompt tuning", "IST", side) for side in SIDES]
-    here = ", ".join(
-        f"{measured.side(side)} {difference_text(gap)}" for side, gap in zip(SIDES, gaps, strict=True)
-    )
-    return f"prompt tuning − IST: {here}", claims.of_both([claims.of_difference(gap) for gap in gaps])
+    return _better_on_both_sides(measured, "prompt tuning", "IST")
 
 
 def _second_stage(measured: Measured) -> tuple[str, str]:
@@ -245,6 +237,13 @@ OPTIONAL = ("A12", "A13", "A14")  # judged only if the study has their methods
 
 
 # ---- parts ---------------------------------------------------------------------------------------
+def _better_on_both_sides(measured: Measured, first: str, second: str) -> tuple[str, str]:
+    """The claim that one method is better than another, on seen and on unseen tasks."""
+    gaps = {side: measured.gap(first, second, side) for side in SIDES}
+    here = ", ".join(f"{measured.side(side)} {difference_text(gap)}" for side, gap in gaps.items())
+    return f"{first} − {second}: {here}", claims.of_both([claims.of_difference(g) for g in gaps.values()])
+
+
 def run_deviations(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:
     """Task -> standard deviation of a method's score over its runs with the first few-shot sample.
 

@@ -101,8 +101,8 @@ def test_time_left_is_the_sum_shared_out_or_the_longest_chain():
     assert jobs.seconds_left(todo, expected, dict.fromkeys("abcd", 1.0), 2) == 0
 
 
-def test_two_at_once_on_one_step_leave_it_whole(steps):
-    """A worker that was given up too early goes on beside the one in its place: the last one stays."""
+def test_two_processes_on_one_step_leave_it_intact(steps):
+    """A worker that was given up too early works on while another replaces it: the last result stays."""
 
     def late(checkpoint):
         tensor_files.write(checkpoint, {"x": torch.zeros(1)})
@@ -129,7 +129,7 @@ def test_a_node_with_other_code_or_folders_is_named():
         nodes.check_nodes("code 1", [Seen("c", "code 0", (("/x", "it is not there"),))])
 
 
-def test_a_node_tells_what_is_wrong_with_a_folder(tmp_path):
+def test_a_node_reports_what_is_wrong_with_a_folder(tmp_path):
     def see(place):
         return nodes.see(SimpleNamespace(cache=str(tmp_path), steps=str(place), mark=".mark"), "a")
 
@@ -178,7 +178,7 @@ def test_wrong_addresses_are_named(address):
         nodes.head(address)
 
 
-def test_no_head_at_an_address_is_told_in_seconds(monkeypatch, tmp_path):
+def test_a_missing_head_is_reported_in_seconds(monkeypatch, tmp_path):
     connect, waits = socket.create_connection, set()
     monkeypatch.setattr(
         socket, "create_connection", lambda at, seconds: waits.add(seconds) or connect(at, seconds)
@@ -201,7 +201,7 @@ def test_no_head_at_an_address_is_told_in_seconds(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-def test_another_server_at_the_address_is_told(says):
+def test_another_server_at_the_address_is_reported(says):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -222,7 +222,7 @@ def test_without_ray_the_command_names_the_extra(monkeypatch):
     assert found.exit_code == 2 and "pip install -c constraints.txt -e '.[cluster]'" in found.output
 
 
-def test_wishes_that_do_not_go_together_are_refused(tmp_path):
+def test_options_that_exclude_each_other_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cluster: only the study 'subspace' takes these"):
         pipeline.study("smoke", tmp_path / "rows.jsonl", part="deep", address="local")
     with pytest.raises(ValueError, match="give --cluster too"):
@@ -402,7 +402,7 @@ def until(true, seconds=600):
 
 
 @needs_ray
-def test_every_node_is_looked_at_before_the_start_and_before_each_job(two_nodes):
+def test_every_node_is_checked_before_the_start_and_before_each_job(two_nodes):
     study = small()
     with cluster.connect(study, two_nodes.address) as joined:
         assert joined.needs == {"num_cpus": 1} and joined.slots == 2

@@ -52,7 +52,7 @@ def test_agreement_of_many_tasks_is_not_chance():
     assert apart.p > 0.01 and abs(apart.by_chance - 0.5) < 0.1
 
 
-def test_codes_tell_tasks_apart_over_samples():
+def test_codes_identify_their_task_in_another_sample():
     assert codes.identified(made(CORNERS, "aabbc"))[0] == 1.0
     assert codes.identified(made(CORNERS, "aabbc", noise=1e6))[0] < 1.0
     with pytest.raises(ValueError, match="at least 2 seeds"):
@@ -76,7 +76,7 @@ def study(tmp_path, monkeypatch):
     return made
 
 
-def test_kept_codes_are_those_of_the_study(study, tmp_path):
+def test_saved_codes_are_those_of_the_study(study, tmp_path):
     file = tmp_path / f"rows{codes.ENDING}"
     codes.save(study, file)
     for dim in (2, 3):
@@ -116,7 +116,7 @@ def test_units_of_a_code():
 
 # ---- on disk -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             lambda t, a: (t, {k: v for k, v in a.items() if k != "labels"}),
@@ -131,11 +131,11 @@ def test_units_of_a_code():
         (lambda t, a: ({"u-x": t["u-5"], "u-7": t["u-5"]}, a), "has no codes with d_I = 5, only 7"),
     ],
 )
-def test_codes_whose_parts_do_not_fit_are_refused(tmp_path, change, told):
+def test_codes_whose_parts_do_not_fit_are_refused(tmp_path, change, message):
     path = tmp_path / "some.codes.safetensors"
     stored = paths.data_dir() / "results" / "ipt120-leaky.codes.safetensors"
     tensor_files.write(path, *change(*tensor_files.read(stored)))
-    with pytest.raises(ValueError, match=f"some.codes.safetensors .*{told}"):
+    with pytest.raises(ValueError, match=f"some.codes.safetensors .*{message}"):
         codes.load(str(path), 5)
 
 
@@ -156,7 +156,7 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda t, a: ({"Q": t["P"]}, a), "not prompts P"),
         (lambda t, a: ({"P": t["P"][0]}, a), r"'P': \[120, 4, 576\]\} for 2 seeds and 120 tasks"),
@@ -165,9 +165,9 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
         (lambda t, a: ({"P": t["P"] / 0}, a), "not finite"),
     ],
 )
-def test_prompts_that_do_not_fit_are_refused(tmp_path, monkeypatch, change, told):
+def test_prompts_that_do_not_fit_are_refused(tmp_path, monkeypatch, change, message):
     stored = tensor_files.read(paths.data_dir() / "results" / f"ipt120{stored_results.PROMPTS}")
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     tensor_files.write(tmp_path / "results" / f"mine{stored_results.PROMPTS}", *change(*stored))
-    with pytest.raises(ValueError, match=rf"mine.prompts.safetensors.*{told}"):
+    with pytest.raises(ValueError, match=rf"mine.prompts.safetensors.*{message}"):
         stored_results.load_prompts("mine")

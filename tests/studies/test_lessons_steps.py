@@ -53,7 +53,7 @@ def test_without_examples_there_is_one_row_and_with_them_one_per_seed(study):
     assert name_their_group(rows)
 
 
-def test_a_search_is_scored_beside_its_start(study):
+def test_a_search_is_compared_with_its_start(study):
     step = lesson01.token_search(study)
     assert [(row["task"], row["seed"]) for row in step.values["rows"]] == [("tiny-mood", 0), ("tiny-mood", 1)]
     assert len({row["start"] for row in step.values["rows"]}) == 1, "the start knows no seed"
@@ -107,7 +107,7 @@ def test_the_best_words_are_chosen_on_dev(study, monkeypatch):
     assert asked == [(name, wordings.of_task(name)[k]) for k in (1, 2) for name in config.tasks]
 
 
-def test_seeds_that_train_together_begin_and_end_as_alone(study):
+def test_seeds_that_train_together_give_what_they_give_alone(study):
     config = study.scale.ptuning.fit
     both = lesson03.train(study, "mlp", "relations", (0, 1), (0.01,), config)
     for i, seed in enumerate((0, 1)):
@@ -136,7 +136,7 @@ def test_every_method_is_run_on_its_tasks(study):
     assert name_their_group(rows)
 
 
-def test_the_second_stage_of_mpt2_goes_on_from_the_shared_prompt_with_other_examples(study, monkeypatch):
+def test_the_second_stage_of_mpt2_continues_from_the_shared_prompt_with_other_examples(study, monkeypatch):
     fits, real = [], trainer.fit
 
     def watched(engine, source, runs, config, *args):

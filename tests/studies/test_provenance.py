@@ -8,7 +8,7 @@ from iptkit.studies import provenance, scales, stored_results
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[]", "rows.about.json: the file holds a JSON list, an object in braces is needed"),
         ("[" * 100_000, "rows.about.json:1: lists or objects are nested more than 100 deep"),
@@ -18,18 +18,18 @@ from iptkit.studies import provenance, scales, stored_results
         ("{", "rows.about.json:1: not valid JSON"),
     ],
 )
-def test_what_does_not_say_where_rows_come_from_is_named(tmp_path, monkeypatch, text, told):
+def test_a_provenance_that_says_nothing_is_named(tmp_path, monkeypatch, text, message):
     study = SimpleNamespace(scale=scales.load("smoke"), seed=0, device="cpu")
     path = tmp_path / "rows.jsonl"
     path.write_text('{"task": "a"}\n')
     path.with_suffix(".about.json").write_text(text)
     with pytest.raises(ValueError) as error:
         provenance.check_target(study, path)
-    assert told in str(error.value) and str(tmp_path) in str(error.value)
+    assert message in str(error.value) and str(tmp_path) in str(error.value)
     assert path.read_text() == '{"task": "a"}\n'
 
 
-def test_a_folder_in_the_place_of_the_provenance_is_named(tmp_path):
+def test_a_folder_instead_of_the_provenance_is_named(tmp_path):
     study = SimpleNamespace(scale=scales.load("smoke"), seed=0, device="cpu")
     (tmp_path / "rows.about.json").mkdir()
     (tmp_path / "rows.jsonl").write_text("")
@@ -57,8 +57,8 @@ def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, mon
         stored_results.load_rows("mine")
 
 
-def test_rows_that_replace_others_leave_no_file_of_those(tmp_path, monkeypatch):
-    """Prompts of one study beside the rows of another would be taken for its own."""
+def test_new_rows_leave_no_file_of_the_previous_study(tmp_path, monkeypatch):
+    """The prompts of one study next to the rows of another would be taken for its own."""
     monkeypatch.setattr(provenance, "describe", lambda *_: {})
     monkeypatch.setattr(provenance, "command", lambda *_: "")
     path = tmp_path / "rows.jsonl"

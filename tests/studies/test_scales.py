@@ -53,7 +53,7 @@ def test_smoke_is_tiny_and_lesson_is_real():
     assert {2, 5, 20} <= set(lesson.dims) and lesson.main_dim == 5
 
 
-def test_the_environment_takes_the_place_of_the_name(monkeypatch):
+def test_the_environment_replaces_the_name(monkeypatch):
     monkeypatch.setenv("IPTKIT_SCALE", "smoke")
     assert scales.load("lesson").name == "smoke"
     monkeypatch.setenv("IPTKIT_SCALE", "")
@@ -68,7 +68,7 @@ def test_changes():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"prompt_length": 0}, "scale 'smoke': prompt_length and test_examples must be >= 1"),
         ({"test_examples": 0}, "test_examples must be >= 1"),
@@ -77,22 +77,22 @@ def test_changes():
         ({"main_dim": 3}, r"main_dim 3 is not among its dims \(2, 5\)"),
     ],
 )
-def test_errors(changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
         scales.load("smoke", **changes)
 
 
 def test_an_unknown_scale(monkeypatch):
-    told = "scale 'huge' is unknown; choose one of smoke, lesson"
-    with pytest.raises(ValueError, match=told):
+    message = "scale 'huge' is unknown; choose one of smoke, lesson"
+    with pytest.raises(ValueError, match=message):
         scales.load("huge")
     monkeypatch.setenv("IPTKIT_SCALE", "huge")
-    with pytest.raises(ValueError, match=told + ".*IPTKIT_SCALE"):
+    with pytest.raises(ValueError, match=message + ".*IPTKIT_SCALE"):
         scales.load("lesson")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             {"colour": "red"},
@@ -121,7 +121,7 @@ def test_an_unknown_scale(monkeypatch):
         ("big", "data/scales.json: smoke is 'big', allowed is: an object"),
     ],
 )
-def test_a_stored_scale_with_a_wrong_field_is_named(tmp_path, monkeypatch, change, told):
+def test_a_stored_scale_with_a_wrong_field_is_named(tmp_path, monkeypatch, change, message):
     known = json.loads((paths.data_dir() / "scales.json").read_text(encoding="utf-8"))
     if isinstance(change, dict):
         smoke = known["smoke"]
@@ -136,7 +136,7 @@ def test_a_stored_scale_with_a_wrong_field_is_named(tmp_path, monkeypatch, chang
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     with pytest.raises(ValueError) as error:
         scales.load("smoke")
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_change_of_an_unknown_field_or_type_is_refused():

@@ -173,7 +173,7 @@ def test_the_subspace_is_found_on_the_seen_tasks_with_their_own_prompts(steps, m
     assert torch.equal(bank, study.bank().tensors["P"][0, :6]) and config.intrinsic_dim == 2
 
 
-def test_changes_of_the_subspace_are_steps_of_their_own(steps):
+def test_ablations_of_the_subspace_are_separate_steps(steps):
     study = small()
     _, both = study.subspace(2)
     _, only = study.subspace(2, task_weight=0.0)
@@ -236,10 +236,10 @@ def test_ist_sees_no_example_that_the_bank_was_trained_or_selected_on(steps):
 def test_too_few_new_examples_is_an_error():
     known, task = (load_task("tiny-sum", seed, "tiny") for seed in (0, 1))
     greedy = replace(known, train=(*task.train_new, *known.train))
-    told = (
+    message = (
         "tiny-sum, seed 1: only 0 of .* examples of train_new were not used with seed 0, but at least 4.*more"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         fewshot.leave_out(task, greedy)
 
 
@@ -271,7 +271,7 @@ def test_summary_of_known_values():
     assert line["E_rel above chance"][0] == pytest.approx(above) and line["E_rel above chance tasks"] == 2
 
 
-def test_summary_beside_another_method():
+def test_summary_with_another_reference():
     rows = rows_of("fine-tuning", 0, {"a": [0.5]}) + rows_of("IST", 5, {"a": [0.4]})
     (line,) = summary(rows, [("IST", 5)], reference="fine-tuning")
     assert line["E_rel"][0] == pytest.approx(0.8)
@@ -313,24 +313,24 @@ def test_difference_is_paired():
     rows += rows_of("IST", 5, {"c": [1.0, 1.0]}, "unseen") + rows_of("mean code", 5, {"c": [0.0]}, "unseen")
     assert difference(rows, ("IST", 5), ("mean code", 5), "unseen") == (1.0, 1.0, 1.0)
     assert difference(rows, ("IST", 5), ("mean code", 5))[0] == pytest.approx(1 / 3)
-    told = r"\('random decoder', 5\) was measured on not 1 of the 3 tasks .*\(c ...\) \(split: both\)"
-    with pytest.raises(ValueError, match=told):
+    message = r"\('random decoder', 5\) was measured on not 1 of the 3 tasks .*\(c ...\) \(split: both\)"
+    with pytest.raises(ValueError, match=message):
         difference(rows, ("IST", 5), ("random decoder", 5))
     with pytest.raises(ValueError, match=r"\('MSF', 5\) was measured on no task"):
         difference(rows, ("MSF", 5), ("IST", 5))
 
 
-def test_provenance_tells_what_a_result_was_made_with(steps):
+def test_provenance_says_what_a_result_was_made_with(steps):
     study = small(seed=3)
     steps = [study.zero_shot(), study.bank()]
-    told = provenance.describe(study, steps)
-    assert told["seed"] == 3 and told["dtype"] == "float32" and told["device"] == "cpu"
-    assert told["scale"]["prompt"]["steps"] == 12 and told["seconds"] >= 0
-    (made,) = told["made"]
+    about = provenance.describe(study, steps)
+    assert about["seed"] == 3 and about["dtype"] == "float32" and about["device"] == "cpu"
+    assert about["scale"]["prompt"]["steps"] == 12 and about["seconds"] >= 0
+    (made,) = about["made"]
     assert made["steps"] == ["zero-shot", "prompts"] and "torch" in made["packages"]
 
 
-def test_a_study_takes_tasks_of_ones_own(steps):
+def test_a_study_takes_a_users_own_tasks(steps):
     suite, own = str(paths.data_dir() / "tiny"), tuple(c.id for c in list_cards("tiny")[:3])
     assert set(own) <= {card.id for card in list_cards(suite)}
     study = Study(scales.load("smoke", suite=suite, seen=own[:2], unseen=own[2:]))
@@ -356,7 +356,7 @@ def test_a_study_is_freed(steps):
     assert gone() is None
 
 
-def test_too_few_tasks_are_told_before_anything_trains(steps):
+def test_too_few_tasks_are_reported_before_anything_trains(steps):
     ids = tuple(card.id for card in list_cards("tiny"))
     with pytest.raises(ValueError, match="number of seen tasks is 1; .* 2 or more"):
         Study(scales.load("smoke", seen=ids[:1], unseen=ids[1:])).jobs()

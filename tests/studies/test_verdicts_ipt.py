@@ -67,7 +67,7 @@ def test_verdicts_say_what_was_measured():
         ("A8", {"IST": (5, 0.90, 0.80)}, "does not hold here"),
     ],
 )
-def test_a_claim_that_fails_is_told(name, changes, verdict):
+def test_verdicts_on_other_scores(name, changes, verdict):
     assert verdict_of(name, changes) == verdict
 
 
@@ -133,7 +133,7 @@ def test_other_subspaces_are_judged_where_they_were_measured(name, changes, verd
         ((0.4, 0.01), (0.4, 0.01), "not testable at this scale"),
     ],
 )
-def test_stage_two_is_judged_by_its_scores_and_their_spread(words, second, verdict):
+def test_stage_two_is_judged_by_its_scores_and_their_deviation(words, second, verdict):
     runs = runs_of(words, second)
     (found,) = (v for v in sr.verdicts(rows_of() + runs, 5) if v["name"] == "A12")
     assert (found["verdict"], found["num_tasks"], found["num_seeds"]) == (verdict, 4, 1)
@@ -142,7 +142,7 @@ def test_stage_two_is_judged_by_its_scores_and_their_spread(words, second, verdi
     assert f"from words {gap:+.3f} [" in found["here"] and f"over runs {less:+.3f} [" in found["here"]
 
 
-def test_a_spread_takes_two_runs():
+def test_a_deviation_takes_two_runs():
     one = [row for row in runs_of((0.4, 0.1), (0.5, 0.1)) if row["run"] == 0]
     with pytest.raises(ValueError, match="fewer than two runs on unseen0.*stage_two_runs >= 2"):
         sr.run_deviations(one, unseen.STAGE_TWO)

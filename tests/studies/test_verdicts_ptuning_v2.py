@@ -113,7 +113,7 @@ def test_differences_are_paired_by_task_and_seed():
         ("B10", {"score": 0.4}, {"order": "last", "task": "a"}, "holds in part"),
     ],
 )
-def test_a_claim_that_fails_is_told(rows, name, change, wanted, verdict):
+def test_verdicts_on_other_scores(rows, name, change, wanted, verdict):
     assert verdict_of(changed(rows, change, **wanted), name) == verdict
 
 

@@ -86,7 +86,7 @@ def test_verdict_on_the_number_of_seen_tasks(last, verdict):
     assert g.verdicts(studies) == []
 
 
-def test_what_siblings_are_worth(monkeypatch):
+def test_gain_from_seen_siblings(monkeypatch):
     sides = suites.split("leaky", "ipt120")
     group = {card.id: card.group for card in suites.list_cards("ipt120")}
     related = {t for t in sides.unseen if group[t] in {group[s] for s in sides.seen}}
@@ -133,7 +133,7 @@ def test_stored_studies_are_judged_and_recorded(tmp_path, monkeypatch):
         g.load_studies()
 
 
-def test_studies_without_a_common_unseen_task_are_told():
+def test_studies_without_a_common_unseen_task_are_refused():
     studies = {"a": rows_of(lambda task: 0.5, seen=list(TASKS)), "b": rows_of(lambda task: 0.5)}
     with pytest.raises(ValueError, match="no task is unseen in all of a, b"):
         g.side_by_side(studies)

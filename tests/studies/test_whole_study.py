@@ -92,7 +92,7 @@ def test_seeds_in_groups_give_what_they_give_together(steps, monkeypatch):
 
 
 def test_splits_share_the_prompts_of_their_suite(steps):
-    """Another split trains no prompt anew and takes each task's own."""
+    """Another split trains no prompt again and takes each task's own."""
     study = small()
     bank = study.bank()
     kept = suites.split("random", "tiny")
@@ -211,7 +211,7 @@ def test_costs_count_what_runs():
     assert all(job.flops > 0 and job.seconds(1e12) == job.flops / (OF_PEAK * 1e12) for job in every)
 
 
-def test_every_decoder_has_a_name_of_its_own():
+def test_every_decoder_has_its_own_name():
     assert len(set(DECODERS.values())) == len(DECODERS) == 4
 
 
@@ -336,7 +336,7 @@ def test_as_many_examples_as_there_are_give_what_ist_gives():
     assert fewer == {task: pytest.approx(whole[task]) for task in study.unseen}
 
 
-def test_what_is_finished_can_be_written_alone(tmp_path, steps, monkeypatch):
+def test_finished_jobs_can_be_written_alone(tmp_path, steps, monkeypatch):
     study = small(seeds=(0, 1))
     made = study.steps(finished_only=True)
     assert made == []
@@ -404,7 +404,7 @@ def test_the_scale_asked_for_wins_over_the_variable(tmp_path, monkeypatch):
         pipeline.study("core63", tmp_path / "rows.jsonl")
 
 
-def test_too_few_new_examples_are_told_before_anything_trains(monkeypatch, steps):
+def test_too_few_new_examples_are_reported_before_anything_trains(monkeypatch, steps):
     study = small(seeds=(0, 1))
 
     def too_few(task, *_):
@@ -468,8 +468,8 @@ def test_rows_of_another_study_are_not_replaced(tmp_path, monkeypatch):
             pipeline.study("smoke", wrong, "cpu", **wanted)
     with pytest.raises(ValueError, match="cannot write to the folder .*rows.jsonl .*--out"):
         pipeline.study("smoke", out / "more.jsonl", "cpu", **wanted)
-    for name, told in (("address", "cluster"), ("suite", "suite")):
-        with pytest.raises(ValueError, match=rf"{told}: an empty text"):
+    for name, message in (("address", "cluster"), ("suite", "suite")):
+        with pytest.raises(ValueError, match=rf"{message}: an empty text"):
             pipeline.study("smoke", out, "cpu", **(wanted | {name: ""}))
     another, about = tmp_path / "other.jsonl", tmp_path / "other.about.json"
     for size, name in (({}, "as_lines"), ({"overwrite": True, "dims": (3,)}, "as_lines")):
@@ -534,7 +534,7 @@ def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monke
 
 
 def test_the_provenance_takes_its_place_first(tmp_path, monkeypatch):
-    """If the process is killed right then, the same command finds its own provenance and goes on."""
+    """If the process is killed right then, the same command finds its own provenance and continues."""
     study, out = small(**FEW), tmp_path / "out" / "rows.jsonl"
     study.steps()
     renamed = []
@@ -598,8 +598,8 @@ def test_a_dimension_beyond_a_prompt_is_refused_before_anything_trains(tmp_path,
         scales.variant("smoke", num_seeds=10**9)
 
 
-def test_what_killed_studies_left_is_swept_at_the_start(tmp_path, monkeypatch):
-    """In the step cache, beside the rows, in the other caches, in the system's temporary folder."""
+def test_files_of_killed_studies_are_removed_at_the_start(tmp_path, monkeypatch):
+    """In the step cache, next to the rows, in the other caches, in the system's temporary folder."""
     monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("IPTKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -623,7 +623,7 @@ def study_command(folder, steps):
     return [*parts, "--device", "cpu", "--out", str(out)], env, out
 
 
-def test_a_study_that_was_killed_goes_on_and_gives_the_same_rows(tmp_path, steps):
+def test_a_killed_study_resumes_and_gives_the_same_rows(tmp_path, steps):
     command, env, out = study_command(tmp_path, steps)
     killed = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
@@ -657,13 +657,13 @@ def test_parts_of_a_step_keep_what_made_each(steps, monkeypatch):
     assert [m["steps"] for m in made] == [["prompts-seed0"], ["prompts-seed1"]]
 
 
-def test_too_many_dimensions_for_the_controls_are_told_before_anything_runs():
+def test_too_many_dimensions_for_the_controls_are_reported_before_anything_runs():
     with pytest.raises(ValueError, match="d_I = 50 is too much for the principal components of 20"):
         scales.variant("ipt120", split="random20", dims=(50,))
     assert scales.variant("ipt120", split="random20", dims=(5, 50)).main_dim == 5
 
 
-def test_a_scale_like_one_that_is_not_there(tmp_path, monkeypatch):
+def test_a_scale_like_an_unknown_one(tmp_path, monkeypatch):
     (tmp_path / "scales.json").write_text('{"a": {"like": "b"}}', encoding="utf-8")
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     with pytest.raises(ValueError, match="'a' is like 'b', which is not there"):
