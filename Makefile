@@ -1,11 +1,11 @@
-# Each target makes the environment that it needs in .venv, then runs plain commands that work without make too.
+# Each target builds the environment that it needs in .venv, then runs plain commands that also work without make.
 # PYTHON chooses the interpreter: make course PYTHON=python3.12
 
-# AT_ONCE: notebooks at a time in course (default: two where cores and memory are there, else one) and in
-# check-course (one core each there, default one); two take twice the memory, 13 GiB
+# AT_ONCE: how many notebooks run at a time. Default in course: two if cores and memory suffice (13 GiB), else one;
+# in check-course: one (with two, each has one core).
 
-# NUMERIC: tests whose numbers depend on what a CPU multiplies with; make test runs them as this CPU, and as what
-# OLDER lets the libraries use of it (a CPU that has no more than that is capped by itself)
+# NUMERIC: tests whose results depend on the instructions of the CPU. make test runs them with all instructions of
+# this CPU, and again with only those that OLDER allows.
 NUMERIC := tests/engine/test_engine.py tests/engine/test_left_memory.py tests/engine/fast tests/training \
   tests/methods/test_p_tuning_v2.py
 OLDER := "-u ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA=AVX512_CORE" "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2"
@@ -17,14 +17,15 @@ STAMP := .venv/.installed
 .PHONY: help setup course test check-course regen study study-deep study-ipt120 clean
 
 help:
-	@echo "make course        set-up, downloads, all notebooks at lesson scale, report in runs/lesson/index.html"
-	@echo "make test          set-up, linter, downloads, tests, numeric tests as two older CPUs too, all notebooks at"
-	@echo "                   smoke scale, notebook 06 with the real model on five real tasks (scale check)"
-	@echo "make check-course  compare all notebooks' checked cells at lesson scale, computing everything anew"
-	@echo "make regen         run the lessons (ONLY=05,06: these) anew; write outputs to notebooks/, times to data/"
-	@echo "make study         measure the 36 tasks at full scale anew; write rows and verdicts to data/results/"
-	@echo "make study-deep    measure lesson 04's study at full scale anew; write rows and verdicts to data/results/"
-	@echo "make study-ipt120  measure the 120 tasks and their splits (hours; goes on where it was); write rows and verdicts"
+	@echo "make course        install, download, run all notebooks at lesson scale; report: runs/lesson/index.html"
+	@echo "make test          install, check code and types, download; run the unit tests (the numeric ones also as"
+	@echo "                   two older CPUs), methods and notebooks on pretended GPUs, all notebooks at smoke scale,"
+	@echo "                   notebook 06 with the real model on five real tasks (scale check)"
+	@echo "make check-course  compare the checked cells of all notebooks at lesson scale; computes everything again"
+	@echo "make regen         run the lessons again (ONLY=05,06: only these); outputs to notebooks/, times to data/"
+	@echo "make study         measure the 36 tasks at scale full; rows and verdicts to data/results/"
+	@echo "make study-deep    measure the study of lesson 04 at scale full; rows and verdicts to data/results/"
+	@echo "make study-ipt120  measure the 120 tasks and their splits (hours; a stopped run resumes); rows and verdicts"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
 
 setup: $(STAMP)

@@ -8,7 +8,7 @@ An adapter stands behind each attention and each feed-forward block, before the 
 It has no biases and uses swish, as in the released code of Qin et al. 2021 (arXiv 2110.07867), where this
 variant comes from. Hyper-matrices make the weights of all adapters from a code z of d_I entries:
 
-    D = z^T A_l, U = z^T B_l          z [d_I], A_l and B_l [d_I, d, r], one pair for each of N places l
+    D = z^T A_l, U = z^T B_l          z [d_I], A_l and B_l [d_I, d, r], one pair for each of N blocks l
     adapters [B, N, 2, d, r]          D and the transpose of U at every place
 
 Finding the subspace trains all A_l and B_l and one z that the seen tasks share, without an auto-encoder;
@@ -35,7 +35,7 @@ class HyperAdapters(PromptSource):
 
     Args:
       intrinsic_dim: d_I >= 1.
-      places: N >= 1, the number of adapters.
+      blocks: N >= 1, the number of adapters.
       width: d >= 1.
       rank: r >= 1.
       generator: draws the start: z of length 1, so that D is N(0, 1/d) and U is N(0, up^2/d).
@@ -52,19 +52,19 @@ class HyperAdapters(PromptSource):
     def __init__(
         self,
         intrinsic_dim: int,
-        places: int,
+        blocks: int,
         width: int,
         rank: int,
         generator: torch.Generator,
         up: float = 0.1,
     ):
         super().__init__()
-        if min(intrinsic_dim, places, width, rank) < 1 or not up > 0:
-            given = f"{intrinsic_dim}, {places}, {width}, {rank} and up={up}"
+        if min(intrinsic_dim, blocks, width, rank) < 1 or not up > 0:
+            given = f"{intrinsic_dim}, {blocks}, {width}, {rank} and up={up}"
             raise ValueError(
-                f"HyperAdapters needs intrinsic_dim, places, width, rank >= 1 and up > 0, got {given}"
+                f"HyperAdapters needs intrinsic_dim, blocks, width, rank >= 1 and up > 0, got {given}"
             )
-        shape, device = (intrinsic_dim, places, 2, width, rank), generator.device
+        shape, device = (intrinsic_dim, blocks, 2, width, rank), generator.device
         drawn = torch.randn(shape, generator=generator, device=device) * width**-0.5
         drawn[:, :, 1] *= up
         z = torch.randn(1, intrinsic_dim, generator=generator, device=device)

@@ -1,0 +1,34 @@
+"""What `from iptkit import ...` offers: every name of a stub loads, and every module stands in its stub."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from iptkit.storage import paths
+
+FACES = sorted(paths.PACKAGE.rglob("__init__.pyi"))
+
+
+def name_of(stub):
+    return ".".join(("iptkit", *stub.parent.relative_to(paths.PACKAGE).parts))
+
+
+@pytest.mark.parametrize("stub", FACES, ids=name_of)
+def test_every_name_loads(stub):
+    package = importlib.import_module(name_of(stub))
+    assert package.__all__ and all(getattr(package, name) is not None for name in package.__all__)
+
+
+@pytest.mark.parametrize("stub", FACES, ids=name_of)
+def test_every_module_is_in_the_stub(stub):
+    modules = {p.stem for p in stub.parent.glob("[!_]*.py")}
+    packages = {p.parent.name for p in stub.parent.glob("*/__init__.py")}
+    hidden = (modules | packages) - set(importlib.import_module(name_of(stub)).__all__)
+    assert hidden <= {"engine", "study"}, "all but the two of which the class is public"
+
+
+def test_importing_the_kit_is_light():
+    program = "import sys, iptkit.methods, iptkit.studies; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
