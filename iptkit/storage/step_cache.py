@@ -4,6 +4,9 @@ A *step* is one expensive piece of work (train all prompts, find a subspace). It
 everything that determines it, its code included (see `revision`). So a changed setting or method never gets
 an old result, and a course that was killed continues where it stopped. A stored step is used only if it
 matches its checksum and the settings asked for; otherwise it is set aside with a warning and made again.
+
+The code is our own because joblib.Memory and its like look at the source of one function: they miss a change
+in a module that it calls.
 """
 
 from __future__ import annotations
