@@ -8,8 +8,6 @@ import os
 import time
 import warnings
 
-import lazy_loader
-
 __version__ = "0.1.0"
 STARTED = time.time()  # `course.stamp` prints the time since the import
 for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of oneDNN and of torch's ideep
@@ -17,4 +15,9 @@ for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of on
     os.environ.setdefault(_name, "128")  # read at the first matrix product
 warnings.filterwarnings("ignore", "IProgress not found")  # from tqdm.auto; the kit's bars are text
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+try:
+    import lazy_loader
+except ModuleNotFoundError:  # the command `iptkit` then says what is missing, in a sentence (see `__main__`)
+    pass
+else:
+    __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

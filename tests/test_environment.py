@@ -73,9 +73,9 @@ def test_installed_versions_are_the_pinned_ones(name, version):
 
 def test_what_is_imported_is_declared():
     declared = set(constraints()) | {"iptkit", "benchmarks", "pip"}  # pip: whichever installed the kit
-    known = set(sys.stdlib_module_names) | {file.stem for file in ROOT.glob("tests/*.py")}
+    known = set(sys.stdlib_module_names) | {file.stem for file in ROOT.glob("tests/**/*.py")}
     undeclared = {}
-    for path in [*ROOT.glob("iptkit/**/*.py"), *ROOT.glob("tests/*.py"), *ROOT.glob("benchmarks/*.py")]:
+    for path in [*ROOT.glob("iptkit/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
         for name in imported(path) - known:
             if COMES_WITH.get(name, IMPORTED_AS.get(name, name)) not in declared:
                 undeclared[name] = path.name

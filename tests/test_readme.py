@@ -1,5 +1,6 @@
 """README and docs: short, links that lead somewhere, numbers of the stored rows, programs that run."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
         target = (page.parent / name).resolve() if name else page
         assert target.is_relative_to(ROOT) and target.exists(), link
         assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted(ROOT.glob("notebooks/*.ipynb"))], ids=lambda page: page.name
+)
+def test_every_file_that_a_text_names_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for name in re.findall(r"`((?!runs/)[a-z_]+/[\w/]+\.(?:py|md|json))`", text):  # runs/ is made by a run
+        assert any((place / name).is_file() for place in (ROOT, paths.PACKAGE, page.parent)), name
 
 
 def test_the_readmes_packages_are_those_of_the_kit():

@@ -21,7 +21,7 @@ from iptkit.course.results_figure import SIDES, alt, figure, in_words, num_tasks
 from iptkit.methods import shares, subspace
 from iptkit.scores import claims, intervals, summary
 from iptkit.scores.intervals import difference_text
-from iptkit.storage import files, paths
+from iptkit.storage import files
 from iptkit.studies import stored_results, unseen, verdicts_ipt, verdicts_ptuning_v2, verdicts_splits
 
 Rows = Sequence[dict[str, Any]]
@@ -734,7 +734,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page and its figure, or compare them with the files; return the exit status."""
     parser = argparse.ArgumentParser(description="Write results.md and figure.svg from the stored rows.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
-    parser.add_argument("--out", type=Path, default=paths.data_dir().parent / "docs", help="their folder")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="their folder; default: docs")
     options, stored = parser.parse_args(arguments), read()
     made = {options.out / "results.md": page(stored), options.out / "figure.svg": _figure(stored)}
     if not options.check:

@@ -43,7 +43,7 @@ class SoftPrompt(PromptSource):
       torch.Size([3, 4, 8])
     """
 
-    def __init__(self, init: Tensor, kind: Kind = "embeds", about: Mapping[str, Any] | None = None):
+    def __init__(self, init: Tensor, kind: Kind = "embeds", *, about: Mapping[str, Any] | None = None):
         super().__init__()
         check_numbers(init, "init", kind)
         self.kind, self.about = kind, about or {}
@@ -68,7 +68,7 @@ class FixedPrompt(PromptSource):
 
     P: Tensor
 
-    def __init__(self, numbers: Tensor, kind: Kind = "embeds", about: Mapping[str, Any] | None = None):
+    def __init__(self, numbers: Tensor, kind: Kind = "embeds", *, about: Mapping[str, Any] | None = None):
         super().__init__()
         check_numbers(numbers, "numbers", kind)
         self.kind, self.about = kind, about or {}

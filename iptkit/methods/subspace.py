@@ -411,7 +411,7 @@ def mean_code(autoencoder: AutoEncoder, runs: int) -> FixedPrompt:
     with torch.no_grad():
         middle = autoencoder.decode(autoencoder.codes().mean(0, keepdim=True))
         repeated = middle.expand(runs, *middle.shape[1:])
-        return FixedPrompt(repeated, autoencoder.kind, autoencoder.about)
+        return FixedPrompt(repeated, autoencoder.kind, about=autoencoder.about)
 
 
 def mean_prompt(bank: Tensor, runs: int, kind: Kind = "embeds") -> FixedPrompt:

@@ -1,5 +1,1 @@
-"""Files, downloads and the cache of finished steps."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+"""Files, downloads and the cache of finished steps. Import its modules by name: it has no face of its own."""

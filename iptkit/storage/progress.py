@@ -68,7 +68,10 @@ class Bar:
         )
 
     def _write(self) -> None:
-        if self._file is None or not self._file.parent.is_dir():  # the pipeline may have ended and removed it
+        if self._file is None:
+            return
+        if not self._file.parent.is_dir():  # the pipeline has ended and removed it
+            self._file = None
             return
         self._written = time.time()
         state = {

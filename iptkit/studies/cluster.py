@@ -156,8 +156,7 @@ def connect(study: Study, address: str, cpus: int | None = None) -> Iterator[Clu
       study: whose jobs will run.
       address: "local", "auto" or HOST:PORT.
       cpus: cores that a job takes, >= 1; default: all cores of the smallest node. If the study's device is a
-        GPU,
-        a job takes one GPU and by default one core.
+        GPU, a job takes one GPU and by default one core.
     Raises: ClusterError if nothing answers there, a node has other code or does not see the folders of
       $IPTKIT_CACHE and $IPTKIT_STEPS, or no node is large enough for a job.
     """

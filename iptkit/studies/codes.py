@@ -102,8 +102,7 @@ def load(path: str | Path, dim: int) -> Codes:
     """The codes with one d_I from a file that `save` wrote.
 
     Raises: FileNotFoundError if there is no file; ValueError if it has no codes with that d_I, or is no file
-      of
-      `save`.
+      of `save`.
     """
     path = Path(path)
     if not os.path.isfile(path):
@@ -209,8 +208,7 @@ def walk(
       second: id of the other one.
       points: number of points on the line with both ends, >= 2.
     Returns: the position of each point between 0 (first) and 1 (second), and the test scores of each of the
-      two
-      tasks there.
+      two tasks there.
     Raises: ValueError for a task that has no code, or fewer than 2 points.
     """
     missing = {first, second} - set(study.coded)

@@ -60,8 +60,7 @@ class Scale:
       stage_two_runs: how often to tune the prompts of unseen tasks from the IST solution and from words; 0:
         never.
       fewer_examples: numbers of examples for IST and prompt tuning (with `weights` also fine-tuning) of
-        unseen
-        tasks; (): this is left out.
+        unseen tasks; (): this is left out.
       weights: also learn unseen tasks by the model's own weights: "fine-tuning", "DID" or both (see
         `unseen.tuned_weights`).
       adapters: also run IST of unseen tasks in a subspace of adapters at main_dim; None: this is left out.

@@ -264,6 +264,10 @@ BROKEN = {  # what a module of that name is instead
         "raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')",
         "typer is not installed",
     ),
+    "lazy_loader.py": (
+        "raise ModuleNotFoundError(\"No module named 'lazy_loader'\", name='lazy_loader')",
+        "lazy_loader is not installed",
+    ),
     "filelock.py": ("", "the package filelock is installed but broken"),
     "papermill/__init__.py": ("", "the package papermill is installed but broken"),
     "nbconvert/__init__.py": ("", "the package nbconvert is installed but broken"),

@@ -175,10 +175,10 @@ def test_wrong_uses_are_named():
         ValueError, match=r"init has shape \(2, 4, 3, 8, 2\); give \[runs, blocks, 2, width, r"
     ):
         SoftPrompt(torch.zeros(2, 4, 3, 8, 2), "adapters")
-    for wrong in ({"rank": 0}, {"up": 0.0}, {"places": 0}):
+    for wrong in ({"rank": 0}, {"up": 0.0}, {"blocks": 0}):
         with pytest.raises(ValueError, match="HyperAdapters needs"):
             HyperAdapters(
-                **{"intrinsic_dim": 2, "places": 4, "width": 8, "rank": 2, **wrong},
+                **{"intrinsic_dim": 2, "blocks": 4, "width": 8, "rank": 2, **wrong},
                 generator=torch.Generator(),
             )
     with pytest.raises(ValueError, match="AdapterConfig needs rank >= 1 and up > 0, got 0 and 0.1"):

@@ -86,7 +86,7 @@ def test_a_generator_of_a_gpu_serves_as_well():
 
 
 def test_shares_of_prompts_on_a_gpu():
-    """recovery.py: planes and auto-encoders over a bank that lies on a GPU."""
+    """methods/shares.py: planes and auto-encoders over a bank that lies on a GPU."""
     model = methods.load("tiny-causal", "cuda:1")
     bank = torch.cat([methods.bank_of(model), methods.bank_of(model) * 2])
     shares = without_family(bank, list("aabbcc"), [1, 2])

@@ -151,12 +151,11 @@ def test_the_kit_imports_modules_never_the_face_of_a_package():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("iptkit"):
                 place = paths.PACKAGE.parent / node.module.replace(".", "/")
-                names = [alias.name for alias in node.names]
-                assert (
-                    place.is_file()
-                    or not place.is_dir()
-                    or all((place / f"{name}.py").exists() or (place / name).is_dir() for name in names)
-                ), f"{file}: {ast.unparse(node)}"
+                files = [place / f"{alias.name}.py" for alias in node.names]
+                is_module = not place.is_dir() or all(file.exists() for file in files)
+                assert is_module, f"{file}: {ast.unparse(node)}"
+            elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "iptkit":
+                assert node.attr in ("__version__", "STARTED"), f"{file}: {ast.unparse(node)}"
 
 
 def test_the_installed_kit_and_another_process_give_the_same_name(tmp_path):
