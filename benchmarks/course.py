@@ -15,6 +15,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ LESSONS: dict[str, dict[str, Work]] = {
     },
     "03": {"P-tuning and best words": lesson03.compared},
     "04": {
-        part: lambda study, part=part: lesson04.rows(study, part)
+        part: partial(lesson04.rows, part=part)
         for part in lesson04.PARTS
         if part != "heads"  # the lesson reads stored results
     },
@@ -93,7 +94,7 @@ def main() -> None:
             for needed in NEEDED.get(name, ()):
                 needed(study)
             for step, work in LESSONS[name].items():
-                flops = flops_of(lambda work=work, study=study: work(study))
+                flops = flops_of(partial(work, study))
                 rows.append({"lesson": name, "step": step, "flops": flops})
                 print(line(name, step, rows[-1]["flops"], peak), flush=True)
             study.engine.forget_contexts()  # the study stays alive in its cached methods

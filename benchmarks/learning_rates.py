@@ -119,7 +119,11 @@ def of_adapters(study: Study, factor: float, every: int = 1) -> Cells:
     rates, config = rates_around(chosen.ist.lr, factor), replace(chosen.ist, evaluations=1)
     tuned = [Run(task, seed, "train_new", lr) for lr in rates for task in others]
     mine, random = found[chosen.msf.lr], drawn(study, dim)
-    decoders = {"learned": mine, "around": RandomAround(mine, random), "random": random}
+    decoders: dict[str, subspace.PromptDecoder] = {
+        "learned": mine,
+        "around": RandomAround(mine, random),
+        "random": random,
+    }
     for name, decoder in decoders.items():
         method = adapters.METHODS[name]
         _, fit = subspace.tune(engine, decoder, tuned, config, label=method)

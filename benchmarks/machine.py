@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from iptkit.models.backbone import Backbone
 from iptkit.storage import files
@@ -98,7 +98,7 @@ def matmul_peak(backbone: Backbone, tokens: int, rounds: int) -> float:
             torch.randn(s, device=backbone.device).to(dtype) for s in ((tokens, k), (tokens, n), (n, k))
         )
 
-        def both(x=x, gradient=gradient, weight=weight) -> None:
+        def both(x: Tensor = x, gradient: Tensor = gradient, weight: Tensor = weight) -> None:
             nn.functional.linear(x, weight)
             gradient @ weight
 

@@ -17,7 +17,7 @@ from benchmarks.machine import now
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.layouts import LAYOUTS
-from iptkit.engine.prompt import Prompt
+from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.engine.rows import Row
 from iptkit.engine.sites import find_sites
 from iptkit.methods import p_tuning_v2, prompt_tuning, subspace
@@ -91,7 +91,7 @@ def runs_of(count: int, suite: str = "core36", names: Sequence[str] = MIXED) -> 
     return [Run(task, task.seed) for task in found[:count]]
 
 
-def ours(engine: Any, source: nn.Module, runs: list[Run]) -> tuple[Side, float]:
+def ours(engine: Any, source: PromptSource, runs: list[Run]) -> tuple[Side, float]:
     """Return a training step of all runs together, and the seconds of reading the texts before it."""
     state = State(engine, source, runs, CONFIG)
     begun = now(engine.backbone.device)
@@ -133,7 +133,8 @@ def peft_prompt_tuning(backbone: Backbone, runs: list[Run], engine: Engine) -> S
     from peft import PromptTuningConfig, get_peft_model
 
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=PROMPT_LENGTH)
-    words, optimizers, model = prompt_tuning.from_words(backbone, PROMPT_LENGTH), [], None
+    words, optimizers = prompt_tuning.from_words(backbone, PROMPT_LENGTH), []
+    model: Any = None
     for r in range(len(runs)):
         if model is None:
             model = get_peft_model(backbone.model, config, "task0")
@@ -156,7 +157,7 @@ def peft_prompt_tuning(backbone: Backbone, runs: list[Run], engine: Engine) -> S
     return Side(step, len(turn_of(runs, 0)) * ROWS, turns_of_all(runs))
 
 
-def plain_loop(backbone: Backbone, sources: Sequence[nn.Module], runs: list[Run], engine: Engine) -> Side:
+def plain_loop(backbone: Backbone, sources: Sequence[PromptSource], runs: list[Run], engine: Engine) -> Side:
     """A plain transformers loop, task by task, with the source's prompt before the text and torch's Adam.
 
     Args:
@@ -189,7 +190,9 @@ def plain_loop(backbone: Backbone, sources: Sequence[nn.Module], runs: list[Run]
             if not is_shared:
                 take(optimizers[r])
         if is_shared and turn_of(runs, i)[-1] == len(runs) - 1:
-            sources[0].penalty().backward()
+            penalty = sources[0].penalty()
+            assert penalty is not None, "MSF has a penalty"
+            penalty.backward()
             take(optimizers[0])
 
     return Side(step, len(turn_of(runs, 0)) * ROWS, turns_of_all(runs))
@@ -224,7 +227,7 @@ class Bench:
 
     def _autoencoder(self, count: int) -> subspace.AutoEncoder:
         generator = torch.Generator().manual_seed(0)
-        return subspace.AutoEncoder(self.bank_of(count), SUBSPACE, generator).to(self.mine.device)
+        return subspace.AutoEncoder(self._bank(count), SUBSPACE, generator).to(self.mine.device)
 
     def ist(self, count: int = 32) -> Pair:
         """A step of IST, against a plain loop over the tasks."""
@@ -256,7 +259,7 @@ class Bench:
     def _room(self, has_options: bool, count: int = ASKED, each: int = 1) -> tuple[Asked, Engine, Tensor]:
         """Return the examples of e or f, an engine, and the prompt of each example [B, n, d]."""
         asked = self._asked(has_options, count, each)
-        bank = self.bank_of(len(MIXED) * each).to(self.mine.embedding)
+        bank = self._bank(len(MIXED) * each).to(self.mine.embedding)
         of = torch.tensor([t for t, _, _ in asked], device=bank.device)
         return asked, Engine(self.mine, context_bytes=CONTEXT_BYTES), bank[of]
 
@@ -275,16 +278,17 @@ class Bench:
           each: the number of prompts (seeds, methods) that score every example.
         """
         asked, engine, prompt = self._room(True, examples, each)
-        rows, found = [engine.option_row(e) for _, _, e in asked], {}
+        rows = [engine.option_row(e) for _, _, e in asked]
+        found: dict[str, Any] = {}
 
         @torch.no_grad()
         def mine(_: int) -> None:
             self._read(engine, asked)
             best = found["mine"] = [0] * len(rows)
             for batch in engine.batches(rows, PROMPT_LENGTH):
-                scores, _ = engine.log_likelihoods(Prompt(prompt[batch]), [rows[i] for i in batch])
-                for i, k in zip(batch, scores.argmax(1).tolist(), strict=True):
-                    best[i] = k
+                scores = engine.log_likelihoods(Prompt(prompt[batch]), [rows[i] for i in batch])[0]
+                for i, choice in zip(batch, scores.argmax(1).tolist(), strict=True):
+                    best[i] = choice
 
         single = [(i, Row(row.text, (answer,))) for i, row in enumerate(rows) for answer in row.answers]
 
@@ -320,7 +324,8 @@ class Bench:
     def greedy(self) -> Pair:
         """Greedy answers, against transformers' generate() on batches of 16 examples of one task."""
         asked, engine, prompt = self._room(False)
-        rows, found = [engine.target_row(e) for _, _, e in asked], {}
+        rows = [engine.target_row(e) for _, _, e in asked]
+        found: dict[int, str] = {}
         caps = [max(len(engine.target_row(e).answers[0]) for e in task.train) + 2 for _, task, _ in asked]
 
         def mine(_: int) -> None:

@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class _OneModule(nullcontext):
 def flops_of(work: Callable[[], Any]) -> int:
     """Return the FLOPs of matrix products and attention, padding included."""
     counter = FlopCounterMode(display=False, custom_mapping=MORE)
-    counter.mod_tracker = _OneModule()
+    counter.mod_tracker = cast(Any, _OneModule())
     with counter:
         work()
     return counter.get_total_flops()
@@ -94,7 +94,9 @@ class Products(TorchDispatchMode):
             (func, [_made(a, made) for a in args], {k: _made(v, made) for k, v in more.items()})
             for func, args, more in self.calls
         ]
-        device = next((a.device for _, args, _ in calls for a in args if isinstance(a, Tensor)), None)
+        device = next(
+            (a.device for _, args, _ in calls for a in args if isinstance(a, Tensor)), torch.device("cpu")
+        )
         return min(timed(device, lambda: _run(calls)) for _ in range(REPEATS))
 
     def _told(self, value: Any) -> Any:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,7 +37,7 @@ def measure(name: str, bench: Bench, rounds: int) -> dict[str, Any]:
     for i in range(rounds + 1):
         for side in seconds:
             work = getattr(pair, side)
-            seconds[side].append(timed(device, lambda work=work, i=i: work.step(i)))
+            seconds[side].append(timed(device, partial(work.step, i)))
     rates = {s: [getattr(pair, s).examples / t for t in times[1:]] for s, times in seconds.items()}
     found = {
         "row": name,
