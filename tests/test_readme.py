@@ -9,7 +9,7 @@ import pytest
 
 from iptkit.scores.summary import difference, summary
 from iptkit.storage import paths
-from iptkit.studies import stored_results
+from iptkit.studies import scales, stored_results
 
 ROOT = paths.data_dir().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,6 +95,14 @@ def test_the_readmes_results_are_those_of_the_stored_rows():
     for rows in (small, large):  # "the scores of IST and mean code do not differ significantly"
         _, low, high = difference(rows, ("IST", 5), ("mean code", 5), "unseen")
         assert low < 0 < high
+
+
+def test_the_readme_says_how_long_the_course_takes_and_how_large_its_studies_are():
+    text = " ".join(README.split())
+    minutes = sum(json.loads((ROOT / "data" / "timings.json").read_text())["lesson"]["seconds"].values()) / 60
+    assert "The course takes about half an hour on two cores" in text and 20 < minutes < 40
+    scale = scales.load("lesson")
+    assert f"small studies of {len(scale.seen) + len(scale.unseen)} tasks" in text
 
 
 def test_the_readmes_program_runs(capsys):
