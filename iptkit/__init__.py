@@ -17,7 +17,12 @@ warnings.filterwarnings("ignore", "IProgress not found")  # from tqdm.auto; the 
 
 try:
     import lazy_loader
-except ModuleNotFoundError:  # the command `iptkit` then says what is missing, in a sentence (see `__main__`)
-    pass
+except ModuleNotFoundError as error:
+    _missing = error  # the command `iptkit` says it in a sentence (see `__main__`)
+
+    def __getattr__(name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise _missing
 else:
     __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

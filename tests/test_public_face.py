@@ -1,6 +1,7 @@
 """What `from iptkit import ...` offers: every name of a stub loads, and every module stands in its stub."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -32,3 +33,12 @@ def test_every_module_is_in_the_stub(stub):
 def test_importing_the_kit_is_light():
     program = "import sys, iptkit.methods, iptkit.studies; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_program_learns_which_package_is_missing(tmp_path):
+    broken = "raise ModuleNotFoundError(\"No module named 'lazy_loader'\", name='lazy_loader')"
+    (tmp_path / "lazy_loader.py").write_text(broken, encoding="utf-8")
+    places = os.pathsep.join([str(tmp_path), str(paths.PACKAGE.parent)])
+    command = [sys.executable, "-c", "import iptkit; from iptkit import Engine"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": places})
+    assert done.returncode and "No module named 'lazy_loader'" in done.stderr.splitlines()[-1]
