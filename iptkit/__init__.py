@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 STARTED = time.time()  # `course.stamp` prints the time since the import
 for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of oneDNN and of torch's ideep
     # how many shapes of matrix products are cached; a batch needs a dozen, the default of 1,024 takes 2 GB

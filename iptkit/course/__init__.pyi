@@ -14,6 +14,7 @@ from . import (
     results_page,
     schedule,
     stamp,
+    starter,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "results_page",
     "schedule",
     "stamp",
+    "starter",
 ]

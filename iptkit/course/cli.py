@@ -1,4 +1,4 @@
-"""The command line: `iptkit run`, `study`, `fetch`, `doctor` and `tasks`.
+"""The command line: `iptkit init`, `run`, `study`, `fetch`, `doctor` and `tasks`.
 
 The commands call the functions that the notebooks use. Heavy packages are imported only when a command runs.
 """
@@ -104,7 +104,6 @@ def _sentence(error: Exception) -> str | None:
 app = typer.Typer(
     cls=CleanErrors,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Prompt methods on frozen language models, from words to five trained parameters per task.",
 )
@@ -132,6 +131,18 @@ def main(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder, or one without files of the same names.")],
+) -> None:
+    """Put the notebooks of the course and an example task into a folder of yours. Overwrites nothing."""
+    from iptkit.course import starter
+
+    written = starter.copy(folder)
+    _say(f"{len(written)} files written to {folder}" if written else f"{folder} has all files already")
+    _say(f"next: read {folder / 'README.md'}")
+
+
+@app.command()
 def run(
     scale: Annotated[
         str,
@@ -139,6 +150,13 @@ def run(
     ] = "lesson",
     only: Annotated[str | None, typer.Option(help="Only these notebooks, for example 05,06.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default: runs/SCALE.")] = None,
+    notebooks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the notebooks; default: notebooks in the current folder, else those of iptkit.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     cell_timeout: Annotated[int, typer.Option(min=1, help="Time limit for one cell in seconds.")] = 1800,
     at_once: Annotated[
@@ -154,7 +172,7 @@ def run(
     from iptkit.course import pipeline
 
     names = None if only is None else only.split(",")
-    if pipeline.run(scale, names, out, device, cell_timeout, None, at_once).error:
+    if pipeline.run(scale, names, out, device, cell_timeout, notebooks, at_once).error:
         raise typer.Exit(1)
 
 

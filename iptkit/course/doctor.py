@@ -115,9 +115,10 @@ def _times(speed: float, device: str) -> Findings:
     """Estimate the time of the lessons here: the measured time, scaled by this machine's speed."""
     from iptkit.studies import scales
 
-    expected, course = expected_seconds("lesson"), lessons.find(if_any=True)
-    if not course:
-        return [("course", "no notebooks here; `iptkit run` works in a checkout, which has them")], []
+    try:
+        expected, course = expected_seconds("lesson"), lessons.find()
+    except FileNotFoundError as error:
+        return [("course", "its notebooks are missing")], [str(error)]
     if not expected:
         return [("course", "its time has not been measured yet")], []
     at_once = schedule.fitting(course, expected, scales.load("lesson").context_gib, device)

@@ -16,6 +16,7 @@ from typing import Any
 from iptkit.scores import claims
 from iptkit.storage import files, messages, paths, reading
 
+PATTERN = "[0-9][0-9]_*.ipynb"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {
     "name": "python",
@@ -70,37 +71,50 @@ class Lesson:
             ) from error
 
 
-def folder() -> Path:
-    """Return the folder of the course's notebooks, in the checkout or else in the current folder.
+def own_folder() -> Path:
+    """Return the folder of the kit's own notebooks: beside the package in a checkout, else inside it.
 
-    Raises: FileNotFoundError if there is none.
+    Raises: FileNotFoundError if there is none (a broken installation).
     """
-    places = (paths.PACKAGE.parent / "notebooks", Path.cwd() / "notebooks")
+    places = (paths.PACKAGE.parent / "notebooks", paths.PACKAGE / "notebooks")
     for place in places:
-        if any(place.glob("[0-9][0-9]_*.ipynb")):
+        if any(place.glob(PATTERN)):
             return place
     raise FileNotFoundError(
-        f"no notebooks found (looked for NN_*.ipynb in {' and '.join(map(str, dict.fromkeys(places)))}); "
-        "run the command in a checkout of the course"
+        f"the kit's own notebooks are missing (looked for NN_*.ipynb in {' and '.join(map(str, places))}); "
+        "install iptkit again, or run it from a complete checkout"
     )
 
 
-def find(place: str | Path | None = None, if_any: bool = False) -> list[Lesson]:
-    """Return the lessons of a folder (default: the course's) in order.
+def folder(place: str | Path | None = None) -> Path:
+    """Return a folder with notebooks.
 
     Args:
-      place: the folder.
-      if_any: return an empty list if the course has no folder, as in an installed wheel.
-    Raises: FileNotFoundError if there is no such folder.
+      place: the folder, or one that has them in its folder `notebooks`, as `iptkit init` lays them out. None
+        for the current folder's `notebooks`; if it has none, those that come with the kit.
+    Raises: FileNotFoundError if there are none.
     """
-    place = None if place is None else Path(place)
-    try:
-        place = place or folder()
-    except FileNotFoundError:
-        if not if_any:
-            raise
-        return []
-    return [Lesson(path) for path in sorted(place.glob("[0-9][0-9]_*.ipynb"))]
+    if place is None:
+        here = Path.cwd() / "notebooks"
+        return here if any(here.glob(PATTERN)) else own_folder()
+    place = paths.expanded(place)
+    for one in (place, place / "notebooks"):
+        if any(one.glob(PATTERN)):
+            return one
+    raise FileNotFoundError(
+        f"no notebooks in {place} (looked for NN_*.ipynb there and in its folder notebooks); "
+        "`iptkit init FOLDER` puts those of the course into a folder of yours"
+    )
+
+
+def find(place: str | Path | None = None) -> list[Lesson]:
+    """Return the lessons of a folder in order.
+
+    Args:
+      place: as for `folder`.
+    Raises: FileNotFoundError if there are none.
+    """
+    return [Lesson(path) for path in sorted(folder(place).glob(PATTERN))]
 
 
 def select(lessons: Sequence[Lesson], only: Iterable[str] | None) -> list[Lesson]:
@@ -235,7 +249,7 @@ def commit_outputs(run_folder: str | Path, into: str | Path | None = None) -> li
             "of a busy machine; run them with --at-once 1"
         )
     drafts = []
-    for lesson in select(find(into), timings["status"]):
+    for lesson in select(find(into or own_folder()), timings["status"]):
         executed = nbformat.read(run_folder / lesson.path.name, as_version=4)
         counts = [c.execution_count for c in executed.cells if c.cell_type == "code" and c.source.strip()]
         done = normalise(executed)
@@ -265,7 +279,7 @@ def _commit_times(timings: dict[str, Any]) -> None:
     known = reading.read_json(file) if file.is_file() else {}
     before, new = known.get(timings["scale"], {}), timings["seconds"]
     merged = {**before.get("seconds", {}), **new}
-    seconds = {lesson.name: merged[lesson.name] for lesson in find() if lesson.name in merged}
+    seconds = {lesson.name: merged[lesson.name] for lesson in find(own_folder()) if lesson.name in merged}
     is_most = "teraflops" not in before or 2 * sum(new.values()) > sum(seconds.values())
     known[timings["scale"]] = {
         "seconds": seconds,

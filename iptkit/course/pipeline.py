@@ -67,14 +67,13 @@ def run(
       out: folder for executed notebooks and pages (default: runs/<scale> in the current folder).
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
       timeout_s: the longest that one cell may take in seconds; None for no limit.
-      notebooks: folder of the notebooks (default: the course's).
+      notebooks: folder of the notebooks; None for the default of `lessons.folder`.
       at_once: how many notebooks (>= 1) run at a time, each in its own process with its share of the cores;
         None for as many as `schedule.fitting` says.
     Returns: the report. After a notebook fails, no further one starts.
     Raises: ValueError or FileNotFoundError for wrong arguments, ValueError if another run is writing to the
       same folder; both before anything runs.
     """
-    notebooks = None if notebooks is None else Path(notebooks)
     out = None if out is None else Path(out)
     check()
     from iptkit.models.devices import resolve_device

@@ -46,4 +46,4 @@ def problem(error: ImportError | AttributeError) -> str | None:
 
 
 def _is_checkout() -> bool:
-    return (ROOT / "pyproject.toml").is_file()
+    return (ROOT / "pyproject.toml").is_file() and (ROOT / "constraints.txt").is_file()

@@ -1,15 +1,11 @@
 """What `iptkit doctor` says of an installation."""
 
 import importlib.metadata
-import os
-import shutil
-import subprocess
-import sys
 
 import pytest
 
-from iptkit.course import doctor
-from iptkit.storage import installation, paths
+from iptkit.course import doctor, lessons
+from iptkit.storage import installation
 
 
 @pytest.fixture
@@ -76,21 +72,7 @@ def test_notebooks_that_cannot_be_run_are_reported(monkeypatch):
     )
 
 
-def test_it_works_with_an_installed_wheel(tmp_path):
-    """Laid out as a wheel is: data inside the package, no notebooks."""
-    site = tmp_path / "site"
-    shutil.copytree(paths.PACKAGE, site / "iptkit", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(paths.data_dir(), site / "iptkit" / "data", dirs_exist_ok=True)
-    (tmp_path / "empty").mkdir()
-    environment = os.environ | {"PYTHONPATH": str(site), "IPTKIT_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "iptkit", "doctor"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path / "empty",
-        check=False,
-    )
-    assert done.returncode == 0 and done.stderr == ""
-    assert "no notebooks here; `iptkit run` works in a checkout" in done.stdout
-    assert "constraints.txt" not in done.stdout and "iptkit fetch" in done.stdout
+def test_missing_notebooks_are_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons, "PATTERN", "none.ipynb")
+    findings, (duty,) = doctor._times(1.0, "cpu")
+    assert findings == [("course", "its notebooks are missing")] and "install iptkit again" in duty

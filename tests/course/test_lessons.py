@@ -35,11 +35,26 @@ def test_a_broken_file_is_named(tmp_path):
         _ = lessons.find(tmp_path)[0].question
 
 
-def test_no_notebooks_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "iptkit")
+def test_where_notebooks_are_found(tmp_path, monkeypatch):
+    """The current folder's, else the kit's own: beside the package in a checkout, in it in a wheel."""
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "site" / "iptkit")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no notebooks found.*checkout"):
+    with pytest.raises(FileNotFoundError, match="notebooks are missing.*install iptkit again"):
         lessons.folder()
+    for place in ("site/iptkit/notebooks", "site/notebooks", "notebooks"):
+        toy.write(tmp_path / place / "00_own.ipynb", "# 00. Mine?")
+        assert lessons.folder() == tmp_path / place
+    assert lessons.own_folder() == tmp_path / "site" / "notebooks"
+
+
+def test_a_folder_is_named_itself_or_the_one_around_it(tmp_path, course):
+    assert lessons.folder(str(tmp_path)) == tmp_path
+    for lesson in course:
+        toy.write(tmp_path / "mine" / "notebooks" / lesson.path.name, "# 00. Mine?")
+    assert lessons.folder(tmp_path / "mine") == tmp_path / "mine" / "notebooks"
+    for empty in ("mine/notebooks/deeper", "nowhere"):
+        with pytest.raises(FileNotFoundError, match=f"no notebooks in .*{empty} .*`iptkit init FOLDER`"):
+            lessons.find(tmp_path / empty)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +189,7 @@ def test_keep_writes_times_into_data(tmp_path, course, finished, monkeypatch):
         json.dumps({"smoke": {}, "lesson": {"seconds": {"05_subspace_finding": 9, "99_gone": 1}}}),
         encoding="utf-8",
     )
-    monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
+    monkeypatch.setattr(lessons, "own_folder", lambda: tmp_path)
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     lessons.commit_outputs(finished)
     kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
@@ -189,7 +204,7 @@ def test_keep_leaves_the_speed_that_most_of_the_time_was_measured_at(
 ):
     before = {"lesson": {"seconds": {"05_subspace_finding": other}, "teraflops": 123.0}}
     (tmp_path / "timings.json").write_text(json.dumps(before), encoding="utf-8")
-    monkeypatch.setattr(lessons, "folder", lambda: tmp_path)
+    monkeypatch.setattr(lessons, "own_folder", lambda: tmp_path)
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     lessons.commit_outputs(finished)
     kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))

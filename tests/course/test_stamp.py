@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import torch
 
+import iptkit
 from iptkit.course import stamp
 from iptkit.models.devices import matmul_speed
 from iptkit.storage import paths
@@ -20,7 +21,7 @@ def test_stamp_tells_versions_model_seed_and_steps(capsys, monkeypatch):
     assert table["seed"] == "7"
     assert table["steps"] == "2 from the step cache, 1 computed"
     assert torch.__version__ in table["packages"] and table["threads"] == str(torch.get_num_threads())
-    assert table["wall"].startswith("time") and table["iptkit"].startswith("0.1.0")
+    assert table["wall"].startswith("time") and table["iptkit"].startswith(iptkit.__version__)
 
 
 def test_rows_need_no_git(monkeypatch, tmp_path):
