@@ -3,6 +3,7 @@ from .engine.engine import Engine
 from .engine.head_engine import HeadEngine
 from .engine.mask_engine import MaskEngine
 from .engine.prompt import Prompt, PromptSource
+from .methods.saved_prompts import load_prompt, open_prompt
 from .scores.evaluation import evaluate
 from .studies.study import Study
 from .training.runs import FitConfig, Run
@@ -24,8 +25,10 @@ __all__ = [
     "engine",
     "evaluate",
     "fit",
+    "load_prompt",
     "methods",
     "models",
+    "open_prompt",
     "scores",
     "storage",
     "studies",

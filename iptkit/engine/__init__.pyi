@@ -14,12 +14,14 @@ from . import (
     limits,
     mask_engine,
     prompt,
+    prompt_files,
     rows,
     seq2seq,
     sites,
     text_cache,
     word_rows,
 )
+from .compatibility import made_for
 from .engine import Engine
 from .head_engine import HeadEngine
 from .interface import PromptEngine
@@ -53,8 +55,10 @@ __all__ = [
     "layouts",
     "left_memory",
     "limits",
+    "made_for",
     "mask_engine",
     "prompt",
+    "prompt_files",
     "rows",
     "seq2seq",
     "sites",

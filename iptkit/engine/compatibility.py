@@ -6,7 +6,7 @@ such a record with an engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
     Raises: ValueError that names what differs.
     """
     for part in source.modules():
-        check_about(engine, getattr(part, "about", {}), f"this {type(part).__name__}")
+        check_about(engine.backbone, engine.layout, getattr(part, "about", {}), f"this {type(part).__name__}")
         sites = [(site.part, site.layer) for site in getattr(part, "sites", ())]
         if sites and sites != [(site.part, site.layer) for site in engine.sites]:
             raise ValueError(
@@ -83,20 +83,26 @@ def made_for(engine: PromptEngine, prompt_length: int) -> dict[str, Any]:
       prompt_length: n of the prompts.
     """
     layout = engine.layout
+    of_sites = {"sites": [[site.part, site.layer] for site in engine.sites]} if engine.sites else {}
     return {
+        "engine": type(engine).__name__,
         "backbone": engine.backbone.name,
         "fingerprint": engine.backbone.fingerprint,
         "width": engine.backbone.width,
         "layout": layout if layout is None or isinstance(layout, str) else list(layout),
         "prompt_length": prompt_length,
+        **of_sites,
     }
 
 
-def check_about(engine: PromptEngine, about: dict[str, Any], what: str) -> None:
-    """Raise ValueError if something was trained for another model or layout than the engine's.
+def check_about(
+    backbone: Backbone, layout: str | Sequence[int | str] | None, about: Mapping[str, Any], what: str
+) -> None:
+    """Raise ValueError if something was trained for another model or layout.
 
     Args:
-      engine: the engine.
+      backbone: the model.
+      layout: of the engine; None if it has none, or is not known yet.
       about: what it was made for, see `made_for`; missing entries are not compared. Without a "fingerprint"
         (files of earlier versions) the model's name is compared.
       what: its name in the error, such as "this SoftPrompt".
@@ -104,7 +110,7 @@ def check_about(engine: PromptEngine, about: dict[str, Any], what: str) -> None:
     """
     if not about.keys() & {"fingerprint", "backbone", "layout"}:
         return
-    backbone, wrong = engine.backbone, []
+    wrong = []
     if "fingerprint" in about:
         is_other = about["fingerprint"] != backbone.fingerprint
     else:
@@ -112,7 +118,7 @@ def check_about(engine: PromptEngine, about: dict[str, Any], what: str) -> None:
     if is_other:
         weights = " with other weights" if about.get("backbone") == backbone.name else ""
         wrong.append(f"it was made for the model {about.get('backbone')}{weights}, this is {backbone.name}")
-    layout, theirs = engine.layout, about.get("layout")
+    theirs = about.get("layout")
     if layout is not None and theirs is not None and list(layout) != list(theirs):
         wrong.append(f"it was made for the layout {theirs!r}, this engine has {layout!r}")
     if wrong:

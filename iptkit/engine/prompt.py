@@ -9,13 +9,17 @@ A prompt is one of three kinds, by the place where it enters the model:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from iptkit.engine import prompt_files
 
 Kind = Literal["embeds", "keys_values", "adapters"]
 SHAPES: dict[Kind, tuple[str, ...]] = {
@@ -122,6 +126,10 @@ class Prompt:
         ]
         torch.autograd.backward([mine for mine, _ in pairs], [grad for _, grad in pairs])
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The parts that are there, by name."""
+        return {name: part for name, part in vars(self).items() if part is not None}
+
     def _parts(self) -> tuple[Tensor | None, ...]:
         return self.embeds, self.keys_values, self.head, self.lengths, self.adapters
 
@@ -167,8 +175,9 @@ class PromptSource(nn.Module):
         runs share the parameters (the auto-encoder of MSF).
       task_weight: weight of the mean task loss in the objective of a source that all runs share; with 0,
         `penalty` alone trains it.
-      about: what the prompts were made for (see compatibility.made_for); an engine with another model is
-        refused before anything runs.
+      about: what the prompts were made for, as JSON: model, layout and sizes (compatibility.made_for), and
+        after `fit` also tasks and settings. An engine with another model or layout is refused before anything
+        runs; `dict(source.about)` is a copy to change, and `source.about = {}` lifts the check.
       sites: the attentions that its deep prompts enter, () for other prompts.
 
     Example:
@@ -200,3 +209,64 @@ class PromptSource(nn.Module):
     def penalty(self) -> Tensor | None:
         """The term that a source shared by all runs adds to the objective, or None."""
         return None
+
+    @property
+    def method(self) -> str:
+        """The name of the method, in files."""
+        return type(self).__name__
+
+    @property
+    def num_runs(self) -> int:
+        """R, the number of runs: rows of the first tensor, or tasks of a source that all runs share."""
+        if not self.per_run and self.about.get("tasks"):
+            return len(self.about["tasks"])
+        return len(next(itertools.chain(self.parameters(), self.buffers())))
+
+    def save(self, path: str | Path, scores: Sequence[Any] | None = None, **about: Any) -> Path:
+        """Write the prompts of all runs to a safetensors file; `methods.load_prompt` reads it.
+
+        The file holds what the model reads, not what made it: an encoder or a decoder is left out.
+
+        Args:
+          path: a file that ends in .safetensors, by custom NAME.prompt.safetensors; any other name is a
+            folder, which gets prompt.safetensors and a card for a model hub.
+          scores: of the runs: numbers, or what `scores.measure` returns.
+          about: further JSON for the file's header.
+        Returns: the path of the file.
+
+        Raises: ValueError if the source does not say what it was made for, a prompt is not finite, or there
+          are more or fewer scores or tasks than runs.
+        """
+        told = {**self.about, **about}
+        if not told.get("fingerprint"):
+            raise ValueError(
+                f"this {self.method} does not say which model it is for; train it with `fit`, or set "
+                "source.about = iptkit.engine.made_for(engine, prompt_length)"
+            )
+        for name, given in (("scores", scores), ("tasks", told.get("tasks"))):
+            if given is not None and len(given) != self.num_runs:
+                raise ValueError(
+                    f"{len(given)} {name} were given for {self.num_runs} run(s); give one per run: "
+                    f"save(path, {name}=[...])"
+                )
+        prompt = self.finished()
+        if False in (finite := prompt.are_finite.tolist()):
+            raise ValueError(
+                f"the prompt of run {finite.index(False)} is not finite; train with a smaller learning rate"
+            )
+        measured = None if scores is None else [_plain(score) for score in scores]
+        return prompt_files.write(path, prompt.tensors(), {"method": self.method, **told, "scores": measured})
+
+    @torch.no_grad()
+    def finished(self) -> Prompt:
+        """The prompts of all R runs, without dropout and without a graph."""
+        was_training, first = self.training, next(itertools.chain(self.parameters(), self.buffers()))
+        made = self.eval()(torch.arange(self.num_runs, device=first.device)).detached()
+        self.train(was_training)
+        return made
+
+
+def _plain(score: Any) -> Any:
+    """A score as JSON: a number, or the fields of a dataclass."""
+    is_object = is_dataclass(score) and not isinstance(score, type)
+    return asdict(score) if is_object else float(score)

@@ -7,6 +7,7 @@ from . import (
     p_tuning,
     p_tuning_v2,
     prompt_tuning,
+    saved_prompts,
     shares,
     subspace,
     word_search,
@@ -17,6 +18,7 @@ from .heads import SharedPrompt, WithHead
 from .p_tuning import EncodedPrompt
 from .p_tuning_v2 import DeepPrompt
 from .prompt_tuning import FixedPrompt, SoftPrompt, from_normal, from_words
+from .saved_prompts import SavedPrompt, from_hub, load_prompt, open_prompt, push_to_hub, read_about
 from .subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "EncodedPrompt",
     "FixedPrompt",
     "IntrinsicPrompt",
+    "SavedPrompt",
     "SharedPrompt",
     "SoftPrompt",
     "SubspaceConfig",
@@ -34,12 +37,18 @@ __all__ = [
     "baselines",
     "fine_tune",
     "fine_tuning",
+    "from_hub",
     "from_normal",
     "from_words",
     "heads",
+    "load_prompt",
+    "open_prompt",
     "p_tuning",
     "p_tuning_v2",
     "prompt_tuning",
+    "push_to_hub",
+    "read_about",
+    "saved_prompts",
     "shares",
     "subspace",
     "word_search",

@@ -73,7 +73,8 @@ class EncodedPrompt(PromptSource):
     @torch.no_grad()
     def without_encoder(self) -> FixedPrompt:
         """The finished prompts [R, n, d]: all that is needed after training."""
-        return FixedPrompt(self._encoded(torch.arange(len(self.input), device=self.input.device)))
+        made = self._encoded(torch.arange(len(self.input), device=self.input.device))
+        return FixedPrompt(made, about=self.about)
 
 
 def concatenate(sources: Sequence[EncodedPrompt]) -> EncodedPrompt:

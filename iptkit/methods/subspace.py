@@ -25,7 +25,7 @@ from typing import Any, Protocol, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.compatibility import made_for, prompt_length
+from iptkit.engine.compatibility import check_source
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import SHAPES, Kind, Prompt, PromptSource, check_numbers
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
@@ -184,6 +184,11 @@ class AutoEncoder(PromptSource):
         made = self.decode(self.encoder(self.flat[used]))
         return Prompt.of(self.kind, made.index_select(0, where))
 
+    @property
+    def num_runs(self) -> int:
+        """T, the number of prompts in the bank."""
+        return len(self.flat)
+
     def codes(self) -> Tensor:
         """[T, d_I] the codes of the bank, without gradient."""
         with torch.no_grad():
@@ -255,8 +260,6 @@ def find(
 ) -> tuple[AutoEncoder, Fit]:
     """The auto-encoder that multi-task subspace finding trains, and its training curves.
 
-    The auto-encoder's `about` says what model and layout it was made for, see `compatibility.made_for`.
-
     Args:
       engine: scores the reconstructed prompts.
       bank: [T, n, d] trained prompts.
@@ -275,9 +278,7 @@ def find(
         counts = f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given"
         raise ValueError(f"{counts}; train the missing prompts first")
     autoencoder = AutoEncoder(bank, config, generator, kind).to(engine.backbone.device)
-    result = fit(engine, autoencoder, runs, fit_config, checkpoint, label)
-    autoencoder.about = made_for(engine, prompt_length(autoencoder))
-    return autoencoder, result
+    return autoencoder, fit(engine, autoencoder, runs, fit_config, checkpoint, label)
 
 
 def tune(
@@ -318,18 +319,22 @@ def save(autoencoder: AutoEncoder, path: str | Path, about: dict[str, Any] | Non
         "shape": list(autoencoder.shape),
         "kind": autoencoder.kind,
     }
-    tensor_files.write(Path(path), autoencoder.state_dict(), {**autoencoder.about, **(about or {}), **header})
+    path = paths.expanded(path)
+    tensor_files.write(path, autoencoder.state_dict(), {**autoencoder.about, **(about or {}), **header})
 
 
-def load(path: str | Path) -> AutoEncoder:
+def load(path: str | Path, engine: PromptEngine | None = None) -> AutoEncoder:
     """The frozen auto-encoder in a file that `save` wrote; its `about` is the rest of the file's header.
 
     Everything is checked before any tensor larger than the file is made.
 
-    Raises: FileNotFoundError if there is no such file; ValueError if it holds something else, or tensors that
-      do not fit together or are not finite.
+    Args:
+      path: of the file.
+      engine: one that the subspace must fit, and whose device it goes to; None checks that later, in `tune`.
+    Raises: FileNotFoundError if there is no such file; ValueError if it holds something else, tensors that
+      do not fit together or are not finite, or a subspace for another model, layout or width.
     """
-    path = Path(path)
+    path = paths.expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no subspace at {path}; subspace.save and `iptkit study` write such files")
     tensors, about = tensor_files.read(path)
@@ -341,6 +346,9 @@ def load(path: str | Path) -> AutoEncoder:
     autoencoder = AutoEncoder(torch.zeros(len(tensors["flat"]), *shape), config, torch.Generator(), kind)
     autoencoder.load_state_dict(tensors)
     autoencoder.about = about
+    if engine is not None:
+        autoencoder.to(engine.backbone.device)
+        check_source(engine, autoencoder)
     return autoencoder.requires_grad_(False)
 
 
@@ -397,12 +405,12 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], config: SubspaceConfi
         )
 
 
-def load_stored(name: str = "ipt120") -> AutoEncoder:
+def load_stored(name: str = "ipt120", engine: PromptEngine | None = None) -> AutoEncoder:
     """The subspace of a study that comes with the project (data/results/), see `load`.
 
     Its `about` has the seen tasks ("tasks"), the model ("backbone") and the command that makes the file.
     """
-    return load(paths.data_dir() / "results" / f"{name}{ENDING}")
+    return load(paths.data_dir() / "results" / f"{name}{ENDING}", engine)
 
 
 # ---- controls ------------------------------------------------------------------------------------
@@ -411,7 +419,8 @@ def mean_code(autoencoder: AutoEncoder, runs: int) -> FixedPrompt:
     with torch.no_grad():
         middle = autoencoder.decode(autoencoder.codes().mean(0, keepdim=True))
         repeated = middle.expand(runs, *middle.shape[1:])
-        return FixedPrompt(repeated, autoencoder.kind, about=autoencoder.about)
+        made = {name: value for name, value in autoencoder.about.items() if name not in ("tasks", "data")}
+        return FixedPrompt(repeated, autoencoder.kind, about=made)
 
 
 def mean_prompt(bank: Tensor, runs: int, kind: Kind = "embeds") -> FixedPrompt:

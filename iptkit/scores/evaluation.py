@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from iptkit.engine import limits
@@ -16,6 +18,9 @@ from iptkit.scores.metrics import METRICS
 from iptkit.storage import progress
 from iptkit.tasks.examples import Example, Task
 from iptkit.training.adam import DivergedError
+
+MEANS = ("accuracy", "exact_match", "token_f1", "rouge_l")  # metrics that are means over examples
+DRAWS = 1000  # of the bootstrap
 
 
 def evaluate(
@@ -33,6 +38,54 @@ def evaluate(
     """
     likeliest = _likeliest(engine, source, tasks, split, limit, label)
     return [_score(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of one task, and how far it might be off with other test examples of the same task.
+
+    Attributes:
+      task: id of the task.
+      metric: one of metrics.METRICS.
+      score: by that metric.
+      low: lower end of the 95 % interval.
+      high: its upper end.
+      examples: number of test examples.
+      chance: score of a random choice among the options, 0.0 for free answers.
+    """
+
+    task: str
+    metric: str
+    score: float
+    low: float
+    high: float
+    examples: int
+    chance: float
+
+    def __str__(self) -> str:
+        """Name the task, its score and the interval in one line."""
+        return (
+            f"{self.task}: {self.metric} {self.score:.3f} [{self.low:.3f}, {self.high:.3f}] on "
+            f"{self.examples} examples (chance {self.chance:.2f})"
+        )
+
+
+def measure(
+    engine: PromptEngine,
+    source: PromptSource,
+    tasks: Sequence[Task],
+    split: str = "test",
+    limit: int | None = None,
+    label: str = "evaluate",
+) -> list[Score]:
+    """Return the score of each row of `source` on its task with a 95 % interval over the task's examples.
+
+    If each example counts 0 or 1, the interval is Wilson's; else it is the percentile bootstrap over examples
+    (1,000 draws). For a single example of another metric it is the metric's whole range. For arguments and
+    errors see `predict`.
+    """
+    likeliest = _likeliest(engine, source, tasks, split, limit, label)
+    return [_measured(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
 
 
 def predict(
@@ -128,6 +181,30 @@ def _answers(
             "with a smaller learning rate"
         )
     return found
+
+
+def _measured(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> Score:
+    """Return the score of a task with its interval; see `measure`."""
+    from scipy import stats
+
+    score, count = _score(likeliest, examples, task), len(examples)
+    credits = [_score([best], [example], task) for best, example in zip(likeliest, examples, strict=True)]
+    is_mean = task.metric in MEANS
+
+    def drawn(index: np.ndarray) -> float:
+        if is_mean:
+            return float(np.asarray(credits)[index].mean())
+        return _score([likeliest[i] for i in index], [examples[i] for i in index], task)
+
+    if is_mean and set(credits) <= {0.0, 1.0}:
+        low, high = stats.binomtest(round(sum(credits)), count).proportion_ci(0.95, "wilson")
+    elif count < 2:
+        low, high = (-1.0 if task.metric == "mcc" else 0.0), 1.0
+    else:
+        rng = np.random.default_rng(0)
+        means = [drawn(rng.integers(count, size=count)) for _ in range(DRAWS)]
+        low, high = np.quantile(means, [0.025, 0.975])
+    return Score(task.id, task.metric, score, float(low), float(high), count, task.chance)
 
 
 def _score(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> float:

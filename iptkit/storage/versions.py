@@ -33,6 +33,11 @@ def rows() -> list[tuple[str, str]]:
     return table
 
 
+def of_packages() -> dict[str, str]:
+    """The versions of iptkit and of the packages that its results depend on, by name."""
+    return {"iptkit": iptkit.__version__} | {name: _version(name) for name in PACKAGES}
+
+
 def code() -> str:
     """Text that identifies the running code: versions, a digest of the kit's modules and of their data."""
     data = paths.data_dir()

@@ -183,13 +183,17 @@ class State:
         self.dev = [tensors[k] for k in dev]
 
     @functools.cached_property
+    def made(self) -> dict[str, Any]:
+        """What the prompts are made for, see `compatibility.made_for`."""
+        return made_for(self.engine, self.prompt_length)
+
+    @functools.cached_property
     def training(self) -> dict[str, Any]:
         """Model, layout, prompts, settings and runs as JSON; a checkpoint with other ones is refused."""
         runs = [[r.task.id, r.seed, r.data, r.lr, r.skip, _digest(r, self.config)] for r in self.runs]
         shapes = {k: list(p.shape) for k, p in self.optimizer.parameters.items()}
-        made = made_for(self.engine, self.prompt_length)
         parameters = {"dtype": self.engine.backbone.dtype, "shapes": shapes}
-        return {**made, **parameters, **asdict(self.config), "runs": runs}
+        return {**self.made, **parameters, **asdict(self.config), "runs": runs}
 
 
 def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,31 @@ def fit(
     if config.steps == 0:
         state.select(dev_scores(engine, source, runs, config.dev_examples))
     state.restore_best()
+    source.about = {**state.made, "method": source.method, **trained_on(runs, config)}
     seconds = time.time() - begun
     return Fit(state.losses, state.penalty, torch.stack(state.dev), state.best_step, seconds, start)
+
+
+def trained_on(runs: Sequence[Run], config: FitConfig) -> dict[str, Any]:
+    """The tasks and settings of a training as JSON, for `PromptSource.about`.
+
+    Args:
+      runs: R runs.
+      config: the settings.
+    """
+    return {
+        "tasks": [run.task.id for run in runs],
+        "data": [
+            {"task": run.task.id, "sample": run.task.seed, "set": run.data, "examples": len(run.examples)}
+            | {
+                name: getattr(run.task, name)
+                for name in ("category", "metric", "labels", "source", "licence")
+            }
+            | {"lr": run.lr or config.lr, "seed": run.seed}
+            for run in runs
+        ],
+        "training": asdict(config),
+    }
 
 
 def train_step(engine: PromptEngine, state: State) -> Tensor:

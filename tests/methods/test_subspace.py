@@ -171,7 +171,10 @@ def found(runs, tmp_path_factory):
 
 def test_a_file_says_what_the_subspace_was_made_for(found):
     model = backbone("tiny-causal", "float32")
-    assert subspace.load(found).about == {
+    about = subspace.load(found).about
+    assert about.keys() >= {"method", "training", "data"}
+    expected = {
+        "engine": "Engine",
         "backbone": "tiny-causal",
         "fingerprint": model.fingerprint,
         "width": 32,
@@ -179,6 +182,7 @@ def test_a_file_says_what_the_subspace_was_made_for(found):
         "prompt_length": 3,
         "tasks": NAMES,
     }
+    assert {name: about[name] for name in expected} == expected
 
 
 def test_it_serves_its_model_in_another_dtype_and_under_another_name(found, runs):

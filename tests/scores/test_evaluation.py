@@ -126,3 +126,47 @@ def test_a_random_model_scores_near_chance():
     words = FixedPrompt(prompt_tuning.from_words(engine.backbone, 4).expand(len(suite), -1, -1))
     scores = evaluation.evaluate(engine, words, suite)
     assert len(scores) == 8 and all(0 <= s < 0.8 for s in scores)
+
+
+# ---- intervals over examples ------------------------------------------------------------------------
+def measured(answers, task):
+    return evaluation._measured([(answer,) for answer in answers], task.test, task)
+
+
+def task_of(metric, targets, options=()):
+    rows = tuple(examples.Example(f"text {i}", (target,), options) for i, target in enumerate(targets))
+    category = "cls" if options else "qa"
+    return examples.Task(
+        "one", "One", category, metric, "one", 0.5, 0.5, "here", "mine", options, rows, rows, rows, rows, 0
+    )
+
+
+def test_a_share_of_right_answers_has_wilsons_interval():
+    task = task_of("accuracy", ["a"] * 20, ("a", "b"))
+    some = measured(["a"] * 15 + ["b"] * 5, task)
+    assert (some.score, some.examples, some.chance) == (0.75, 20, 0.5)
+    z = 1.959963984540054  # Wilson 1927, with n = 20 and p = 0.75
+    middle, half = (0.75 + z * z / 40) / (1 + z * z / 20), z * (0.75 * 0.25 / 20 + z * z / 1600) ** 0.5
+    assert some.low == pytest.approx(middle - half / (1 + z * z / 20))
+    assert some.high == pytest.approx(middle + half / (1 + z * z / 20))
+    every = measured(["a"] * 20, task)
+    assert every.score == every.high == 1.0 and every.low < 0.9  # never an interval of width zero
+
+
+def test_other_metrics_are_drawn_again_by_example():
+    task = task_of("macro_f1", ["a", "b"] * 10, ("a", "b"))
+    found = measured(["a", "b"] * 7 + ["b", "a"] * 3, task)
+    assert found.score == pytest.approx(0.7) and 0.4 < found.low < 0.6 and 0.8 < found.high < 0.95
+    assert found == measured(["a", "b"] * 7 + ["b", "a"] * 3, task)  # the draws have a seed
+    words = task_of("token_f1", ["one two three four"] * 10)
+    some = measured(["one two"] * 5 + ["three four five"] * 5, words)
+    assert some.low < some.score < some.high
+    assert (measured(["one"], task_of("token_f1", ["one two"])).low, some.task) == (0.0, "one")
+
+
+def test_an_interval_can_be_read_in_one_line():
+    task = task_of("accuracy", ["a"] * 4, ("a", "b"))
+    assert (
+        str(measured(["a"] * 3 + ["b"], task))
+        == "one: accuracy 0.750 [0.301, 0.954] on 4 examples (chance 0.50)"
+    )
