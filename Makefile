@@ -14,30 +14,32 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course test check-course regen study study-deep study-ipt120 clean
+.PHONY: help setup course test wheel-test check-course regen study study-deep study-ipt120 lock clean
 
 help:
 	@echo "make course        install, download, run all notebooks at lesson scale; report: runs/lesson/index.html"
 	@echo "make test          install, check code and types, download; run the unit tests (the numeric ones also as"
 	@echo "                   two older CPUs), methods and notebooks on pretended GPUs, all notebooks at smoke scale,"
 	@echo "                   notebook 06 with the real model on five real tasks (scale check)"
+	@echo "make wheel-test    build the wheel, install it into a new environment elsewhere, use it without the checkout"
 	@echo "make check-course  compare the checked cells of all notebooks at lesson scale; computes everything again"
 	@echo "make regen         run the lessons again (ONLY=05,06: only these); outputs to notebooks/, times to data/"
 	@echo "make study         measure the 36 tasks at scale full; rows and verdicts to data/results/"
 	@echo "make study-deep    measure the study of lesson 04 at scale full; rows and verdicts to data/results/"
 	@echo "make study-ipt120  measure the 120 tasks and their splits (hours; a stopped run resumes); rows and verdicts"
+	@echo "make lock          write requirements.lock again (needs the program uv)"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'iptkit needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12 ...')"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "could not make .venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[notebooks,dev]'
 	@touch $(STAMP)
 
 $(BIN)/ray: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ray
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock ray
 	@touch $@
 
 course: $(STAMP)
@@ -58,6 +60,9 @@ test: $(STAMP) $(BIN)/ray
 	IPTKIT_STEPS="$$steps/smoke" IPTKIT_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax notebooks; \
 	IPTKIT_STEPS="$$steps/check" IPTKIT_SCALE=check $(BIN)/python -m pytest -q --nbval-lax notebooks/06_*.ipynb; \
 	set +x; echo "numeric tests passed as this CPU is, and with:"; for kind in $(OLDER); do echo "  $$kind"; done
+
+wheel-test: $(STAMP)
+	.ci/wheel $(BIN)/python
 
 check-course: $(STAMP)
 	@set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
@@ -86,6 +91,13 @@ study-ipt120: $(STAMP)
 	done; \
 	IPTKIT_RESULTS=runs/study $(BIN)/python -c "from iptkit.studies import verdicts_splits; verdicts_splits.record()"; \
 	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'ipt120')"
+
+lock:
+	@set -e; new=$$(mktemp); trap 'rm -f "$$new"' EXIT; \
+	sed -n '/^#/p' requirements.lock > "$$new"; \
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras -c constraints.txt $(if $(UPGRADE),,-c requirements.lock) \
+	  --no-header --no-annotate --no-emit-index-url pyproject.toml | grep -vE '^(nvidia|cuda|triton)\b' >> "$$new"; \
+	cat "$$new" > requirements.lock
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis

@@ -1,14 +1,21 @@
 """The three places that name the packages agree, and what is imported is named."""
 
 import ast
+import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
 import re
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import iptkit
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTED_AS = {
@@ -29,6 +36,8 @@ COMES_WITH = {
     "packaging": "transformers",
 }
 PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
+ACTION = re.compile(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def constraints():
@@ -40,6 +49,16 @@ def constraints():
 
 def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def locked():
+    """The pins of requirements.lock that hold here: name -> version."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    assert all(re.fullmatch("==[^,*]+", str(pin.specifier)) and not pin.url for pin in pins)
+    assert len(here) == len({canonicalize_name(pin.name) for pin in here}), "two pins for one package"
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in here}
 
 
 def names(requirements):
@@ -57,6 +76,54 @@ def test_environment_yml_has_the_same_pins_with_a_reason_each():
 def test_every_direct_dependency_is_pinned_and_nothing_else():
     extras = project()["optional-dependencies"].values()
     assert names(project()["dependencies"]).union(*map(names, extras)) == set(constraints())
+
+
+def test_the_lock_has_the_same_pins():
+    pins = {canonicalize_name(name): version for name, version in constraints().items()}
+    assert {name: locked().get(name) for name in pins} == pins
+    assert not [name for name in locked() if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_the_lock_has_every_package_that_another_one_needs():
+    """A walk from the kit's requirements over those of the installed packages."""
+    extras = project()["optional-dependencies"].values()
+    todo = [(Requirement(line), "") for line in [*project()["dependencies"], *itertools.chain(*extras)]]
+    seen, lock = set(), locked()
+    while todo:
+        needed, extra = todo.pop()
+        if needed.marker is not None and not needed.marker.evaluate({"extra": extra}):
+            continue
+        for wish in {"", *needed.extras} - {extra for name, extra in seen if name == needed.name}:
+            seen.add((needed.name, wish))
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of an extra that is not here
+                lines = importlib.metadata.requires(needed.name) or []
+                todo += [(Requirement(line), wish) for line in lines]
+    found = {canonicalize_name(name) for name, _ in seen}
+    assert len(found) > 100
+    assert not [name for name in found - set(lock) if not name.startswith(("nvidia", "cuda", "triton"))]
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_workflows_pin_every_action_to_a_commit_and_get_few_rights(file):
+    text = file.read_text(encoding="utf-8")
+    used = re.findall(r"uses: *(.+)", text)
+    assert used and all(ACTION.fullmatch(action) for action in used), used
+    read = yaml.safe_load(text)
+    assert read["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in read["jobs"].values())
+
+
+def test_one_commit_stands_for_one_version_of_an_action():
+    used = {use for file in WORKFLOWS for use in re.findall(r"uses: *(.+)", file.read_text(encoding="utf-8"))}
+    assert len(used) == len({use.partition("@")[0] for use in used})
+
+
+def test_the_version_is_described_and_can_be_cited():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == iptkit.__version__ and cited["license"] == project()["license"]
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", changes, re.MULTILINE)[0] == iptkit.__version__
 
 
 def test_torch_is_the_version_that_the_course_was_measured_with():

@@ -7,6 +7,7 @@ import sys
 import warnings
 
 import pytest
+import toy_notebooks as toy
 from typer.testing import CliRunner
 
 import iptkit
@@ -441,3 +442,30 @@ def test_ctrl_c_once_or_twice_ends_without_a_traceback(ends, message):
     _, said = process.communicate()
     assert process.returncode == 130 and "Traceback" not in said
     assert said.strip().startswith("iptkit: stopped") and message in said
+
+
+def test_init_fills_a_folder_once_and_overwrites_nothing(iptkit_command, tmp_path):
+    code, text = iptkit_command("init", str(tmp_path / "course"))
+    assert code == 0 and f"files written to {tmp_path / 'course'}" in text and "README.md" in text
+    code, text = iptkit_command("init", str(tmp_path / "course"))
+    assert code == 0 and "has all files already" in text
+    (tmp_path / "course" / "README.md").write_text("mine")
+    code, text = iptkit_command("init", str(tmp_path / "course"))
+    assert code == 2 and "README.md" in text and "nothing was changed" in text
+
+
+def test_run_takes_notebooks_from_the_folder_that_is_named(iptkit_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy.write(tmp_path / "mine" / "notebooks" / "00_own.ipynb", "# 00. Mine?")
+    assert iptkit_command("run", "--scale", "smoke", "--device", "cpu", "--notebooks", "mine")[0] == 0
+    assert (tmp_path / "runs" / "smoke" / "00_own.html").is_file()
+    code, text = iptkit_command("run", "--scale", "smoke", "--notebooks", "elsewhere")
+    assert code == 2 and "no notebooks in elsewhere" in text and "iptkit init" in text
+
+
+def test_a_shell_completes_commands():
+    asked = {"_IPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "iptkit ta", "COMP_CWORD": "1"}
+    environment = os.environ | asked
+    command = [sys.executable, "-m", "iptkit"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["tasks"]
