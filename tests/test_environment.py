@@ -36,6 +36,7 @@ COMES_WITH = {
     "packaging": "transformers",
 }
 PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
+POSIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 ACTION = re.compile(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -143,15 +144,23 @@ def test_what_is_imported_is_declared():
     known = set(sys.stdlib_module_names) | {file.stem for file in ROOT.glob("tests/**/*.py")}
     undeclared = {}
     for path in [*ROOT.glob("iptkit/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
-        for name in imported(path) - known:
+        for name in imported(ast.parse(path.read_text(encoding="utf-8"))) - known:
             if COMES_WITH.get(name, IMPORTED_AS.get(name, name)) not in declared:
                 undeclared[name] = path.name
     assert not undeclared
 
 
-def imported(path):
+def test_no_module_needs_another_system_when_it_is_imported():
+    """What only POSIX systems have is imported behind a check of the system."""
+    for path in ROOT.glob("iptkit/**/*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            is_import = isinstance(node, ast.Import | ast.ImportFrom)
+            assert not is_import or not POSIX_ONLY & imported(node), f"{path}:{node.lineno}"
+
+
+def imported(tree):
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:

@@ -44,11 +44,11 @@ def atomic(path: str | Path, is_flushed: bool = True) -> Iterator[Path]:
     path = Path(path)
     with room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_file(path) as (handle, draft):
+        with temporary_file(path) as draft:
             yield draft
-            draft.chmod(0o666 & ~_umask())
             if is_flushed:
-                os.fsync(handle)
+                _flush(draft)
+            draft.chmod(0o666 & ~_umask())
             os.replace(draft, path)
 
 
@@ -95,8 +95,7 @@ def together(folder: str | Path, first: str, older: Iterable[str] = ()) -> Itera
         yield place
         made = sorted(place.iterdir(), key=lambda file: (file.name != first, file.name))
         for file in made:
-            with open(file, "rb+") as stream:
-                os.fsync(stream.fileno())
+            _flush(file)
         for name in {*older} - {file.name for file in made}:
             (folder / name).unlink(missing_ok=True)
         for file in made:
@@ -112,11 +111,19 @@ def set_aside(path: str | Path) -> Path:
     return aside
 
 
-def temporary_file(path: str | Path) -> contextlib.AbstractContextManager[tuple[int, Path]]:
-    """Create a file next to `path`, locked and removed at the end; yields its handle and its own path."""
+def temporary_file(path: str | Path) -> contextlib.AbstractContextManager[Path]:
+    """Create a file next to `path`, locked and removed at the end; yields its own path."""
     path = Path(path)
     prefix = f".{path.name[:100]}."
-    return _held(lambda: tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=TEMPORARY))
+
+    def make() -> tuple[int, str]:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=TEMPORARY)
+        if HAS_LOCKS:
+            return handle, name
+        os.close(handle)  # Windows neither renames nor removes an open file
+        return -1, name
+
+    return _held(make)
 
 
 @contextlib.contextmanager
@@ -133,12 +140,12 @@ def scratch(folder: str | Path | None = None, name: str = "iptkit") -> Iterator[
         made = tempfile.mkdtemp(dir=folder, prefix=f"{name}-", suffix=TEMPORARY)
         return os.open(made, os.O_RDONLY) if HAS_LOCKS else -1, made
 
-    with _held(make) as (_, place):
+    with _held(make) as place:
         yield place
 
 
 @contextlib.contextmanager
-def _held(make: Callable[[], tuple[int, str]]) -> Iterator[tuple[int, Path]]:
+def _held(make: Callable[[], tuple[int, str]]) -> Iterator[Path]:
     """Lock a new temporary file or folder so that no other process sweeps it; remove it at the end.
 
     Args:
@@ -152,7 +159,7 @@ def _held(make: Callable[[], tuple[int, str]]) -> Iterator[tuple[int, Path]]:
             break
         os.close(handle)  # swept before it was locked
     try:
-        yield handle, temporary
+        yield temporary
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -182,8 +189,14 @@ def sweep(folders: Iterable[str | Path]) -> None:
             os.close(handle)
 
 
+def _flush(file: Path) -> None:
+    """Make sure that a file has reached the disk."""
+    with open(file, "rb+") as stream:
+        os.fsync(stream.fileno())
+
+
 def _lock(handle: int) -> None:
-    if sys.platform != "win32":
+    if sys.platform != "win32" and handle >= 0:
         with contextlib.suppress(OSError):  # a file system without locks, where nothing is swept
             fcntl.flock(handle, fcntl.LOCK_EX)
 

@@ -16,8 +16,8 @@ def command(*extras: str) -> str:
     """The pip command that installs the kit with these extras, from its checkout if there is one."""
     named = f"[{','.join(extras)}]" if extras else ""
     if _is_checkout():
-        return f"python -m pip install -c constraints.txt -e '.{named}'"
-    return f"python -m pip install 'iptkit{named}'"
+        return f'python -m pip install -c constraints.txt -e ".{named}"'  # double quotes: also on Windows
+    return f'python -m pip install "iptkit{named}"'
 
 
 def of_course() -> list[str]:

@@ -68,5 +68,8 @@ def one_writer(path: str | Path, way_out: str) -> Iterator[None]:
         yield
     finally:
         if is_held:
-            Path(lock.lock_file).unlink(missing_ok=True)
+            with contextlib.suppress(
+                PermissionError
+            ):  # Windows removes no open file; `release` does it there
+                Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

@@ -87,6 +87,10 @@ class Bar:
         try:
             with files.atomic(self._file, is_flushed=False) as draft:
                 draft.write_text(json.dumps(state), encoding="utf-8")
+        except (
+            PermissionError
+        ):  # on Windows, while the display reads the file; the next state will be written
+            pass
         except OSError:  # a full disk must not end hours of training
             self._file = None
 

@@ -34,7 +34,7 @@ def test_the_extra_that_is_missing_is_the_one_advised(without):
         (
             "",
             "without the optional extra cluster (ray); to install it: "
-            "python -m pip install -c constraints.txt -e '.[cluster]'",
+            'python -m pip install -c constraints.txt -e ".[cluster]"',
         ),
     ]
 
@@ -42,7 +42,7 @@ def test_the_extra_that_is_missing_is_the_one_advised(without):
 def test_what_the_course_needs_is_a_duty(without):
     without(ray="2.60.0", papermill=None, typer=None, torch="1.13.0")
     findings, (duty,) = doctor._packages()
-    assert duty.startswith("python -m pip install -c constraints.txt -e '.[notebooks,dev]'  (missing: ")
+    assert duty.startswith('python -m pip install -c constraints.txt -e ".[notebooks,dev]"  (missing: ')
     assert findings == [("installed", "without torch (>=2.13; 1.13.0 is installed), typer, papermill")]
 
 
@@ -50,10 +50,10 @@ def test_outside_a_checkout_the_advice_needs_no_files_of_it(without, tmp_path, m
     monkeypatch.setattr(installation, "ROOT", tmp_path)
     without(ray="2.60.0", papermill=None, pytest=None)
     findings, duties = doctor._packages()
-    assert duties == ["python -m pip install 'iptkit[notebooks]'  (missing: papermill)"]
+    assert duties == ['python -m pip install "iptkit[notebooks]"  (missing: papermill)']
     assert (
         "",
-        "without the optional extra dev (pytest); to install it: python -m pip install 'iptkit[dev]'",
+        'without the optional extra dev (pytest); to install it: python -m pip install "iptkit[dev]"',
     ) in findings
 
 

@@ -154,6 +154,33 @@ def test_files_take_their_places_together(tmp_path):
     )
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system does not list open files")
+def test_no_file_is_open_that_windows_would_have_to_rename_or_remove(tmp_path, monkeypatch):
+    """Windows refuses that. This system does not, so the test looks for open files itself."""
+    monkeypatch.setattr(files, "HAS_LOCKS", False)
+    monkeypatch.setattr(os, "replace", closed(os.replace))
+    monkeypatch.setattr(os, "unlink", closed(os.unlink))
+    with files.atomic(tmp_path / "a.txt") as draft:
+        draft.write_text("whole")
+    with pytest.raises(KeyError), files.atomic(tmp_path / "a.txt") as draft:
+        raise KeyError
+    with files.scratch(tmp_path) as folder, files.together(tmp_path, "b.txt") as place:
+        (folder / "c.txt").write_text("c")
+        (place / "b.txt").write_text("b")
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"] and (tmp_path / "a.txt").read_text() == "whole"
+
+
+def closed(change):
+    """The function `change` of a path, which first makes sure that this process holds no such file open."""
+
+    def checked(path, *more, **options):
+        held = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+        assert os.path.realpath(path) not in held or "dir_fd" in options
+        change(path, *more, **options)
+
+    return checked
+
+
 def test_the_name_of_a_temporary_file_is_never_too_long(tmp_path):
     path = tmp_path / ("x" * 255)
     with files.atomic(path) as temporary:

@@ -219,7 +219,7 @@ def test_another_server_at_the_address_is_reported(says):
 def test_without_ray_the_command_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     found = CliRunner().invoke(cli.app, ["study", "--scale", "smoke", "--cluster", "local"])
-    assert found.exit_code == 2 and "pip install -c constraints.txt -e '.[cluster]'" in found.output
+    assert found.exit_code == 2 and 'pip install -c constraints.txt -e ".[cluster]"' in found.output
 
 
 def test_options_that_exclude_each_other_are_refused(tmp_path):
