@@ -108,7 +108,7 @@ def card(about: Mapping[str, Any]) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    method, model = _cell(about.get("method")), _cell(about.get("backbone"))
+    method, model = _cell(about.get("method")), _cell(_name(about.get("backbone")))
     data: list[dict[str, Any]] = list(about.get("data") or ())
     scores = [_score_text(score) for score in about.get("scores") or ()] or ["not measured"] * len(data)
     front = ModelCardData(
@@ -118,7 +118,12 @@ def card(about: Mapping[str, Any]) -> str:
         license_name=", ".join(sorted({_cell(one.get("licence")) for one in data})) or None,
     )
     rows = [
-        [*(_cell(one.get(name)) for name in ("task", "metric")), score, _cell(one.get("source")), licence]
+        [
+            *(_cell(one.get(name)) for name in ("task", "metric")),
+            score,
+            _cell(_name(one.get("source"))),
+            licence,
+        ]
         for one, score in zip(data, scores, strict=True)
         for licence in [_cell(one.get("licence"))]
     ]
@@ -145,6 +150,11 @@ def _score_text(score: Any) -> str:
     if not isinstance(score, Mapping):
         return f"{float(score):.3f}"
     return f"{score['score']:.3f} [{score['low']:.3f}, {score['high']:.3f}], {score['examples']} examples"
+
+
+def _name(value: Any) -> Any:
+    """A path of this machine as its last part, which is all that others may know; other texts as they are."""
+    return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _cell(value: Any) -> str:

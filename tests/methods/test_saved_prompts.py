@@ -25,7 +25,7 @@ from iptkit.methods.saved_prompts import from_hub, load_prompt, open_prompt, pus
 from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
 from iptkit.models.backbone import load
 from iptkit.scores import evaluation
-from iptkit.storage import tensor_files
+from iptkit.storage import paths, tensor_files
 from iptkit.tasks import suites
 from iptkit.training.runs import FitConfig, Run
 from iptkit.training.trainer import fit
@@ -354,3 +354,13 @@ def test_fit_says_what_prompts_are_for_and_refuses_another_layout():
     assert source.about["fingerprint"] == CAUSAL.fingerprint
     with pytest.raises(ValueError, match=r"this SoftPrompt does not fit: it was made for the layout"):
         fit(Engine(CAUSAL, "prompt-text-answer"), source, [Run(task) for task in TASKS], CONFIG)
+
+
+def test_a_card_tells_no_folders_of_this_machine(tmp_path):
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text((paths.data_dir() / "tiny" / "tiny-plural.jsonl").read_text(encoding="utf-8"))
+    engine, source, of = Engine(CAUSAL), SoftPrompt(start(1)), suites.load_suite(mine)
+    fit(engine, source, [Run(of[0])], CONFIG)
+    source.save(tmp_path / "made")
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert "mine.jsonl" in card and str(tmp_path) not in card
