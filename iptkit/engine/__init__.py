@@ -8,6 +8,7 @@ Where to read what:
     interface      `PromptEngine`, what all three have in common
     prompt         `Prompt`, and `PromptSource`, the base class of all methods
     sites          the attentions of a model, where deep prompts enter
+    rotary         keys of deep prompts, moved to other positions
 
     layouts        the order of prompt, text and words in a row
     word_rows, head_rows    examples as token ids

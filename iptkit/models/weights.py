@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+PEFT_PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")  # its types that interchange.from_peft reads
 POOLER = "pooler."  # of an encoder: never used here, and missing in many files
 IN_LAYER = re.compile(r"(.+?)\.(\d+)\.")
 
@@ -57,11 +58,7 @@ def check_folder(folder: str | Path) -> None:
     """
     folder = Path(folder)
     if (folder / ADAPTER).is_file():
-        raise ValueError(
-            f"{folder} holds a PEFT adapter ({ADAPTER}) for {_base_of(folder / ADAPTER)}, not a model. Merge "
-            "it into that model with PEFT (merge_and_unload, then save_pretrained) and give the folder of "
-            "the result, or give the model without the adapter"
-        )
+        raise ValueError(adapter_advice(folder))
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds no model: it has no config.json; give a folder that save_pretrained wrote"
@@ -69,11 +66,26 @@ def check_folder(folder: str | Path) -> None:
     reading.read_json(folder / "config.json")
 
 
-def _base_of(adapter: Path) -> str:
-    try:
-        return str(reading.read_json(adapter)["base_model_name_or_path"])
-    except (ValueError, KeyError):  # the message is clear without the name
-        return "another model"
+def adapter_advice(folder: Path) -> str:
+    """What to do with the folder of a PEFT adapter in place of a model or prompt file, as an error says it.
+
+    Args:
+      folder: holds adapter_config.json.
+    """
+    config: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):  # the message is clear without its names
+        config = reading.read_json(folder / ADAPTER)
+    base, kind = config.get("base_model_name_or_path") or "another model", config.get("peft_type")
+    if kind in PEFT_PROMPTS:
+        return (
+            f"{folder} holds a PEFT prompt ({kind}) for {base}, not a model. Load that model, and read the "
+            "prompt with methods.interchange.from_peft(folder, engine)"
+        )
+    return (
+        f"{folder} holds a PEFT adapter ({ADAPTER}) for {base}, not a model. Merge it into that model with "
+        "PEFT (merge_and_unload, then save_pretrained) and give the folder of the result, or give the model "
+        "without the adapter"
+    )
 
 
 @contextlib.contextmanager
