@@ -23,20 +23,19 @@ with a blank.
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iptkit.engine.compatibility import check_source, prompt_length
+from iptkit.engine.compatibility import check_source
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.layouts import LAYOUTS, PROMPT, TEXT, Layout
 from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.engine.rotary import cannot_turn, turned
 from iptkit.engine.sites import find_sites
-from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.methods.saved_prompts import SavedPrompt
 from iptkit.models import weights
 from iptkit.models.backbone import Backbone
 from iptkit.storage import files, paths, reading
@@ -75,12 +74,17 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
     Raises: ValueError if the prompt does not fit the engine, there is no such run, or PEFT would compute
       something else with it: another layout, an encoder, heads, adapters, some layers only (see `why_not`).
     """
-    if isinstance(engine, Backbone):
-        raise ValueError(f"a backbone was given; give an engine: Engine(backbone, {LAYOUTS[1]!r})")
+    if not hasattr(engine, "log_likelihoods"):
+        raise ValueError(
+            f"an engine is needed, not a {type(engine).__name__}; give Engine(backbone, {LAYOUTS[1]!r})"
+        )
     check_source(engine, source)
-    prompt, backbone = _prompt_of(source, run), engine.backbone
-    encoded = "EncodedPrompt" in (type(source).__name__, source.about.get("method"))
-    name = DEEP if prompt.keys_values is not None else "P_TUNING" if encoded else "PROMPT_TUNING"
+    if run not in range(source.num_runs):
+        raise ValueError(f"run {run!r} does not exist; the source has {source.num_runs}, from 0 on")
+    backbone, every = engine.backbone, source.finished()
+    prompt = every.rows(torch.tensor([run], device=backbone.device))
+    is_encoded = source.method == METHODS["P_TUNING"]
+    name = DEEP if prompt.keys_values is not None else "P_TUNING" if is_encoded else "PROMPT_TUNING"
     _check_expressible(engine, prompt, name)
     if prompt.keys_values is None:
         assert prompt.embeds is not None
@@ -110,52 +114,54 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
     return _write(paths.expanded(folder), config, numbers)
 
 
-def from_peft(folder: str | Path, engine: PromptEngine | Backbone) -> SoftPrompt:
-    """The prompt of a PEFT adapter, as a source of one run, which can be scored and trained further.
+def from_peft(folder: str | Path, engine: PromptEngine | Backbone) -> SavedPrompt:
+    """The prompt of a PEFT adapter, as a source of one run, which can be scored, saved and trained further.
 
     Args:
       folder: has adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained writes them.
       engine: the engine that will read the prompt, or its model.
-    Returns: vectors ("embeds") or a deep prompt ("keys_values"). Its `about` names model and layout, so that
-      an engine with another one is refused; `sites` has the attentions of a deep prompt.
+    Returns: a source of vectors or of a deep prompt. Its `about` names model and layout, so that an engine
+      with another one is refused; `sites` has the attentions of a deep prompt.
 
     Raises: FileNotFoundError if a file is missing; ValueError naming a damaged file, an adapter of another
       type (LoRA), a prompt that does not fit the model, one that PEFT computes otherwise (see `why_not`), or
       an engine with another layout.
     """
+    if not isinstance(engine, Backbone) and not hasattr(engine, "log_likelihoods"):
+        raise ValueError(f"an engine or a model is needed, not a {type(engine).__name__}; see models.load")
     folder = paths.expanded(folder)
     backbone = engine if isinstance(engine, Backbone) else engine.backbone
+    layout = None if isinstance(engine, Backbone) else engine.layout
     config, numbers = _read(folder, backbone)
+    sites = find_sites(backbone.model) if config["peft_type"] == DEEP else []
+    if sites:
+        shape = (len(numbers), len(sites), 2, backbone.num_kv_heads, backbone.head_width)
+        keys, values = numbers.view(shape).permute(1, 2, 3, 0, 4).unbind(1)
+        deep = torch.stack([turned(keys, -len(numbers), backbone), values], 1)
+        prompt, layout = Prompt(keys_values=deep[None]), layout or LAYOUTS[0]
+    else:
+        prompt = Prompt(embeds=numbers[None] / _scale(backbone))
+        layout = layout if layout is not None and _is_prompt_first(layout) else LAYOUTS[1]
     about = {
         "engine": "Engine",
         "backbone": backbone.name,
         "fingerprint": backbone.fingerprint,
         "width": backbone.width,
+        "layout": layout if isinstance(layout, str) else list(layout),
+        "prompt_length": prompt.length,
         "method": METHODS[config["peft_type"]],
         "peft": {"type": config["peft_type"], "base_model": config.get("base_model_name_or_path")},
+        **({"sites": [[site.part, site.layer] for site in sites]} if sites else {}),
     }
-    layout = None if isinstance(engine, Backbone) else engine.layout
-    if config["peft_type"] != DEEP:
-        made = SoftPrompt(numbers[None] / _scale(backbone))
-        known = layout if layout is not None and _is_prompt_first(layout) else LAYOUTS[1]
-    else:
-        sites = find_sites(backbone.model)
-        shape = (len(numbers), len(sites), 2, backbone.num_kv_heads, backbone.head_width)
-        keys, values = numbers.view(shape).permute(1, 2, 3, 0, 4).unbind(1)
-        deep = torch.stack([turned(keys, -len(numbers), backbone), values], 1)
-        made = SoftPrompt(deep[None], "keys_values")
-        made.sites, about["sites"] = sites, [[site.part, site.layer] for site in sites]
-        known = layout or LAYOUTS[0]
-    about["layout"] = known if isinstance(known, str) else list(known)
-    made.about = {**about, "prompt_length": prompt_length(made)}
+    source = SavedPrompt(prompt, about, tuple(sites))
     if not isinstance(engine, Backbone):
-        if made.sites and not engine.sites:
+        if sites and not engine.sites:
             raise ValueError(
                 f"{folder} holds a prefix, but the engine has no sites for it; give from_peft the backbone, "
                 "and then the engine sites=source.sites"
             )
-        check_source(engine, made)
-    return made
+        check_source(engine, source)
+    return source
 
 
 def why_not(peft_type: str, backbone: Backbone) -> str:
@@ -211,15 +217,6 @@ def _scale(backbone: Backbone) -> float:
     """The factor of some BARTs' embeddings, which the engine applies to prompts too, and PEFT does not."""
     table = backbone.model.get_input_embeddings()
     return float(getattr(table, "embed_scale", 1.0)) if backbone.kind == "seq2seq" else 1.0
-
-
-@torch.no_grad()
-def _prompt_of(source: PromptSource, run: int) -> Prompt:
-    """The prompt of one run, without dropout."""
-    first = next(itertools.chain(source.parameters(), source.buffers()))
-    if run not in range(len(first)):
-        raise ValueError(f"run {run!r} does not exist; the source has {len(first)}, from 0 on")
-    return source.eval()(torch.tensor([run], device=first.device))
 
 
 # ---- files ---------------------------------------------------------------------------------------

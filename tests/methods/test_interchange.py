@@ -17,13 +17,16 @@ from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.left_memory import left_memory
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import choose, find_sites, memory_at
-from iptkit.methods import interchange
+from iptkit.methods import interchange, saved_prompts
 from iptkit.methods.heads import WithHead
 from iptkit.methods.interchange import from_peft, to_peft, why_not
 from iptkit.methods.p_tuning import EncodedPrompt
 from iptkit.methods.p_tuning_v2 import DeepPrompt
-from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt, from_words
 from iptkit.models.backbone import load
+from iptkit.tasks import suites
+from iptkit.training import trainer
+from iptkit.training.runs import FitConfig, Run
 
 PEFT_TYPES = tuple(interchange.METHODS)
 COLUMNS = {
@@ -244,7 +247,7 @@ def test_a_prompt_comes_back_with_the_same_numbers(peft_type, name, tmp_path):
     back = from_peft(str(tmp_path), engine)
     kind = "keys_values" if peft_type == "PREFIX_TUNING" else "embeds"
     expected = getattr(source(torch.tensor([1])), kind)
-    torch.testing.assert_close(back.P.float(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(getattr(back.finished(), kind).float(), expected, rtol=1e-6, atol=1e-6)
     to_peft(back, tmp_path / "again", engine)
     assert config(tmp_path) == config(tmp_path / "again"), "of the same type"
     torch.testing.assert_close(numbers(tmp_path / "again").float(), numbers(tmp_path), rtol=1e-6, atol=1e-6)
@@ -264,7 +267,8 @@ def test_a_run_takes_its_own_length_and_no_dropout(tmp_path):
         assert config(tmp_path / str(run))["num_virtual_tokens"] == length
         back = from_peft(tmp_path / str(run), base)
         torch.testing.assert_close(
-            back.P[0].float(), both.eval()(torch.tensor([run])).keys_values[0, ..., :length, :]
+            back.finished().keys_values[0].float(),
+            both.eval()(torch.tensor([run])).keys_values[0, ..., :length, :],
         )
     assert_same(engine, both.eval(), loaded(copied(base), tmp_path / "0"), run=0)
 
@@ -281,7 +285,7 @@ def test_what_is_read_names_its_model_and_layout(tmp_path):
     base = backbone("llama")
     new(copied(base), "causal", "PROMPT_TUNING", LENGTH, tmp_path)
     source = from_peft(tmp_path, base)
-    assert source.kind == "embeds" and source.P.requires_grad and source.P.shape == (1, LENGTH, WIDTH)
+    assert [(name, p.shape) for name, p in source.named_parameters()] == [("embeds", (1, LENGTH, WIDTH))]
     about = {"backbone": "llama", "layout": "prompt-text-answer", "prompt_length": 3, "method": "SoftPrompt"}
     assert about.items() <= source.about.items() and source.about["fingerprint"] == base.fingerprint
     with pytest.raises(ValueError, match="made for the layout 'prompt-text-answer', this engine has 'text-p"):
@@ -295,6 +299,33 @@ def test_what_is_read_names_its_model_and_layout(tmp_path):
         ValueError, match="holds a prefix, but the engine has no sites for it; give from_peft"
     ):
         from_peft(tmp_path, Engine(base))
+
+
+@pytest.mark.parametrize("peft_type", PEFT_TYPES)
+def test_a_prompt_from_peft_is_saved_opened_and_goes_back_as_the_same_type(peft_type, tmp_path):
+    base = stock.backbone("tiny-causal", "float64")
+    new(copied(base), "causal", peft_type, LENGTH, tmp_path / "theirs")
+    file = from_peft(tmp_path / "theirs", base).save(tmp_path / "it.prompt.safetensors")
+    engine, source = saved_prompts.open_prompt(file, model=base)
+    assert source.about["peft"] == {"type": peft_type, "base_model": None}
+    to_peft(source, tmp_path / "ours", engine)
+    assert config(tmp_path / "ours")["peft_type"] == peft_type
+    assert config(tmp_path / "ours")["base_model_name_or_path"] == "tiny-causal"
+    theirs = numbers(tmp_path / "theirs").double()
+    torch.testing.assert_close(numbers(tmp_path / "ours").double(), theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_a_prompt_that_fit_trained_goes_to_peft(tmp_path):
+    base = stock.backbone("tiny-causal", "float64")
+    task = suites.load_task("tiny-mood", suite="tiny")
+    engine, source = Engine(base, "prompt-text-answer"), SoftPrompt(from_words(base, 3)[None])
+    trainer.fit(engine, source, [Run(task)], FitConfig(steps=2, rows_per_run=2, lr=0.1, evaluations=1))
+    to_peft(source, tmp_path, engine)
+    torch.testing.assert_close(numbers(tmp_path), source.P[0].detach())
+    with pytest.raises(
+        ValueError, match="made for the layout 'prompt-text-answer', this engine has 'text-prom"
+    ):
+        to_peft(source, tmp_path, Engine(base))
 
 
 # ---- prompts that PEFT cannot express --------------------------------------------------------------
@@ -326,7 +357,7 @@ def test_other_prompts_are_refused_by_name(tmp_path):
         (some, Engine(base, sites=upper), "for all 4 layers, but this prompt is for 1 of them"),
         (SoftPrompt(torch.full((1, 2, WIDTH), torch.nan)), engine, "run 0 is not finite"),
         (SoftPrompt(torch.zeros(1, 2, 8)), engine, "does not fit llama .width of its vectors 8, 32 needed"),
-        (soft, base, r"a backbone was given; give an engine: Engine\(backbone, 'prompt-text-answer'\)"),
+        (soft, base, r"not a Backbone; give Engine\(backbone, 'prompt-text-answer'\)"),
     ]
     for source, where, told in cases:
         with pytest.raises(ValueError, match=told):
@@ -335,6 +366,8 @@ def test_other_prompts_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=f"run {run!r} does not exist; the source has 2, from 0 on"):
             to_peft(soft, tmp_path, engine, run)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="an engine or a model is needed, not a str; see models.load"):
+        from_peft(tmp_path, "llama")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file is a file; give a folder, which gets adapter_config.json"):
         to_peft(soft, tmp_path / "file", engine)
