@@ -66,7 +66,7 @@ def check_folder(folder: str | Path) -> None:
     reading.read_json(folder / "config.json")
 
 
-def adapter_advice(folder: Path) -> str:
+def adapter_advice(folder: str | Path) -> str:
     """What to do with the folder of a PEFT adapter in place of a model or prompt file, as an error says it.
 
     Args:
@@ -74,7 +74,7 @@ def adapter_advice(folder: Path) -> str:
     """
     config: dict[str, Any] = {}
     with contextlib.suppress(ValueError):  # the message is clear without its names
-        config = reading.read_json(folder / ADAPTER)
+        config = reading.read_json(Path(folder, ADAPTER))
     base, kind = config.get("base_model_name_or_path") or "another model", config.get("peft_type")
     if kind in PEFT_PROMPTS:
         return (
