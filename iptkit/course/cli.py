@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import typer
@@ -111,7 +111,20 @@ tasks_app = typer.Typer(no_args_is_help=True, help="List, show and check tasks."
 app.add_typer(tasks_app, name="tasks")
 
 Suite = Annotated[
-    str, typer.Option(help='"core36", "encoder9", "ipt120", "tiny", or a .jsonl file or folder of your own.')
+    str, typer.Option(help='"core36", "encoder9", "ipt120", "tiny", or a file or folder of your own.')
+]
+Columns = Annotated[
+    str,
+    typer.Option(
+        help="Which columns of your files hold what: input=sentence,target=label (also options=...; "
+        "input=premise+hypothesis joins two)."
+    ),
+]
+DropDuplicates = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-duplicates", help="Leave out inputs that appear again, instead of refusing the task."
+    ),
 ]
 
 
@@ -278,11 +291,13 @@ def doctor() -> None:
 
 
 @tasks_app.command("list")
-def list_tasks(suite: Suite = "core36") -> None:
+def list_tasks(
+    suite: Suite = "core36", columns: Columns = "", drop_duplicates: DropDuplicates = None
+) -> None:
     """List the tasks of a suite."""
     from iptkit.tasks import suites
 
-    cards = suites.list_cards(suite)
+    cards = suites.list_cards(suite, columns, drop_duplicates)
     width = max(len(card.id) for card in cards)
     for card in cards:
         _say(f"{card.id:<{width}}  {card.category:<4}  {card.metric:<11}  {card.title}")
@@ -294,12 +309,15 @@ def show_task(
     task_id: Annotated[str, typer.Argument(metavar="ID", help="A name from `iptkit tasks list`.")],
     suite: Suite = "core36",
     examples: Annotated[int, typer.Option(min=0, help="Number of training examples to print.")] = 3,
+    columns: Columns = "",
+    drop_duplicates: DropDuplicates = None,
 ) -> None:
     """Show a task's card, sizes and some of its examples."""
     from iptkit.tasks import suites
 
-    task = suites.load_task(task_id, suite=suite)
-    about = next(card.about for card in suites.list_cards(suite) if card.id == task.id)
+    (task,) = suites.load_suite(suite, only=[task_id], columns=columns, drop_duplicates=drop_duplicates)
+    cards = suites.list_cards(suite, columns, drop_duplicates)
+    about = next(card.about for card in cards if card.id == task.id)
     facts = {
         "title": task.title,
         "about": about,
@@ -322,28 +340,33 @@ def _sizes(task: Task) -> str:
 
 @tasks_app.command("check")
 def check_tasks(
-    path: Annotated[Path, typer.Argument(help="A .jsonl file of your own, or a folder of them.")],
+    path: Annotated[Path, typer.Argument(help="A file of your own (.jsonl, .csv, ...), or a folder.")],
+    columns: Columns = "",
+    drop_duplicates: DropDuplicates = None,
 ) -> None:
     """Check your own tasks: list problems with file and line, and how to fix them. Changes nothing."""
-    from iptkit.tasks import jsonl, suites
+    from iptkit.tasks import own_tasks, suites, task_files
 
-    named = suites.jsonl_files(path)
-    problems: dict[Path, list[str]] = {}
-    for file in named:
+    how = own_tasks.How(columns, drop_duplicates)
+    found = task_files.find(path)
+    problems: dict[PurePath, list[str]] = {}
+    near: list[str] = []
+    for files in found:
         try:
-            found = jsonl.check_jsonl(file)
+            own = own_tasks.read(files, how)
+            wrong = [*own.problems]
+            near += own_tasks.near_lines(own) if own.near_choice != "drop" else []
         except (ValueError, FileNotFoundError) as error:  # unreadable; other files may be readable
-            if len(named) == 1:
+            if len(found) == 1:
                 raise
-            found = [str(error)]
-        if found:
-            problems[file] = found
-            _say("\n".join(messages.first(found)))
+            wrong = [str(error)]
+        if wrong:
+            problems[files.path] = wrong
+            _say("\n".join(messages.first(wrong)))
     if problems:
         total = sum(map(len, problems.values()))
-        _say(f"{total} problem(s) in {len(problems)} of {len(named)} file(s); nothing was changed")
+        _say(f"{total} problem(s) in {len(problems)} of {len(found)} task(s); nothing was changed")
         raise typer.Exit(1)
-    near = [pair for file in named for pair in jsonl.near_duplicates(file)]
     if near:
         _say("\n".join(f"note: {line}" for line in messages.first(near)))
         _say('note: "near_duplicates": "drop" in NAME.card.json leaves them out, "keep" keeps them')
@@ -352,11 +375,14 @@ def check_tasks(
         warnings.filterwarnings(
             "ignore", ".*case, blanks or composed letters", UserWarning
         )  # the note above says it
-        loaded = suites.load_suite(path)  # also samples: a task may have too few examples
+        loaded = suites.load_suite(path, columns=columns, drop_duplicates=drop_duplicates)  # also samples
     for task in loaded:
         kind = f"{task.category}, scored by {task.metric}"
         _say(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
         needed = "100 per label" if task.category == "cls" else "100 examples"
-        _say(f"  few-shot sets: {_sizes(task)}; three seeds of a study need about {needed}")
+        advice = f"three seeds of a study need about {needed}"
+        if not task.train_new:
+            advice = f"a study needs train_new too, and so about {needed} to train on"
+        _say(f"  few-shot sets: {_sizes(task)}; {advice}")
     for warning in noted:
         _say(f"warning: {warning.message}")

@@ -44,20 +44,21 @@ def read_conll(
         outside `labels`, tags that break the scheme, broken UTF-8, or no sentence.
     """
     path = paths.expanded(path)
-    sentences = _sentences(path, word, tag, comment)
-    tags = [[t for _, _, t in lines] for lines in sentences]
-    made, known = schemes.read(tags, labels, scheme, lambda s, i: f"{path}:{sentences[s][i][0]}")
+    found = sentences(path, word, tag, comment)
+    tags = [[t for _, _, t in lines] for lines in found]
+    made, known = schemes.read(tags, labels, scheme, lambda s, i: f"{path}:{found[s][i][0]}")
     if made.note:
         warnings.warn(f"{path}: {made.note}", stacklevel=2)
     return [
         TaggedExample(" ".join(w for _, w, _ in lines), (" ".join(of),), (), known)
-        for lines, of in zip(sentences, made.tags, strict=True)
+        for lines, of in zip(found, made.tags, strict=True)
     ]
 
 
-def _sentences(path: Path, word: int, tag: int, comment: str) -> list[list[Line]]:
+def sentences(path: str | Path, word: int, tag: int, comment: str) -> list[list[Line]]:
+    """Return the lines of every sentence of a CoNLL file; arguments and errors are those of `read_conll`."""
     needed = max(word + 1 if word >= 0 else -word, tag + 1 if tag >= 0 else -tag, 2)
-    sentences: list[list[Line]] = [[]]
+    found: list[list[Line]] = [[]]
     columns = 0
     problems: list[str] = []
     text = reading.read_text(path, "give a file with one word and its tag per line")
@@ -65,9 +66,9 @@ def _sentences(path: Path, word: int, tag: int, comment: str) -> list[list[Line]
         line = line.removesuffix("\r")
         fields = words_of(line)
         if not fields or fields[0] == DOCUMENT:
-            sentences.append([])
+            found.append([])
             continue
-        if comment and line.startswith(comment) and not sentences[-1]:
+        if comment and line.startswith(comment) and not found[-1]:
             continue
         columns = columns or len(fields)
         if "\r" in line:
@@ -82,9 +83,9 @@ def _sentences(path: Path, word: int, tag: int, comment: str) -> list[list[Line]
                 "write a word and its tag (without blanks inside), and an empty line between sentences" + way
             )
         else:
-            sentences[-1].append((number, fields[word], fields[tag]))
+            found[-1].append((number, fields[word], fields[tag]))
     messages.refuse(path, problems)
-    sentences = [lines for lines in sentences if lines]
-    if not sentences:
+    found = [lines for lines in found if lines]
+    if not found:
         raise ValueError(f"{path} has no sentence; write a word and its tag on every line")
-    return sentences
+    return found

@@ -20,19 +20,24 @@ from iptkit.tasks.examples import Card, Example, TaggedExample, Task
 
 TEST_SIZE, POOL_SIZE = 256, 2048
 SETS = ("train", "train_new", "dev")
-MIN_NEW_EXAMPLES = 4  # the least that `leave_out` may leave of a set: fewer are next to no data
+MIN_NEW_EXAMPLES = 4  # of new data: fewer are next to none
 
 
 @dataclass(frozen=True)
 class Pool:
     """All usable examples of a task: `rows` to draw few-shot sets from, and the fixed `test` set.
 
-    shots: examples per label in each few-shot set; the only key is "" unless the task is a classification.
+    shots: examples per label in each few-shot set; the only key is "" unless the task is a classification. A
+      label with 0 has at most three examples, which go to train first, then to dev.
+    dev: the task's own dev set; None draws it from `rows`.
+    is_own: `rows` are the task's own training set, and train gets all of it if it is small.
     """
 
     rows: Sequence[Example]
     test: Sequence[Example]
     shots: dict[str, int]
+    dev: Sequence[Example] | None = None
+    is_own: bool = False
 
 
 def text_key(text: str) -> str:
@@ -64,6 +69,7 @@ def make_pool(
     card: Card,
     test: Iterable[Example] | None = None,
     key: Callable[[str], str] = text_key,
+    allow_few: bool = False,
 ) -> Pool:
     """Split the examples of a task into its pool and its test set, which is the same for all seeds.
 
@@ -76,12 +82,19 @@ def make_pool(
       card: the task's card.
       test: the data set's own test set; None holds one out of `examples`.
       key: maps an input to its key; examples with equal keys are merged (see `merge`).
+      allow_few: a label with fewer than 4 examples leaves some sets without it, if another label, or the
+        task, has 3.
     Raises: ValueError if a label, or the task, has fewer than 4 examples (3 with `test`), or `test` has none.
+    Warns: UserWarning of the labels with fewer than 4 examples, if they are allowed.
     """
     by_label = _by_label(merge(examples, key), card)
-    parts = (*SETS, "test") if test is None else SETS
+    parts: tuple[str, ...] = (*SETS, "test") if test is None else SETS
     shots = {label: min(card.shots, len(rows) // len(parts)) for label, rows in by_label.items()}
-    for label, count in shots.items():
+    if allow_few and (few := [label for label, count in shots.items() if not count]):
+        if max(map(len, by_label.values())) >= 3:
+            _warn_of_few(card, {label: len(by_label[label]) for label in few})
+            parts = ()
+    for label, count in shots.items() if parts else ():
         if count == 0:
             of_label = f" of label {label!r}" if label else ""
             raise ValueError(
@@ -95,11 +108,40 @@ def make_pool(
     if test is not None:
         return _pool_with_test(by_label, shots, merge(test), card, rng)
     sizes = {label: len(rows) for label, rows in by_label.items()}
-    num_test = _even(TEST_SIZE, {label: n - max(3 * shots[label], n // 2) for label, n in sizes.items()})
+    to_keep = {label: max(3 * shots[label], n // 2) for label, n in sizes.items()}
+    to_keep |= {label: (0, 1, 1, 2)[sizes[label]] for label, count in shots.items() if not count}
+    num_test = _even(TEST_SIZE, {label: n - to_keep[label] for label, n in sizes.items()})
     num_pool = _even(POOL_SIZE, {label: sizes[label] - num_test[label] for label in sizes})
     held_out = [rows[: num_test[label]] for label, rows in by_label.items()]
     pool = [rows[num_test[label] : num_test[label] + num_pool[label]] for label, rows in by_label.items()]
     return Pool(_interleave(pool), _interleave(held_out), shots)
+
+
+def own_pool(
+    card: Card, train: Iterable[Example], test: Iterable[Example], dev: Iterable[Example] | None = None
+) -> Pool:
+    """Return the pool of a task that has its own sets, each in an order that does not depend on the seed.
+
+    Args:
+      card: the task's card.
+      train: its training set; few-shot sets are drawn from it only.
+      test: its test set, kept whole.
+      dev: its dev set, kept whole; None draws it from `train`.
+    Raises: ValueError if a set has none, or a label is not one of the card's.
+    """
+    rng = random.Random(f"{card.id}/own/0")
+    rows = {"train": [*train], "test": [*test], **({} if dev is None else {"dev": [*dev]})}
+    if empty := [name for name, of in rows.items() if not of]:
+        raise ValueError(f"task {card.id!r} has no example in {' and '.join(empty)}; add some")
+    by_label = {name: _by_label(of, card) for name, of in rows.items()}
+    for of in by_label.values():
+        for examples in of.values():
+            rng.shuffle(examples)
+    rng.shuffle(rows["test"])
+    parts = 2 if dev is None else 1
+    shots = {label: min(card.shots, len(of) // parts) for label, of in by_label["train"].items()}
+    own_dev = None if dev is None else _interleave([*by_label["dev"].values()])
+    return Pool(_interleave([*by_label["train"].values()]), rows["test"], shots, own_dev, is_own=True)
 
 
 def _pool_with_test(
@@ -122,16 +164,45 @@ def _pool_with_test(
 
 
 def sample(pool: Pool, card: Card, seed: int) -> dict[str, tuple[Example, ...]]:
-    """Return the few-shot sets of a seed: train, train_new and dev, disjoint, with the labels in turn."""
+    """Return the few-shot sets of a seed: train, train_new and dev, disjoint, with the labels in turn.
+
+    From a training set of the task's own, train gets as many examples as the card says, or all if there are
+    fewer; dev is the task's own, or gets as many; train_new gets what is left, up to as many. train_new is
+    empty if less than MIN_NEW_EXAMPLES, or none of some label, are left.
+    """
     rng = random.Random(f"{card.id}/{seed}")
     by_label = _by_label(pool.rows, card)
-    drawn = {label: rng.sample(rows, 3 * pool.shots[label]) for label, rows in by_label.items()}
-    return {
-        name: tuple(
-            _interleave([rows[i * len(rows) // 3 : (i + 1) * len(rows) // 3] for rows in drawn.values()])
-        )
-        for i, name in enumerate(SETS)
-    }
+    if pool.is_own:
+        return _own_sample(pool, by_label, rng)
+    sets: dict[str, list[list[Example]]] = {name: [] for name in SETS}
+    for label, rows in by_label.items():
+        if count := pool.shots[label]:
+            drawn = rng.sample(rows, 3 * count)
+            pieces = drawn[:count], drawn[count : 2 * count], drawn[2 * count :]
+        else:
+            pieces = rows[:1], [], rows[1:2]
+        for name, piece in zip(SETS, pieces, strict=True):
+            sets[name].append(piece)
+    return {name: tuple(_interleave(pieces)) for name, pieces in sets.items()}
+
+
+def _own_sample(
+    pool: Pool, by_label: dict[str, list[Example]], rng: random.Random
+) -> dict[str, tuple[Example, ...]]:
+    sets: dict[str, list[list[Example]]] = {name: [] for name in SETS}
+    for label, rows in by_label.items():
+        count = max(1, pool.shots[label])
+        drawn = rng.sample(rows, len(rows))
+        end = count if pool.dev is not None else 2 * count
+        sets["train"].append(drawn[:count])
+        sets["dev"].append(drawn[count:end])
+        sets["train_new"].append(drawn[end : end + count])
+    new = sets["train_new"]
+    lacks_label = any(piece and not rest for piece, rest in zip(sets["train"], new, strict=True))
+    if lacks_label or sum(map(len, new)) < MIN_NEW_EXAMPLES:
+        sets["train_new"] = [[]]
+    made = {name: tuple(_interleave(pieces)) for name, pieces in sets.items()}
+    return made if pool.dev is None else {**made, "dev": tuple(pool.dev)}
 
 
 def make_task(
@@ -195,8 +266,14 @@ def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
     The sets of one seed are disjoint, but those of another seed come from the same pool. The training set of
     `known` is removed from train_new and dev. The first `dev_examples` of its dev set, which selected the
     trained prompt, are removed from train_new.
-    Raises: ValueError if fewer than MIN_NEW_EXAMPLES remain in a set.
+    Raises: ValueError if no example remains in a set.
+    Warns: UserWarning if fewer than MIN_NEW_EXAMPLES remain.
     """
+    if not task.train_new:
+        raise ValueError(
+            f"task {task.id} has no train_new, the new data of seen tasks: its training set of "
+            f"{len(task.train)} example(s) is used whole; give it more training examples"
+        )
     if task.seed == known.seed:
         return task
     trained = {e.input for e in known.train}
@@ -204,13 +281,26 @@ def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
     dev = tuple(e for e in task.dev if e.input not in trained)
     train_new = tuple(e for e in task.train_new if e.input not in trained | selected)
     for name, kept, rows in (("dev", dev, task.dev), ("train_new", train_new, task.train_new)):
+        told = (
+            f"task {task.id}, seed {task.seed}: only {len(kept)} of {len(rows)} examples of {name} were not "
+            f"used with seed {known.seed}"
+        )
+        way = "give the task more examples, or use fewer seeds"
+        if not kept:
+            raise ValueError(f"{told}, but at least 1 is needed; {way}")
         if len(kept) < MIN_NEW_EXAMPLES:
-            raise ValueError(
-                f"task {task.id}, seed {task.seed}: only {len(kept)} of {len(rows)} examples of {name} were "
-                f"not used with seed {known.seed}, but at least {MIN_NEW_EXAMPLES} are needed; give the task "
-                "more examples, or use fewer seeds"
-            )
+            warnings.warn(f"{told}, so its scores are uncertain; {way}", stacklevel=2)
     return replace(task, dev=dev, train_new=train_new)
+
+
+def _warn_of_few(card: Card, counts: dict[str, int]) -> None:
+    """Warn of labels with fewer examples than sets."""
+    have = ", ".join(f"{label!r} has {n}" if label else f"there are {n}" for label, n in counts.items())
+    warnings.warn(
+        f"task {card.id}: {have} example(s), so some sets lack them; 4 give one to each of the sets train, "
+        "train_new, dev and test",
+        stacklevel=3,
+    )
 
 
 def _warn_of_one_label(name: str, examples: Sequence[Example]) -> None:

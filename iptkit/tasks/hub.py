@@ -82,8 +82,7 @@ def load(
         raise ValueError(f"{name}: there is no example in {' and '.join(empty)}; give a file with some")
     if entry["kind"] in ("tags", "entities"):
         made, tags = _as_iob2(name, made, tags if entry["kind"] == "tags" else labels)
-    step = round(1 / dev_share)
-    dev, train = made["train"][::step], [e for i, e in enumerate(made["train"]) if i % step]
+    train, dev = superglue.held_out(made["train"], dev_share)
     kinds = {"tags": "tag", "entities": "tag", "span": "qa"}
     options = made["train"][0].options
     card = Card(

@@ -5,23 +5,24 @@ encoder9  9 tasks for encoders: sentences to classify and words to tag, built li
 ipt120    core36 and 84 tasks of BIG-bench, whose archive (358 MB) is downloaded on first use
 crossfit  the 120 tasks of the Intrinsic Prompt Tuning paper, from the model hub (see crossfit.py)
 tiny      8 small hand-written tasks for tests; tiny3 is three more, two of them with tags
-a path    to a .jsonl file or a folder of them: your own tasks (see jsonl.py)
+a path    to a file or folder of your own tasks (task_files.py says which, own_tasks.py reads them)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 from iptkit.storage import paths
 from iptkit.storage.paths import expanded
-from iptkit.storage.reading import listed, read_json
-from iptkit.tasks import fewshot, pools
+from iptkit.storage.reading import read_json
+from iptkit.tasks import fewshot, own_tasks, pools, task_files
 from iptkit.tasks.examples import Card, Task, card_from
-from iptkit.tasks.jsonl import read_card, read_jsonl, read_task
+from iptkit.tasks.jsonl import read_jsonl
 
 SUITES = ("core36", "encoder9", "ipt120", "crossfit", "tiny", "tiny3")
 SPLIT = ("core36", "ipt120", "crossfit", "tiny")  # the suites with splits
@@ -45,12 +46,19 @@ class Split:
     is_leaky: bool = False
 
 
-def list_cards(suite: str | Path = "core36") -> list[Card]:
-    """Return the cards of a suite, in its order.
+def list_cards(
+    suite: str | Path = "core36",
+    columns: Mapping[str, Any] | str = "",
+    drop_duplicates: bool | None = None,
+    files: Mapping[str, str] | None = None,
+) -> list[Card]:
+    """Return the cards of a suite, in its order; for the arguments see `load_suite`.
 
     Raises: ValueError for an unknown suite, FileNotFoundError for a path that does not exist.
     """
-    return [card for card, _ in _entries(suite)]
+    if str(suite) in SUITES:
+        return [card for card, _ in _entries(str(suite))]
+    return [task.card for task in _own(suite, own_tasks.How(columns or {}, drop_duplicates, files))]
 
 
 def load_suite(
@@ -60,33 +68,57 @@ def load_suite(
     max_test: int = fewshot.TEST_SIZE,
     max_dev: int | None = None,
     full: bool = False,
+    *,
+    columns: Mapping[str, Any] | str = "",
+    drop_duplicates: bool | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> list[Task]:
     """Return the tasks of a suite with the few-shot sets of a seed; missing data is downloaded and built.
 
+    A task of yours with its own training and test sets keeps them: train and train_new are drawn from its
+    training set only, dev is its own dev set if it has one, and test its own test set.
+
     Args:
-      name: one of SUITES, or a path to a .jsonl file or a folder of them.
+      name: one of SUITES, or a path to a file or folder of your own tasks (see `task_files`).
       seed: draws train, train_new and dev; the test set does not depend on it.
       only: ids of the tasks to load, None for all.
-      max_test: maximum size of the test set, 1 to 256.
+      max_test: maximum size of the test set, at least 1. The suites have up to 256 test examples; a test set
+        of your own can have more.
       max_dev: maximum size of the dev set, None for all of it.
-      full: train on all examples (up to 2,048) except dev and test, not on a few.
+      full: train on all examples (up to 2,048, or all of your own training set) except dev and test, not on a
+        few.
+      columns: which columns of your files hold the input, the target and the options, as in
+        {"input": "sentence", "target": "label"} or "input=premise+hypothesis,target=label"; what is missing
+        is found by its usual name.
+      drop_duplicates: leave out inputs of your files that appear again, instead of refusing them; None for
+        what the card says.
+      files: names of the files of your task in the folder `name`, {"train": ..., "dev": ..., "test": ...}.
     Raises: ValueError for unknown names or ids or broken lines; FileNotFoundError for missing files.
+    Warns: UserWarning, once per task, of what was inferred or left out of your files.
 
     >>> [task.id for task in load_suite("tiny", only=["tiny-plural"])]
     ['tiny-plural']
     """
     _check_limit("max_test", max_test)
     _check_limit("max_dev", 1 if max_dev is None else max_dev)
-    entries = _select(_entries(name), only, name)
+    if str(name) not in SUITES:
+        own = _own(name, own_tasks.How(columns or {}, drop_duplicates, files))
+        by_id = {task.card.id: task for task in own}
+        chosen = [by_id[task_id] for task_id in _select([*by_id], only, name)]
+        return [own_task(task, seed, max_test, max_dev, full) for task in chosen]
+    if columns or files or drop_duplicates:
+        raise ValueError(
+            f"columns, files and drop_duplicates are for files of your own, but {name!r} is a suite"
+        )
+    entries = {card.id: (card, file) for card, file in _entries(str(name))}
+    cards_files = [entries[task_id] for task_id in _select([*entries], only, name)]
     if name in BUILT:
-        found = pools.load([card for card, _ in entries])
-    elif name in SUITES:
-        found = [fewshot.make_pool(read_jsonl(file), card) for card, file in entries]
-    else:  # users' inputs that differ only in case are different inputs
-        found = [_own_pool(card, file) for card, file in entries]
+        found = pools.load([card for card, _ in cards_files])
+    else:
+        found = [fewshot.make_pool(read_jsonl(file), card) for card, file in cards_files]
     return [
         _task(card, pool, seed, max_test, max_dev, full)
-        for (card, _), pool in zip(entries, found, strict=True)
+        for (card, _), pool in zip(cards_files, found, strict=True)
     ]
 
 
@@ -166,12 +198,27 @@ def sides(
     return Split(tuple(seen), tuple(unseen))
 
 
-def _own_pool(card: Card, file: Path) -> fewshot.Pool:
-    examples, _ = read_task(file)
+def own_task(
+    task: own_tasks.OwnTask,
+    seed: int = 0,
+    max_test: int = fewshot.TEST_SIZE,
+    max_dev: int | None = None,
+    full: bool = False,
+) -> Task:
+    """Return a user's task that was read with the few-shot sets of a seed; see `load_suite`.
+
+    Raises: ValueError if it has problems or too few examples.
+    """
+    card, sets = task.card, task.kept
+    own_tasks.warn(task)
     try:
-        return fewshot.make_pool(examples, card, key=str)
+        if "" in sets:  # users' inputs that differ only in case are different inputs
+            pool = fewshot.make_pool(sets[""], card, key=str, allow_few=True)
+        else:
+            pool = fewshot.own_pool(card, sets["train"], sets["test"], sets.get("dev"))
+        return _task(card, pool, seed, max_test, max_dev, full)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{task.files.path}: {error}") from error
 
 
 def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int | None, full: bool) -> Task:
@@ -183,65 +230,42 @@ def _task(card: Card, pool: fewshot.Pool, seed: int, max_test: int, max_dev: int
     return fewshot.make_task(card, seed, **sets, test=pool.test[:max_test])
 
 
-def _entries(suite: str | Path) -> list[tuple[Card, Path]]:
+def _entries(suite: str) -> list[tuple[Card, Path]]:
     """Return the cards of a suite, each with the file of its examples (which built suites do not have)."""
-    if str(suite) not in SUITES:
-        entries = [(read_card(file, read_jsonl(file)), file) for file in jsonl_files(suite)]
-        file_of: dict[str, Path] = {}
-        for card, file in entries:
-            if file_of.setdefault(card.id, file) != file:
-                raise ValueError(
-                    f"{file_of[card.id]} and {file}: two tasks have the same id {card.id!r}; rename a "
-                    "file, or give each .card.json its own id"
-                )
-        return entries
-    files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(str(suite), (suite,))]
+    files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(suite, (suite,))]
     cards = [card_from(fields, file.name) for file in files for fields in read_json(file, list)]
     return [(card, paths.data_dir() / suite / f"{card.id}.jsonl") for card in cards]
 
 
-def jsonl_files(suite: str | Path) -> list[Path]:
-    """Return the .jsonl files of a user's suite, in order: those of a folder, or the file itself.
+def _own(suite: str | Path, how: own_tasks.How) -> list[own_tasks.OwnTask]:
+    """Return the tasks of a user's path.
 
-    The ending may be in upper case. Hidden files, which editors and file managers make, are left out.
-    Raises: FileNotFoundError for a folder without such files; ValueError for a folder that cannot be read or
-      a name that is neither a path nor a suite.
+    Raises: ValueError if two have the same id, one has problems, or there is neither such a path nor a suite.
     """
     path = expanded(suite)
-    if not os.path.isdir(path):
-        if path.suffix.lower() != ".jsonl":
-            if os.path.isfile(path):
-                raise ValueError(
-                    f"{path} does not end in .jsonl; rename it if it has one JSON object per line"
-                )
-            _one_of_suites(str(suite))
-        return [path]
-    found = listed(path, ".jsonl")
-    if not found:
-        others = ", ".join(file.name for file in listed(path, "")[:10]) or "nothing"
-        raise FileNotFoundError(
-            f"the folder {path} has no .jsonl files (found: {others}); put one file per task there"
-        )
-    return found
-
-
-def _one_of_suites(name: str) -> None:
-    if name not in SUITES:
+    if not os.path.lexists(path) and path.suffix.lower() not in task_files.ENDINGS:
         raise ValueError(
-            f"there is no suite {name!r}; choose one of {', '.join(SUITES)}, or give the path of a .jsonl "
-            "file or a folder of them"
+            f"there is no suite {str(suite)!r}; choose one of {', '.join(SUITES)}, or give the path of a "
+            f"{task_files.ENDINGS_TEXT} file or a folder of them"
         )
+    tasks = own_tasks.read_all(path, how)
+    file_of: dict[str, PurePath] = {}
+    for task in tasks:
+        name, file = task.card.id, task.files.path
+        if file_of.setdefault(name, file) != file:
+            raise ValueError(
+                f"{file_of[name]} and {file}: two tasks have the same id {name!r}; rename a "
+                "file, or give each .card.json its own id"
+            )
+    return tasks
 
 
-def _select(
-    entries: list[tuple[Card, Path]], only: Sequence[str] | None, suite: str | Path
-) -> list[tuple[Card, Path]]:
+def _select(ids: Sequence[str], only: Sequence[str] | None, suite: str | Path) -> Sequence[str]:
     if only is None:
-        return entries
-    by_id = {card.id: (card, file) for card, file in entries}
+        return ids
     for task_id in only:
-        if task_id not in by_id:
-            close = get_close_matches(task_id, by_id, n=3)
+        if task_id not in ids:
+            close = get_close_matches(task_id, ids, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
             if os.path.isfile(task_id):
                 hint = f"; your own file is a suite: --suite {task_id} with the task {Path(task_id).stem};"
@@ -249,7 +273,7 @@ def _select(
                 f"suite {suite} has no task {task_id!r}{hint} `iptkit tasks list --suite {suite}` lists its "
                 f"tasks (suites: {', '.join(SUITES)}, your own file or folder)"
             )
-    return [by_id[task_id] for task_id in only]
+    return only
 
 
 def _check_limit(name: str, value: int) -> None:

@@ -1,14 +1,16 @@
-"""SuperGLUE tasks from a folder with train.jsonl, dev32.jsonl and val.jsonl, in SuperGLUE's own format.
+"""SuperGLUE tasks from a folder with train.jsonl and val.jsonl, in SuperGLUE's own format.
 
-FewGLUE (Schick & Schütze 2021, arXiv 2009.07118) has such folders, with 32 training examples and 32 for
-model selection per task; it comes with the code of P-tuning (https://github.com/THUDM/P-tuning). The kit
-reads the files in place and copies nothing. It wraps the texts in questions of its own words.
+The folders of SuperGLUE itself have them, and a test.jsonl without labels, which is not used. FewGLUE (Schick
+& Schütze 2021, arXiv 2009.07118) has a third file, dev32.jsonl: 32 training examples and 32 for model
+selection per task; it comes with the code of P-tuning (https://github.com/THUDM/P-tuning). The kit reads the
+files in place and copies nothing. It wraps the texts in questions of its own words.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from iptkit.tasks.examples import Card, Example, Task
 from iptkit.tasks.fewshot import make_task
 
 SPLITS = ("train", "dev32", "val")
+DEV_SHARE = 0.1  # of the training examples, if there is no dev set
 YES_NO = ("no", "yes")
 Fields = dict[str, Any]
 
@@ -25,11 +28,13 @@ def load_folder(folder: str | Path, name: str) -> Task:
     """Return a task from a folder.
 
     train.jsonl is the training set, dev32.jsonl the dev set, and val.jsonl, which has labels, the test set.
+    Without dev32.jsonl, every tenth training example goes to the dev set.
 
     Args:
-      folder: the folder with the three files.
+      folder: the folder with the files.
       name: one of NAMES.
     Returns: a task with options for every example; train_new is empty.
+    Warns: UserWarning if the dev set is held out, and if there is a test.jsonl, which is not used.
 
     Raises:
       ValueError: the name is unknown.
@@ -40,14 +45,23 @@ def load_folder(folder: str | Path, name: str) -> Task:
     folder = paths.expanded(folder)
     if name not in NAMES:
         raise ValueError(f"there is no SuperGLUE task {name!r}; choose one of {', '.join(NAMES)}")
-    missing = [split for split in SPLITS if not os.path.lexists(folder / f"{split}.jsonl")]
-    if missing:
+    lacks = [split for split in SPLITS if not os.path.lexists(folder / f"{split}.jsonl")]
+    if missing := [split for split in lacks if split != "dev32"]:
         there = ", ".join(path.name for path in reading.listed(folder, ".jsonl")) or "none"
         raise FileNotFoundError(
             f"{folder} has no {', '.join(f'{split}.jsonl' for split in missing)} (found: {there}); a task "
-            "needs train.jsonl, dev32.jsonl and val.jsonl"
+            "needs train.jsonl and val.jsonl, and may have dev32.jsonl"
         )
-    sets = {split: _examples(folder / f"{split}.jsonl", NAMES[name]) for split in SPLITS}
+    there_are = [split for split in SPLITS if split not in lacks]
+    sets = {split: _examples(folder / f"{split}.jsonl", NAMES[name]) for split in there_are}
+    if lacks:
+        sets["train"], sets["dev32"] = held_out(sets["train"], DEV_SHARE)
+        unused = "; test.jsonl is not used" if os.path.lexists(folder / "test.jsonl") else ""
+        warnings.warn(
+            f"{folder}: there is no dev32.jsonl, so {len(sets['dev32'])} example(s) of train.jsonl are the "
+            f"dev set, and val.jsonl is the test set{unused}",
+            stacklevel=2,
+        )
     card = Card(
         id=f"superglue-{name.lower()}",
         title=f"SuperGLUE {name}",
@@ -59,6 +73,12 @@ def load_folder(folder: str | Path, name: str) -> Task:
         about=f"{name} of SuperGLUE, as in the folder.",
     )
     return make_task(card, 0, train=sets["train"], train_new=(), dev=sets["dev32"], test=sets["val"])
+
+
+def held_out(examples: Sequence[Example], share: float) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Return the examples without a share of them that lies evenly among them, and this share."""
+    step = round(1 / share)
+    return tuple(e for i, e in enumerate(examples) if i % step), tuple(examples[::step])
 
 
 def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> tuple[Example, ...]:
@@ -74,7 +94,7 @@ def _examples(path: Path, make: Callable[[Fields], Iterator[Example]]) -> tuple[
         problems += [f"{path}:{line.number}: {problem}"] if problem else []
     messages.refuse(path, problems)
     if not found:
-        raise ValueError(f"{path} has no example; a task needs some in each of its three files")
+        raise ValueError(f"{path} has no example; a task needs some in each of its files")
     return tuple(found)
 
 

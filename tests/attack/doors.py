@@ -7,7 +7,9 @@ compares what was read with a second, simple way of reading it.
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 import json
 import math
 import os
@@ -20,6 +22,8 @@ from typing import Any
 from unittest import mock
 
 import damage
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -141,6 +145,79 @@ def tasks_are_read_whole(path: Path, found: list[examples.Task]) -> None:
         "mcc",
         "macro_f1",
     )
+
+
+def write_csv(folder: Path) -> Path:
+    path = folder / "birds.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ["sentence", "label"])
+        table.writeheader()
+        table.writerows({"sentence": row["input"], "label": row["target"]} for row in CLASSES)
+    return path
+
+
+def rows_are_the_csv_files(path: Path, found: list[examples.Task]) -> None:
+    """Check that every example is a row of the file, read in a simple way."""
+    text = path.read_bytes().decode("utf-8-sig")
+    mark = next((mark for mark in ",;\t" if mark in text.lstrip("\r\n").split("\n")[0]), ",")
+    rows = [
+        [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=mark)
+    ]
+    for task in found:
+        for example in (*task.train, *task.train_new, *task.dev, *task.test):
+            assert any(example.input in row and example.targets[0] in row for row in rows)
+
+
+def write_tsv(folder: Path) -> Path:
+    for part, rows in (("test", CLASSES[8:12]), ("dev", CLASSES[12:]), ("train", CLASSES[:8])):
+        path = folder / f"{part}.tsv"
+        text = "".join(f"{row['input']}\t{row['target']}\n" for row in rows)
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def rows_are_the_tsv_files(path: Path, found: list[examples.Task]) -> None:
+    lines = [line.split("\t") for line in path.read_bytes().decode("utf-8-sig").split("\n")]
+    texts = {tuple(cell.strip() for cell in line) for line in lines}
+    (task,) = found
+    assert all((example.input, example.targets[0]) in texts for example in task.train), texts
+
+
+def table() -> Any:
+    names = ["few", "many"]
+    features = {
+        "question": {"dtype": "string", "_type": "Value"},
+        "label": {"names": names, "_type": "ClassLabel"},
+    }
+    rows = {
+        "question": [row["input"] for row in CLASSES],
+        "label": [names.index(r["target"]) for r in CLASSES],
+    }
+    return pa.table(rows).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+
+
+def write_parquet(folder: Path) -> Path:
+    pq.write_table(table(), folder / "birds.parquet")
+    return folder / "birds.parquet"
+
+
+def write_saved(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        with pa.ipc.new_stream(folder / "data.arrow", table().schema) as stream:
+            stream.write_table(table())
+        (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+        return folder / name
+
+    return write
+
+
+def examples_are_whole(path: Path, found: list[examples.Task]) -> None:
+    for task in found:
+        for example in (*task.train, *task.train_new, *task.dev, *task.test):
+            assert example.input.strip() and example.targets[0] and "None" not in example.targets
+            assert not example.options or {*example.targets} <= {*example.options}
 
 
 def write_card(folder: Path) -> Path:
@@ -443,6 +520,30 @@ DOORS = [
         lambda path: suites.load_suite(path.with_name("birds.jsonl")),
         card_is_kept,
     ),
+    Door("own task, CSV", write_csv, damage.of_bytes, suites.load_suite, rows_are_the_csv_files),
+    Door(
+        "own task, TSV folder",
+        write_tsv,
+        damage.of_bytes,
+        lambda path: suites.load_suite(path.parent),
+        rows_are_the_tsv_files,
+    ),
+    Door("own task, Parquet", write_parquet, damage.of_bytes, suites.load_suite, examples_are_whole),
+    Door(
+        "own task, saved data",
+        write_saved("data.arrow"),
+        damage.of_bytes,
+        lambda path: suites.load_suite(path.parent),
+        examples_are_whole,
+    ),
+    Door(
+        "own task, saved state",
+        write_saved("state.json"),
+        damaged_json,
+        lambda path: suites.load_suite(path.parent),
+        examples_are_whole,
+    ),
+    Door("own task, CoNLL", write_conll, damage.of_bytes, suites.load_suite, examples_are_whole),
     Door("CoNLL", write_conll, damage.of_bytes, conll.read_conll, words_are_read_whole),
     *(
         Door(

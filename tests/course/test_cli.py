@@ -108,7 +108,7 @@ def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     assert code == 1 and "bad.jsonl:1" in text and "bad.jsonl:2" in text and "nothing was changed" in text
     (tmp_path / "empty").mkdir()
     code, text = iptkit_command("tasks", "check", str(tmp_path / "empty"))
-    assert code == 2 and "has no .jsonl files" in text
+    assert code == 2 and "has no task (found: nothing)" in text
 
 
 def test_tasks_check_says_the_first_twenty_problems_of_a_file_and_their_count(iptkit_command, tmp_path):
@@ -120,7 +120,7 @@ def test_tasks_check_says_the_first_twenty_problems_of_a_file_and_their_count(ip
     code, text = iptkit_command("tasks", "check", str(tmp_path))
     assert code == 1 and text.count("a.JSONL:") == 20 and text.count("b.jsonl:1: ") == 1
     assert (
-        "... and 99980 more" in text and "100003 problem(s) in 4 of 4 file(s)" in text and len(text) < 10_000
+        "... and 99980 more" in text and "100003 problem(s) in 4 of 4 task(s)" in text and len(text) < 10_000
     )
     assert "0.jsonl is no regular file" in text and "z.jsonl cannot be read (Too many levels of" in text
 

@@ -237,7 +237,7 @@ def test_too_few_new_examples_is_an_error():
     known, task = (load_task("tiny-sum", seed, "tiny") for seed in (0, 1))
     greedy = replace(known, train=(*task.train_new, *known.train))
     message = (
-        "tiny-sum, seed 1: only 0 of .* examples of train_new were not used with seed 0, but at least 4.*more"
+        "tiny-sum, seed 1: only 0 of .* examples of train_new were not used with seed 0, but at least 1.*more"
     )
     with pytest.raises(ValueError, match=message):
         fewshot.leave_out(task, greedy)
@@ -337,6 +337,26 @@ def test_a_study_takes_a_users_own_tasks(steps):
     assert [row["task"] for row in study.zero_shot().values["rows"]] == list(own)
     with pytest.raises(ValueError, match="has no splits"):
         Study(scales.load("smoke", suite=suite, seen=(), unseen=()))
+
+
+def test_the_steps_of_a_users_files_depend_on_what_is_in_them(steps, tmp_path):
+    """Two tasks as folders with their own sets: a changed test example gives other keys."""
+    for name, verb in (("first", "sings"), ("second", "rests")):
+        (tmp_path / name).mkdir()
+        for part, start, count in (("train", 0, 40), ("test", 40, 8)):
+            rows = [f"bird {i} {verb},{('up', 'down')[i % 2]}\n" for i in range(start, start + count)]
+            (tmp_path / name / f"{part}.csv").write_text("sentence,label\n" + "".join(rows))
+    scale = scales.load("smoke", suite=str(tmp_path), seen=("first",), unseen=("second",), seeds=(0,))
+
+    def key():
+        with pytest.warns(UserWarning, match="read sentence as the input"):
+            return Study(scale).key("a-step")
+
+    before = key()
+    assert key() == before
+    file = tmp_path / "second" / "test.csv"
+    file.write_text(file.read_text().replace("bird 41 rests", "bird 41 naps"))
+    assert key() != before
 
 
 def test_a_model_is_shared_by_studies_of_the_same_model_only(steps):

@@ -68,3 +68,64 @@ def test_sets_without_examples_are_refused():
         sets = {name: one for name in ("train", "train_new", "dev", "test")} | {empty: ()}
         with pytest.raises(ValueError, match=rf"has no example in {empty}; add some"):
             fewshot.make_task(card, 0, **sets)
+
+
+# ---- few examples, own sets ----------------------------------------------------------------------
+def test_labels_with_few_examples_go_where_they_are_needed_most():
+    counts = {"a": 40, "b": 3, "c": 2, "d": 1}
+    card = card_of("cls", 16, "abcd")
+    told = "'b' has 3, 'c' has 2, 'd' has 1 example.s., so some sets lack them"
+    with pytest.warns(UserWarning, match=told):
+        pool = fewshot.make_pool(labelled(counts), card, allow_few=True)
+    sets = {**fewshot.sample(pool, card, 0), "test": pool.test}
+    found = {name: Counter(e.targets[0] for e in rows) for name, rows in sets.items()}
+    assert found["train"] == {"a": 10, "b": 1, "c": 1, "d": 1}
+    assert found["dev"] == {"a": 10, "b": 1} and found["train_new"] == {"a": 10}
+    assert found["test"] == {"a": 10, "b": 1, "c": 1}
+    inputs = [e.input for rows in sets.values() for e in rows]
+    assert len(set(inputs)) == len(inputs)
+    with pytest.raises(ValueError, match="but needs at least 4"):
+        fewshot.make_pool(labelled({"a": 2, "b": 1}), card_of("cls", labels="ab"), allow_few=True)
+
+
+def test_a_task_of_three_examples_has_three_sets():
+    card = card_of("qa")
+    with pytest.warns(UserWarning, match="there are 3 example"):
+        pool = fewshot.make_pool(labelled({"a": 3}), card, allow_few=True)
+    sets = fewshot.sample(pool, card, 0)
+    assert [len(sets[name]) for name in ("train", "train_new", "dev")] == [1, 0, 1] and len(pool.test) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "has_dev", "sizes"),
+    [
+        (100, True, (32, 32, 9)),
+        (100, False, (32, 32, 32)),
+        (40, True, (32, 8, 9)),
+        (35, True, (32, 0, 9)),  # 3 are too few for train_new
+        (20, True, (20, 0, 9)),
+        (20, False, (10, 0, 10)),
+        (1, True, (1, 0, 9)),
+    ],
+)
+def test_sets_of_ones_own_are_kept(count, has_dev, sizes):
+    rows = labelled({"a": count + 9 + 12})
+    train, dev, test = rows[:count], rows[count : count + 9] if has_dev else None, rows[count + 9 :]
+    pool = fewshot.own_pool(card := card_of("qa", shots=32), train, test, dev)
+    for seed in range(3):
+        sets = fewshot.sample(pool, card, seed)
+        assert tuple(len(sets[name]) for name in ("train", "train_new", "dev")) == sizes
+        drawn = [e for name in ("train", "train_new") for e in sets[name]]
+        assert {*drawn} <= {*train} and len({*drawn}) == len(drawn) and {*pool.test} == {*test}
+        assert {*sets["dev"]} == {*dev} if has_dev else {*sets["dev"]} <= {*train} - {*drawn}
+    if count == 100:
+        assert fewshot.sample(pool, card, 0)["train"] != fewshot.sample(pool, card, 1)["train"]
+
+
+def test_train_new_has_all_labels_or_is_empty():
+    rows = labelled({"a": 40, "b": 16})
+    pool = fewshot.own_pool(card := card_of("cls", 16, "ab"), rows, rows[:4], rows[4:8])
+    sets = fewshot.sample(pool, card, 0)
+    assert Counter(e.targets[0] for e in sets["train"]) == {"a": 16, "b": 16} and sets["train_new"] == ()
+    with pytest.raises(ValueError, match="has no example in train and test; add some"):
+        fewshot.own_pool(card, [], [])

@@ -157,7 +157,8 @@ def test_limits_are_arguments(tmp_path):
 def test_same_input_names_both_lines(tmp_path):
     file = write(tmp_path / "a.jsonl", GOOD, b"", {"input": "What is one plus one? ", "target": "two"})
     assert check_jsonl(file) == [
-        f"{file}:3: same input as line 1; keep one of the two, with all answers as its targets"
+        f"{file}:3: same input as line 1; keep one of the two, with all answers as its targets, or leave the "
+        "later ones out with --drop-duplicates (drop_duplicates=True in Python, or true on the card)"
     ]
 
 

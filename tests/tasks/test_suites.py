@@ -163,10 +163,10 @@ def test_the_error_names_a_user_file_with_too_few_examples(tmp_path):
 
 
 def test_paths_without_tasks(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no .jsonl files \(found: nothing\)"):
+    with pytest.raises(FileNotFoundError, match=r"has no task \(found: nothing\); put one .jsonl, .csv"):
         suites.load_suite(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"has no .jsonl files \(found: mine.json\)"):
+    with pytest.raises(FileNotFoundError, match=r"has no task \(found: mine.json\)"):
         suites.load_suite(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no file"):
         suites.load_suite(tmp_path / "absent.jsonl")
@@ -252,7 +252,7 @@ def test_sides_are_those_given_or_the_random_split():
 
 def test_a_file_with_another_ending_is_not_a_suite(tmp_path):
     (tmp_path / "mine.json").write_text('{"input": "q", "target": "a"}')
-    with pytest.raises(ValueError, match=r"mine.json does not end in .jsonl; rename it if"):
-        suites.jsonl_files(tmp_path / "mine.json")
+    with pytest.raises(ValueError, match=r"mine.json does not end in .jsonl, .csv, .* rename it if"):
+        suites.list_cards(tmp_path / "mine.json")
     with pytest.raises(ValueError, match="there is no suite '.*absent.json'"):
-        suites.jsonl_files(tmp_path / "absent.json")
+        suites.list_cards(tmp_path / "absent.json")

@@ -72,11 +72,27 @@ def test_words_are_quoted_as_they_are_written(tmp_path, word):
 
 
 def test_the_error_for_a_missing_file_names_the_others(tmp_path):
-    folder = folder_of(tmp_path, "RTE", splits=("train", "val"))
-    with pytest.raises(FileNotFoundError, match=r"has no dev32.jsonl \(found: train.jsonl, val.jsonl\)"):
+    folder = folder_of(tmp_path, "RTE", splits=("train", "dev32"))
+    with pytest.raises(FileNotFoundError, match=r"has no val.jsonl \(found: dev32.jsonl, train.jsonl\)"):
         superglue.load_folder(folder, "RTE")
     with pytest.raises(ValueError, match="no SuperGLUE task 'SST'; choose one of BoolQ"):
         superglue.load_folder(folder, "SST")
+
+
+@pytest.mark.parametrize("has_test", [True, False])
+def test_the_official_folder_holds_the_dev_set_out(tmp_path, has_test):
+    """Train and val have labels, test has none."""
+    records = [{**RECORDS["RTE"], "premise": f"It rains {i}.", "idx": i} for i in range(20)]
+    records[1:11] = [record | {"label": "entailment"} for record in records[1:11]]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "val.jsonl").write_text(json.dumps({**RECORDS["RTE"], "label": "entailment"}))
+    if has_test:
+        (tmp_path / "test.jsonl").write_text(json.dumps({"premise": "a", "hypothesis": "b", "idx": 0}))
+    told = r"2 example.s. of train.jsonl are the dev set, and val.jsonl is the test set"
+    with pytest.warns(UserWarning, match=told + ("; test.jsonl is not used$" if has_test else "$")):
+        task = superglue.load_folder(tmp_path, "RTE")
+    assert [len(of) for of in (task.train, task.dev, task.test)] == [18, 2, 1]
+    assert not {e.input for e in task.train} & {e.input for e in task.dev}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,376 @@
+"""Ten files of a user in shapes that public data sets have, and broken ones; all texts are our own."""
+
+import json
+import warnings
+from collections import Counter
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from iptkit.course import cli
+from iptkit.tasks import suites
+
+ANIMALS = ("cat", "dog", "hen", "cow", "owl", "bee", "fox", "ant")
+VERBS = ("sings", "naps", "eats", "runs", "hides", "waits")
+
+
+def texts(count, kind="", start=0):
+    """Return different sentences, each with one of two labels, in turn."""
+    all_of = [f"The {kind}{a} {v}" for v in VERBS for a in ANIMALS]
+    return [(all_of[i], ("good", "bad")[i % 2]) for i in range(start, start + count)]
+
+
+def parts(**counts):
+    """Return the texts of each split, without a text in two of them."""
+    start, made = 0, {}
+    for name, count in counts.items():
+        made[name] = texts(count, start=start)
+        start += count
+    return made
+
+
+def csv_of(rows, header="sentence,label", end="\n"):
+    return end.join([header, *(f'"{text}",{label}' for text, label in rows)]) + end
+
+
+def few_shot_tsv(folder):
+    """text<TAB>label without a header, train, dev and test: a folder of 16 examples per class."""
+    for name, rows in parts(train=16, dev=16, test=12).items():
+        (folder / f"{name}.tsv").write_text("".join(f"{t} .\t{label}\n" for t, label in rows))
+    return folder, {}, {"category": "cls", "sizes": (16, 0, 16, 12), "labels": ("bad", "good")}
+
+
+def csv_with_header(folder):
+    file = folder / "reviews.csv"
+    file.write_text(csv_of(texts(40)))
+    return file, {}, {"category": "cls", "sizes": (10, 10, 10, 10), "labels": ("bad", "good")}
+
+
+def csv_of_excel(folder):
+    """Byte order mark, CR LF, and texts with line breaks and quotes."""
+    rows = [(f'{t}\r\nand says ""hi"", twice', label) for t, label in texts(40)]
+    file = folder / "Reviews.CSV"
+    file.write_bytes(b"\xef\xbb\xbf" + csv_of(rows, "Text,Label", "\r\n").encode())
+    return file, {}, {"category": "cls", "sizes": (10, 10, 10, 10), "input": 'and says "hi", twice'}
+
+
+def glue_tsv(folder):
+    """An index column, two sentences, quotes that do not pair, and a test set without labels."""
+    names = {"train": 24, "dev": 12, "test": 8}
+    for name, rows in parts(**names).items():
+        if name == "test":
+            lines = ["index\tsentence1\tsentence2", *(f'{i}\t"{t}\tAn echo' for i, (t, _) in enumerate(rows))]
+        else:
+            lines = ["index\tsentence1\tsentence2\tlabel"]
+            lines += [f'{i}\t"{t}\tAn echo\t{label}' for i, (t, label) in enumerate(rows)]
+        (folder / f"{name}.tsv").write_text("\n".join(lines))
+    told = "dev is the test set"
+    return folder, {}, {"category": "cls", "sizes": (12, 0, 12, 12), "told": told, "input": "\nAn echo"}
+
+
+def saved_dataset(folder):
+    """DatasetDict.save_to_disk, with ClassLabel and an unlabelled test split."""
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["good", "bad", "unsure"])}
+    )
+    made = {}
+    for name, rows in parts(train=24, validation=12, test=8).items():
+        labels = [-1 if name == "test" else ("good", "bad").index(label) for _, label in rows]
+        made[name] = datasets.Dataset.from_dict({"text": [t for t, _ in rows], "label": labels}, features)
+    datasets.disable_progress_bars()
+    datasets.DatasetDict(made).save_to_disk(folder / "saved")
+    datasets.enable_progress_bars()
+    return (
+        folder / "saved",
+        {},
+        {"category": "cls", "sizes": (12, 0, 12, 12), "labels": ("good", "bad", "unsure")},
+    )
+
+
+def parquet_choices(folder):
+    """Multiple choice: a list of options and the place of the right one, in shards as on the hub."""
+    for name, rows in parts(train=20, validation=8, test=8).items():
+        table = pa.table(
+            {
+                "question": [f"{t}?" for t, _ in rows],
+                "choices": [[f"a {t[4:7]}", f"a stone {i}", "a tree"] for i, (t, _) in enumerate(rows)],
+                "answer": [i % 3 for i in range(len(rows))],
+            }
+        )
+        pq.write_table(table, folder / f"{name}-00000-of-00001.parquet")
+    return folder, {}, {"category": "mcqa", "sizes": (20, 0, 8, 8), "targets": 3}
+
+
+def superglue_folder(folder):
+    """Premise and hypothesis with train, val, and test without labels."""
+    for name, rows in parts(train=24, val=12, test=8).items():
+        records = [
+            {"premise": t, "hypothesis": "It rests.", "idx": i}
+            | ({} if name == "test" else {"label": {"good": "entailment", "bad": "not_entailment"}[label]})
+            for i, (t, label) in enumerate(rows)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    labels = ("entailment", "not_entailment")
+    return folder, {}, {"category": "cls", "sizes": (12, 0, 12, 12), "labels": labels, "told": "no labels"}
+
+
+def own_lines(folder):
+    """The kit's own JSON lines, with splits."""
+    for name, rows in parts(train=36, dev=4, test=8).items():
+        lines = [{"input": f"{t}. How?", "target": t[-4:]} for t, _ in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder, {}, {"category": "qa", "sizes": (32, 4, 4, 8)}
+
+
+def conll_folder(folder):
+    for name, rows in parts(train=20, dev=6, test=6).items():
+        sentences = [
+            "".join(f"{w} {'B-animal' if w in ANIMALS else 'O'}\n" for w in t.split()) for t, _ in rows
+        ]
+        (folder / f"{name}.conll").write_text("\n".join(sentences))
+    return folder, {}, {"category": "tag", "sizes": (20, 0, 6, 6), "labels": ("B-animal", "O")}
+
+
+def nested_answers(folder):
+    """Question answering: passage, question, and answers in a nested list."""
+    for name, rows in parts(train=24, dev=8).items():
+        records = [
+            {"id": str(i), "context": f"{t} at home.", "question": "Where?",
+             "answers": {"text": ["at home", "home", "home"], "answer_start": [3, 4, 4]}}
+            for i, (t, _) in enumerate(rows)
+        ]  # fmt: skip
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return folder, {}, {"category": "qa", "sizes": (12, 0, 12, 8), "input": "at home.\nWhere?"}
+
+
+def unusual_names(folder):
+    file = folder / "mine.csv"
+    file.write_text(
+        csv_of(texts(40), "utterance,intent,note").replace("good\n", "good,x\n").replace("bad\n", "bad,\n")
+    )
+    return file, {"columns": "input=utterance,target=intent"}, {"category": "cls", "sizes": (10, 10, 10, 10)}
+
+
+SHAPES = [
+    few_shot_tsv,
+    csv_with_header,
+    csv_of_excel,
+    glue_tsv,
+    saved_dataset,
+    parquet_choices,
+    superglue_folder,
+    own_lines,
+    conll_folder,
+    nested_answers,
+    unusual_names,
+]
+
+
+def loaded(path, **options):
+    """Return the tasks of a path and the warnings, as texts."""
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        found = suites.load_suite(path, **options)
+    return found, [str(warning.message) for warning in noted]
+
+
+@pytest.mark.parametrize("make", SHAPES, ids=lambda make: make.__name__)
+def test_files_of_ten_shapes_load_and_pass_the_check(tmp_path, make):
+    path, options, expected = make(tmp_path)
+    (task,), told = loaded(path, **options)
+    sets = (task.train, task.train_new, task.dev, task.test)
+    assert task.category == expected["category"]
+    assert tuple(map(len, sets)) == expected["sizes"]
+    assert task.labels == expected.get("labels", task.labels)
+    assert expected.get("told", "") in "".join(told) and len(told) <= 1
+    for example in (e for of in sets for e in of):
+        assert example.input.endswith(expected.get("input", "")) and example.targets[0]
+        assert not example.options or example.targets[0] in example.options
+    inputs = Counter(e.input for of in sets for e in of)
+    assert max(inputs.values()) == 1, "an input in two sets"
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    found = CliRunner().invoke(cli.app, ["tasks", "check", str(path), *words])
+    assert found.exit_code == 0 and f"{task.id}: fine ({task.category}" in found.output, found.output
+
+
+# ---- broken files --------------------------------------------------------------------------------
+def unknown_column(folder):
+    file = folder / "mine.csv"
+    file.write_text(csv_of(texts(12)))
+    return (
+        file,
+        {"columns": "input=sentnce,target=label"},
+        "mine.csv has no column 'sentnce'; its columns are: sentence, label",
+    )
+
+
+def empty_split(folder):
+    (folder / "train.csv").write_text(csv_of(texts(12)))
+    (folder / "test.csv").write_text("sentence,label\n")
+    return folder, {}, "test.csv:1: there is no example; add some, or remove the file"
+
+
+def label_only_in_test(folder):
+    (folder / "train.csv").write_text(csv_of(texts(12)))
+    (folder / "test.csv").write_text(csv_of([("It rains", "good"), ("It snows", "odd")]))
+    told = "test.csv:3: label 'odd' is not one of the labels of train.csv (bad, good); correct it, or add"
+    return folder, {}, told
+
+
+def unlabelled_train(folder):
+    (folder / "train.csv").write_text(csv_of([(t, "") for t, _ in texts(12)]))
+    (folder / "test.csv").write_text(csv_of(texts(4, start=12)))
+    return (
+        folder,
+        {},
+        "train.csv:1: no line has a label (column label); write the answers, or name their column",
+    )
+
+
+def ragged_row(folder):
+    file = folder / "mine.csv"
+    file.write_text(csv_of(texts(12)) + "The bee, it naps,good\n")
+    told = "mine.csv:14: the row has 3 cell(s), but the header has 2; put a text with commas in double quotes"
+    return file, {}, told
+
+
+def wrong_encoding(folder):
+    file = folder / "mine.csv"
+    file.write_bytes(csv_of([("The caf\u00e9 is open", "good"), *texts(12)]).encode("latin-1"))
+    return file, {}, "mine.csv:2: broken UTF-8 at byte 23 of the file; save the file as UTF-8"
+
+
+def names_without_header(folder):
+    file = folder / "mine.csv"
+    file.write_text("0,The cat naps\n1,The dog runs\n" * 3)
+    return file, {}, "mine.csv:1: the first line (0, The cat naps) does not name the columns"
+
+
+def header_of_unknown_names(folder):
+    for name, rows in parts(train=12, test=8).items():
+        (folder / f"{name}.tsv").write_text("utterance\tintent\n" + "".join(f"{t}\t{x}\n" for t, x in rows))
+    return (
+        folder,
+        {},
+        "train.tsv:1: the first line (utterance, intent) looks like a header with unknown names",
+    )
+
+
+def two_columns_for_one_role(folder):
+    file = folder / "mine.csv"
+    file.write_text(csv_of([(t, f"{x},x") for t, x in texts(12)], "text,label,answer"))
+    return file, {}, "mine.csv: label or answer can be the target; name one: --columns target=label"
+
+
+def open_quote(folder):
+    file = folder / "mine.csv"
+    file.write_text(csv_of(texts(6)) + '"The bee,good\n')
+    return file, {}, "mine.csv:8: the row cannot be read (unexpected end of data); put a text with quotes"
+
+
+def two_files_of_one_split(folder):
+    for name in ("train.csv", "test.csv", "test.tsv"):
+        (folder / name).write_text(csv_of(texts(6)))
+    return folder, {}, "has test.csv and test.tsv for the same split; keep one of them"
+
+
+def no_parquet(folder):
+    file = folder / "mine.parquet"
+    file.write_bytes(b"PAR1 and no more")
+    return file, {}, "mine.parquet is not a Parquet file, or is damaged ("
+
+
+def shared_input(folder):
+    (folder / "train.csv").write_text(csv_of(texts(12)))
+    (folder / "test.csv").write_text(csv_of([*texts(4, start=12), texts(3)[2]]))
+    return (
+        folder,
+        {},
+        "train.csv:4: same input as test.csv:6; remove it here, or leave such lines out with --drop-",
+    )
+
+
+def odd_column_list(folder):
+    return csv_with_header(folder)[0], {"columns": "sentence"}, "columns are 'sentence'; give every role once"
+
+
+BROKEN = [
+    unknown_column,
+    empty_split,
+    label_only_in_test,
+    unlabelled_train,
+    ragged_row,
+    wrong_encoding,
+    names_without_header,
+    header_of_unknown_names,
+    two_columns_for_one_role,
+    open_quote,
+    two_files_of_one_split,
+    no_parquet,
+    shared_input,
+    odd_column_list,
+]
+
+
+@pytest.mark.parametrize("make", BROKEN, ids=lambda make: make.__name__)
+def test_a_broken_file_gets_one_clear_line(tmp_path, make):
+    path, options, told = make(tmp_path)
+    with pytest.raises(ValueError) as error:
+        loaded(path, **options)
+    assert told in str(error.value)
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    found = CliRunner().invoke(cli.app, ["tasks", "check", str(path), *words])
+    assert found.exit_code in (1, 2) and told in found.output
+    lines = [line for line in found.output.splitlines() if "nothing was changed" not in line]
+    assert len(lines) == 1, found.output
+
+
+# ---- duplicates ----------------------------------------------------------------------------------
+def test_duplicates_are_refused_or_dropped(tmp_path):
+    file = tmp_path / "mine.csv"
+    rows = texts(24)
+    file.write_text(csv_of([*rows, rows[0], ("THE CAT  SINGS", "good"), (rows[1][0], "good")]))
+    with pytest.raises(
+        ValueError, match=r"mine.csv has 2 problem.*\n.*mine.csv:26: same input as line 2; keep"
+    ):
+        suites.load_suite(file)
+    (task,), (told,) = loaded(file, drop_duplicates=True)
+    assert "2 duplicate input(s) left out (first: " in told and "mine.csv:26, same as line 2)" in told
+    assert "mine.csv:28 has another answer than line 3, which was kept" in told
+    drawn = [e for of in (task.train, task.train_new, task.dev, task.test) for e in of]
+    assert len(drawn) == 24 and {(e.input, e.targets[0]) for e in drawn} == {*rows}
+    (tmp_path / "mine.card.json").write_text('{"drop_duplicates": true}')
+    assert loaded(file)[0] == [task]
+    found = CliRunner().invoke(cli.app, ["tasks", "check", str(file), "--drop-duplicates"])
+    assert found.exit_code == 0 and "2 duplicate input(s) left out" in found.output
+
+
+def test_what_the_test_set_holds_is_dropped_from_the_others(tmp_path):
+    rows = texts(36)
+    (tmp_path / "train.csv").write_text(csv_of(rows[:20]))
+    (tmp_path / "dev.csv").write_text(csv_of(rows[18:26]))
+    (tmp_path / "test.csv").write_text(csv_of([*rows[26:], rows[0], rows[25]]))
+    (task,), (told,) = loaded(tmp_path, drop_duplicates=True, full=True)
+    assert [len(of) for of in (task.train, task.dev, task.test)] == [
+        17,
+        7,
+        12,
+    ] and "4 duplicate input" in told
+    sets = [{e.input for e in of} for of in (task.train, task.dev, task.test)]
+    assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
+
+
+def test_sentences_with_tags_may_recur(tmp_path):
+    for name, sentence in (
+        ("train", "a B-x\n\na B-x\n\nb O\n"),
+        ("dev", "c O\n\nd B-x\n"),
+        ("test", "b O\n\ne B-x\n"),
+    ):
+        (tmp_path / f"{name}.conll").write_text(sentence)
+    (task,), (told,) = loaded(tmp_path)
+    assert len(task.train) == 3 and "1 input(s) are in two sets (first: " in told and "test.conll:1" in told
+    (task,), _ = loaded(tmp_path, drop_duplicates=True)
+    assert [e.input for e in task.train] == ["a"] and len(task.test) == 2

@@ -1,0 +1,129 @@
+import warnings
+
+import pytest
+
+from iptkit.tasks import suites, task_files
+
+LINES = "".join(f'{{"input": "q {i}", "target": "a {i}"}}\n' for i in range(12))
+
+
+def lines(start, count):
+    return "".join(f'{{"input": "q {i}", "target": "a {i}"}}\n' for i in range(start, start + count))
+
+
+def found(path, files=None):
+    return {
+        task.id: {n: [p.name for p in ps] for n, ps in task.parts.items()}
+        for task in task_files.find(path, files)
+    }
+
+
+def touch(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text(LINES)
+    return folder
+
+
+def test_files_named_after_splits_are_one_task(tmp_path):
+    folder = touch(
+        tmp_path / "mood", "train.jsonl", "Validation.JSONL", "test.jsonl", "labels.csv", ".dev.jsonl"
+    )
+    parts = {"train": ["train.jsonl"], "validation": ["Validation.JSONL"], "test": ["test.jsonl"]}
+    assert found(folder) == {"mood": parts}
+    assert task_files.find(folder)[0].notes == ("labels.csv not read",)
+
+
+def test_a_folder_of_files_has_one_task_per_file(tmp_path):
+    assert found(touch(tmp_path / "a", "train.jsonl", "other.jsonl")) == {
+        "other": {"": ["other.jsonl"]},
+        "train": {"": ["train.jsonl"]},
+    }
+    assert found(touch(tmp_path / "b", "x.csv", "y.TSV", "z.parquet", "w.conll", "n.txt")).keys() == {*"wxyz"}
+    mixed = task_files.find(touch(tmp_path / "c", "x.jsonl", "y.csv"))
+    assert [task.id for task in mixed] == ["x"] and mixed[0].notes == ("y.csv not read",)
+
+
+def test_files_with_a_common_beginning_are_one_task_each(tmp_path):
+    names = [
+        f"{task}_16_{seed}_{part}.tsv"
+        for task in ("sst2", "qnli")
+        for seed in (13, 21)
+        for part in ("train", "dev", "test")
+    ]
+    grouped = found(touch(tmp_path, *names, "solo_train.tsv"))
+    assert grouped.keys() == {"qnli_16_13", "qnli_16_21", "sst2_16_13", "sst2_16_21", "solo_train"}
+    assert grouped["sst2_16_21"] == {n: [f"sst2_16_21_{n}.tsv"] for n in ("train", "dev", "test")}
+
+
+def test_a_folder_of_task_folders(tmp_path):
+    for name in ("mood", "topic"):
+        touch(tmp_path / name, "train.jsonl", "test.jsonl")
+    touch(tmp_path / "notes", "a.txt")
+    assert found(tmp_path).keys() == {"mood", "topic"}
+    for name, start in (("mood", 0), ("topic", 50)):
+        (tmp_path / name / "train.jsonl").write_text(lines(start, 20))
+        (tmp_path / name / "test.jsonl").write_text(lines(start + 20, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mood, topic = suites.load_suite(tmp_path)
+        assert suites.load_suite(tmp_path, only=["topic"]) == [topic]
+    assert len(mood.test) == 5 and {e.input for e in topic.test} == {f"q {i}" for i in range(70, 75)}
+    assert [card.id for card in suites.list_cards(tmp_path)] == ["mood", "topic"]
+
+
+def test_shards_are_one_split(tmp_path):
+    names = [f"train-0000{i}-of-00002.parquet" for i in range(2)]
+    assert found(touch(tmp_path / "x", *names, "test-00000-of-00001.parquet"))["x"] == {
+        "train": names,
+        "test": ["test-00000-of-00001.parquet"],
+    }
+
+
+@pytest.mark.parametrize("by_card", [True, False])
+def test_names_of_files_can_be_given(tmp_path, by_card):
+    for name, start in (("eng.train", 0), ("eng.testa", 9), ("eng.testb", 15)):
+        text = "".join(f"w{i} B-x\nis O\n\n" for i in range(start, start + 6))
+        (tmp_path / name).write_text(text)
+    files = {"train": "eng.train", "dev": "eng.testa", "test": "eng.testb"}
+    if by_card:
+        (tmp_path / "card.json").write_text(
+            f'{{"id": "mine", "files": {str(files).replace(chr(39), chr(34))}}}'
+        )
+    (task,) = suites.load_suite(tmp_path, files=None if by_card else files)
+    assert (task.category, len(task.train), len(task.dev), len(task.test)) == ("tag", 6, 6, 6)
+    assert task.id == "mine" or not by_card
+    for wrong, told in (
+        ({"train": "a", "dec": "b"}, "files name the split 'dec'; allowed are: train, dev, test"),
+        ({"test": "eng.testa"}, "files name no train file"),
+        ({**files, "test": "eng.testc"}, "there is no file .*eng.testc"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=told):
+            suites.load_suite(tmp_path, files=wrong)
+
+
+def test_two_dev_sets(tmp_path):
+    """With dev32 and val, as FewGLUE has them, val is the test set; with a test set, one is too many."""
+    for name, start, count in (("train", 0, 20), ("dev32", 20, 6), ("val", 26, 5)):
+        (tmp_path / f"{name}.jsonl").write_text(lines(start, count))
+    with pytest.warns(UserWarning, match="there is no test set, so val is the test set$"):
+        (task,) = suites.load_suite(tmp_path)
+    assert (len(task.train), len(task.dev), len(task.test)) == (20, 6, 5)
+    (tmp_path / "test.jsonl").write_text(lines(40, 3))
+    with pytest.raises(
+        ValueError, match="has 2 dev sets .dev32, val.; keep one, or name the files on the card"
+    ):
+        suites.load_suite(tmp_path)
+
+
+def test_a_saved_data_set_of_other_splits_or_a_broken_one(tmp_path):
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["a", "b"]}')
+    with pytest.raises(ValueError, match=r"has no split named train \(found: a, b\)"):
+        suites.load_suite(tmp_path)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["../x"]}')
+    with pytest.raises(ValueError, match="dataset_dict.json: splits is not a list of names"):
+        suites.load_suite(tmp_path)
+    (tmp_path / "dataset_dict.json").unlink()
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
+    with pytest.raises(ValueError, match="_data_files does not list files of this folder"):
+        suites.load_suite(tmp_path)
