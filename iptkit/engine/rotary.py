@@ -43,7 +43,7 @@ def cannot_turn(backbone: Backbone) -> str:
     """
     rope = getattr(backbone.model.config, "rope_parameters", None) or {}
     if _frequencies(backbone) is None:
-        return "its positions are learned vectors, which no change of the keys moves"
+        return "its positions are not rotary (GPT-2 and BERT add learned vectors), so keys cannot be moved"
     if rope.get("rope_type", "default") not in FIXED_ANGLES:
         return f"the angles of its rope_type {rope['rope_type']!r} depend on the length of the text"
     if not _turn_alike(backbone):

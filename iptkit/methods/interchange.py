@@ -14,7 +14,7 @@ P_TUNING is for prompts from an encoder, which the file leaves out.
 PEFT puts a prompt before the text, so a prompt must be trained with `Engine(backbone, "prompt-text-answer")`.
 Deep prompts do not depend on the layout, but on positions: beside PEFT's prefix of n keys a text begins at
 position n, here at 0. Keys are therefore turned by n positions on their way out and back on their way in.
-PEFT's rows are n positions longer, and must fit the model too.
+PEFT's rows are n positions longer; they too must fit the model's positions and its sliding window.
 
 Load the model that PEFT reads the folder with yourself, `models.load(name).model` for one that is on no hub.
 The same text must have the same tokens: `tokenizer(text, add_special_tokens=False)`, and an answer begins
@@ -38,7 +38,7 @@ from iptkit.engine.sites import find_sites
 from iptkit.methods.saved_prompts import SavedPrompt
 from iptkit.models import weights
 from iptkit.models.backbone import Backbone
-from iptkit.storage import files, paths, reading
+from iptkit.storage import files, messages, paths, reading
 
 CONFIG, WEIGHTS, PICKLED = weights.ADAPTER, "adapter_model.safetensors", "adapter_model.bin"
 KEY = "prompt_embeddings"  # the only tensor in a file
@@ -82,7 +82,8 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
     if run not in range(source.num_runs):
         raise ValueError(f"run {run!r} does not exist; the source has {source.num_runs}, from 0 on")
     backbone, every = engine.backbone, source.finished()
-    prompt = every.rows(torch.tensor([run], device=backbone.device))
+    device = next(iter(every.tensors().values())).device
+    prompt = every.rows(torch.tensor([run], device=device))
     is_encoded = source.method == METHODS["P_TUNING"]
     name = DEEP if prompt.keys_values is not None else "P_TUNING" if is_encoded else "PROMPT_TUNING"
     _check_expressible(engine, prompt, name)
@@ -238,16 +239,16 @@ def _read(folder: Path, backbone: Backbone) -> tuple[dict[str, Any], Tensor]:
     config = reading.read_json(folder / CONFIG, wanted="give the folder that PEFT's save_pretrained wrote")
     name, task, length = (config.get(k) for k in ("peft_type", "task_type", "num_virtual_tokens"))
     problem = ""
-    if name not in METHODS:
-        problem = f"has the peft_type {name!r}, which is no prompt; {', '.join(METHODS)} can be read"
+    if not isinstance(name, str) or name not in METHODS:
+        problem = f"has the peft_type {name!r:.80}, which is no prompt; {', '.join(METHODS)} can be read"
         if name == "LORA":
             problem += ". Merge LoRA into its model with PEFT (merge_and_unload), save that, and load it"
     elif reason := why_not(name, backbone):
         problem = f"({name}) would act otherwise on {backbone.name} here: {reason}"
     elif task != TASKS[backbone.kind]:
-        problem = f"has the task_type {task!r}, but {backbone.name} is read as {TASKS[backbone.kind]!r}"
-    elif not isinstance(length, int) or length < 1:
-        problem = f"has num_virtual_tokens={length!r}; a whole number from 1 on is needed"
+        problem = f"has the task_type {task!r:.80}, but {backbone.name} is read as {TASKS[backbone.kind]!r}"
+    elif type(length) is not int or length < 1:
+        problem = f"has num_virtual_tokens={length!r:.80}; a whole number from 1 on is needed"
     if problem:
         raise ValueError(f"{folder / CONFIG} {problem}")
     path = folder / WEIGHTS
@@ -257,15 +258,18 @@ def _read(folder: Path, backbone: Backbone) -> tuple[dict[str, Any], Tensor]:
             "and save it again: save_pretrained writes safetensors"
         )
     shapes = weights.shapes(path)
-    if others := sorted(shapes.keys() - {KEY}):
-        raise ValueError(f"{path} also holds {', '.join(others[:3])}, trained weights that are no prompt")
+    if others := ", ".join(sorted(shapes.keys() - {KEY})[:3]):
+        raise ValueError(f"{path} also holds {messages.visible(others):.200}, which is no part of a prompt")
     if KEY not in shapes:
         raise ValueError(f"{path} has no tensor {KEY!r}; save the adapter again with PEFT's save_pretrained")
     _check_shape(path, shapes[KEY], config, backbone)
-    numbers = load_file(path)[KEY][:length].to(backbone.device)  # for both halves of a seq2seq PEFT has 2n
+    stored = load_file(path)[KEY]
+    if not stored.is_floating_point():
+        raise ValueError(f"{path} holds {stored.dtype} in place of decimal numbers")
+    numbers = stored[:length].to(backbone.device, torch.float64)  # an encoder-decoder's file may have 2n rows
     if not numbers.isfinite().all():
         raise ValueError(f"{path} holds numbers that are not finite")
-    return config, numbers.double() if backbone.dtype == "float64" else numbers.float()
+    return config, numbers if backbone.dtype == "float64" else numbers.float()
 
 
 def _check_shape(path: Path, shape: tuple[int, ...], config: dict[str, Any], backbone: Backbone) -> None:
@@ -280,8 +284,8 @@ def _check_shape(path: Path, shape: tuple[int, ...], config: dict[str, Any], bac
         given = config.get("num_layers", layers), config.get("num_attention_heads", heads)
         if given != (layers, heads):
             raise ValueError(
-                f"{path.with_name(CONFIG)} is for another model than {backbone.name}: it has {given[0]} "
-                f"layers with {given[1]} key/value heads, {needed} are needed"
+                f"{path.with_name(CONFIG)} is for another model than {backbone.name}: it has "
+                f"{given[0]!r:.80} layers with {given[1]!r:.80} key/value heads, {needed} are needed"
             )
     if len(shape) != 2 or shape[0] not in lengths or shape[1] != width:
         raise ValueError(

@@ -75,7 +75,8 @@ def adapter_advice(folder: str | Path) -> str:
     config: dict[str, Any] = {}
     with contextlib.suppress(ValueError):  # the message is clear without its names
         config = reading.read_json(Path(folder, ADAPTER))
-    base, kind = config.get("base_model_name_or_path") or "another model", config.get("peft_type")
+    base = messages.visible(str(config.get("base_model_name_or_path") or "another model"))[:200]
+    kind = config.get("peft_type")
     if kind in PEFT_PROMPTS:
         return (
             f"{folder} holds a PEFT prompt ({kind}) for {base}, not a model. Load that model, and read the "

@@ -31,7 +31,8 @@ from typer.testing import CliRunner
 
 from iptkit.course import cli
 from iptkit.engine.engine import Engine
-from iptkit.methods import prompt_tuning, subspace
+from iptkit.engine.prompt import PromptSource
+from iptkit.methods import interchange, prompt_tuning, subspace
 from iptkit.models import backbone
 from iptkit.scores import claims, metrics, summary
 from iptkit.storage import files, result_files, step_cache, tensor_files
@@ -386,6 +387,25 @@ def codes_fit(path: Path, found: codes.Codes) -> None:
     assert math.isfinite(float(found.u.sum())) and math.isfinite(float(found.msf.sum()))
 
 
+def write_peft(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        made = Engine(engine().backbone, "prompt-text-answer")
+        vectors = torch.randn(1, 3, made.backbone.width, generator=seeded())
+        interchange.to_peft(prompt_tuning.SoftPrompt(vectors), folder, made)
+        return folder / name
+
+    return write
+
+
+def open_peft(path: Path) -> PromptSource:
+    return interchange.from_peft(path.parent, engine().backbone)
+
+
+def prompt_is_in_the_file(path: Path, found: PromptSource) -> None:
+    stored = load_file(path.parent / "adapter_model.safetensors")["prompt_embeddings"]
+    assert torch.equal(found.finished().embeds[0], stored.float()) and stored.isfinite().all()
+
+
 def made_step(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"P": torch.arange(24.0).view(2, 3, 4)}, {"rows": ROWS[:2]}
 
@@ -561,6 +581,14 @@ DOORS = [
     Door("claim", write_claim, damaged_json, open_claim, no_claim),
     Door("subspace", write_subspace, damaged_tensors, subspace.load, subspace_works),
     Door("codes", write_codes, damaged_tensors, lambda path: codes.load(path, 5), codes_fit),
+    Door(
+        "PEFT's numbers",
+        write_peft("adapter_model.safetensors"),
+        damaged_tensors,
+        open_peft,
+        prompt_is_in_the_file,
+    ),
+    Door("PEFT's config", write_peft("adapter_config.json"), damaged_json, open_peft, prompt_is_in_the_file),
     Door("step", write_step, damaged_tensors, open_step, step_is_the_one_made, 1),
     Door("checkpoint", write_checkpoint, damaged_tensors, trained, training_ends_the_same, 1),
     Door(

@@ -64,7 +64,7 @@ def test_the_number_type_of_a_model_does_not_matter(dtype):
 
 DYNAMIC = {"rope_type": "dynamic", **SCALED, "original_max_position_embeddings": 16}
 NOT = {
-    "learned vectors": lambda: t.GPT2LMHeadModel(t.GPT2Config(**GPT2)),
+    "not rotary (GPT-2 and BERT add learned vectors": lambda: t.GPT2LMHeadModel(t.GPT2Config(**GPT2)),
     "rope_type 'dynamic' depend on the length": lambda: t.LlamaForCausalLM(
         t.LlamaConfig(**ROTARY, rope_parameters=DYNAMIC)
     ),

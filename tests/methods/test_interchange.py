@@ -46,7 +46,7 @@ REFUSED = {
         "PREFIX_TUNING",
         "bert",
     ): "moves the text of BERT and RoBERTa to position n, where other learned vectors",
-    ("PREFIX_TUNING", "gpt2"): "begins at position n, here at 0; its positions are learned vectors",
+    ("PREFIX_TUNING", "gpt2"): r"begins at position n, here at 0; its positions are not rotary",
     ("PREFIX_TUNING", "t5"): PARTS,
     ("PREFIX_TUNING", "bart"): PARTS,
     ("PREFIX_TUNING", "scaled-bart"): PARTS,
@@ -396,6 +396,7 @@ CHANGES = {
         lambda f: rewritten(f, peft_type="IA3"),
         "peft_type 'IA3', which is no prompt; PROMPT_TUN",
     ),
+    "a list of types": (lambda f: rewritten(f, peft_type=["LORA"]), "peft_type .'LORA'., which is no prompt"),
     "no type": (lambda f: (f / "adapter_config.json").write_text("{}"), "peft_type None, which is no prompt"),
     "another task": (
         lambda f: rewritten(f, task_type="SEQ_CLS"),
@@ -425,12 +426,12 @@ CHANGES = {
     ),
     "no prompt": (
         lambda f: with_tensors(f, other=torch.zeros(2)),
-        "also holds other, trained weights that are",
+        "also holds other, which is no part of a prompt",
     ),
     "nothing": (lambda f: with_tensors(f), "has no tensor 'prompt_embeddings'; save the adapter again"),
     "a head": (
         lambda f: with_tensors(f, prompt_embeddings=torch.zeros(3, 32), **{"score.weight": torch.zeros(2)}),
-        "also holds score.weight, trained weights that are no prompt",
+        "also holds score.weight, which is no part of a prompt",
     ),
     "another width": (
         lambda f: with_tensors(f, prompt_embeddings=torch.zeros(3, 16)),
@@ -439,6 +440,10 @@ CHANGES = {
     "another length": (
         lambda f: with_tensors(f, prompt_embeddings=torch.zeros(6, 32)),
         r"has the shape \[6, 32\], \[3, 32\] is needed",
+    ),
+    "whole numbers": (
+        lambda f: with_tensors(f, prompt_embeddings=torch.zeros(3, 32, dtype=torch.int64)),
+        "holds torch.int64 in place of decimal numbers",
     ),
     "not finite": (
         lambda f: with_tensors(f, prompt_embeddings=torch.full((3, 32), torch.inf)),

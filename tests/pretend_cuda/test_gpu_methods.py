@@ -13,7 +13,16 @@ from iptkit.engine.engine import Engine
 from iptkit.engine.layouts import LAYOUTS
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import find_sites
-from iptkit.methods import adapters, fine_tuning, p_tuning, p_tuning_v2, prompt_tuning, subspace, word_search
+from iptkit.methods import (
+    adapters,
+    fine_tuning,
+    interchange,
+    p_tuning,
+    p_tuning_v2,
+    prompt_tuning,
+    subspace,
+    word_search,
+)
 from iptkit.methods.baselines import FastfoodPrompt
 from iptkit.methods.heads import SharedPrompt, WithHead
 from iptkit.methods.prompt_tuning import SoftPrompt
@@ -266,6 +275,20 @@ def test_a_kept_subspace_is_read_and_tuned_on_a_gpu(device, tmp_path):
     found = subspace.load(tmp_path / "x.subspace.safetensors")
     source, _ = subspace.tune(Engine(model), found, methods.runs_of(methods.WORDY), SHORT)
     assert {t.device for t in tensors_of(source)} == {device_of(device)}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_prompt_goes_from_a_gpu_to_pefts_files_and_back(device, deep, tmp_path):
+    model = methods.load("tiny-causal", device)
+    sites = find_sites(model.model) if deep else []
+    source = methods._own(model, sites, 2) if deep else methods._soft(model, sites, 2)
+    engine = Engine(model, "prompt-text-answer", sites=sites)
+    interchange.to_peft(source, tmp_path, engine, run=1)
+    found = interchange.from_peft(tmp_path, engine)
+    assert {t.device for t in tensors_of(found)} == {device_of(device)}
+    for name, part in source.finished().tensors().items():
+        torch.testing.assert_close(found.finished().tensors()[name], part[1:])
 
 
 def test_the_fast_forwards_are_used_on_a_gpu():
