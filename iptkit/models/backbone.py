@@ -248,7 +248,11 @@ def _cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
             if type(module).__name__ == "LlamaRMSNorm":
                 module.__class__ = ExactRMSNorm
     if dtype != "mixed":
-        return model.to(getattr(torch, dtype))
+        rotary = [(module, module.inv_freq) for module in model.modules() if hasattr(module, "inv_freq")]
+        model = model.to(getattr(torch, dtype))
+        for module, angles in rotary:  # angle per position; rounded to bfloat16 it would shift far tokens
+            module.inv_freq = angles
+        return model
     model = model.float()
     for module in model.modules():
         if type(module) is nn.Linear:  # a copy: the head may share it with the float32 embedding

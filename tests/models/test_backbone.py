@@ -163,6 +163,13 @@ def test_mixed_multiplies_in_bfloat16_and_adds_in_float32(name):
     assert 0 < (a - b).norm() < 0.03 * b.norm()
 
 
+@pytest.mark.parametrize("dtype", devices.DTYPES)
+@pytest.mark.parametrize("name", ["tiny-causal", pytest.param("smollm2-135m", marks=pytest.mark.model)])
+def test_positions_have_the_same_angles_in_every_dtype(name, dtype):
+    exact, found = (load(name, dtype=kind).model.model.rotary_emb for kind in ("float32", dtype))
+    assert torch.equal(exact.inv_freq, found.inv_freq) and found.inv_freq.dtype == torch.float32
+
+
 def test_float64_is_float64_everywhere():
     model = backbone("tiny-causal", "float64").model
     norm = model.model.norm
