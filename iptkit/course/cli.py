@@ -351,10 +351,13 @@ def check_tasks(
     found = task_files.find(path)
     problems: dict[PurePath, list[str]] = {}
     near: list[str] = []
+    tests: dict[str, int] = {}  # examples in the test sets that the tasks have themselves
     for files in found:
         try:
             own = own_tasks.read(files, how)
             wrong = [*own.problems]
+            if not wrong:
+                tests[own.card.id] = len(own.kept.get("test", ()))
             near += own_tasks.near_lines(own) if own.near_choice != "drop" else []
         except (ValueError, FileNotFoundError) as error:  # unreadable; other files may be readable
             if len(found) == 1:
@@ -383,6 +386,7 @@ def check_tasks(
         advice = f"three seeds of a study need about {needed}"
         if not task.train_new:
             advice = f"a study needs train_new too, and so about {needed} to train on"
-        _say(f"  few-shot sets: {_sizes(task)}; {advice}")
+        of_all = f" (of {tests[task.id]})" if tests[task.id] > len(task.test) else ""
+        _say(f"  few-shot sets: {_sizes(task)}{of_all}; {advice}")
     for warning in noted:
         _say(f"warning: {warning.message}")

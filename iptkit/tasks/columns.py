@@ -159,12 +159,11 @@ def pick(fields: Mapping[str, Any], columns: Columns, is_tag: bool = False) -> d
     targets = [_value(fields, name) for name in columns.of.get("target", ())]
     if targets:
         target = targets[0] if len(targets) == 1 else targets
-        if isinstance(target, dict):  # SQuAD: {"text": ["..."], "answer_start": [...]}
-            target = target.get("text")
+        target = _answer(target)
         if is_tag and isinstance(target, list):
             target = None if None in target else target
         elif isinstance(target, list | tuple):
-            texts = list(dict.fromkeys(filter(None, (_text(item).strip() for item in target))))
+            texts = list(dict.fromkeys(filter(None, (_text(_answer(item)).strip() for item in target))))
             made |= {"targets": texts} if texts else {}
             target = None
         if text := _text(target).strip():
@@ -200,6 +199,19 @@ def with_answers(rows: Sequence[dict[str, Any]]) -> str:
     for row in some:
         row["target"] = row["options"][places[str(row["target"])]]
     return f"targets are read as {kind} of the right option"
+
+
+def check_values(fields: Mapping[str, Any], columns: Columns, where: str) -> None:
+    """Raise ColumnsError if a column of the input or the target holds objects of which one part is needed."""
+    for role in ("input", "target"):
+        for name in columns.of.get(role, ()):
+            value = _value(fields, name)
+            if isinstance(value, Mapping) and (role == "input" or "text" not in value):
+                raise ColumnsError(
+                    f"{where}: the column {name} holds objects with the parts {listed(value)}; name the part "
+                    f"that is the {role}: --columns {role}={name}.{next(iter(value), '...')} (columns= in "
+                    "Python, or on the card)"
+                )
 
 
 def _given(there: Sequence[str], names: object, where: str) -> tuple[str, ...]:
@@ -250,6 +262,11 @@ def _value(fields: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         at = at.get(part) if isinstance(at, Mapping) else None
     return at
+
+
+def _answer(value: Any) -> Any:
+    """Return the text of an answer with other facts: {"text": ["..."], "answer_start": [...]} in SQuAD."""
+    return value.get("text") if isinstance(value, Mapping) else value
 
 
 def _text(value: Any) -> str:

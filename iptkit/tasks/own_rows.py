@@ -60,6 +60,23 @@ def read_rows(
     return made, problems
 
 
+def with_names(rows: Mapping[str, Rows], names: Mapping[str, str]) -> dict[str, Rows]:
+    """Return the rows with the names of labels in place of the labels, in targets and options."""
+    if not names:
+        return dict(rows)
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list):
+            return [named(item) for item in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    roles = ("target", "targets", "options")
+    return {
+        part: {p: {k: named(v) if k in roles else v for k, v in row.items()} for p, row in of.items()}
+        for part, of in rows.items()
+    }
+
+
 def with_labels(
     parts: Mapping[str, Sequence[Records]], rows: Mapping[str, Rows], found: Columns | None, notes: list[str]
 ) -> tuple[dict[str, Rows], list[str]]:

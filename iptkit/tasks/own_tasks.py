@@ -138,10 +138,13 @@ def of_records(
     if found:
         notes += _said(first[0], found)
         notes += filter(None, [columns.with_answers([row for of in rows.values() for row in of.values()])])
+    names = own.settings.get("label_names", {})
+    rows = own_rows.with_names(rows, names)
     rows, notes = own_rows.with_labels(parts, rows, found, notes)
     sets, notes = own_rows.with_sets(files, rows, notes)
     if found and not any(row.get("options") for of in sets.values() for row in of.values()):
-        own, sets, wrong, note = own_rows.with_classes(sets, own, _class_names(first, found))
+        known = tuple(names.values()) or _class_names(first, found)
+        own, sets, wrong, note = own_rows.with_classes(sets, own, known)
         problems += wrong
         notes += filter(None, [note])
     examples, wrong = own_examples.checked(sets, own, found)
@@ -303,6 +306,7 @@ def _roles(first: Sequence[Records], own: Sidecar, given: columns.Given) -> tupl
             if role not in found.of:
                 raise columns.missing(role, there, where)
     row = next((row for of in first for row in of.rows.values()), {})
+    columns.check_values(row, found, where)
     if columns.are_tagged(row, found) and own.fields.get("category", "tag") == "tag":
         known = _class_names(first, found)
         labels = {"labels": list(known)} if known else {}

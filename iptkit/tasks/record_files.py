@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".conll": "conll"}
 ENDINGS = tuple(FORMATS)
 IDS = ("", "index", "id", "idx", "guid", "uid")  # columns of numbers that mean nothing for a task
+ENCLOSED = re.compile(r'"(?:[^"]|"")*"')
 SAVED = "state.json"  # in a folder that `datasets` saved
 WANTED = "give the path of a .jsonl, .csv, .tsv, .parquet or .conll file with one task"
 
@@ -122,6 +124,12 @@ def _jsonl(path: Path) -> Records:
     )
 
 
+def _is_enclosed(cells: Sequence[str]) -> bool:
+    """Return whether quotes enclose cells, and every quote inside these is doubled."""
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    return all(map(ENCLOSED.fullmatch, quoted)) and any('""' in cell[1:-1] for cell in quoted)
+
+
 Cells = list[tuple[int, list[str]]]  # line number, cells
 Problems = list[tuple[int, str]]  # line number, what is wrong
 
@@ -134,9 +142,11 @@ def _csv(path: Path) -> tuple[Cells, Problems]:
 
 
 def _tsv(path: Path) -> tuple[Cells, Problems]:
-    """Read a TSV file; quotes are part of its texts unless its rows only fit together with them."""
+    """Read a TSV file; quotes are part of its texts unless they enclose cells as in a CSV file."""
     text = reading.read_text(path, WANTED)
     rows, problems = _cells(text, "\t", is_quoted=False)
+    if _is_enclosed([cell for _, cells in rows for cell in cells]):
+        return _cells(text, "\t", is_quoted=True)
     if len({len(cells) for _, cells in rows}) > 1 and '"' in text:
         quoted, wrong = _cells(text, "\t", is_quoted=True)
         if not wrong and len({len(cells) for _, cells in quoted}) == 1:

@@ -29,6 +29,14 @@ def _are_files(value: object) -> bool:
     )
 
 
+def _are_names(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(v, str) and v.strip() for v in value.values())
+    )
+
+
 def _is_limit(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -46,6 +54,7 @@ SETTINGS: dict[
     "files": (_are_files, '{"train": "...", "dev": "...", "test": "..."}'),
     "format": (lambda value: value in KINDS, ", ".join(KINDS)),
     "comment": (lambda value: isinstance(value, str), "a text"),
+    "label_names": (_are_names, '{"0": "bad", "1": "good"}'),
     "max_input": (_is_limit, "integers of at least 1"),
     "max_target": (_is_limit, "integers of at least 1"),
 }

@@ -374,3 +374,103 @@ def test_sentences_with_tags_may_recur(tmp_path):
     assert len(task.train) == 3 and "1 input(s) are in two sets (first: " in told and "test.conll:1" in told
     (task,), _ = loaded(tmp_path, drop_duplicates=True)
     assert [e.input for e in task.train] == ["a"] and len(task.test) == 2
+
+
+# ---- columns, labels, sizes ----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "columns", ["input=1,target=0", {"input": 1, "target": 0}, {"input": ["1"], "target": "0"}]
+)
+def test_columns_of_a_file_without_header_are_counted(tmp_path, columns):
+    file = tmp_path / "mine.csv"
+    file.write_text("".join(f'{label},"{t}, twice"\n' for t, label in texts(40)))
+    (task,), _ = loaded(file, columns=columns)
+    assert task.labels == ("bad", "good") and len(task.train) == 10
+    assert {e.input for of in (task.train, task.train_new, task.dev, task.test) for e in of} == {
+        f"{t}, twice" for t, _ in texts(40)
+    }
+
+
+def test_a_card_names_columns_and_labels(tmp_path):
+    """Numbers as labels get names; two columns make the input."""
+    rows = [f'"{t}","so, {i}",{i % 2}' for i, (t, _) in enumerate(texts(40))]
+    (tmp_path / "mine.csv").write_text("a,b,c\n" + "\n".join(rows))
+    card = {"columns": "input=a+b,target=c", "label_names": {"1": "yes", "0": "no"}, "title": "Mine"}
+    (tmp_path / "mine.card.json").write_text(json.dumps(card))
+    (task,), told = loaded(tmp_path)
+    assert (task.title, task.labels, told) == ("Mine", ("yes", "no"), [])
+    for example in task.train:
+        number = int(example.input.split("so, ")[1])
+        assert example.targets == (("no", "yes")[number % 2],) and "\nso, " in example.input
+    for field, value, allowed in (
+        ("columns", 3, '"input=...,target=..."'),
+        ("label_names", {"0": 1}, '{"0": "bad", "1": "good"}'),
+        ("drop_duplicates", "yes", "true, false"),
+        ("format", "xml", "jsonl, csv, tsv, parquet, conll"),
+        ("format", ["csv"], "jsonl, csv, tsv, parquet, conll"),
+        ("max_input", 0, "integers of at least 1"),
+        ("files", {"dec": "a"}, '{"train": "...", "dev": "...", "test": "..."}'),
+    ):
+        (tmp_path / "mine.card.json").write_text(json.dumps({field: value}))
+        with pytest.raises(ValueError) as error:
+            suites.load_suite(tmp_path)
+        assert f"mine.card.json: {field} is {value!r}, allowed are: {allowed}" in str(error.value)
+
+
+def test_a_category_on_the_card_overrides_what_is_inferred(tmp_path):
+    path, _, _ = csv_with_header(tmp_path)
+    (tmp_path / "reviews.card.json").write_text('{"category": "qa"}')
+    (task,), _ = loaded(path)
+    assert task.category == "qa" and task.train[0].options == ()
+
+
+def test_objects_need_a_part_and_lists_of_answers_are_read(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    rows = [
+        {"question": t, "answer": {"value": f"a {i}", "aliases": [f"b {i}"]}}
+        for i, (t, _) in enumerate(texts(12))
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(
+        ValueError, match="holds objects with the parts value, aliases; name the part .*answer.value"
+    ):
+        suites.load_suite(file)
+    (task,), _ = loaded(file, columns="target=answer.value")
+    assert task.train[0].targets[0].startswith("a ")
+    rows = [
+        {"question": t, "answers": [{"text": f"a {i}"}, {"text": "or b"}]}
+        for i, (t, _) in enumerate(texts(12))
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    (task,), _ = loaded(file)
+    assert task.train[0].targets[1] == "or b"
+
+
+def test_a_large_test_set_of_ones_own_is_whole_on_request(tmp_path):
+    for name, count, verb in (("train", 40, "sings"), ("test", 300, "rests")):
+        rows = [(f"bird {i} {verb}", ("up", "down")[i % 2]) for i in range(count)]
+        (tmp_path / f"{name}.csv").write_text(csv_of(rows))
+    assert len(loaded(tmp_path)[0][0].test) == 256 and len(loaded(tmp_path, max_test=1000)[0][0].test) == 300
+    found = CliRunner().invoke(cli.app, ["tasks", "check", str(tmp_path)])
+    assert "test 256 (of 300)" in found.output
+
+
+def test_a_tsv_with_quotes_is_read_as_it_was_written(tmp_path):
+    """Quotes are part of the texts, unless the rows fit together only with them."""
+    file = tmp_path / "mine.tsv"
+    file.write_text("text\tlabel\n" + "".join(f'"{t}\t{label}\n' for t, label in texts(12)))
+    assert loaded(file)[0][0].train[0].input.startswith('"The')
+    file.write_text("text\tlabel\n" + "".join(f'"{t}\nor not"\t{label}\n' for t, label in texts(12)))
+    assert loaded(file)[0][0].train[0].input.endswith("s\nor not")
+    file.write_text("text\tlabel\n" + "".join(f'"{t} ""now"""\t{label}\n' for t, label in texts(12)))
+    assert loaded(file)[0][0].train[0].input.endswith('s "now"')
+
+
+def test_other_separators_and_empty_lines(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("\n\nsentence;label\n\n" + "".join(f"{t}, yes;{label}\n\n" for t, label in texts(12)))
+    assert loaded(file)[0][0].train[0].input.endswith(", yes")
+
+
+def test_files_for_the_kits_own_suites_are_refused():
+    with pytest.raises(ValueError, match="columns, files and drop_duplicates are for files of your own"):
+        suites.load_suite("tiny", columns="input=a")
