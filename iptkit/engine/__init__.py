@@ -17,10 +17,11 @@ Where to read what:
     forward        one forward pass with keys and values to the left of the tokens
     left_memory, adapter_hooks    how such keys and values, and adapters, get into transformers' layers
     text_cache     keys and values of texts, computed once
-    greedy, seq2seq    generated answers; encoder-decoder models
+    decoding, seq2seq    generated answers; encoder-decoder models
     fast           faster forward passes of Llama and BERT
 
     compatibility, limits    checks before training: does a prompt fit the engine, does a task?
+    calls          sentences for wrong calls
     exact          comparisons with the model's own forward pass, in float32
 """
 

@@ -6,11 +6,12 @@ such a record with an engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from iptkit.engine.calls import check_modules
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import Prompt, PromptSource, Site
 from iptkit.models.backbone import Backbone
@@ -28,8 +29,9 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
       engine: the engine that will read the prompts.
       source: the source. It and its submodules may say what they were made for: in `about` (see `made_for`),
         or in `sites`, of deep prompts.
-    Raises: ValueError that names what differs.
+    Raises: ValueError that names what differs, or what was given in place of an engine or a source.
     """
+    check_modules(engine, source)
     for part in source.modules():
         check_about(engine.backbone, engine.layout, getattr(part, "about", {}), f"this {type(part).__name__}")
         sites = [(site.part, site.layer) for site in getattr(part, "sites", ())]
@@ -43,6 +45,22 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
     check_prompt(prompt, engine.backbone, engine.sites)
     engine.check_room(prompt.length)
     return prompt.length
+
+
+def check_runs(source: PromptSource, runs: Iterable[int]) -> None:
+    """Raise ValueError for a run that a source does not have.
+
+    Args:
+      source: the source; any run will do if it does not know how many it has (`num_runs` is None).
+      runs: the runs.
+    """
+    count = source.num_runs
+    if count is None:
+        return
+    for run in runs:
+        if run not in range(count):
+            which = "run 0" if count == 1 else f"the runs 0 to {count - 1}"
+            raise ValueError(f"run {run!r} does not exist: this {type(source).__name__} has {which} only")
 
 
 def check_prompt(prompt: Prompt, backbone: Backbone, sites: Sequence[Site] = ()) -> None:

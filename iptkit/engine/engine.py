@@ -1,4 +1,4 @@
-"""Log-likelihoods and greedy answers of many rows (prompt, example) at once, each row with its own prompt.
+"""Log-likelihoods and generated answers of many rows (prompt, example) at once, each with its own prompt.
 
 Where a prompt enters the model depends on its kind (see prompt.py):
 
@@ -25,6 +25,9 @@ One call of `Engine.log_likelihoods`, from the example to the loss:
     _embed                    prompt vectors put in            [B, S, d]
     _hidden                   the frozen layers (forward.py)   [M, d], at answer positions only
     log_probability           the LM head                      [B, K]
+
+Answers are generated from the same forward pass: `greedy` (one line, to be scored) and `generate` (any text,
+likeliest or drawn) run it once without an answer, and then once for each further token (decoding.py).
 """
 
 from __future__ import annotations
@@ -37,19 +40,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from iptkit.engine import greedy
 from iptkit.engine.adapter_hooks import adapters_after, find_blocks
 from iptkit.engine.batches import even_batches
-from iptkit.engine.compatibility import check_prompt
+from iptkit.engine.calls import check_backbone, check_modules, check_rows, checked_texts, runs_of
+from iptkit.engine.compatibility import check_prompt, check_runs, check_source
+from iptkit.engine.decoding import (
+    CausalDecoding,
+    Decoding,
+    Ending,
+    SampleConfig,
+    Sampler,
+    decode,
+    likeliest,
+)
 from iptkit.engine.exact import CLOSE, in_float32
 from iptkit.engine.fast.elementwise import log_probability
 from iptkit.engine.fast.memory import keep_freed_memory
 from iptkit.engine.forward import StockForward, forward_of, tokens_that_fit
-from iptkit.engine.greedy import Decoding
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.layouts import LAYOUTS, PROMPT_ID, Layout
 from iptkit.engine.left_memory import own_attention, prepare
-from iptkit.engine.prompt import Prompt
+from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.engine.rows import Packed, Places, Row, pack, shared_prefixes
 from iptkit.engine.sites import Site, check_sites, memory_at
 from iptkit.engine.text_cache import TextCache
@@ -62,7 +73,9 @@ TOKENS = 1024  # new tokens that run at once on a CPU
 
 
 class Engine(PromptEngine):
-    """Scores answers as words, in one frozen causal or encoder-decoder model.
+    """Scores and generates answers as words, in one frozen causal or encoder-decoder model.
+
+    `log_likelihoods` and `greedy` serve `fit` and `evaluate`; `generate` answers texts of your own.
 
     Args:
       backbone: the frozen model.
@@ -99,6 +112,7 @@ class Engine(PromptEngine):
         context_bytes: int = 2 << 30,
         sites: Sequence[Site] = (),
     ):
+        check_backbone(backbone, "Engine")
         pieces = Layout.of(layout)
         if backbone.kind == "seq2seq" and not isinstance(layout, str):
             raise ValueError(
@@ -232,11 +246,15 @@ class Engine(PromptEngine):
           rows: the rows.
           prompt_length: n, positions of the prompt.
         """
+        return self._batches(rows, prompt_length)
+
+    def _batches(self, rows: Sequence[Row], prompt_length: int, generated: int = 0) -> list[list[int]]:
+        """The same, where each row may get `generated` more tokens, which take memory."""
         lines = [self.words.split(row, prompt_length) for row in rows]
         new = [len(line) + row.cost for (_, line), row in zip(lines, rows, strict=True)]
         left = [line for line, _ in lines]
         order = sorted(range(len(rows)), key=lambda i: (new[i] // 8, len(left[i]), left[i], new[i], i))
-        return even_batches(order, new, list(map(len, left)), self.tokens_per_batch)
+        return even_batches(order, new, [len(ids) + generated for ids in left], self.tokens_per_batch)
 
     # ---- scores ----------------------------------------------------------------------------------
     def log_likelihoods(self, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -252,8 +270,10 @@ class Engine(PromptEngine):
 
         Raises:
           ValueError: a row has more tokens than the model has positions, the prompt has the shape of another
-            model, or the model has no blocks that can take adapters.
+            model, the model has no blocks that can take adapters, or something else than a Prompt or rows
+            was given.
         """
+        check_rows(prompt, rows, Row)
         self._check_length(prompt, rows)
         if self.backbone.kind == "seq2seq":
             from iptkit.engine import seq2seq
@@ -281,25 +301,139 @@ class Engine(PromptEngine):
           rows: B rows (their answers are not used).
           max_tokens: maximum number of tokens of each row, >= 1.
         """
-        rows = [Row(row.text, ((self.backbone.eos,),)) for row in rows]
+        check_rows(prompt, rows, Row)
+        rows = [self._question(row.text) for row in rows]
         self._check_length(prompt, rows, max_tokens)
+        ends = self.words.ends if self.backbone.kind == "causal" else {self.backbone.eos}
+        ending = Ending(self.backbone.tokenizer, ends)
+        answers = decode(self._decoding(prompt, rows, max(max_tokens)), max_tokens, likeliest, ending.is_done)
+        return [ending.text(ids).strip().split("\n")[0].strip() for ids in answers]
+
+    # ---- texts -----------------------------------------------------------------------------------
+    @torch.no_grad()
+    def generate(
+        self,
+        source: PromptSource | None,
+        texts: Sequence[str],
+        *,
+        runs: int | Sequence[int] = 0,
+        max_new_tokens: int = 32,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> list[str]:
+        """The model's continuation of each text, with the prompts of a source.
+
+        A continuation ends before the model's end token, before a string of `stop`, or after `max_new_tokens`
+        tokens. It may have several lines. White space around it and special tokens are left out.
+
+        Drawn texts can be repeated: the same texts, max_new_tokens and state of the generator give the same
+        continuations, whatever `tokens_per_batch` is (up to floating-point rounding).
+
+        Args:
+          source: the prompts; None for the text alone.
+          texts: B texts, as the prompt's task has them in its examples.
+          runs: the row of the source for each text; one number for all of them.
+          max_new_tokens: >= 1, limit for each text.
+          do_sample: draw tokens at random; if False, always take the likeliest token.
+          temperature: > 0; the logits are divided by it before tokens are drawn.
+          top_p: in (0, 1]; draw from the most likely tokens only, as few as have this probability together.
+          generator: draws the random numbers; needed if do_sample is True.
+          stop: strings that end a continuation and are not part of it.
+
+        Returns: B continuations, in the order of the texts.
+
+        Raises:
+          ValueError: before the model runs: the source was made for another model or layout, has no such run,
+            or has a prompt that is not finite; a text is too long; or a setting is out of its range or would
+            have no effect.
+
+        Example:
+          >>> from iptkit import methods, models
+          >>> model = models.load("tiny-causal")
+          >>> engine = Engine(model)
+          >>> source = methods.SoftPrompt(methods.from_words(model, prompt_length=4)[None])
+          >>> said = engine.generate(source, ["I had a sad trip", "ten and one"], max_new_tokens=3)
+          >>> len(said)
+          2
+        """
+        settings = SampleConfig(max_new_tokens, do_sample, temperature, top_p)
+        texts = checked_texts(texts)
+        numbers, of_texts = settings.numbers(len(texts), generator), runs_of(runs, len(texts))
+        ending = Ending.before(self.backbone, stop)
+        if not texts:
+            return []
+        rows = [self._question(self.words.tokens(text)) for text in texts]
+        made, where = self._made(source, of_texts)
+        self._check_texts(texts, rows, made.length, max_new_tokens)
+        found = [""] * len(texts)
+        for batch in self._batches(rows, made.length, max_new_tokens):
+            prompt = made.rows(where[batch].to(self.backbone.device))
+            choose = likeliest if numbers is None else Sampler(numbers[batch], temperature, top_p)
+            decoding = self._decoding(prompt, [rows[i] for i in batch], max_new_tokens)
+            answers = decode(decoding, [max_new_tokens] * len(batch), choose, ending.is_done)
+            for i, ids in zip(batch, answers, strict=True):
+                found[i] = ending.text(ids).strip()
+        return found
+
+    def _made(self, source: PromptSource | None, runs: Sequence[int]) -> tuple[Prompt, Tensor]:
+        """The prompts of a source, each that is needed once, and the index [B] of each text's own."""
+        if source is None:
+            if any(runs):
+                raise ValueError(
+                    "runs were given without a source of prompts; give a source, or leave out runs"
+                )
+            return Prompt(self.backbone.embedding[None, :0]), torch.zeros(len(runs), dtype=torch.long)
+        check_source(self, check_modules(self, source).eval())
+        check_runs(source, runs)
+        used, where = torch.tensor(runs).unique(return_inverse=True)
+        made = source(used.to(self.backbone.device))
+        for run, is_finite in zip(used.tolist(), made.are_finite.tolist(), strict=True):
+            if not is_finite:
+                raise ValueError(
+                    f"the prompt of run {run} has values that are not finite; train it with a smaller "
+                    "learning rate"
+                )
+        return made, where
+
+    def _check_texts(
+        self, texts: Sequence[str], rows: Sequence[Row], prompt_length: int, max_new_tokens: int
+    ) -> None:
+        """Raise ValueError for a text that does not fit the model's positions, or has nothing to continue."""
+        fixed, most = self.words.fixed(prompt_length), self.backbone.max_positions
+        for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            if not fixed + len(row.text):
+                raise ValueError(f"texts[{i}] ({text!r}) has no token, and there is no prompt; leave it out")
+            size = fixed + len(row.text) + max_new_tokens
+            if size > most:
+                raise ValueError(
+                    f"texts[{i}] ({text[:40]!r}): prompt ({prompt_length}) + text + max_new_tokens "
+                    f"({max_new_tokens}) take {size} positions, {self.backbone.name} has {most}; shorten the "
+                    "text or the prompt, or lower max_new_tokens"
+                )
+
+    def _question(self, text: tuple[int, ...]) -> Row:
+        """A row whose answer is to be generated; it stands for it with a single token."""
+        return Row(text, ((self.backbone.eos,),))
+
+    def _decoding(self, prompt: Prompt, rows: Sequence[Row], most: int) -> Decoding:
+        """The rows after everything before their answers, with room for `most` generated tokens."""
         if self.backbone.kind == "seq2seq":
             from iptkit.engine import seq2seq
 
-            return seq2seq.greedy(self.backbone, prompt, rows, max_tokens, self.sites)
-        packed, (memory,), places = self._pack(prompt, rows, max(max_tokens))
+            return seq2seq.Seq2SeqDecoding(self.backbone, prompt, rows, self.sites)
+        packed, (memory,), places = self._pack(prompt, rows, most)
         size, index = packed.ids.shape[1], torch.arange(len(rows), device=packed.ids.device)
-        filled = memory.shape[4] - max(max_tokens)
+        filled = memory.shape[4] - most
         embeds = self._embed(prompt, packed)
         state = self._hidden(prompt, embeds, places, [memory[..., :filled, :]], packed.scored_at)
-        last = packed.scored_at - index * size
         visible = torch.cat([places.visible[:, 0, : filled - size], places.real], 1)
-        decoding = Decoding(prompt, memory, filled, state, visible, places.positions[index, last])
-        answers = greedy.greedy(
-            self.backbone, self._hidden, self.forward.logits, self.words.ends, decoding, list(max_tokens)
+        position = places.positions[index, packed.scored_at - index * size]
+        return CausalDecoding(
+            self.backbone, self._hidden, self.forward.logits, prompt, memory, filled, state, visible, position
         )
-        texts = (self.backbone.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers)
-        return [text.strip().split("\n")[0].strip() for text in texts]
 
     # ---- one forward -----------------------------------------------------------------------------
     def _pack(

@@ -17,11 +17,13 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from iptkit.engine.batches import even_batches, similar_batches
+from iptkit.engine.calls import check_backbone, check_rows
 from iptkit.engine.compatibility import check_prompt
 from iptkit.engine.exact import CLOSE, in_float32
 from iptkit.engine.fast.attention import Padding
@@ -59,6 +61,7 @@ class HeadEngine(PromptEngine):
     flat: FlatBert | None
 
     def __init__(self, backbone: Backbone, sites: Sequence[Site] = (), tokens_per_batch: int | None = None):
+        check_backbone(backbone, type(self).__name__)
         if backbone.kind == "seq2seq":
             raise ValueError(
                 f"{backbone.name} is a {backbone.kind} model; a HeadEngine needs an encoder such as "
@@ -174,8 +177,10 @@ class HeadEngine(PromptEngine):
         Returns:
           ([B, K] log-probabilities summed over positions, -inf where a row has fewer than K answers;
           [B, K] number of labels in each sum).
-        Raises: ValueError if a row has more tokens than the model has positions, or the prompt has no head.
+        Raises: ValueError if a row has more tokens than the model has positions, the prompt has no head, or
+          something else than a Prompt or rows was given.
         """
+        check_rows(prompt, rows, HeadRow)
         logits, row_of = self._logits(prompt, rows)  # [M, C]
         spans = [row.is_span for row in rows]
         if any(spans) and not all(spans):
@@ -213,6 +218,7 @@ class HeadEngine(PromptEngine):
           rows: B rows.
           max_tokens: not used; there are as many tags as words, and a span has head_rows.MOST_TOKENS at most.
         """
+        check_rows(prompt, rows, HeadRow)
         logits, row_of = self._logits(prompt, rows)
         if all(row.is_span for row in rows):
             parts = logits.float().split([len(row.positions) for row in rows])
@@ -226,6 +232,13 @@ class HeadEngine(PromptEngine):
             for word in row.unread:
                 tags.insert(word, OUTSIDE)
         return [" ".join(tags) for tags in found]
+
+    def generate(self, *given: Any, **named: Any) -> NoReturn:
+        """Raise ValueError: this engine chooses from classes, and an `Engine` generates texts."""
+        raise ValueError(
+            f"a {type(self).__name__} chooses from classes and generates no text; use evaluate or predict, "
+            "or an Engine with a causal or encoder-decoder model"
+        )
 
     # ---- one forward -----------------------------------------------------------------------------
     def _logits(self, prompt: Prompt, rows: Sequence[HeadRow]) -> tuple[Tensor, Tensor]:

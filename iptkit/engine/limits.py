@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from iptkit.engine.calls import check_engine
 from iptkit.engine.interface import PromptEngine
 from iptkit.tasks.examples import ALL_SETS, Example, SpanExample, TaggedExample, Task, words_of
 
@@ -43,6 +44,7 @@ def check(
         generated) take more positions than the model has, two options have the same tokens, an answer can
         never be generated, or, for a head, the options differ from example to example.
     """
+    check_engine(engine)
     passed = _PASSED.setdefault(engine, {})
     for task in {id(task): task for task in tasks}.values():
         asked = (id(task), prompt_length, tuple(sets), tuple(answered), limit)
@@ -90,6 +92,7 @@ def truncate(engine: PromptEngine, task: Task, prompt_length: int, side: str) ->
       ValueError: the side is unknown, a question about a passage is too long (its answer could be cut off),
         or there is no room for any text.
     """
+    check_engine(engine)
     if side not in SIDES:
         raise ValueError(
             f"side is {side!r}; choose one of {', '.join(SIDES)}, the side of a long text that is cut off"

@@ -100,8 +100,8 @@ class Prompt:
 
     @property
     def count(self) -> int:
-        """B, the number of prompts."""
-        return next(len(t) for t in self._parts() if t is not None)
+        """B, the number of prompts; 0 for an empty Prompt, which serves any number of rows."""
+        return next((len(t) for t in self._parts() if t is not None), 0)
 
     @property
     def are_finite(self) -> Tensor:
@@ -216,11 +216,17 @@ class PromptSource(nn.Module):
         return type(self).__name__
 
     @property
-    def num_runs(self) -> int:
-        """R, the number of runs: rows of the first tensor, or tasks of a source that all runs share."""
-        if not self.per_run and self.about.get("tasks"):
-            return len(self.about["tasks"])
-        return len(next(itertools.chain(self.parameters(), self.buffers())))
+    def num_runs(self) -> int | None:
+        """R, the number of runs; None for a source that gives the same prompt to any number of runs."""
+        if not self.per_run:
+            return None
+        trained = (p for p in self.parameters() if p.requires_grad)
+        return next((len(t) for t in itertools.chain(trained, self.parameters(), self.buffers())), None)
+
+    @property
+    def _num_saved(self) -> int:
+        """The number of prompts in a file: one per run, or per task where all runs have the same prompt."""
+        return self.num_runs or len(self.about.get("tasks") or "1")
 
     def save(self, path: str | Path, scores: Sequence[Any] | None = None, **about: Any) -> Path:
         """Write the prompts of all runs to a safetensors file; `methods.load_prompt` reads it.
@@ -244,9 +250,9 @@ class PromptSource(nn.Module):
                 "source.about = iptkit.engine.made_for(engine, prompt_length)"
             )
         for name, given in (("scores", scores), ("tasks", told.get("tasks"))):
-            if given is not None and len(given) != self.num_runs:
+            if given is not None and len(given) != self._num_saved:
                 raise ValueError(
-                    f"{len(given)} {name} were given for {self.num_runs} run(s); give one per run: "
+                    f"{len(given)} {name} were given for {self._num_saved} run(s); give one per run: "
                     f"save(path, {name}=[...])"
                 )
         prompt = self.finished()
@@ -261,7 +267,7 @@ class PromptSource(nn.Module):
     def finished(self) -> Prompt:
         """The prompts of all R runs, without dropout and without a graph."""
         was_training, first = self.training, next(itertools.chain(self.parameters(), self.buffers()))
-        made = self.eval()(torch.arange(self.num_runs, device=first.device)).detached()
+        made = self.eval()(torch.arange(self._num_saved, device=first.device)).detached()
         self.train(was_training)
         return made
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods and greedy answers in encoder-decoder models (BART, T5).
+"""Log-likelihoods and generated answers in encoder-decoder models (BART, T5).
 
 The encoder reads [prompt, text] once per row, however many answers the row has; the decoder runs once per
 answer, with the encoder states of its row. Prompt tuning in T5: Lester et al. 2021 (arXiv 2104.08691),
@@ -7,7 +7,9 @@ section 2; IPT uses BART: Qin et al. 2021 (arXiv 2110.07867).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,21 +19,8 @@ from iptkit.engine.left_memory import left_memory
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.rows import Row
 from iptkit.engine.sites import Site, memory_at
-from iptkit.models.backbone import Backbone, quiet_transformers
+from iptkit.models.backbone import Backbone
 from iptkit.models.devices import to_device
-
-# Overrides the generation settings of hub models (BART: 4 beams, no repeated trigram, a forced first token).
-PLAIN_GREEDY = {
-    "do_sample": False,
-    "num_beams": 1,
-    "no_repeat_ngram_size": 0,
-    "repetition_penalty": 1.0,
-    "min_length": 0,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "early_stopping": False,
-    "length_penalty": 1.0,
-}
 
 
 def log_likelihoods(
@@ -76,39 +65,51 @@ def log_likelihoods(
     return sums.masked_fill(tokens == 0, -torch.inf).view(len(rows), -1), tokens.view(len(rows), -1)
 
 
-@torch.no_grad()
-def greedy(
-    backbone: Backbone,
-    prompt: Prompt,
-    rows: Sequence[Row],
-    max_tokens: Sequence[int],
-    sites: Sequence[Site] = (),
-) -> list[str]:
-    """The first line of the model's own answers, each cut at the row's own limit.
+class Seq2SeqDecoding:
+    """Rows whose answers are being generated: the encoder has read them, and the decoder its start token.
+
+    Only the last token runs through the decoder; the keys and values of the tokens before it are in
+    transformers' cache. The settings in a model's generation_config (BART: beams, no repeated trigram) have
+    no effect here.
 
     Args:
       backbone: an encoder-decoder model.
       prompt: one per row, with embeds or keys_values.
       rows: B rows (their answers are not used).
-      max_tokens: maximum number of tokens of each row, >= 1.
       sites: the attentions of a deep prompt.
     """
-    with left_memory(memory_at(sites, prompt)):
-        states, mask = _encode(backbone, prompt, rows)
-    with left_memory(memory_at(sites, prompt)), quiet_transformers():
-        ids = backbone.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
-            decoder_start_token_id=backbone.model.config.decoder_start_token_id,
-            eos_token_id=backbone.eos,
-            pad_token_id=backbone.tokenizer.pad_token_id,
-            max_new_tokens=max(max_tokens),
-            **PLAIN_GREEDY,
-        )
-    said = ids[:, 1:].tolist()  # without the start token
-    cut = [row[:most] for row, most in zip(said, max_tokens, strict=True)]
-    texts = (backbone.tokenizer.decode(row, skip_special_tokens=True) for row in cut)
-    return [text.strip().split("\n")[0].strip() for text in texts]
+
+    def __init__(self, backbone: Backbone, prompt: Prompt, rows: Sequence[Row], sites: Sequence[Site] = ()):
+        self.backbone, self.prompt, self.sites = backbone, prompt, sites
+        accepted = inspect.signature(backbone.model.forward).parameters
+        self.cache_name = (
+            "cache" if "cache" in accepted else "past_key_values"
+        )  # transformers 5.24 renamed it
+        self.cache: Any = None
+        with left_memory(memory_at(sites, prompt)):
+            self.states, self.mask = _encode(backbone, prompt, rows)
+        self.advance(self.mask.new_full((len(rows),), backbone.model.config.decoder_start_token_id))
+
+    def logits(self) -> Tensor:
+        """[B, V] logits of the next token of each row."""
+        return self.next
+
+    def only(self, index: Tensor) -> None:
+        """Drop all rows except those of `index` [B']; `advance` must follow."""
+        self.prompt, self.states, self.mask = self.prompt.rows(index), self.states[index], self.mask[index]
+        self.cache.batch_select_indices(index)
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append a token to each row, `tokens` [B], and run it through the decoder."""
+        with left_memory(memory_at(self.sites, self.prompt)):
+            out = self.backbone.model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=self.states),
+                attention_mask=self.mask,
+                decoder_input_ids=tokens[:, None],
+                use_cache=True,
+                **{self.cache_name: self.cache},
+            )
+        self.next, self.cache = out.logits[:, -1], out[self.cache_name]
 
 
 def _encode(backbone: Backbone, prompt: Prompt, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:

@@ -98,6 +98,11 @@ class SharedPrompt(PromptSource):
         self.inner = WithHead(runs, width, num_classes, generator).to(next(prompt.parameters()).device)
         self.prompt = prompt
 
+    @property
+    def num_runs(self) -> int:
+        """R, the number of heads."""
+        return len(self.inner.head)
+
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> Prompt with the shared prompt and the head of its run in every row."""
         made = self.prompt(torch.zeros_like(runs))

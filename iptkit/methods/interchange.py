@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iptkit.engine.compatibility import check_source
+from iptkit.engine.compatibility import check_runs, check_source
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.layouts import LAYOUTS, PROMPT, TEXT, Layout
 from iptkit.engine.prompt import Prompt, PromptSource
@@ -79,8 +79,7 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
             f"an engine is needed, not a {type(engine).__name__}; give Engine(backbone, {LAYOUTS[1]!r})"
         )
     check_source(engine, source)
-    if run not in range(source.num_runs):
-        raise ValueError(f"run {run!r} does not exist; the source has {source.num_runs}, from 0 on")
+    check_runs(source, [run])
     backbone, every = engine.backbone, source.finished()
     device = next(iter(every.tensors().values())).device
     prompt = every.rows(torch.tensor([run], device=device))

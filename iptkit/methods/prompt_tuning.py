@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iptkit.engine.calls import check_backbone
 from iptkit.engine.prompt import Kind, Prompt, PromptSource, as_trained, check_numbers
 from iptkit.models.backbone import Backbone
 
@@ -103,6 +104,7 @@ def each_once(runs: Tensor, total: int) -> tuple[Tensor, Tensor]:
 # ---- starts --------------------------------------------------------------------------------------
 def from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) -> Tensor:
     """[n, d] embeddings of the last n tokens of `words`; see `word_tokens`."""
+    check_backbone(backbone, "from_words")
     rows = backbone.embedding[word_tokens(backbone, prompt_length, words)]
     return as_trained(rows)
 
@@ -120,6 +122,7 @@ def deep_from_words(backbone: Backbone, prompt_length: int, words: str = WORDS) 
       prompt_length: n.
       words: the start text; see `word_tokens`.
     """
+    check_backbone(backbone, "deep_from_words")
     ids = word_tokens(backbone, prompt_length, words)[None]
     is_rotary = any("rotary" in name for name, _ in backbone.model.named_modules())
     positions = torch.arange(prompt_length, device=ids.device)[None] - prompt_length * is_rotary
@@ -156,12 +159,14 @@ def from_normal(backbone: Backbone, prompt_length: int, std: float, generator: t
 
     Such a start is badly conditioned in models whose embeddings are much larger.
     """
+    check_backbone(backbone, "from_normal")
     drawn = torch.randn(prompt_length, backbone.width, generator=generator, device=generator.device)
     return drawn.to(backbone.device) * std
 
 
 def nearest_words(backbone: Backbone, embeds: Tensor, count: int = 3) -> list[list[str]]:
     """The `count` tokens with the highest cosine to each of the n vectors in `embeds` [n, d]."""
+    check_backbone(backbone, "nearest_words")
     table = nn.functional.normalize(backbone.embedding.float(), dim=-1)
     similar = nn.functional.normalize(embeds.float(), dim=-1) @ table.T
     return [

@@ -25,6 +25,7 @@ from typing import Any, Protocol, Self, get_args
 import torch
 from torch import Tensor, nn
 
+from iptkit.engine.calls import check_engine, check_list
 from iptkit.engine.compatibility import check_source
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import SHAPES, Kind, Prompt, PromptSource, check_numbers
@@ -274,6 +275,8 @@ def find(
     Raises: ValueError if the bank and the runs differ in number, a prompt is missing, or the prompts do not
       fit the model.
     """
+    check_engine(engine)
+    check_list(runs, Run, "find", "runs")
     if len(bank) != len(runs):
         counts = f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given"
         raise ValueError(f"{counts}; train the missing prompts first")
@@ -301,6 +304,8 @@ def tune(
 
     Raises: ValueError if the decoder was made for another model, layout or width.
     """
+    check_engine(engine)
+    check_list(runs, Run, "tune", "runs")
     source = IntrinsicPrompt(decoder, len(runs)).to(engine.backbone.device)
     return source, fit(engine, source, runs, fit_config, checkpoint, label)
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from iptkit.engine.calls import check_engine
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import Prompt
 from iptkit.storage import progress
@@ -35,6 +36,7 @@ def option_scores(engine: Engine, examples: Sequence[Example], label: str = "ask
       label: words on the progress bar.
     Returns: one tensor [options] per example, in float64 on the CPU.
     """
+    check_engine(engine)
     rows = engine.share([engine.option_row(example) for example in examples])
     empty = engine.backbone.embedding[:0]  # [0, d]
     out: list[Tensor] = [torch.empty(0)] * len(rows)

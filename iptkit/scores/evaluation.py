@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from iptkit.engine import limits
+from iptkit.engine.calls import check_list, check_modules
 from iptkit.engine.compatibility import check_source
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import PromptSource
 from iptkit.scores.metrics import METRICS
 from iptkit.storage import progress
-from iptkit.tasks.examples import Example, Task
+from iptkit.tasks.examples import ALL_SETS, Example, Task
 from iptkit.training.adam import DivergedError
 
 MEANS = ("accuracy", "exact_match", "token_f1", "rouge_l")  # metrics that are means over examples
@@ -111,7 +112,8 @@ def predict(
     Returns: R lists of answers.
 
     Raises:
-      ValueError: the texts do not fit the model (see `engine.limits.check`).
+      ValueError: the texts do not fit the model (see `engine.limits.check`), the source has not as many runs
+        as there are tasks, there is no such split, or something else than a list of tasks was given.
       DivergedError: the scores of options are nan, or a prompt that generates or tags is not finite.
     """
     likeliest = _likeliest(engine, source, tasks, split, limit, label)
@@ -128,6 +130,7 @@ def _likeliest(
     label: str,
 ) -> list[list[tuple[str, ...]]]:
     """Return for each example the generated answer, or all options with the highest likelihood."""
+    _check_call(engine, source, tasks, split)
     source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
     answers: list[tuple[str, ...]] = [()] * len(plan)
@@ -150,6 +153,20 @@ def _likeliest(
                     answers[where[j]] = best
                 bar.update(len(batch))
     return [[a for (r, _), a in zip(plan, answers, strict=True) if r == row] for row in range(len(tasks))]
+
+
+def _check_call(engine: Any, source: Any, tasks: Any, split: str) -> None:
+    """Raise ValueError for what is no engine, source, list of tasks or split, or tasks that are no runs."""
+    check_modules(engine, source)
+    check_list(tasks, Task, "evaluate", "tasks")
+    if split not in ALL_SETS:
+        raise ValueError(f"split {split!r} is unknown; choose one of {', '.join(ALL_SETS)}")
+    count = source.num_runs
+    if count not in (None, len(tasks)):
+        raise ValueError(
+            f"{len(tasks)} tasks were given, but this {type(source).__name__} has {count} runs; give one "
+            "task per run, in their order (a task may occur several times)"
+        )
 
 
 def _answers(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from iptkit.engine import limits
+from iptkit.engine.calls import check_list, check_modules
 from iptkit.engine.compatibility import check_source, prompt_length
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import Prompt, PromptSource
@@ -60,6 +61,8 @@ def fit(
       DivergedError: a loss is not finite (names run, task, step and learning rate).
     """
     checkpoint = None if checkpoint is None else Path(checkpoint)
+    check_modules(engine, source)
+    check_list(runs, Run, "fit", "runs")
     limits.check(engine, (run.task for run in runs), check_source(engine, source.eval()))
     state = State(engine, source, runs, config)
     if checkpoint is not None and checkpoint.exists():

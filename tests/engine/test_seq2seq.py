@@ -6,7 +6,6 @@ import torch
 import transformers
 from stock import MIXED_EXAMPLES, backbone, random_prompts, rows_of
 
-from iptkit.engine import seq2seq
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.rows import Row
@@ -132,11 +131,11 @@ def test_greedy_is_not_steered_by_a_models_own_settings():
     model = bart()
     rows = rows_of(Engine(model))
     start = Prompt(random_prompts(model, len(rows), 3, std=2.0))
-    free = seq2seq.greedy(model, start, rows, [12] * 4)
+    free = Engine(model).greedy(start, rows, [12] * 4)
     own = model.model.generation_config
     own.num_beams, own.no_repeat_ngram_size, own.early_stopping, own.min_length = 4, 1, True, 12
     own.forced_bos_token_id = 7
-    assert seq2seq.greedy(model, start, rows, [12] * 4) == free
+    assert Engine(model).greedy(start, rows, [12] * 4) == free
     assert own.num_beams == 4
 
 

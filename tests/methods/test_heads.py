@@ -14,7 +14,7 @@ from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import find_sites
 from iptkit.methods import p_tuning_v2
 from iptkit.methods.heads import SharedPrompt, WithHead
-from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.models.backbone import _cast
 from iptkit.scores import evaluation
 from iptkit.tasks import suites
@@ -241,7 +241,7 @@ def test_wrong_wishes_are_refused(encoder):
     with pytest.raises(ValueError, match="neither options nor tags"):
         engine.target_row(Example("Give the plural: fox", ("foxes",)))
     with pytest.raises(ValueError, match="has no head"):
-        engine.log_likelihoods(FixedPrompt(torch.zeros(1, 2, 32))(torch.tensor([0])), [None])
+        engine.log_likelihoods(Prompt(torch.zeros(1, 2, 32)), [engine.target_row(SENTENCES[0])])
     with pytest.raises(
         ValueError, match="has 3 classes, but the head has room for 2; give WithHead num_classes=3"
     ):
