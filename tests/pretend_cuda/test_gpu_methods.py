@@ -269,6 +269,27 @@ def test_scores_and_answers_are_those_of_a_cpu(layout, dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
+def test_texts_are_continued_as_on_a_cpu(name, device):
+    """Drawn tokens too: the random numbers come from the generator, on its own device."""
+    texts, runs = [e.input for e in MIXED_EXAMPLES], [1, 0, 1, 0]
+    found = {}
+    for place in ("cpu", device):
+        model = methods.load(name, place)
+        start = torch.stack(
+            [prompt_tuning.from_words(model, 3, words) for words in ("a red fox", "ten tools")]
+        )
+        engine, source = Engine(model), SoftPrompt(start)
+        given = {"runs": runs, "max_new_tokens": 5, "stop": "zzz"}
+        drawn = {"do_sample": True, "top_p": 0.9, "generator": torch.Generator().manual_seed(0)}
+        found[place] = [
+            engine.generate(source, texts, **given),
+            engine.generate(source, texts, **given, **drawn),
+        ]
+    assert found[device] == found["cpu"] and found["cpu"][0] != found["cpu"][1]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_kept_subspace_is_read_and_tuned_on_a_gpu(device, tmp_path):
     model = methods.load("tiny-causal", device)
     subspace.save(methods._found(model), tmp_path / "x.subspace.safetensors")
