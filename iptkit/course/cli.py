@@ -10,25 +10,20 @@ import errno
 import functools
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import iptkit
-from iptkit.storage import installation, messages
-from iptkit.tasks.examples import Task
-
-
-def _say(text: str, err: bool = False) -> None:
-    """Print a text; characters that steer the terminal, or that it cannot show, are written as escapes."""
-    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
-    typer.echo(messages.visible(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
+from iptkit.course import output, prompt_commands, task_commands
+from iptkit.course.options import Device
+from iptkit.course.output import Reply, say
+from iptkit.storage import installation
 
 
 @contextlib.contextmanager
@@ -74,17 +69,17 @@ class CleanErrors(TyperGroup):
             sentence = _sentence(error)
             if sentence is None or os.environ.get("IPTKIT_DEBUG"):
                 raise
-            _say(f"iptkit: {sentence}", err=True)
+            say(f"iptkit: {sentence}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            _say("\niptkit: stopped; the same command resumes after the last finished step", err=True)
+            say("\niptkit: stopped; the same command resumes after the last finished step", err=True)
             raise typer.Exit(130) from None
 
 
 def _warn(show: Callable[..., None], message: object, category: type[Warning], *rest: Any) -> None:
     """Show a warning of the kit in one line, others as Python does."""
     if category is UserWarning:
-        _say(f"iptkit: warning: {message}", err=True)
+        say(f"iptkit: warning: {message}", err=True)
     else:
         show(message, category, *rest)
 
@@ -107,30 +102,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prompt methods on frozen language models, from words to five trained parameters per task.",
 )
-tasks_app = typer.Typer(no_args_is_help=True, help="List, show and check tasks.")
-app.add_typer(tasks_app, name="tasks")
-
-Suite = Annotated[
-    str, typer.Option(help='"core36", "encoder9", "ipt120", "tiny", or a file or folder of your own.')
-]
-Columns = Annotated[
-    str,
-    typer.Option(
-        help="Which columns of your files hold what: input=sentence,target=label (also options=...; "
-        "input=premise+hypothesis joins two)."
-    ),
-]
-DropDuplicates = Annotated[
-    bool | None,
-    typer.Option(
-        "--drop-duplicates", help="Leave out inputs that appear again, instead of refusing the task."
-    ),
-]
+app.add_typer(prompt_commands.app)
+app.add_typer(task_commands.app, name="tasks", help="List, show and check tasks.")
 
 
 def _version(is_wanted: bool) -> None:
     if is_wanted:
-        _say(f"iptkit {iptkit.__version__}")
+        say(f"iptkit {iptkit.__version__}")
         raise typer.Exit()
 
 
@@ -144,15 +122,16 @@ def main(
 
 
 @app.command()
+@output.replies
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder, or one without files of the same names.")],
-) -> None:
+) -> Reply:
     """Put the notebooks of the course and an example task into a folder of yours. Overwrites nothing."""
     from iptkit.course import starter
 
     written = starter.copy(folder)
-    _say(f"{len(written)} files written to {folder}" if written else f"{folder} has all files already")
-    _say(f"next: read {folder / 'README.md'}")
+    did = f"{len(written)} files written to {folder}" if written else f"{folder} has all files already"
+    return Reply({"folder": folder, "written": written}, f"{did}\nnext: read {folder / 'README.md'}")
 
 
 @app.command()
@@ -170,7 +149,7 @@ def run(
             help="Folder of the notebooks; default: notebooks in the current folder, else those of iptkit.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     cell_timeout: Annotated[int, typer.Option(min=1, help="Time limit for one cell in seconds.")] = 1800,
     at_once: Annotated[
         int | None,
@@ -190,6 +169,7 @@ def run(
 
 
 @app.command()
+@output.replies
 def study(
     scale: Annotated[
         str | None,
@@ -202,7 +182,7 @@ def study(
         Path | None,
         typer.Option(help="File for the rows; default: runs/SCALE-SUITE-SPLIT.jsonl."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     part: Annotated[
         str, typer.Option(help="subspace (prompt tuning, MSF, IST) or deep (P-Tuning v2, heads).")
     ] = "subspace",
@@ -234,7 +214,7 @@ def study(
     job_cpus: Annotated[
         int | None, typer.Option(min=1, help="Cores per job on the cluster; default: a whole node.")
     ] = None,
-) -> None:
+) -> Reply:
     """Run a study without notebooks. A stopped study resumes where it was."""
     from iptkit.course import pipeline
     from iptkit.studies import scales
@@ -259,7 +239,9 @@ def study(
         num_seeds=seeds,
         only_unseen=only_unseen,
     )
-    _say(f"{rows} rows in {target}, and how they were made in {target.with_suffix('.about.json')}")
+    about = target.with_suffix(".about.json")
+    value = {"rows": rows, "file": target, "about": about}
+    return Reply(value, f"{rows} rows in {target}, and how they were made in {about}")
 
 
 def _whole_numbers(given: str | None) -> tuple[int, ...]:
@@ -271,122 +253,24 @@ def _whole_numbers(given: str | None) -> tuple[int, ...]:
 
 
 @app.command()
-def fetch() -> None:
+@output.replies
+def fetch() -> Reply:
     """Download everything, build the tasks, convert the models. After that no network is needed."""
     from iptkit.course import pipeline
     from iptkit.storage import paths
 
     pipeline.fetch()
-    _say(f"everything is in {paths.cache_dir()}")
+    cache = paths.cache_dir()
+    return Reply({"cache": cache}, f"everything is in {cache}")
 
 
 @app.command()
-def doctor() -> None:
+@output.replies
+def doctor() -> Reply:
     """Show what is installed and cached, how fast this machine is, and what to do about anything missing."""
     from iptkit.course import doctor as examination
 
     table, todo = examination.examine()
-    _say("\n".join(f"{name:<14}{value}" for name, value in table))
-    _say("\n".join(["", "to do:", *(f"  {line}" for line in todo)]) if todo else "\nall is ready")
-
-
-@tasks_app.command("list")
-def list_tasks(
-    suite: Suite = "core36", columns: Columns = "", drop_duplicates: DropDuplicates = None
-) -> None:
-    """List the tasks of a suite."""
-    from iptkit.tasks import suites
-
-    cards = suites.list_cards(suite, columns, drop_duplicates)
-    width = max(len(card.id) for card in cards)
-    for card in cards:
-        _say(f"{card.id:<{width}}  {card.category:<4}  {card.metric:<11}  {card.title}")
-    _say(f"{len(cards)} tasks")
-
-
-@tasks_app.command("show")
-def show_task(
-    task_id: Annotated[str, typer.Argument(metavar="ID", help="A name from `iptkit tasks list`.")],
-    suite: Suite = "core36",
-    examples: Annotated[int, typer.Option(min=0, help="Number of training examples to print.")] = 3,
-    columns: Columns = "",
-    drop_duplicates: DropDuplicates = None,
-) -> None:
-    """Show a task's card, sizes and some of its examples."""
-    from iptkit.tasks import suites
-
-    (task,) = suites.load_suite(suite, only=[task_id], columns=columns, drop_duplicates=drop_duplicates)
-    cards = suites.list_cards(suite, columns, drop_duplicates)
-    about = next(card.about for card in cards if card.id == task.id)
-    facts = {
-        "title": task.title,
-        "about": about,
-        "category": task.category,
-        "metric": f"{task.metric} (chance {task.chance:.2f}, commonest answer {task.majority:.2f})",
-        "leakage group": task.group,
-        "source": task.source,
-        "licence": task.licence,
-        "examples": _sizes(task),
-    }
-    _say("\n".join([task.id, *(f"  {name:<14}{value}" for name, value in facts.items())]))
-    for example in task.train[:examples]:
-        _say("\n" + "\n".join(f"  | {line}" for line in example.input.split("\n")))
-        _say(f"  -> {' / '.join(example.targets)}")
-
-
-def _sizes(task: Task) -> str:
-    return ", ".join(f"{name} {len(getattr(task, name))}" for name in ("train", "train_new", "dev", "test"))
-
-
-@tasks_app.command("check")
-def check_tasks(
-    path: Annotated[Path, typer.Argument(help="A file of your own (.jsonl, .csv, ...), or a folder.")],
-    columns: Columns = "",
-    drop_duplicates: DropDuplicates = None,
-) -> None:
-    """Check your own tasks: list problems with file and line, and how to fix them. Changes nothing."""
-    from iptkit.tasks import own_tasks, suites, task_files
-
-    how = own_tasks.How(columns, drop_duplicates)
-    found = task_files.find(path)
-    problems: dict[PurePath, list[str]] = {}
-    near: list[str] = []
-    tests: dict[str, int] = {}  # examples in the test sets that the tasks have themselves
-    for files in found:
-        try:
-            own = own_tasks.read(files, how)
-            wrong = [*own.problems]
-            if not wrong:
-                tests[own.card.id] = len(own.kept.get("test", ()))
-            near += own_tasks.near_lines(own) if own.near_choice != "drop" else []
-        except (ValueError, FileNotFoundError) as error:  # unreadable; other files may be readable
-            if len(found) == 1:
-                raise
-            wrong = [str(error)]
-        if wrong:
-            problems[files.path] = wrong
-            _say("\n".join(messages.first(wrong)))
-    if problems:
-        total = sum(map(len, problems.values()))
-        _say(f"{total} problem(s) in {len(problems)} of {len(found)} task(s); nothing was changed")
-        raise typer.Exit(1)
-    if near:
-        _say("\n".join(f"note: {line}" for line in messages.first(near)))
-        _say('note: "near_duplicates": "drop" in NAME.card.json leaves them out, "keep" keeps them')
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always")
-        warnings.filterwarnings(
-            "ignore", ".*case, blanks or composed letters", UserWarning
-        )  # the note above says it
-        loaded = suites.load_suite(path, columns=columns, drop_duplicates=drop_duplicates)  # also samples
-    for task in loaded:
-        kind = f"{task.category}, scored by {task.metric}"
-        _say(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
-        needed = "100 per label" if task.category == "cls" else "100 examples"
-        advice = f"three seeds of a study need about {needed}"
-        if not task.train_new:
-            advice = f"a study needs train_new too, and so about {needed} to train on"
-        of_all = f" (of {tests[task.id]})" if tests[task.id] > len(task.test) else ""
-        _say(f"  few-shot sets: {_sizes(task)}{of_all}; {advice}")
-    for warning in noted:
-        _say(f"warning: {warning.message}")
+    findings = [f"{name:<14}{value}" for name, value in table]
+    duties = ["to do:", *(f"  {line}" for line in todo)] if todo else ["all is ready"]
+    return Reply({"findings": table, "to do": todo}, "\n".join([*findings, "", *duties]))

@@ -1,0 +1,416 @@
+"""The commands for prompts of your own: `iptkit tune`, `ask`, `score`, `show` and `export`.
+
+Their work is done by methods/tuning.py, methods/asking.py, scores/evaluation.py and methods/interchange.py.
+Here options are read and checked before anything runs, and results are put into words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iptkit.course import output
+from iptkit.course.options import MODELS, SUITES, Columns, Device, DropDuplicates, Dtype
+from iptkit.course.output import Reply
+from iptkit.storage import locks, outputs, paths
+
+if TYPE_CHECKING:
+    from iptkit.methods.asking import Answer
+    from iptkit.methods.tuning import Tuned
+    from iptkit.scores.evaluation import Score
+    from iptkit.tasks.examples import Task
+
+app = typer.Typer()
+
+METHODS = ("prompt-tuning", "p-tuning", "deep", "ist")
+LAYOUTS = ("text-prompt-answer", "prompt-text-answer")
+CHECKPOINT = ".checkpoint"
+
+Prompt = Annotated[Path, typer.Argument(metavar="PROMPT", help="A prompt file, or the folder of one.")]
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="Your tasks: a file or folder, or a suite such as core36.",
+        autocompletion=lambda: SUITES,
+    ),
+]
+OneTask = Annotated[
+    str | None,
+    typer.Option("--task", metavar="ID", help="Which prompt of PROMPT; default: the only one."),
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="TASK", help="Only this task of FILE; can be repeated.")
+]
+
+
+@app.command()
+@output.replies
+def tune(
+    file: File,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="PROMPT", help="File to write, NAME.prompt.safetensors, or a folder."),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="prompt-tuning: vectors beside the text. p-tuning: the same, made by an LSTM. deep: keys "
+            "and values at every layer. ist: a few parameters in a subspace of prompts.",
+            autocompletion=lambda: METHODS,
+        ),
+    ] = METHODS[0],
+    model: Annotated[
+        str, typer.Option(help="Model: a name or a folder.", autocompletion=lambda: MODELS)
+    ] = MODELS[0],
+    steps: Annotated[int | None, typer.Option(help="Training steps; default: 60, ist 24.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Examples per task and step; default: 4, encoders 8.")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate; default: prompt-tuning 0.1, p-tuning 0.009, deep 0.0111, ist 0.3; "
+            "for encoders prompt-tuning 0.03, deep 0.1."
+        ),
+    ] = None,
+    prompt_length: Annotated[
+        int | None, typer.Option(help="Vectors per prompt; default: 4, encoders 16; ist has its subspace's.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="text-prompt-answer (default), prompt-text-answer (which PEFT can read too), or pieces as "
+            'JSON: [3, "{text}", 3, " It is"].',
+            autocompletion=lambda: LAYOUTS,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Draws the dev set, the order of examples and random starts.")
+    ] = 0,
+    few_shot: Annotated[
+        bool,
+        typer.Option(
+            "--few-shot",
+            help="Train on a few-shot set, as studies do (16 examples per label or 32), not on all examples "
+            "beside the dev and test sets.",
+        ),
+    ] = False,
+    only: Only = None,
+    columns: Columns = "",
+    drop_duplicates: DropDuplicates = None,
+    subspace: Annotated[
+        str | None, typer.Option(help="For ist: a subspace's file, or the stored one: ipt120 (default).")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="File to resume from; default: beside PROMPT, removed at the end."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the prompt in PROMPT.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> Reply:
+    """Train a prompt for each task of FILE and measure it on test examples. A stopped command resumes."""
+    from iptkit.methods import tuning
+    from iptkit.models import backbone as backbones
+
+    target = _target(out, overwrite)
+    config = tuning.TuneConfig(method, prompt_length, _layout(layout), steps, rows, lr, seed)
+    if subspace is not None and method != "ist":
+        raise ValueError(f"--subspace is for the method ist, not {method}; leave it out")
+    found = tuning.find_subspace(subspace or tuning.STORED) if method == "ist" else None
+    kept = outputs.writable_file(checkpoint or target.with_suffix(CHECKPOINT), "--checkpoint")
+    tasks = _load(file, seed, only, columns, drop_duplicates, full=not few_shot)
+    backbone = backbones.load(model, device, dtype)
+    settings = config.fit_config(backbone)
+    output.note(
+        f"{method} for {backbone.name} on {backbone.device} ({backbone.dtype}): {settings.steps} steps of "
+        f"{settings.rows_per_run} examples, learning rate {settings.lr}"
+    )
+    for task in tasks:
+        output.note(
+            f"{task.id}: train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)} examples"
+        )
+    begun = time.time()
+    with locks.one_writer(target, "wait for its end, or choose another file with --out"):
+        tuned = tuning.tune(backbone, tasks, config, found, kept)
+        before = None if tuned.before is None else [score.score for score in tuned.before]
+        place = target if out.suffix == target.suffix else target.parent
+        tuned.source.save(place, tuned.scores, before=before)
+        kept.unlink(missing_ok=True)
+    seconds = time.time() - begun
+    value = {"prompt": str(place), "method": method, "model": backbone.name, "seconds": round(seconds, 1)}
+    value["tasks"] = _measured(tuned, tasks)
+    data = [file, *(f"--only={one}" for one in only or ())]
+    return Reply(value, _told(tuned, tasks, seconds, str(out), data))
+
+
+@app.command()
+@output.replies
+def ask(
+    prompt: Prompt,
+    texts: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help='Texts; "-" reads one per line from stdin.')
+    ],
+    task: OneTask = None,
+    options: Annotated[
+        str | None, typer.Option(help="Choices, such as yes,no; default: the labels of the task.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest free answer, in tokens.")] = 32,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw free answers at random.")] = False,
+    temperature: Annotated[float, typer.Option(help="For --sample: > 0, lower is less random.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="For --sample: draw among tokens of this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="For --sample: the same seed draws the same answers.")] = 0,
+    model: Annotated[str | None, typer.Option(help="Model; default: the one that PROMPT names.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> Reply:
+    """Answer texts with a trained prompt: the likeliest option with its probability, or a generated line."""
+    from iptkit.methods import asking, prompt_runs, saved_prompts
+
+    if not sample and (temperature, top_p, seed) != (1.0, 1.0, 0):
+        raise ValueError("--temperature, --top-p and --seed are for --sample; give it too, or leave them out")
+    questions = _questions(texts)
+    engine, source = saved_prompts.open_prompt(prompt, device, dtype, model)
+    run = prompt_runs.find_run(source.about, task)
+    sampling = asking.Sampling(max_new_tokens, sample, temperature, top_p, seed)
+    choices = None if options is None else [choice.strip() for choice in options.split(",")]
+    answers = asking.ask(engine, source, questions, run, choices, sampling)
+    return Reply([_answer(one) for one in answers], "\n".join(_answer_line(one) for one in answers))
+
+
+@app.command()
+@output.replies
+def score(
+    prompt: Prompt,
+    file: File,
+    task: OneTask = None,
+    split: Annotated[
+        str, typer.Option(help="test, dev, train, train_new, or all: every example of FILE.")
+    ] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples of each task.")] = None,
+    only: Only = None,
+    columns: Columns = "",
+    drop_duplicates: DropDuplicates = None,
+    model: Annotated[str | None, typer.Option(help="Model; default: the one that PROMPT names.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> Reply:
+    """Measure a trained prompt on the tasks of FILE, with 95 % intervals."""
+    from iptkit.methods import prompt_runs, saved_prompts
+    from iptkit.scores import evaluation
+
+    if split not in (*SPLITS, "all"):
+        raise ValueError(f"--split is {split!r}; choose one of {', '.join((*SPLITS, 'all'))}")
+    about = saved_prompts.read_about(prompt)
+    of_sample = [one.get("sample", 0) for one in about.get("data") or ()]
+    tasks = _load(file, of_sample[0] if of_sample else 0, only, columns, drop_duplicates, full=split == "all")
+    tasks = [prompt_runs.all_as_test(one) for one in tasks] if split == "all" else tasks
+    runs = prompt_runs.runs_for(about, tasks, task)
+    for one, run in zip(tasks, runs, strict=True):
+        if known := prompt_runs.difference(about, run, one):
+            warnings.warn(known, stacklevel=1)
+    engine, source = saved_prompts.open_prompt(prompt, device, dtype, model)
+    tasks = [prompt_runs.with_classes_of(about, run, one) for one, run in zip(tasks, runs, strict=True)]
+    chosen = prompt_runs.chosen(source, runs)
+    part = "test" if split == "all" else split
+    scores = evaluation.measure(engine, chosen, tasks, part, limit, label=f"score {split}")
+    value = {"prompt": str(prompt), "file": file, "split": split, "tasks": [asdict(one) for one in scores]}
+    return Reply(value, output.table([HEADING, *map(_cells, scores)]))
+
+
+SPLITS = ("test", "dev", "train", "train_new")
+
+
+@app.command()
+@output.replies
+def show(prompt: Prompt) -> Reply:
+    """Show what a prompt is for: method, model, layout, tasks and scores."""
+    from iptkit.methods import saved_prompts
+
+    about = saved_prompts.read_about(prompt)
+    data: list[dict[str, Any]] = list(about.get("data") or ())
+    training = about.get("training") or {}
+    facts = {
+        "method": about.get("tuned") or about.get("method"),
+        "model": f"{about.get('backbone')} (fingerprint {about.get('fingerprint')})",
+        "layout": about.get("layout"),
+        "prompt length": about.get("prompt_length"),
+        "attentions": len(about["sites"]) if about.get("sites") else None,
+        "engine": about.get("engine"),
+        "training": ", ".join(
+            f"{name} {training[name]}" for name in ("steps", "rows_per_run") if name in training
+        ),
+        "versions": ", ".join(" ".join(map(str, pair)) for pair in (about.get("versions") or {}).items()),
+    }
+    lines = [f"{name:<14}{value}" for name, value in facts.items() if value not in (None, "")]
+    names = [str(one) for one in about.get("tasks") or ()]
+    scores = about.get("scores") or [None] * len(names)
+    rows = [["task", "category", "labels", "lr", "test score"]]
+    for i, name in enumerate(names):
+        of = data[i] if i < len(data) else {}
+        labels = ", ".join(map(str, of.get("labels") or ())) or "-"
+        rows.append(
+            [name, str(of.get("category", "-")), labels, str(of.get("lr", "-")), _score_text(scores[i])]
+        )
+    text = "\n".join([*lines, *(["", output.table(rows)] if names else [])])
+    return Reply(about, text)
+
+
+@app.command()
+@output.replies
+def export(
+    prompt: Prompt,
+    peft: Annotated[Path, typer.Option(metavar="FOLDER", help="A new folder for the PEFT adapter.")],
+    task: OneTask = None,
+    model: Annotated[str | None, typer.Option(help="Model; default: the one that PROMPT names.")] = None,
+) -> Reply:
+    """Write a trained prompt as an adapter that PEFT (PeftModel.from_pretrained) loads."""
+    from iptkit.methods import interchange, prompt_runs, saved_prompts
+
+    run = prompt_runs.find_run(saved_prompts.read_about(prompt), task)
+    folder = paths.expanded(peft)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"the folder {folder} is not empty; name a new one with --peft")
+    engine, source = saved_prompts.open_prompt(prompt, model=model)
+    interchange.to_peft(source, outputs.writable_folder(folder, "--peft"), engine, run=run)
+    value = {"folder": str(folder), "model": engine.backbone.name, "files": sorted(os.listdir(folder))}
+    return Reply(value, f"{folder}: {', '.join(value['files'])}")
+
+
+# ---- options -------------------------------------------------------------------------------------
+def _target(out: Path, overwrite: bool) -> Path:
+    """The prompt file that --out names, after a check that it can be written and nothing else is lost."""
+    from iptkit.engine import prompt_files
+
+    out = paths.expanded(out)
+    if out.suffix not in ("", prompt_files.ENDING) and not out.is_dir():
+        raise ValueError(
+            f"--out {out} does not end in {prompt_files.ENDING}; write NAME.prompt.safetensors, or make a "
+            "folder of this name first"
+        )
+    is_file = out.suffix == prompt_files.ENDING
+    target = out if is_file else out / prompt_files.IN_FOLDER
+    card = target.parent / prompt_files.CARD
+    if os.path.lexists(target) and not target.is_dir():
+        if not overwrite:
+            raise ValueError(f"{target} exists; choose another --out, or replace it with --overwrite")
+        try:
+            prompt_files.read(target)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"--overwrite replaces prompts only, but {error}") from error
+    elif not is_file and os.path.lexists(card):
+        raise ValueError(f"{card} exists, and a prompt's card would replace it; choose another --out")
+    return outputs.writable_file(target, "--out", [CHECKPOINT])
+
+
+def _layout(given: str | None) -> str | tuple[int | str, ...] | None:
+    """The layout that --layout names, or its pieces in JSON."""
+    if given is None or not given.lstrip().startswith("["):
+        return given
+    try:
+        pieces = json.loads(given)
+    except ValueError as error:
+        raise ValueError(f'--layout {given} is no JSON ({error}); for example [3, "{{text}}", 3]') from error
+    if not all(type(piece) in (int, str) for piece in pieces):
+        raise ValueError(f'--layout {given}: pieces are numbers and texts, such as [3, "{{text}}", 3]')
+    return tuple(pieces)
+
+
+def _load(
+    file: str, seed: int, only: Sequence[str] | None, columns: str, drop: bool | None, full: bool
+) -> list[Task]:
+    from iptkit.tasks import suites
+
+    return suites.load_suite(file, seed, only or None, full=full, columns=columns, drop_duplicates=drop)
+
+
+def _questions(texts: Sequence[str]) -> list[str]:
+    """The texts, with the lines of stdin in the place of "-"."""
+    found: list[str] = []
+    for text in texts:
+        found += [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if text == "-" else [text]
+    if not found:
+        raise ValueError("there is no text on stdin; write one text per line")
+    return found
+
+
+# ---- words ---------------------------------------------------------------------------------------
+HEADING = ["task", "metric", "score", "95 % interval", "chance", "examples"]
+
+
+def _cells(score: Score) -> list[str]:
+    return [
+        score.task,
+        score.metric,
+        f"{score.score:.3f}",
+        f"[{score.low:.3f}, {score.high:.3f}]",
+        f"{score.chance:.2f}",
+        str(score.examples),
+    ]
+
+
+def _measured(tuned: Tuned, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Scores of a tuning with what to compare them with, for --json."""
+    before = [one.score for one in tuned.before] if tuned.before else [None] * len(tasks)
+    return [
+        {**asdict(score), "before": old, "majority": task.majority}
+        for score, old, task in zip(tuned.scores, before, tasks, strict=True)
+    ]
+
+
+def _told(tuned: Tuned, tasks: Sequence[Task], seconds: float, prompt: str, data: Sequence[str]) -> str:
+    """Scores of a tuning in words, and the commands that come next."""
+    rows = [[*HEADING[:2], "before", *HEADING[2:5], "commonest", HEADING[5]]]
+    for i, (score, task) in enumerate(zip(tuned.scores, tasks, strict=True)):
+        old = "-" if tuned.before is None else f"{tuned.before[i].score:.3f}"
+        cells = _cells(score)
+        rows.append([*cells[:2], old, *cells[2:5], f"{task.majority:.2f}", cells[5]])
+    some = min((example.input for example in tasks[0].test), key=len)
+    which = [] if len(tasks) == 1 else ["--task", tasks[0].id]
+    return "\n".join(
+        [
+            output.table(rows),
+            f"saved to {prompt} in {seconds:.0f} s",
+            "next:",
+            f"  {_typed('iptkit', 'ask', prompt, some, *which)}",
+            f"  {_typed('iptkit', 'score', prompt, *data)}",
+        ]
+    )
+
+
+def _typed(*words: str) -> str:
+    """A command as a shell of this system takes it."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "answer": answer.answer,
+        "probability": answer.probability,
+        "options": dict(answer.options),
+    }
+
+
+def _answer_line(answer: Answer) -> str:
+    return answer.answer if answer.probability is None else f"{answer.answer}  ({answer.probability:.2f})"
+
+
+def _score_text(score: Any) -> str:
+    if score is None:
+        return "not measured"
+    if not isinstance(score, dict):
+        return f"{float(score):.3f}"
+    return f"{score['metric']} {score['score']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
