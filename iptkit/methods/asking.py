@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -60,7 +59,7 @@ class Answer:
     text: str
     answer: str
     probability: float | None = None
-    options: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 def ask(
@@ -85,6 +84,7 @@ def ask(
       wrong number (a head), or sampling where nothing is generated.
 
     Example:
+      >>> from iptkit.engine.engine import Engine
       >>> from iptkit.methods.prompt_tuning import SoftPrompt
       >>> from iptkit.models.backbone import load
       >>> model = load("tiny-causal")

@@ -19,7 +19,7 @@ import torch
 from iptkit.engine.compatibility import check_source
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
-from iptkit.engine.layouts import LAYOUTS
+from iptkit.engine.layouts import LAYOUTS, Layout
 from iptkit.engine.prompt import PromptSource
 from iptkit.engine.sites import find_sites
 from iptkit.methods import subspace as subspaces
@@ -73,7 +73,7 @@ class TuneConfig:
     Attributes:
       method: one of METHODS. "prompt-tuning": vectors at the input, "p-tuning": the same made by an LSTM,
         "deep": keys and values at every layer (P-Tuning v2), "ist": a code in a subspace of prompts.
-      prompt_length: n >= 1; not for "ist".
+      prompt_length: n >= 1; not for "ist". A layout with numbers of vectors sets it too.
       layout: of a language model, see engine/layouts.py.
       steps: number of training steps, >= 1.
       rows: examples per task and step, >= 1.
@@ -195,6 +195,8 @@ def check_tasks(backbone: Backbone, tasks: Sequence[Task]) -> None:
       backbone: the model.
       tasks: the tasks.
     """
+    if not tasks:
+        raise ValueError("there are no tasks; give at least one")
     for task in tasks:
         if backbone.kind == "encoder" and task.category not in ("cls", ONLY_WITH_HEADS):
             raise ValueError(
@@ -240,7 +242,8 @@ def _prepared(
     """The engine, the source to train, and the prompts to compare with."""
     if config.method == "ist":
         return _in_subspace(backbone, len(tasks), config, subspace or find_subspace(STORED))
-    n, runs = config.prompt_length or config.defaults(backbone).prompt_length, len(tasks)
+    layout, runs = Layout.of(config.layout or LAYOUTS[0]), len(tasks)
+    n = config.prompt_length or layout.prompt_length or config.defaults(backbone).prompt_length
     sites = find_sites(backbone.model) if config.method == "deep" else []
     generator = torch.Generator().manual_seed(config.seed)
     words = from_words(backbone, n).expand(runs, -1, -1)

@@ -1,0 +1,61 @@
+"""A prompt's run is found by the name of its task, and a head's classes keep their numbers."""
+
+import pytest
+import torch
+
+from iptkit.methods import prompt_runs
+from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.tasks import suites
+
+MOOD, KIND, PLURAL = suites.load_suite("tiny", only=["tiny-mood", "tiny-kind", "tiny-plural"])
+(PARTS,) = suites.load_suite("tiny3", only=["tiny-parts"])
+ABOUT = {"tasks": ["tiny-mood", "tiny-kind"], "data": [{"labels": MOOD.labels}, {"labels": KIND.labels}]}
+
+
+def test_find_run():
+    assert prompt_runs.find_run(ABOUT, "tiny-kind") == 1
+    assert prompt_runs.find_run({}, None) == prompt_runs.find_run({"tasks": ["a"]}, None) == 0
+    with pytest.raises(ValueError, match="2 tasks: tiny-mood, tiny-kind; choose one: --task"):
+        prompt_runs.find_run(ABOUT)
+    with pytest.raises(ValueError, match="no prompt for the task 'x', only for tiny-mood, tiny-kind"):
+        prompt_runs.find_run(ABOUT, "x")
+
+
+def test_runs_for_tasks_go_by_name_unless_there_is_one_or_one_is_named():
+    assert prompt_runs.runs_for(ABOUT, [KIND, MOOD]) == [1, 0]
+    assert prompt_runs.runs_for(ABOUT, [KIND, PLURAL], "tiny-mood") == [0, 0]
+    assert prompt_runs.runs_for({"tasks": ["a"]}, [KIND, PLURAL]) == [0, 0]
+    with pytest.raises(ValueError, match="no prompt for the task 'tiny-plural'"):
+        prompt_runs.runs_for(ABOUT, [PLURAL])
+
+
+def test_difference_names_another_task_or_other_labels():
+    assert prompt_runs.difference(ABOUT, 0, MOOD) == ""
+    assert "trained for the task tiny-mood, and is scored on tiny-kind" in prompt_runs.difference(
+        ABOUT, 0, KIND
+    )
+    about = {"tasks": ["tiny-mood"], "data": [{"labels": ["bad", "good"]}]}
+    assert "was trained with the labels bad, good, the file" in prompt_runs.difference(about, 0, MOOD)
+
+
+def test_classes_are_numbered_as_the_head_does():
+    about = {"engine": "HeadEngine", "data": [{"labels": MOOD.labels[::-1]}]}
+    task = prompt_runs.with_classes_of(about, 0, MOOD)
+    assert {example.options for example in task.test} == {MOOD.labels[::-1]}
+    assert prompt_runs.with_classes_of({**about, "engine": "Engine"}, 0, MOOD) is MOOD
+    more = {"engine": "HeadEngine", "data": [{"labels": ["B-x", *PARTS.labels]}]}
+    assert prompt_runs.with_classes_of(more, 0, PARTS).test[0].labels == ("B-x", *PARTS.labels)
+    with pytest.raises(ValueError, match="the labels animal, food, tool, but the head of this prompt"):
+        prompt_runs.with_classes_of(about, 0, KIND)
+
+
+def test_all_as_test_has_every_example_once():
+    (task,) = suites.load_suite("tiny", only=["tiny-mood"], full=True)
+    examples = prompt_runs.all_as_test(task).test
+    assert len(set(examples)) == len(examples) == len(task.train) + len(task.dev) + len(task.test)
+
+
+def test_chosen_prompts_come_in_the_order_asked_for():
+    source = SoftPrompt(torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)))
+    made = prompt_runs.chosen(source, [2, 0, 2]).finished().embeds
+    assert torch.equal(made, source.P[[2, 0, 2]])
