@@ -91,6 +91,18 @@ def test_a_learner_begins_with_the_wheel_alone(installed, tmp_path):
     assert f"iptkit        {iptkit.__version__} (no git commit)" in ran, "its kernel used the checkout"
 
 
+def test_a_prompt_is_trained_used_and_exported_with_the_wheel_alone(installed, tmp_path):
+    installed(tmp_path, "-m", "iptkit", "init", "course")
+    folder, prompt, task = tmp_path / "course", "my.prompt.safetensors", "example_task.jsonl"
+    options = ["--model", "tiny-causal", "--steps", "2", "--layout", "prompt-text-answer", "--device", "cpu"]
+    installed(folder, "-m", "iptkit", "tune", task, "--out", prompt, *options)
+    assert "example_task" in installed(folder, "-m", "iptkit", "score", prompt, task)
+    said = installed(folder, "-m", "iptkit", "ask", prompt, "I had a kind soup.")
+    assert "positive" in said or "negative" in said
+    installed(folder, "-m", "iptkit", "export", prompt, "--peft", "adapter")
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
 def test_without_a_folder_the_wheels_own_notebooks_run(installed, site, tmp_path):
     before = {file: file.stat().st_mtime_ns for file in site.rglob("*") if "__pycache__" not in file.parts}
     installed(tmp_path, "-m", "iptkit", "run", "--scale", "smoke", "--only", "00", "--device", "cpu")
