@@ -1,9 +1,9 @@
-from . import course, engine, methods, models, scores, storage, studies, tasks, training
+from . import course, engine, methods, models, prompts, scores, storage, studies, tasks, training
 from .engine.engine import Engine
 from .engine.head_engine import HeadEngine
 from .engine.mask_engine import MaskEngine
 from .engine.prompt import Prompt, PromptSource
-from .methods.saved_prompts import load_prompt, open_prompt
+from .prompts.saved import load_prompt, open_prompt
 from .scores.evaluation import evaluate
 from .studies.study import Study
 from .training.runs import FitConfig, Run
@@ -29,6 +29,7 @@ __all__ = [
     "methods",
     "models",
     "open_prompt",
+    "prompts",
     "scores",
     "storage",
     "studies",

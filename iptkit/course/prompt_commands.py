@@ -1,6 +1,6 @@
 """The commands for prompts of your own: `iptkit tune`, `ask`, `score`, `show` and `export`.
 
-Their work is done by methods/tuning.py, methods/asking.py, scores/evaluation.py and methods/interchange.py.
+Their work is done by prompts/tuning.py, prompts/asking.py, scores/evaluation.py and prompts/interchange.py.
 Here options are read and checked before anything runs, and results are put into words.
 """
 
@@ -26,8 +26,8 @@ from iptkit.course.output import Reply
 from iptkit.storage import locks, outputs, paths
 
 if TYPE_CHECKING:
-    from iptkit.methods.asking import Answer
-    from iptkit.methods.tuning import Tuned
+    from iptkit.prompts.asking import Answer
+    from iptkit.prompts.tuning import Tuned
     from iptkit.scores.evaluation import Score
     from iptkit.tasks.examples import Task
 
@@ -122,8 +122,8 @@ def tune(
     dtype: Dtype = "auto",
 ) -> Reply:
     """Train a prompt for each task of FILE and measure it on test examples. A stopped command resumes."""
-    from iptkit.methods import tuning
     from iptkit.models import backbone as backbones
+    from iptkit.prompts import tuning
 
     target = _target(out, overwrite)
     config = tuning.TuneConfig(method, prompt_length, _layout(layout), steps, rows, lr, seed)
@@ -177,12 +177,12 @@ def ask(
     dtype: Dtype = "auto",
 ) -> Reply:
     """Answer texts with a trained prompt: the likeliest option with its probability, or a generated line."""
-    from iptkit.methods import asking, prompt_runs, saved_prompts
+    from iptkit.prompts import asking, prompt_runs, saved
 
     if not sample and (temperature, top_p, seed) != (1.0, 1.0, 0):
         raise ValueError("--temperature, --top-p and --seed are for --sample; give it too, or leave them out")
     questions = _questions(texts)
-    engine, source = saved_prompts.open_prompt(prompt, device, dtype, model)
+    engine, source = saved.open_prompt(prompt, device, dtype, model)
     run = prompt_runs.find_run(source.about, task)
     sampling = asking.Sampling(max_new_tokens, sample, temperature, top_p, seed)
     choices = None if options is None else [choice.strip() for choice in options.split(",")]
@@ -208,12 +208,12 @@ def score(
     dtype: Dtype = "auto",
 ) -> Reply:
     """Measure a trained prompt on the tasks of FILE, with 95 % intervals."""
-    from iptkit.methods import prompt_runs, saved_prompts
+    from iptkit.prompts import prompt_runs, saved
     from iptkit.scores import evaluation
 
     if split not in (*SPLITS, "all"):
         raise ValueError(f"--split is {split!r}; choose one of {', '.join((*SPLITS, 'all'))}")
-    about = saved_prompts.read_about(prompt)
+    about = saved.read_about(prompt)
     of_sample = [one.get("sample", 0) for one in about.get("data") or ()]
     tasks = _load(file, of_sample[0] if of_sample else 0, only, columns, drop_duplicates, full=split == "all")
     tasks = [prompt_runs.all_as_test(one) for one in tasks] if split == "all" else tasks
@@ -221,7 +221,7 @@ def score(
     for one, run in zip(tasks, runs, strict=True):
         if known := prompt_runs.difference(about, run, one):
             warnings.warn(known, stacklevel=1)
-    engine, source = saved_prompts.open_prompt(prompt, device, dtype, model)
+    engine, source = saved.open_prompt(prompt, device, dtype, model)
     tasks = [prompt_runs.with_classes_of(about, run, one) for one, run in zip(tasks, runs, strict=True)]
     chosen = prompt_runs.chosen(source, runs)
     part = "test" if split == "all" else split
@@ -237,9 +237,9 @@ SPLITS = ("test", "dev", "train", "train_new")
 @output.replies
 def show(prompt: Prompt) -> Reply:
     """Show what a prompt is for: method, model, layout, tasks and scores."""
-    from iptkit.methods import saved_prompts
+    from iptkit.prompts import saved
 
-    about = saved_prompts.read_about(prompt)
+    about = saved.read_about(prompt)
     data: list[dict[str, Any]] = list(about.get("data") or ())
     training = about.get("training") or {}
     facts = {
@@ -277,13 +277,13 @@ def export(
     model: Annotated[str | None, typer.Option(help="Model; default: the one that PROMPT names.")] = None,
 ) -> Reply:
     """Write a trained prompt as an adapter that PEFT (PeftModel.from_pretrained) loads."""
-    from iptkit.methods import interchange, prompt_runs, saved_prompts
+    from iptkit.prompts import interchange, prompt_runs, saved
 
-    run = prompt_runs.find_run(saved_prompts.read_about(prompt), task)
+    run = prompt_runs.find_run(saved.read_about(prompt), task)
     folder = paths.expanded(peft)
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"the folder {folder} is not empty; name a new one with --peft")
-    engine, source = saved_prompts.open_prompt(prompt, model=model)
+    engine, source = saved.open_prompt(prompt, model=model)
     interchange.to_peft(source, outputs.writable_folder(folder, "--peft"), engine, run=run)
     value = {"folder": str(folder), "model": engine.backbone.name, "files": sorted(os.listdir(folder))}
     return Reply(value, f"{folder}: {', '.join(value['files'])}")

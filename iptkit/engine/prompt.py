@@ -229,7 +229,7 @@ class PromptSource(nn.Module):
         return self.num_runs or len(self.about.get("tasks") or "1")
 
     def save(self, path: str | Path, scores: Sequence[Any] | None = None, **about: Any) -> Path:
-        """Write the prompts of all runs to a safetensors file; `methods.load_prompt` reads it.
+        """Write the prompts of all runs to a safetensors file; `prompts.load_prompt` reads it.
 
         The file holds what the model reads, not what made it: an encoder or a decoder is left out.
 

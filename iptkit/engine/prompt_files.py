@@ -61,7 +61,7 @@ def file_of(path: str | Path) -> Path:
         return path / IN_FOLDER
     if (path / ADAPTER).is_file():
         raise FileNotFoundError(
-            f"the folder {path} holds a PEFT adapter; read it with methods.interchange.from_peft"
+            f"the folder {path} holds a PEFT adapter; read it with prompts.interchange.from_peft"
         )
     there = ", ".join(file.name for file in reading.listed(path, "")[:10]) or "nothing"
     raise FileNotFoundError(f"the folder {path} has no {IN_FOLDER} (found: {there}); give a prompt's folder")
@@ -138,8 +138,8 @@ def card(about: Mapping[str, Any]) -> str:
         f"- Prompt length: {about.get('prompt_length')}; width: {about.get('width')}\n",
         *([*table, ""] if rows else []),
         "```python",
-        "from iptkit import methods\n",
-        'engine, source = methods.open_prompt("FOLDER")  # the folder of this card',
+        "from iptkit import open_prompt\n",
+        'engine, source = open_prompt("FOLDER")  # the folder of this card',
         "```\n",
         f"Versions: {', '.join(' '.join(pair) for pair in about.get('versions', {}).items())}\n",
     ]

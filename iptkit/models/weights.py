@@ -80,7 +80,7 @@ def adapter_advice(folder: str | Path) -> str:
     if kind in PEFT_PROMPTS:
         return (
             f"{folder} holds a PEFT prompt ({kind}) for {base}, not a model. Load that model, and read the "
-            "prompt with methods.interchange.from_peft(folder, engine)"
+            "prompt with prompts.interchange.from_peft(folder, engine)"
         )
     return (
         f"{folder} holds a PEFT adapter ({ADAPTER}) for {base}, not a model. Merge it into that model with "

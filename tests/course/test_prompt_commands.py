@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from iptkit.course import cli
-from iptkit.methods import saved_prompts, tuning
+from iptkit.prompts import saved, tuning
 from iptkit.storage import paths, tensor_files
 from iptkit.training import trainer
 
@@ -52,7 +52,7 @@ def test_tune_writes_a_prompt_with_its_score_and_names_the_next_commands(command
     assert "saved to a.safetensors" in said
     assert "  iptkit ask a.safetensors '" in said and "  iptkit score a.safetensors mood.jsonl" in said
     assert "2 steps of 4 examples" in noted and "mood: train 40, dev 20, test 20 examples" in noted
-    about = saved_prompts.read_about("a.safetensors")
+    about = saved.read_about("a.safetensors")
     assert about["tuned"] == method and about["scores"][0]["metric"] == "accuracy"
     assert 0 <= about["before"][0] <= 1
     assert sorted(p.name for p in (tmp_path / "place").iterdir()) == [
@@ -91,7 +91,7 @@ def test_few_shot_seed_and_layout_reach_the_training(command):
     layout = '[2, "{text}", 1]'
     words = ["--few-shot", "--seed", "3", "--layout", layout, "--prompt-length", "3", "--rows", "2"]
     code, _, noted = command("tune", "mood.jsonl", "--out", "a.safetensors", *QUICK, *words)
-    about = saved_prompts.read_about("a.safetensors")
+    about = saved.read_about("a.safetensors")
     assert code == 0 and "train 20," in noted and "steps of 2 examples" in noted
     assert about["layout"] == [2, "{text}", 1] and about["data"][0]["seed"] == 3
     assert about["data"][0]["sample"] == 3 and about["prompt_length"] == 3
@@ -109,7 +109,7 @@ def test_ist_trains_a_code_in_a_subspace_from_a_file(command):
     words = ["--method", "ist", "--subspace", "mine.subspace.safetensors"]
     code, said, _ = command("tune", "mood.jsonl", "--out", "a.safetensors", *QUICK, *words)
     assert code == 0 and "saved to a.safetensors" in said
-    assert saved_prompts.read_about("a.safetensors")["method"] == "IntrinsicPrompt"
+    assert saved.read_about("a.safetensors")["method"] == "IntrinsicPrompt"
 
 
 def _generator():
@@ -199,7 +199,7 @@ def test_overwrite_replaces_a_prompt(mood):
     assert code == 2 and "or replace it with --overwrite" in wrong
     words = ("--out", "mood.prompt.safetensors", "--overwrite", "--method", "deep")
     assert mood("tune", "mood.jsonl", *words, *QUICK)[0] == 0
-    assert saved_prompts.read_about("mood.prompt.safetensors")["tuned"] == "deep"
+    assert saved.read_about("mood.prompt.safetensors")["tuned"] == "deep"
 
 
 # ---- encoders ------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_wrong_input_of_ask(mood, words, message):
 
 # ---- score ---------------------------------------------------------------------------------------
 def test_score_measures_again_what_tune_measured(mood):
-    (stored,) = saved_prompts.read_about("mood.prompt.safetensors")["scores"]
+    (stored,) = saved.read_about("mood.prompt.safetensors")["scores"]
     code, said, noted = mood("score", "mood.prompt.safetensors", "mood.jsonl", "--json")
     assert code == 0 and json.loads(said)["tasks"] == [stored] and not noted
     code, said, _ = mood("score", "mood.prompt.safetensors", "mood.jsonl", "--split", "all")
@@ -336,7 +336,7 @@ def test_show_has_the_header_as_a_table_and_as_json(mood):
     assert code == 0 and "method        prompt-tuning" in said and "layout        text-prompt-answer" in said
     assert "mood  cls" in said and "negative, positive" in said and "accuracy 0." in said
     code, said, _ = mood("show", "mood.prompt.safetensors", "--json")
-    assert json.loads(said) == saved_prompts.read_about("mood.prompt.safetensors")
+    assert json.loads(said) == saved.read_about("mood.prompt.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from iptkit.engine.prompt import PromptSource
-from iptkit.methods.saved_prompts import SavedPrompt
+from iptkit.prompts.saved import SavedPrompt
 from iptkit.tasks.examples import ALL_SETS, Example, TaggedExample, Task
 
 

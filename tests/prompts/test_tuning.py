@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from iptkit.engine.engine import Engine
-from iptkit.methods import tuning
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt, from_words
 from iptkit.methods.subspace import AutoEncoder, SubspaceConfig
-from iptkit.methods.tuning import TuneConfig, tune
 from iptkit.models.backbone import load
+from iptkit.prompts import tuning
+from iptkit.prompts.tuning import TuneConfig, tune
 from iptkit.scores.evaluation import measure
 from iptkit.storage import paths, reading
 from iptkit.tasks import suites

@@ -6,10 +6,10 @@ import torch
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.prompt import Prompt
-from iptkit.methods.asking import Sampling, ask
 from iptkit.methods.heads import WithHead
 from iptkit.methods.prompt_tuning import SoftPrompt, from_words
 from iptkit.models.backbone import load
+from iptkit.prompts.asking import Sampling, ask
 from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.tasks.examples import Example

@@ -35,9 +35,9 @@ from iptkit.engine.layouts import LAYOUTS, PROMPT, TEXT, Layout
 from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.engine.rotary import cannot_turn, turned
 from iptkit.engine.sites import find_sites
-from iptkit.methods.saved_prompts import SavedPrompt
 from iptkit.models import weights
 from iptkit.models.backbone import Backbone
+from iptkit.prompts.saved import SavedPrompt
 from iptkit.storage import files, messages, paths, reading
 
 CONFIG, WEIGHTS, PICKLED = weights.ADAPTER, "adapter_model.safetensors", "adapter_model.bin"

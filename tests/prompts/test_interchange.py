@@ -17,13 +17,13 @@ from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.left_memory import left_memory
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import choose, find_sites, memory_at
-from iptkit.methods import interchange, saved_prompts
 from iptkit.methods.heads import WithHead
-from iptkit.methods.interchange import from_peft, to_peft, why_not
 from iptkit.methods.p_tuning import EncodedPrompt
 from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt, from_words
 from iptkit.models.backbone import load
+from iptkit.prompts import interchange, saved
+from iptkit.prompts.interchange import from_peft, to_peft, why_not
 from iptkit.tasks import suites
 from iptkit.training import trainer
 from iptkit.training.runs import FitConfig, Run
@@ -306,7 +306,7 @@ def test_a_prompt_from_peft_is_saved_opened_and_goes_back_as_the_same_type(peft_
     base = stock.backbone("tiny-causal", "float64")
     new(copied(base), "causal", peft_type, LENGTH, tmp_path / "theirs")
     file = from_peft(tmp_path / "theirs", base).save(tmp_path / "it.prompt.safetensors")
-    engine, source = saved_prompts.open_prompt(file, model=base)
+    engine, source = saved.open_prompt(file, model=base)
     assert source.about["peft"] == {"type": peft_type, "base_model": None}
     to_peft(source, tmp_path / "ours", engine)
     assert config(tmp_path / "ours")["peft_type"] == peft_type

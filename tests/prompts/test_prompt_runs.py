@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from iptkit.methods import prompt_runs
 from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.prompts import prompt_runs
 from iptkit.tasks import suites
 
 MOOD, KIND, PLURAL = suites.load_suite("tiny", only=["tiny-mood", "tiny-kind", "tiny-plural"])

@@ -21,9 +21,9 @@ from iptkit.methods.heads import SharedPrompt, WithHead
 from iptkit.methods.p_tuning import EncodedPrompt
 from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
-from iptkit.methods.saved_prompts import from_hub, load_prompt, open_prompt, push_to_hub, read_about
 from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
 from iptkit.models.backbone import load
+from iptkit.prompts.saved import from_hub, load_prompt, open_prompt, push_to_hub, read_about
 from iptkit.scores import evaluation
 from iptkit.storage import paths, tensor_files
 from iptkit.tasks import suites
@@ -246,7 +246,7 @@ def test_other_files_and_folders_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no prompt.safetensors .found: a.prompt.safetensors"):
         load_prompt(tmp_path, engine)
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"holds a PEFT adapter; read it with methods.interchange"):
+    with pytest.raises(FileNotFoundError, match=r"holds a PEFT adapter; read it with prompts.interchange"):
         load_prompt(tmp_path, engine)
     found = tmp_path / "a.subspace.safetensors"
     subspace.save(autoencoder(), found)

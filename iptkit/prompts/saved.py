@@ -183,7 +183,7 @@ def _check_is_engine(engine: object) -> None:
     if not isinstance(engine, Backbone) and not hasattr(engine, "log_likelihoods"):
         raise ValueError(
             f"an engine or a model is needed, not {engine!r:.80}; give iptkit.Engine(models.load(NAME)), or "
-            "call methods.open_prompt, which makes both"
+            "call prompts.open_prompt, which makes both"
         )
 
 

@@ -20,7 +20,7 @@ from iptkit.engine.compatibility import check_source
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import PromptSource
-from iptkit.methods.prompt_runs import trained_on
+from iptkit.prompts.prompt_runs import trained_on
 from iptkit.tasks.examples import Example, TaggedExample, words_of
 
 LINE_END = "\n"  # a free answer in training is one line
