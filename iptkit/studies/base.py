@@ -111,7 +111,8 @@ class StudyInputs:
         dev, count = self.scale.prompt.dev_examples, len(self.seen)
         mine, first = self.tasks(seed), self.tasks(self.seeds[0])
         seen = [fewshot.leave_out(t, known, dev) for t, known in zip(mine[:count], first, strict=False)]
-        return [*seen, *mine[count:]]  # the auto-encoder has seen nothing of the unseen ones
+        unseen = [fewshot.leave_out(t, t) for t in mine[count:]]  # the auto-encoder has seen nothing of them
+        return [*seen, *unseen]
 
     # ---- what steps are made of --------------------------------------------------------------------
     def score(

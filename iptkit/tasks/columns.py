@@ -27,7 +27,9 @@ PAIRS = (  # two columns that together are the input
     ("text_a", "text_b"),
     ("context", "question"),
     ("passage", "question"),
+    ("instruction", "context"),
 )
+INSTRUCTION = ("instruction", "input")  # a pair, too, although input is a name of the kit's own
 TAGGED = ({"tokens", "words"}, {"ner_tags", "pos_tags", "tags"})  # usual names for words and their tags
 LETTERS = "ABCDEFGHIJ"
 Given = Mapping[str, str | int | Sequence[str]]
@@ -233,6 +235,8 @@ def _given(there: Sequence[str], names: object, where: str) -> tuple[str, ...]:
 def _usual(role: str, there: Sequence[str], taken: set[str], where: str) -> tuple[tuple[str, ...], bool]:
     """Return the columns of a role by their usual names, and whether these are the kit's own."""
     names = {name.strip().lower(): name for name in there if name not in taken}
+    if role == "input" and all(name in names for name in INSTRUCTION):
+        return tuple(names[name] for name in INSTRUCTION), False
     own = [names[name] for name in (role, f"{role}s") if name in names]
     if own:
         return (own[0],), True

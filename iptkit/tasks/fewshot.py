@@ -271,8 +271,8 @@ def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
     """
     if not task.train_new:
         raise ValueError(
-            f"task {task.id} has no train_new, the new data of seen tasks: its training set of "
-            f"{len(task.train)} example(s) is used whole; give it more training examples"
+            f"task {task.id} has no train_new, on which a study tunes codes: its training set has too few "
+            f"examples beside the {len(task.train)} of train; give it more"
         )
     if task.seed == known.seed:
         return task

@@ -16,6 +16,7 @@ from iptkit.tasks.sidecars import Sidecar
 from iptkit.tasks.task_files import TaskFiles
 
 MOST_LABELS, LONGEST_LABEL = 20, 40  # of a classification that is inferred from its labels
+MANY_TIMES = 4  # each label on average, or at least twice every one
 Row = dict[str, Any]  # input, target or targets, and options, as in a JSON line
 
 
@@ -150,8 +151,13 @@ def with_classes(
     labels = known or tuple(
         sorted({*targets}, key=lambda label: (int(label) if label.isdecimal() else 0, label))
     )
-    if len(labels) < 2:  # no choice; `card_of` refuses it if the card says cls
+    if not labels or not training:  # there are problems of other kinds
         return own, dict(sets), [], ""
+    if len(labels) < 2:
+        raise columns.ColumnsError(
+            f"{next(iter(training)).path}:1: all answers are {labels[0]!r:.80}, but a classification needs "
+            "two labels or more; add examples of others, or list all labels on the card"
+        )
     shown = ", ".join(messages.first([f"{label:.40}" for label in labels]))
     where = "the labels" if known else f"the labels of {next(iter(training)).path.name}"
     way = "correct it, or add it to them" if known else "correct it, or add examples of it there"
@@ -174,10 +180,11 @@ def with_classes(
 
 
 def _are_labels(targets: Sequence[str]) -> bool:
-    """Return whether answers look like the labels of a classification: few, short, each at least twice."""
+    """Return whether answers look like the labels of a classification: few, short, repeated."""
     counts = Counter(targets)
     is_short = all(len(label) <= LONGEST_LABEL and "\n" not in label for label in counts)
-    return is_short and 2 <= len(counts) <= MOST_LABELS and min(counts.values()) >= 2
+    is_repeated = min(counts.values(), default=0) >= 2 or len(targets) >= MANY_TIMES * len(counts)
+    return is_short and 2 <= len(counts) <= MOST_LABELS and is_repeated
 
 
 def missing_examples(

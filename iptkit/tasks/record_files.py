@@ -307,8 +307,12 @@ def _is_read(table: pa.Table, name: str) -> bool:
                 return False
             waiting.append(value)
         elif not (
-            pa.types.is_primitive(of) or pa.types.is_string(of) or pa.types.is_large_string(of)
-        ) and not pa.types.is_null(of):
+            pa.types.is_primitive(of)
+            or pa.types.is_string(of)
+            or pa.types.is_large_string(of)
+            or pa.types.is_string_view(of)
+            or pa.types.is_null(of)
+        ):
             return False
         elif pa.types.is_temporal(of):
             return False

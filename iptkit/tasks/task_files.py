@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ NAMES = {  # of files, and of the splits of data sets
     "test": "test",
 }
 STEM = re.compile(
-    rf"(?:(?P<prefix>.+)[-_.])?(?P<name>{'|'.join(NAMES)})(?P<shard>-\d{{5}}-of-\d{{5}})?", re.IGNORECASE
+    rf"(?:(?P<prefix>.+)[-_. ])?(?P<name>{'|'.join(NAMES)})(?P<shard>-\d{{5}}-of-\d{{5}})?", re.IGNORECASE
 )
 SAVED_DICT = "dataset_dict.json"
 T = TypeVar("T")
@@ -85,6 +85,8 @@ def find(path: str | Path, files: Mapping[str, str] | None = None) -> list[TaskF
         return singles
     folders = [Path(entry) for entry in reading.listed(path, "") if os.path.isdir(entry)]
     tasks = [task for folder in folders if (task := _of_folder(folder, None))]
+    if len(tasks) == 1 and tasks[0].path.name == "data":  # a data set downloaded from the model hub
+        return [replace(tasks[0], id=path.absolute().name)]
     if tasks:
         return tasks
     others = ", ".join(file.name for file in reading.listed(path, "")[:10]) or "nothing"

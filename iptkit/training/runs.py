@@ -35,6 +35,11 @@ class Run:
     def __post_init__(self) -> None:
         if self.data not in SETS:
             raise ValueError(f"Run.data is {self.data!r}; choose one of {SETS}")
+        if not self.examples:
+            raise ValueError(
+                f"task {self.task.id} has no example in {self.data}; train on another set, or "
+                "give it more examples"
+            )
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise ValueError(
                 f"Run.lr is {self.lr}; give a number > 0 that is finite, or None for FitConfig.lr"

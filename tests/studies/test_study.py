@@ -241,6 +241,10 @@ def test_too_few_new_examples_is_an_error():
     )
     with pytest.raises(ValueError, match=message):
         fewshot.leave_out(task, greedy)
+    with pytest.warns(UserWarning, match="tiny-sum, seed 1: only 2 of .* of train_new were not .* uncertain"):
+        assert len(fewshot.leave_out(task, replace(known, train=task.train_new[2:])).train_new) == 2
+    with pytest.raises(ValueError, match="task tiny-sum has no train_new, on which a study tunes codes"):
+        fewshot.leave_out(replace(task, train_new=()), known)
 
 
 def test_an_unknown_decoder(steps):

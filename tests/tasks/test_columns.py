@@ -21,6 +21,12 @@ from iptkit.tasks import columns
             {"input": ("q",), "target": ("answers.text",)},
             (),
         ),
+        (
+            ("instruction", "input", "output"),
+            {},
+            {"input": ("instruction", "input"), "target": ("output",)},
+            ("input", "target"),
+        ),
         (("tokens", "ner_tags"), {}, {"input": ("tokens",), "target": ("ner_tags",)}, ("input", "target")),
     ],
 )

@@ -423,6 +423,31 @@ def test_a_category_on_the_card_overrides_what_is_inferred(tmp_path):
     assert task.category == "qa" and task.train[0].options == ()
 
 
+def test_a_rare_label_is_a_label_and_one_label_is_none(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(csv_of([*texts(20), ("It rains", "odd")]))
+    (task,), told = loaded(file)
+    assert (
+        task.labels == ("bad", "good", "odd") and "'odd' has 1 example(s), so some sets lack them" in told[1]
+    )
+    file.write_text(csv_of([(t, "good") for t, _ in texts(20)]))
+    assert loaded(file)[0][0].category == "qa"
+    (tmp_path / "mine.card.json").write_text('{"category": "cls"}')
+    with pytest.raises(
+        ValueError, match="mine.csv:1: all answers are 'good', but a classification needs two"
+    ):
+        suites.load_suite(file)
+
+
+def test_tables_of_other_text_types_are_read(tmp_path):
+    rows = texts(20)
+    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        table = {"text": pa.array([t for t, _ in rows]).cast(kind), "label": [i % 2 for i in range(20)]}
+        pq.write_table(pa.table({**table, "picture": [b"x"] * 20}), tmp_path / "mine.parquet")
+        (task,), _ = loaded(tmp_path)
+        assert {e.input for e in task.train} <= {t for t, _ in rows} and task.labels == ("0", "1")
+
+
 def test_objects_need_a_part_and_lists_of_answers_are_read(tmp_path):
     file = tmp_path / "mine.jsonl"
     rows = [

@@ -74,10 +74,9 @@ def test_a_folder_of_task_folders(tmp_path):
 
 def test_shards_are_one_split(tmp_path):
     names = [f"train-0000{i}-of-00002.parquet" for i in range(2)]
-    assert found(touch(tmp_path / "x", *names, "test-00000-of-00001.parquet"))["x"] == {
-        "train": names,
-        "test": ["test-00000-of-00001.parquet"],
-    }
+    parts = {"train": names, "test": ["test-00000-of-00001.parquet"]}
+    assert found(touch(tmp_path / "x", *names, *parts["test"])) == {"x": parts}
+    assert found(touch(tmp_path / "birds" / "data", *names, *parts["test"]).parent) == {"birds": parts}
 
 
 @pytest.mark.parametrize("by_card", [True, False])

@@ -75,6 +75,8 @@ def test_run_errors(three):
         with pytest.raises(ValueError, match=f"Run.lr is {lr}; give a number > 0 that is finite, or None"):
             Run(three[0], lr=lr)
     assert Run(three[0], data="train_new").examples == three[0].train_new
+    with pytest.raises(ValueError, match=f"task {three[0].id} has no example in train_new; train on another"):
+        Run(dataclasses.replace(three[0], train_new=()), data="train_new")
 
 
 def test_learning_rate_warms_up_and_decays():
