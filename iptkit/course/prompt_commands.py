@@ -284,9 +284,10 @@ def export(
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"the folder {folder} is not empty; name a new one with --peft")
     engine, source = saved.open_prompt(prompt, model=model)
-    interchange.to_peft(source, outputs.writable_folder(folder, "--peft"), engine, run=run)
-    value = {"folder": str(folder), "model": engine.backbone.name, "files": sorted(os.listdir(folder))}
-    return Reply(value, f"{folder}: {', '.join(value['files'])}")
+    interchange.to_peft(source, folder, engine, run=run)
+    names = sorted(os.listdir(folder))
+    value = {"folder": folder, "model": engine.backbone.name, "files": names}
+    return Reply(value, f"{folder}: {', '.join(names)}")
 
 
 # ---- options -------------------------------------------------------------------------------------
