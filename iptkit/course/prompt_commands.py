@@ -115,7 +115,9 @@ def tune(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="File to resume from; default: beside PROMPT, removed at the end."),
+        typer.Option(
+            help="File to resume from, NAME.checkpoint, removed at the end; default: beside PROMPT."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the prompt in PROMPT.")] = False,
     device: Device = "auto",
@@ -130,6 +132,8 @@ def tune(
     if subspace is not None and method != "ist":
         raise ValueError(f"--subspace is for the method ist, not {method}; leave it out")
     found = tuning.find_subspace(subspace or tuning.STORED) if method == "ist" else None
+    if checkpoint is not None and checkpoint.suffix != CHECKPOINT:  # it will be removed: no file of yours
+        raise ValueError(f"--checkpoint {checkpoint} does not end in {CHECKPOINT}; name it so")
     kept = outputs.writable_file(checkpoint or target.with_suffix(CHECKPOINT), "--checkpoint")
     tasks = _load(file, seed, only, columns, drop_duplicates, full=not few_shot)
     backbone = backbones.load(model, device, dtype)
@@ -161,13 +165,13 @@ def tune(
 def ask(
     prompt: Prompt,
     texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help='Texts; "-" reads one per line from stdin.')
+        list[str], typer.Argument(metavar="TEXT", help='Texts; "-" reads one per line from stdin.')
     ],
     task: OneTask = None,
     options: Annotated[
         str | None, typer.Option(help="Choices, such as yes,no; default: the labels of the task.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest free answer, in tokens.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest free answer, in tokens.")] = 32,
     sample: Annotated[bool, typer.Option("--sample", help="Draw free answers at random.")] = False,
     temperature: Annotated[float, typer.Option(help="For --sample: > 0, lower is less random.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="For --sample: draw among tokens of this probability.")] = 1.0,
@@ -334,7 +338,9 @@ def _load(
 ) -> list[Task]:
     from iptkit.tasks import suites
 
-    return suites.load_suite(file, seed, only or None, full=full, columns=columns, drop_duplicates=drop)
+    return suites.load_suite(
+        file, seed, list(dict.fromkeys(only or ())) or None, full=full, columns=columns, drop_duplicates=drop
+    )
 
 
 def _questions(texts: Sequence[str]) -> list[str]:

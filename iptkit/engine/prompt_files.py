@@ -76,7 +76,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
       else, or prompts that are not finite or of different numbers.
     """
     path = file_of(path)
-    tensors, about = tensor_files.read(path)
+    way_out = "give a file that source.save or `iptkit tune` wrote, or write this one again"
+    tensors, about = tensor_files.read(path, way_out=way_out)
     if about.get("format") != FORMAT:
         held = ", ".join(sorted(tensors)[:5]) or "nothing"
         what = f"it says {about['format']!r}" if "format" in about else f"it holds {held}"

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from iptkit.engine import limits
 from iptkit.engine.compatibility import check_source
+from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import PromptSource
@@ -84,7 +84,6 @@ def ask(
       wrong number (a head), or sampling where nothing is generated.
 
     Example:
-      >>> from iptkit.engine.engine import Engine
       >>> from iptkit.methods.prompt_tuning import SoftPrompt
       >>> from iptkit.models.backbone import load
       >>> model = load("tiny-causal")
@@ -108,6 +107,7 @@ def ask(
     if not choices and category == "mcqa":
         raise ValueError("the task's options differ from question to question; give them: --options A,B")
     if not choices:
+        assert isinstance(engine, Engine)
         return _free(engine, source, texts, run, sampling or Sampling())
     if len(set(choices)) < max(2, len(choices)) or not all(choice.strip() for choice in choices):
         raise ValueError(f"options are {', '.join(choices)}; give at least two different ones")
@@ -164,7 +164,7 @@ def _tags(
 
 
 def _free(
-    engine: Any, source: PromptSource, texts: Sequence[str], run: int, sampling: Sampling
+    engine: Engine, source: PromptSource, texts: Sequence[str], run: int, sampling: Sampling
 ) -> list[Answer]:
     """One generated line for every text."""
     # a generator is for draws only: greedy answers refuse one

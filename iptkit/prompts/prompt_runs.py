@@ -91,8 +91,9 @@ def with_classes_of(about: Mapping[str, Any], run: int, task: Task) -> Task:
         return task
     unknown = sorted(set(task.labels) - set(labels))
     if unknown or (task.category != "tag" and set(task.labels) != set(labels)):
+        of_task = f"the labels {', '.join(task.labels)}" if task.labels else "free answers"
         raise ValueError(
-            f"task {task.id} has the labels {', '.join(task.labels)}, but the head of this prompt chooses "
+            f"task {task.id} has {of_task}, but the head of this prompt chooses "
             f"from {', '.join(labels)}; give a file with these labels"
         )
     sets: dict[str, Any] = {

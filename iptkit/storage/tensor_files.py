@@ -30,19 +30,23 @@ def write(path: str | Path, tensors: dict[str, Any], about: dict[str, Any] | Non
         save_file(written, draft, {"about": text, "sha256": _checksum(written, text)})
 
 
-def read(path: str | Path, must_be_checked: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(
+    path: str | Path,
+    must_be_checked: bool = False,
+    way_out: str = "move it away or delete it and run the same command again",
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a file that `write` made.
 
     Args:
       path: the file.
       must_be_checked: treat a file without a checksum as damaged.
+      way_out: what to do with a damaged file, for the error.
     Returns: the tensors by name, and `about`.
     Raises: DamagedError naming a file that is cut short, was changed after it was written, or is no
       safetensors file; FileNotFoundError; ValueError naming a Git LFS pointer or a file that cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
-    way_out = "move it away or delete it and run the same command again"
     reading.check_begin(path)
     try:
         with safe_open(path, framework="pt") as file:

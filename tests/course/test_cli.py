@@ -409,6 +409,59 @@ def test_check_of_words_with_tags(iptkit_command, tmp_path):
     assert f"{file}:6: word 2: tag 'name' is not an IOB1 tag; write B-x, I-x or O" in text
 
 
+# ---- --json and --quiet ------------------------------------------------------------------------------
+@pytest.fixture
+def printed(iptkit_command):
+    """Exit status, stdout and stderr of a command."""
+
+    def run(*words):
+        result = CliRunner().invoke(cli.app, list(words), prog_name="iptkit")
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+def test_json_of_the_commands_for_tasks(printed, tmp_path):
+    code, said, _ = printed("tasks", "list", "--suite", "tiny", "--json")
+    assert code == 0 and [card["id"] for card in json.loads(said)][:2] == ["tiny-mood", "tiny-kind"]
+    code, said, _ = printed("tasks", "show", "tiny-plural", "--suite", "tiny", "--examples", "1", "--json")
+    task = json.loads(said)
+    assert code == 0 and task["metric"] == "exact_match" and task["sets"]["test"] == 46
+    assert task["examples"][0].keys() == {"input", "targets", "options"}
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(f'{{"input": "{i} + 1 =", "target": "{i + 1}"}}\n' for i in range(8)))
+    code, said, _ = printed("tasks", "check", str(file), "--json")
+    checked = json.loads(said)
+    assert code == 0 and not checked["problems"] and checked["tasks"][0]["sets"]["test"] == 2
+    assert printed("tasks", "check", str(file), "--quiet") == (0, "", "")
+    file.write_text('{"input": "q"}\n')
+    code, said, _ = printed("tasks", "check", str(file), "--json")
+    assert code == 1 and len(json.loads(said)["problems"][str(file)]) == 1
+    code, said, wrong = printed("tasks", "check", str(file), "--quiet")
+    assert code == 1 and not said and "1 problem(s) in 1 of 1" in wrong
+
+
+def test_json_of_doctor_init_study_and_fetch(printed, tmp_path, monkeypatch):
+    found = json.loads(printed("doctor", "--json")[1])
+    assert {"findings", "to do"} == found.keys() and found["findings"][0][0] == "iptkit"
+    made = json.loads(printed("init", str(tmp_path / "new"), "--json")[1])
+    assert str(tmp_path / "new" / "README.md") in made["written"]
+    assert printed("init", str(tmp_path / "new"), "--quiet") == (0, "", "")
+
+    def study(*_, **__):
+        print("jobs are done")
+        return 7
+
+    monkeypatch.setattr(pipeline, "study", study)
+    code, said, noted = printed("study", "--scale", "smoke", "--out", "rows.jsonl", "--json")
+    assert code == 0 and noted == "jobs are done\n"
+    assert json.loads(said) == {"rows": 7, "file": "rows.jsonl", "about": "rows.about.json"}
+    assert printed("study", "--scale", "smoke", "--quiet") == (0, "", "")
+    monkeypatch.setattr(pipeline, "fetch", lambda: print("downloads"))
+    code, said, noted = printed("fetch", "--json")
+    assert json.loads(said)["cache"] == str(paths.cache_dir()) and noted == "downloads\n"
+
+
 # ---- Ctrl-C --------------------------------------------------------------------------------------------
 SLOW_END = """
 import signal, sys, time

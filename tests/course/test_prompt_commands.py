@@ -9,7 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 from iptkit.course import cli
-from iptkit.prompts import saved, tuning
+from iptkit.methods.prompt_tuning import from_words
+from iptkit.models.backbone import load
+from iptkit.prompts import interchange, saved, tuning
 from iptkit.storage import paths, tensor_files
 from iptkit.training import trainer
 
@@ -99,9 +101,6 @@ def test_few_shot_seed_and_layout_reach_the_training(command):
 
 def test_ist_trains_a_code_in_a_subspace_from_a_file(command):
     model = tuning.subspaces
-    from iptkit.methods.prompt_tuning import from_words
-    from iptkit.models.backbone import load
-
     bank = from_words(load("tiny-causal"), 4) + torch.randn(5, 4, 32, generator=_generator())
     found = model.AutoEncoder(bank, model.SubspaceConfig(2, 8), _generator())
     found.about = {"backbone": "tiny-causal"}
@@ -168,6 +167,7 @@ WRONG = [
     ("mood.jsonl --out a.safetensors --model tiny-encoder --method ist", "tiny-encoder is an encoder"),
     ("mood.jsonl --out a.safetensors --model tiny-encoder --layout prompt-text-answer", "has no layout"),
     ("plural.jsonl --out a.safetensors --model tiny-encoder", "task plural is of category 'qa', but"),
+    ("mood.jsonl --out a.safetensors --checkpoint plural.jsonl", "plural.jsonl does not end in .checkpoint"),
     ("tags --out a.safetensors", "task parts has a tag for every word, which needs a head; use an encoder"),
 ]
 
@@ -284,7 +284,7 @@ def test_ask_gives_the_likeliest_option_with_its_probability(mood):
             "answers with one of its options (negative, positive)",
         ),
         (["mood.prompt.safetensors", "x", "--temperature", "2"], "are for --sample; give it too"),
-        (["mood.jsonl", "x"], "mood.jsonl"),
+        (["mood.jsonl", "x"], "give a file that source.save or `iptkit tune` wrote"),
         (["mood.prompt.safetensors", "-"], "there is no text on stdin"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -292,6 +292,28 @@ def test_ask_gives_the_likeliest_option_with_its_probability(mood):
 def test_wrong_input_of_ask(mood, words, message):
     code, said, wrong = mood("ask", *words)
     assert code == 2 and not said and wrong.startswith("iptkit: ") and message in wrong
+
+
+def test_a_free_answer_is_one_generated_line_and_draws_depend_on_the_seed(command):
+    assert command("tune", "plural.jsonl", "--out", "a.safetensors", *QUICK)[0] == 0
+    question = ("ask", "a.safetensors", "Give the plural: glass", "--max-new-tokens", "4")
+    code, said, _ = command(*question)
+    assert code == 0 and said.count("\n") == 1
+    assert json.loads(command(*question, "--json")[1]) == [
+        {"text": question[2], "answer": said.strip(), "probability": None, "options": {}}
+    ]
+    draws = {
+        seed: command(*question, "--sample", "--temperature", "2", "--seed", seed)[1] for seed in ("1", "2")
+    }
+    assert draws["1"] != draws["2"]
+    assert draws["2"] == command(*question, "--sample", "--temperature", "2", "--seed", "2")[1]
+    for words, message in (
+        (["--sample", "--temperature", "0"], "temperature"),
+        (["--sample", "--top-p", "2"], "top_p"),
+        (["--max-new-tokens", "100000"], "positions"),
+    ):
+        code, said, wrong = command(*question, *words)
+        assert code == 2 and not said and wrong.startswith("iptkit: ") and message in wrong
 
 
 # ---- score ---------------------------------------------------------------------------------------
@@ -343,13 +365,68 @@ def test_show_has_the_header_as_a_table_and_as_json(mood):
     ("name", "message"),
     [
         ("nowhere", "there is no prompt file nowhere"),
-        ("mood.jsonl", "mood.jsonl"),
+        ("mood.jsonl", "mood.jsonl is damaged"),
         (".", "has no prompt.safetensors"),
     ],
 )
 def test_wrong_input_of_show(command, name, message):
     code, said, wrong = command("show", name)
     assert code == 2 and not said and wrong.startswith("iptkit: ") and message in wrong
+
+
+# ---- export --------------------------------------------------------------------------------------
+def test_export_writes_what_peft_loads(command):
+    words = ("--layout", "prompt-text-answer")
+    assert command("tune", "mood.jsonl", "--out", "a.safetensors", *QUICK, *words)[0] == 0
+    code, said, _ = command("export", "a.safetensors", "--peft", "peft")
+    assert code == 0 and said == "peft: adapter_config.json, adapter_model.safetensors\n"
+    made = interchange.from_peft("peft", load("tiny-causal")).finished().embeds
+    assert torch.equal(made, tensor_files.read("a.safetensors")[0]["embeds"])
+    code, said, _ = command("export", "a.safetensors", "--peft", "peft2", "--json")
+    assert code == 0 and json.loads(said)["folder"] == "peft2"
+    assert command("export", "a.safetensors", "--peft", "peft3", "--quiet") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere", "--peft", "peft"], "there is no prompt file nowhere"),
+        (["mood.prompt.safetensors", "--peft", "peft"], "prompt-text-answer"),  # its text stands first
+        (["mood.prompt.safetensors", "--peft", "."], "the folder . is not empty; name a new one with --peft"),
+        (["mood.prompt.safetensors", "--peft", "peft", "--task", "x"], "no prompt for the task 'x'"),
+        (["mood.jsonl", "--peft", "peft"], "give a file that source.save or `iptkit tune` wrote"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_of_export(mood, words, message):
+    code, said, wrong = mood("export", *words)
+    assert code == 2 and not said and wrong.startswith("iptkit: ") and message in wrong
+    assert not paths.expanded("peft").exists()
+
+
+# ---- the real model ------------------------------------------------------------------------------
+OPPOSITES = """hot cold|big small|up down|in out|day night|wet dry|old new|good bad|fast slow|high low
+rich poor|hard soft|open closed|left right|light dark|full empty|first last|early late
+strong weak|long short|happy sad|love hate|win lose|buy sell|give take|push pull
+north south|east west|near far|true false|yes no|black white|clean dirty|loud quiet
+thick thin|wide narrow|deep shallow|sweet bitter|alive dead|rough smooth|young old
+top bottom|front back|inside outside|start end|enter exit|accept refuse|begin finish
+arrive leave|ask answer|asleep awake|brave afraid|cheap expensive|easy difficult
+heavy weightless|tall tiny|sharp blunt|tight loose|warm cool|wild tame"""
+
+
+@pytest.mark.model
+def test_the_real_model_learns_opposites_in_a_few_steps(command, monkeypatch):
+    monkeypatch.delenv("IPTKIT_CACHE")
+    pairs = [pair.split() for line in OPPOSITES.splitlines() for pair in line.split("|")]
+    lines = [json.dumps({"input": f"The opposite of {one}", "target": other}) for one, other in pairs]
+    paths.expanded("opposites.jsonl").write_text("\n".join(lines))
+    words = ("--steps", "8", "--device", "cpu", "--dtype", "float32", "--json")
+    code, said, _ = command("tune", "opposites.jsonl", "--out", "a.prompt.safetensors", *words)
+    (score,) = json.loads(said)["tasks"]
+    assert code == 0 and score["score"] > score["before"]
+    code, said, _ = command("ask", "a.prompt.safetensors", "The opposite of hot", "--dtype", "float32")
+    assert code == 0 and said == "cold\n"
 
 
 # ---- quiet ---------------------------------------------------------------------------------------
