@@ -86,4 +86,5 @@ def _files(path: str | Path) -> TaskFiles:
 
 
 def _read(path: str | Path, max_input: int, max_target: int) -> own_tasks.OwnTask:
-    return own_tasks.read(_files(path), max_input=max_input, max_target=max_target)
+    how = own_tasks.How(kind="jsonl")
+    return own_tasks.read(_files(path), how, max_input=max_input, max_target=max_target)

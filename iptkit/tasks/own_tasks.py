@@ -30,11 +30,13 @@ class How:
       columns: the columns of some roles, as in `columns.checked`; the text of --columns is allowed.
       drop_duplicates: leave out inputs that appear again, instead of refusing the task.
       files: names of the files of each split in a task folder; None for the usual ones.
+      kind: the format of the files, as in `record_files.FORMATS`; "" for what the card or the ending says.
     """
 
     columns: Mapping[str, Any] | str = field(default_factory=dict)
     drop_duplicates: bool | None = None
     files: Mapping[str, str] | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def read(files: TaskFiles, how: How | None = None, max_input: int = 0, max_targe
         own = replace(own, settings={**own.settings, "max_input": max_input, "max_target": max_target})
     try:
         given = columns.checked(how.columns) or own.columns
-        parts = _parts(files, given, own)
+        parts = _parts(files, given, own, how.kind)
         return of_records(files, own, parts, given, how.drop_duplicates)
     except columns.ColumnsError as error:
         return OwnTask(files, problems=[str(error)])
@@ -240,9 +242,9 @@ def card_of(files: TaskFiles, own: Sidecar, examples: Sequence[Example]) -> Card
 
 
 # ---- columns -------------------------------------------------------------------------------------
-def _parts(files: TaskFiles, given: columns.Given, own: Sidecar) -> dict[str, list[Records]]:
+def _parts(files: TaskFiles, given: columns.Given, own: Sidecar, kind: str) -> dict[str, list[Records]]:
     """Return the records of each split; the first file says whether the others have a header."""
-    kind, comment = own.settings.get("format", ""), own.settings.get("comment", "")
+    kind, comment = kind or own.settings.get("format", ""), own.settings.get("comment", "")
     has_header: bool | None = None
     parts: dict[str, list[Records]] = {}
     for name, paths in files.parts.items():
@@ -255,7 +257,8 @@ def _parts(files: TaskFiles, given: columns.Given, own: Sidecar) -> dict[str, li
         raise columns.ColumnsError(
             f"{files.path}: CoNLL files are mixed with others; write all in one format"
         )
-    _check_first_rows([records for of in parts.values() for records in of])
+    if not given:
+        _check_first_rows([records for of in parts.values() for records in of])
     return parts
 
 

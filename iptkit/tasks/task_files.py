@@ -71,12 +71,14 @@ def find(path: str | Path, files: Mapping[str, str] | None = None) -> list[TaskF
     """
     path = expanded(path)
     if not os.path.isdir(path):
-        if path.suffix.lower() not in ENDINGS and not files:
+        card = sidecars.beside(path)
+        if path.suffix.lower() not in ENDINGS and "format" not in sidecars.read(card).settings:
             raise ValueError(
                 f"{path} does not end in {ENDINGS_TEXT}; rename it if it has one JSON object per line "
-                "(.jsonl), columns separated by commas (.csv) or tabs (.tsv), or one word per line (.conll)"
+                "(.jsonl), columns separated by commas (.csv) or tabs (.tsv), or one word per line (.conll), "
+                f"or name its format in {card.name}"
             )
-        return [TaskFiles(path.stem, path, sidecars.beside(path), {"": (path,)})]
+        return [TaskFiles(path.stem, path, card, {"": (path,)})]
     found = _of_folder(path, files)
     if found:
         return [found]

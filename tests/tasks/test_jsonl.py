@@ -149,6 +149,11 @@ def test_line_breaks_in_options_and_at_the_end_of_a_target_are_no_problem(tmp_pa
     assert read_jsonl(write(tmp_path / "b.jsonl", {"input": "q", "target": "a\n"}))[0].targets == ("a",)
 
 
+def test_the_ending_of_the_file_does_not_matter(tmp_path):
+    for name in ("a.txt", "b.csv", "c"):
+        assert read_jsonl(write(tmp_path / name, GOOD))[0].targets == ("two", "2")
+
+
 def test_limits_are_arguments(tmp_path):
     file = write(tmp_path / "a.jsonl", {"input": "q" * 30, "target": "a" * 30})
     assert check_jsonl(file) == [] and len(check_jsonl(file, max_input=20, max_target=10)) == 2

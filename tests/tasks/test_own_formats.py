@@ -390,6 +390,35 @@ def test_columns_of_a_file_without_header_are_counted(tmp_path, columns):
     }
 
 
+def test_a_first_row_that_looks_like_a_header_is_an_example_if_columns_say_so(tmp_path):
+    file = tmp_path / "mine.tsv"
+    file.write_text("utterance\tintent\n" + "".join(f"{t}\t{label}\n" for t, label in texts(40)))
+    with pytest.raises(
+        ValueError, match=r"mine.tsv:1: the first line \(utterance, intent\) looks like a header"
+    ):
+        suites.load_suite(file)
+    assert "intent" in loaded(file, columns="input=0,target=1")[0][0].labels
+    assert loaded(file, columns="input=utterance,target=intent")[0][0].labels == ("bad", "good")
+
+
+def test_a_card_names_the_format_of_a_file_with_another_ending(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("".join(f"# {i}\nbird B-x X\nw{i} O Y\n\n" for i in range(12)))
+    with pytest.raises(
+        ValueError, match=r"mine.txt does not end in .*, or name its format in mine.card.json"
+    ):
+        suites.load_suite(file)
+    card = {"format": "conll", "comment": "#", "columns": {"input": 0, "target": 1}}
+    (tmp_path / "mine.card.json").write_text(json.dumps(card))
+    (task,), _ = loaded(file)
+    assert task.category == "tag" and task.labels == ("B-x", "O") and len(task.train) == 3
+    (tmp_path / "mine.card.json").write_text(json.dumps({**card, "columns": "input=word"}))
+    with pytest.raises(
+        ValueError, match="columns name 'word' for input, but those of a CoNLL file are counted"
+    ):
+        suites.load_suite(file)
+
+
 def test_a_card_names_columns_and_labels(tmp_path):
     """Numbers as labels get names; two columns make the input."""
     rows = [f'"{t}","so, {i}",{i % 2}' for i, (t, _) in enumerate(texts(40))]
