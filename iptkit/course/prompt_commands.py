@@ -6,29 +6,25 @@ Here options are read and checked before anything runs, and results are put into
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import shlex
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iptkit.course import output
+from iptkit.course import output, prompt_words
 from iptkit.course.options import MODELS, SUITES, Columns, Device, DropDuplicates, Dtype
 from iptkit.course.output import Reply
 from iptkit.storage import locks, outputs, paths
 
 if TYPE_CHECKING:
-    from iptkit.prompts.asking import Answer
-    from iptkit.prompts.tuning import Tuned
-    from iptkit.scores.evaluation import Score
     from iptkit.tasks.examples import Task
 
 app = typer.Typer()
@@ -155,9 +151,14 @@ def tune(
         kept.unlink(missing_ok=True)
     seconds = time.time() - begun
     value = {"prompt": str(place), "method": method, "model": backbone.name, "seconds": round(seconds, 1)}
-    value["tasks"] = _measured(tuned, tasks)
+    value["tasks"] = [
+        {**asdict(score), "before": old, "majority": task.majority}
+        for score, old, task in zip(tuned.scores, before or itertools.repeat(None), tasks, strict=False)
+    ]
     data = [file, *(f"--only={one}" for one in only or ())]
-    return Reply(value, _told(tuned, tasks, seconds, str(out), data))
+    data += [f"--columns={columns}"] if columns else []
+    data += ["--drop-duplicates"] if drop_duplicates else []
+    return Reply(value, prompt_words.tuned(tuned, tasks, seconds, str(out), data))
 
 
 @app.command()
@@ -191,7 +192,7 @@ def ask(
     sampling = asking.Sampling(max_new_tokens, sample, temperature, top_p, seed)
     choices = None if options is None else [choice.strip() for choice in options.split(",")]
     answers = asking.ask(engine, source, questions, run, choices, sampling)
-    return Reply([_answer(one) for one in answers], "\n".join(_answer_line(one) for one in answers))
+    return Reply(answers, "\n".join(map(prompt_words.answer, answers)))
 
 
 @app.command()
@@ -231,7 +232,7 @@ def score(
     part = "test" if split == "all" else split
     scores = evaluation.measure(engine, chosen, tasks, part, limit, label=f"score {split}")
     value = {"prompt": str(prompt), "file": file, "split": split, "tasks": [asdict(one) for one in scores]}
-    return Reply(value, output.table([HEADING, *map(_cells, scores)]))
+    return Reply(value, prompt_words.scores(scores))
 
 
 SPLITS = ("test", "dev", "train", "train_new")
@@ -244,32 +245,7 @@ def show(prompt: Prompt) -> Reply:
     from iptkit.prompts import saved
 
     about = saved.read_about(prompt)
-    data: list[dict[str, Any]] = list(about.get("data") or ())
-    training = about.get("training") or {}
-    facts = {
-        "method": about.get("tuned") or about.get("method"),
-        "model": f"{about.get('backbone')} (fingerprint {about.get('fingerprint')})",
-        "layout": about.get("layout"),
-        "prompt length": about.get("prompt_length"),
-        "attentions": len(about["sites"]) if about.get("sites") else None,
-        "engine": about.get("engine"),
-        "training": ", ".join(
-            f"{name} {training[name]}" for name in ("steps", "rows_per_run") if name in training
-        ),
-        "versions": ", ".join(" ".join(map(str, pair)) for pair in (about.get("versions") or {}).items()),
-    }
-    lines = [f"{name:<14}{value}" for name, value in facts.items() if value not in (None, "")]
-    names = [str(one) for one in about.get("tasks") or ()]
-    scores = about.get("scores") or [None] * len(names)
-    rows = [["task", "category", "labels", "lr", "test score"]]
-    for i, name in enumerate(names):
-        of = data[i] if i < len(data) else {}
-        labels = ", ".join(map(str, of.get("labels") or ())) or "-"
-        rows.append(
-            [name, str(of.get("category", "-")), labels, str(of.get("lr", "-")), _score_text(scores[i])]
-        )
-    text = "\n".join([*lines, *(["", output.table(rows)] if names else [])])
-    return Reply(about, text)
+    return Reply(about, prompt_words.header(about))
 
 
 @app.command()
@@ -351,73 +327,3 @@ def _questions(texts: Sequence[str]) -> list[str]:
     if not found:
         raise ValueError("there is no text on stdin; write one text per line")
     return found
-
-
-# ---- words ---------------------------------------------------------------------------------------
-HEADING = ["task", "metric", "score", "95 % interval", "chance", "examples"]
-
-
-def _cells(score: Score) -> list[str]:
-    return [
-        score.task,
-        score.metric,
-        f"{score.score:.3f}",
-        f"[{score.low:.3f}, {score.high:.3f}]",
-        f"{score.chance:.2f}",
-        str(score.examples),
-    ]
-
-
-def _measured(tuned: Tuned, tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Scores of a tuning with what to compare them with, for --json."""
-    before = [one.score for one in tuned.before] if tuned.before else [None] * len(tasks)
-    return [
-        {**asdict(score), "before": old, "majority": task.majority}
-        for score, old, task in zip(tuned.scores, before, tasks, strict=True)
-    ]
-
-
-def _told(tuned: Tuned, tasks: Sequence[Task], seconds: float, prompt: str, data: Sequence[str]) -> str:
-    """Scores of a tuning in words, and the commands that come next."""
-    rows = [[*HEADING[:2], "before", *HEADING[2:5], "commonest", HEADING[5]]]
-    for i, (score, task) in enumerate(zip(tuned.scores, tasks, strict=True)):
-        old = "-" if tuned.before is None else f"{tuned.before[i].score:.3f}"
-        cells = _cells(score)
-        rows.append([*cells[:2], old, *cells[2:5], f"{task.majority:.2f}", cells[5]])
-    some = min((example.input for example in tasks[0].test), key=len)
-    which = [] if len(tasks) == 1 else ["--task", tasks[0].id]
-    return "\n".join(
-        [
-            output.table(rows),
-            f"saved to {prompt} in {seconds:.0f} s",
-            "next:",
-            f"  {_typed('iptkit', 'ask', prompt, some, *which)}",
-            f"  {_typed('iptkit', 'score', prompt, *data)}",
-        ]
-    )
-
-
-def _typed(*words: str) -> str:
-    """A command as a shell of this system takes it."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    return {
-        "text": answer.text,
-        "answer": answer.answer,
-        "probability": answer.probability,
-        "options": dict(answer.options),
-    }
-
-
-def _answer_line(answer: Answer) -> str:
-    return answer.answer if answer.probability is None else f"{answer.answer}  ({answer.probability:.2f})"
-
-
-def _score_text(score: Any) -> str:
-    if score is None:
-        return "not measured"
-    if not isinstance(score, dict):
-        return f"{float(score):.3f}"
-    return f"{score['metric']} {score['score']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"

@@ -109,7 +109,7 @@ def card(about: Mapping[str, Any]) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    method, model = _cell(about.get("method")), _cell(_name(about.get("backbone")))
+    method, model = _cell(about.get("tuned") or about.get("method")), _cell(_name(about.get("backbone")))
     data: list[dict[str, Any]] = list(about.get("data") or ())
     scores = [_score_text(score) for score in about.get("scores") or ()] or ["not measured"] * len(data)
     front = ModelCardData(

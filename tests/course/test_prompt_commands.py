@@ -8,11 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from iptkit.course import cli
+from iptkit.course import cli, options, prompt_commands
+from iptkit.engine import layouts
 from iptkit.methods.prompt_tuning import from_words
+from iptkit.models import backbone, bundled, devices
 from iptkit.models.backbone import load
 from iptkit.prompts import interchange, saved, tuning
 from iptkit.storage import paths, tensor_files
+from iptkit.tasks import suites
 from iptkit.training import trainer
 
 TINY = paths.data_dir() / "tiny"
@@ -85,6 +88,7 @@ def test_an_out_without_an_ending_is_a_folder_with_a_card(command, tmp_path):
     assert command("tune", "mood.jsonl", "--out", "mine", *QUICK)[0] == 0
     names = {path.name for path in (tmp_path / "place" / "mine").iterdir()}
     assert names == {"prompt.safetensors", "README.md"}
+    assert "- Method: `prompt-tuning`" in (tmp_path / "place" / "mine" / "README.md").read_text()
     code, said, _ = command("show", "mine")
     assert code == 0 and "tiny-causal" in said
 
@@ -200,6 +204,21 @@ def test_overwrite_replaces_a_prompt(mood):
     words = ("--out", "mood.prompt.safetensors", "--overwrite", "--method", "deep")
     assert mood("tune", "mood.jsonl", *words, *QUICK)[0] == 0
     assert saved.read_about("mood.prompt.safetensors")["tuned"] == "deep"
+
+
+def test_the_help_of_tune_has_the_defaults_and_a_shell_completes_what_the_library_takes(command):
+    code, said, _ = command("tune", "--help")
+    words = " ".join(said.replace("│", " ").split())
+    assert code == 0
+    assert [f"{name} {of.lr}" in words for name, of in tuning.LANGUAGE_MODEL.items()] == [True] * 4
+    assert [f"{name} {of.lr}" in words for name, of in tuning.ENCODER.items()] == [True] * 2
+    of_models, of_encoders = tuning.LANGUAGE_MODEL["deep"], tuning.ENCODER["deep"]
+    assert f"Training steps; default: {of_models.steps}, ist {tuning.LANGUAGE_MODEL['ist'].steps}." in words
+    assert f"per task and step; default: {of_models.rows}, encoders {of_encoders.rows}." in words
+    assert f"default: {of_models.prompt_length}, encoders {of_encoders.prompt_length};" in words
+    assert prompt_commands.METHODS == tuning.METHODS and prompt_commands.LAYOUTS == layouts.LAYOUTS
+    assert options.SUITES == suites.SUITES and set(options.DTYPES) == {"auto", *devices.DTYPES}
+    assert set(options.MODELS) == {*bundled.WHEEL_MODELS, *backbone.TINY}
 
 
 # ---- encoders ------------------------------------------------------------------------------------
