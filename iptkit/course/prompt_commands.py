@@ -220,7 +220,8 @@ def score(
         raise ValueError(f"--split is {split!r}; choose one of {', '.join((*SPLITS, 'all'))}")
     about = saved.read_about(prompt)
     of_sample = [one.get("sample", 0) for one in about.get("data") or ()]
-    tasks = _load(file, of_sample[0] if of_sample else 0, only, columns, drop_duplicates, full=split == "all")
+    sample = of_sample[0] if of_sample else 0
+    tasks = _load(file, sample, only, columns, drop_duplicates, full=split == "all", max_test=sys.maxsize)
     tasks = [prompt_runs.all_as_test(one) for one in tasks] if split == "all" else tasks
     runs = prompt_runs.runs_for(about, tasks, task)
     for one, run in zip(tasks, runs, strict=True):
@@ -310,13 +311,19 @@ def _layout(given: str | None) -> str | tuple[int | str, ...] | None:
 
 
 def _load(
-    file: str, seed: int, only: Sequence[str] | None, columns: str, drop: bool | None, full: bool
+    file: str,
+    seed: int,
+    only: Sequence[str] | None,
+    columns: str,
+    drop: bool | None,
+    full: bool,
+    max_test: int = 256,
 ) -> list[Task]:
+    """The tasks of a file; one with its own test set has up to `max_test` examples of it, drawn once."""
     from iptkit.tasks import suites
 
-    return suites.load_suite(
-        file, seed, list(dict.fromkeys(only or ())) or None, full=full, columns=columns, drop_duplicates=drop
-    )
+    ids = list(dict.fromkeys(only or ())) or None
+    return suites.load_suite(file, seed, ids, max_test, full=full, columns=columns, drop_duplicates=drop)
 
 
 def _questions(texts: Sequence[str]) -> list[str]:

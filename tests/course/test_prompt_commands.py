@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -344,6 +346,21 @@ def test_score_measures_again_what_tune_measured(mood):
     assert code == 0 and said.splitlines()[1].split()[-1] == "80"
     code, said, _ = mood("score", "mood.prompt.safetensors", "mood.jsonl", "--split", "dev", "--limit", "6")
     assert code == 0 and said.splitlines()[1].split()[-1] == "6"
+
+
+@pytest.mark.filterwarnings("always")
+def test_score_measures_the_whole_test_set_of_a_folder(command):
+    """The folder has its own sets, in CSV, with columns of unusual names."""
+    os.mkdir("birds")
+    for name, count, verb in (("train", 20, "sings"), ("test", 300, "rests")):
+        rows = [f"bird {i} {verb},{('positive', 'negative')[i % 2]}\n" for i in range(count)]
+        Path("birds", f"{name}.csv").write_text("utterance,mood\n" + "".join(rows))
+    given = ("--columns", "input=utterance,target=mood")
+    code, said, noted = command("tune", "birds", "--out", "b.safetensors", *given, *QUICK)
+    assert code == 0 and "birds: train 10, dev 10, test 256 examples" in noted
+    assert f"  iptkit score b.safetensors birds {given[0]}={given[1]}" in said
+    code, said, _ = command("score", "b.safetensors", "birds", *given)
+    assert code == 0 and said.splitlines()[1].split()[-1] == "300"
 
 
 @pytest.mark.filterwarnings("always")
