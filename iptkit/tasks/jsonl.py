@@ -22,19 +22,18 @@ from pathlib import Path
 from iptkit.storage import messages
 from iptkit.tasks import own_tasks, sidecars
 from iptkit.tasks.examples import Card, Example
-from iptkit.tasks.fields import MAX_INPUT, MAX_TARGET
 from iptkit.tasks.task_files import TaskFiles
 
 
-def check_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = MAX_TARGET) -> list[str]:
+def check_jsonl(path: str | Path, max_input: int | None = None, max_target: int | None = None) -> list[str]:
     """Return every problem of a JSONL file as "file:line: what is wrong; how to fix it".
 
     The list is empty if the file is fine.
 
     Args:
       path: the file.
-      max_input: longest input allowed, in characters.
-      max_target: longest answer or option allowed, in characters.
+      max_input: longest input allowed, in characters; None for that of the card, or 2000.
+      max_target: longest answer or option allowed, in characters; None for that of the card, or 400.
     Raises: FileNotFoundError if there is no such file; ValueError if it cannot be read or is a folder.
     """
     return [*_read(path, max_input, max_target).problems]
@@ -45,10 +44,12 @@ def near_duplicates(path: str | Path) -> list[str]:
 
     Lines with problems are skipped. Raises what `check_jsonl` raises.
     """
-    return own_tasks.near_lines(_read(path, MAX_INPUT, MAX_TARGET))
+    return own_tasks.near_lines(_read(path))
 
 
-def read_jsonl(path: str | Path, max_input: int = MAX_INPUT, max_target: int = MAX_TARGET) -> list[Example]:
+def read_jsonl(
+    path: str | Path, max_input: int | None = None, max_target: int | None = None
+) -> list[Example]:
     """Return the examples of a JSONL file, in the order of its lines.
 
     Raises: ValueError with the first 20 problems if there are any; otherwise what `check_jsonl` raises.
@@ -65,7 +66,7 @@ def read_task(path: str | Path) -> tuple[list[Example], Card]:
       were converted to IOB2.
     Raises: what `read_jsonl` and `read_card` raise.
     """
-    found = _read(path, MAX_INPUT, MAX_TARGET)
+    found = _read(path)
     card = found.card
     own_tasks.warn(found)
     return found.kept[""], card
@@ -85,6 +86,7 @@ def _files(path: str | Path) -> TaskFiles:
     return TaskFiles(path.stem, path, sidecars.beside(path), {"": (path,)})
 
 
-def _read(path: str | Path, max_input: int, max_target: int) -> own_tasks.OwnTask:
-    how = own_tasks.How(kind="jsonl")
-    return own_tasks.read(_files(path), how, max_input=max_input, max_target=max_target)
+def _read(path: str | Path, max_input: int | None = None, max_target: int | None = None) -> own_tasks.OwnTask:
+    limits = {"max_input": max_input, "max_target": max_target}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return own_tasks.read(_files(path), own_tasks.How(kind="jsonl"), given)

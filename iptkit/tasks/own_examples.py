@@ -48,16 +48,13 @@ def last_first(sets: Mapping[str, Examples]) -> dict[str, Examples]:
     return {name: sets[name] for name in reversed([*sets])}
 
 
-def duplicates(
-    examples: Examples, drop: bool, is_allowed: bool, has_sets: bool
-) -> tuple[set[Place], Problems, list[str]]:
+def duplicates(examples: Examples, drop: bool, is_allowed: bool) -> tuple[set[Place], Problems, list[str]]:
     """Return the places of duplicates to leave out, or their problems, and notes.
 
     Args:
       examples: of all sets, those that keep an input first.
       drop: whether to leave duplicates out.
       is_allowed: duplicates are no problem (short sentences recur).
-      has_sets: whether the examples are of several sets.
     """
     firsts: dict[str, Place] = {}
     twice = {p: first for p, e in examples.items() if (first := firsts.setdefault(e.input, p)) != p}

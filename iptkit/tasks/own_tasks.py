@@ -90,20 +90,18 @@ def read_all(path: str | Path, how: How | None = None) -> list[OwnTask]:
     return [read(files, how) for files in task_files.find(path, how.files)]
 
 
-def read(files: TaskFiles, how: How | None = None, max_input: int = 0, max_target: int = 0) -> OwnTask:
+def read(files: TaskFiles, how: How | None = None, settings: Mapping[str, Any] | None = None) -> OwnTask:
     """Return a task with its problems.
 
     Args:
       files: its files.
       how: how they are read.
-      max_input: longest input allowed, in characters; 0 for that of the card.
-      max_target: longest answer or option allowed, likewise.
+      settings: some of `sidecars.SETTINGS`, which replace those of the card.
     Raises: what `record_files.read` raises; ValueError for a wrong card.
     """
     how = how or How()
     own = sidecars.read(files.card)
-    if max_input:
-        own = replace(own, settings={**own.settings, "max_input": max_input, "max_target": max_target})
+    own = replace(own, settings={**own.settings, **(settings or {})})
     try:
         given = columns.checked(how.columns) or own.columns
         parts = _parts(files, given, own, how.kind)
@@ -156,9 +154,7 @@ def of_records(
     }
     problems += own_examples.mixed_options(everything)
     drop = own.settings.get("drop_duplicates", False) if drop is None else drop
-    gone, wrong, said = own_examples.duplicates(
-        everything, drop, own.is_tag and first[0].kind == "conll", len(examples) > 1
-    )
+    gone, wrong, said = own_examples.duplicates(everything, drop, is_allowed=first[0].kind == "conll")
     problems, notes = problems + wrong, notes + said
     if own.is_tag and everything:
         everything, wrong, note = own_examples.tagged(everything, own)

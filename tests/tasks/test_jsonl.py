@@ -159,6 +159,17 @@ def test_limits_are_arguments(tmp_path):
     assert check_jsonl(file) == [] and len(check_jsonl(file, max_input=20, max_target=10)) == 2
 
 
+def test_limits_can_be_those_of_the_card(tmp_path):
+    file = write(tmp_path / "a.jsonl", {"input": "q" * 2500, "target": "a" * 500})
+    assert [p.split("; ")[1] for p in check_jsonl(file)] == [
+        'shorten it, or write "max_input": 2500 on the card',
+        'shorten it, or write "max_target": 500 on the card',
+    ]
+    write(tmp_path / "a.card.json", {"max_input": 2500, "max_target": 500})
+    assert check_jsonl(file) == [] and len(read_jsonl(file)) == 1
+    assert len(check_jsonl(file, max_input=2000)) == 1
+
+
 def test_same_input_names_both_lines(tmp_path):
     file = write(tmp_path / "a.jsonl", GOOD, b"", {"input": "What is one plus one? ", "target": "two"})
     assert check_jsonl(file) == [
