@@ -135,7 +135,9 @@ def tagged(examples: Examples, own: Sidecar) -> tuple[Examples, Problems, str]:
     made, places, known = schemes.convert(tuple(raw.values()), own.scheme), list(raw), iob2_labels(own)
     problems += [(places[s], f"word {i + 1}: {problem}") for s, i, problem in made.problems]
     if made.scheme == "none" and own.fields.get("metric", "span_f1") == "span_f1":
-        some = ", ".join(messages.first(sorted({f"{tag:.40}" for tags in raw.values() for tag in tags})))
+        some = ", ".join(
+            messages.first(sorted({messages.visible(f"{tag:.40}") for tags in raw.values() for tag in tags}))
+        )
         problem = (
             f'the tags name no spans ({some}), but span_f1 scores spans; write "metric": "tag_accuracy" in '
             f'{own.path.name}, or "{sidecars.SCHEME}": "types" if neighbouring words with the same tag '

@@ -158,7 +158,7 @@ def with_classes(
             f"{next(iter(training)).path}:1: all answers are {labels[0]!r:.80}, but a classification needs "
             "two labels or more; add examples of others, or list all labels on the card"
         )
-    shown = ", ".join(messages.first([f"{label:.40}" for label in labels]))
+    shown = ", ".join(messages.first([messages.visible(f"{label:.40}") for label in labels]))
     where = "the labels" if known else f"the labels of {next(iter(training)).path.name}"
     way = "correct it, or add it to them" if known else "correct it, or add examples of it there"
     if not known and not category:

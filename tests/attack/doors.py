@@ -32,8 +32,9 @@ from typer.testing import CliRunner
 from iptkit.course import cli
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import PromptSource
-from iptkit.methods import interchange, prompt_tuning, subspace
+from iptkit.methods import prompt_tuning, subspace
 from iptkit.models import backbone
+from iptkit.prompts import interchange
 from iptkit.scores import claims, metrics, summary
 from iptkit.storage import files, result_files, step_cache, tensor_files
 from iptkit.studies import codes, provenance, scales
