@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from iptkit.tasks.examples import Task
 
 MOST_LABELS = 6  # on a line
+OF_ANSWERS = ("accuracy", "exact_match")  # metrics that the share of the commonest answer compares with
 HEADING = ["task", "metric", "score", "95 % interval", "chance", "examples"]
 
 
@@ -34,7 +35,8 @@ def tuned(made: Tuned, tasks: Sequence[Task], seconds: float, prompt: str, data:
     for i, (score, task) in enumerate(zip(made.scores, tasks, strict=True)):
         old = "-" if made.before is None else _number(made.before[i].score)
         cells = _cells(score)
-        rows.append([*cells[:2], old, *cells[2:5], f"{task.majority:.2f}", cells[5]])
+        commonest = f"{task.majority:.2f}" if task.metric in OF_ANSWERS else "-"
+        rows.append([*cells[:2], old, *cells[2:5], commonest, cells[5]])
     text = min((example.input for example in tasks[0].test), key=len)
     which = [] if len(tasks) == 1 else ["--task", tasks[0].id]
     asked = [*which, *(["--"] if text.startswith("-") else []), text]

@@ -77,7 +77,12 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = file_of(path)
     way_out = "give a file that source.save or `iptkit tune` wrote, or write this one again"
-    tensors, about = tensor_files.read(path, way_out=way_out)
+    try:
+        tensors, about = tensor_files.read(path, way_out=way_out)
+    except tensor_files.DamagedError as error:
+        if path.suffix == ENDING:
+            raise
+        raise ValueError(f"{path} is no prompt file; give a {ENDING} file that `iptkit tune` wrote") from error
     if about.get("format") != FORMAT:
         held = ", ".join(sorted(tensors)[:5]) or "nothing"
         what = f"it says {about['format']!r}" if "format" in about else f"it holds {held}"

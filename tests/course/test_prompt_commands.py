@@ -305,7 +305,7 @@ def test_ask_gives_the_likeliest_option_with_its_probability(mood):
             "answers with one of its options (negative, positive)",
         ),
         (["mood.prompt.safetensors", "x", "--temperature", "2"], "are for --sample; give it too"),
-        (["mood.jsonl", "x"], "give a file that source.save or `iptkit tune` wrote"),
+        (["mood.jsonl", "x"], "mood.jsonl is no prompt file; give a .safetensors file"),
         (["mood.prompt.safetensors", "-"], "there is no text on stdin"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -401,7 +401,7 @@ def test_show_has_the_header_as_a_table_and_as_json(mood):
     ("name", "message"),
     [
         ("nowhere", "there is no prompt file nowhere"),
-        ("mood.jsonl", "mood.jsonl is damaged"),
+        ("mood.jsonl", "mood.jsonl is no prompt file; give a .safetensors file that"),
         (".", "has no prompt.safetensors"),
     ],
 )
@@ -430,7 +430,7 @@ def test_export_writes_what_peft_loads(command):
         (["mood.prompt.safetensors", "--peft", "peft"], "prompt-text-answer"),  # its text stands first
         (["mood.prompt.safetensors", "--peft", "."], "the folder . is not empty; name a new one with --peft"),
         (["mood.prompt.safetensors", "--peft", "peft", "--task", "x"], "no prompt for the task 'x'"),
-        (["mood.jsonl", "--peft", "peft"], "give a file that source.save or `iptkit tune` wrote"),
+        (["mood.jsonl", "--peft", "peft"], "mood.jsonl is no prompt file; give a .safetensors file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
