@@ -193,7 +193,7 @@ def _check_expressible(engine: PromptEngine, prompt: Prompt, peft_type: str) -> 
     elif prompt.keys_values is None and not _is_prompt_first(layout):
         problem = (
             f"it puts the prompt before the text, but this engine has the layout {layout!r}; train a prompt "
-            f"with Engine(backbone, {LAYOUTS[1]!r})"
+            f"with Engine(backbone, {LAYOUTS[1]!r}), or iptkit tune --layout {LAYOUTS[1]}"
         )
     elif prompt.keys_values is not None and _indices(engine.sites) != _indices(find_sites(backbone.model)):
         problem = (
