@@ -162,6 +162,7 @@ def _cells(text: str, delimiter: str, is_quoted: bool) -> tuple[Cells, Problems]
             if line.strip():
                 rows.append((number, line.removesuffix("\r").split(delimiter)))
         return rows, []
+    text = text.replace("\r\n", "\n")  # also inside texts
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
     try:

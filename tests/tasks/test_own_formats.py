@@ -54,7 +54,7 @@ def csv_of_excel(folder):
     rows = [(f'{t}\r\nand says ""hi"", twice', label) for t, label in texts(40)]
     file = folder / "Reviews.CSV"
     file.write_bytes(b"\xef\xbb\xbf" + csv_of(rows, "Text,Label", "\r\n").encode())
-    return file, {}, {"category": "cls", "sizes": (10, 10, 10, 10), "input": 'and says "hi", twice'}
+    return file, {}, {"category": "cls", "sizes": (10, 10, 10, 10), "input": '\nand says "hi", twice'}
 
 
 def glue_tsv(folder):
@@ -188,6 +188,7 @@ def test_files_of_ten_shapes_load_and_pass_the_check(tmp_path, make):
     assert expected.get("told", "") in "".join(told) and len(told) <= 1
     for example in (e for of in sets for e in of):
         assert example.input.endswith(expected.get("input", "")) and example.targets[0]
+        assert "\r" not in example.input
         assert not example.options or example.targets[0] in example.options
     inputs = Counter(e.input for of in sets for e in of)
     assert max(inputs.values()) == 1, "an input in two sets"
