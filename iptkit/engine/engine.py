@@ -386,10 +386,12 @@ class Engine(PromptEngine):
                     "runs were given without a source of prompts; give a source, or leave out runs"
                 )
             return Prompt(self.backbone.embedding[None, :0]), torch.zeros(len(runs), dtype=torch.long)
-        check_source(self, check_modules(self, source).eval())
+        was_training = check_modules(self, source).training
+        check_source(self, source.eval())
         check_runs(source, runs)
         used, where = torch.tensor(runs).unique(return_inverse=True)
         made = source(used.to(self.backbone.device))
+        source.train(was_training)
         for run, is_finite in zip(used.tolist(), made.are_finite.tolist(), strict=True):
             if not is_finite:
                 raise ValueError(

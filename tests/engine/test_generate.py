@@ -430,6 +430,18 @@ def test_a_text_that_just_fits():
     assert found == transformers_own(model, LAYOUTS[0], "ten", source.P[0], 60)
 
 
+def test_dropout_is_off_and_the_source_stays_as_it_was():
+    class Dropped(FixedPrompt):
+        def forward(self, runs):
+            return Prompt(torch.nn.functional.dropout(super().forward(runs).embeds, 0.5, self.training))
+
+    model = made("llama")
+    source, engine = source_of(model), Engine(model)
+    dropped = Dropped(source.P).train()
+    assert engine.generate(dropped, TEXTS, runs=RUNS) == engine.generate(source, TEXTS, runs=RUNS)
+    assert dropped.training
+
+
 def test_no_texts_give_no_continuations():
     engine = Engine(made("llama"))
     assert engine.generate(source_of(engine.backbone), []) == []
