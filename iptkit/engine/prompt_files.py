@@ -82,7 +82,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except tensor_files.DamagedError as error:
         if path.suffix == ENDING:
             raise
-        raise ValueError(f"{path} is no prompt file; give a {ENDING} file that `iptkit tune` wrote") from error
+        told = f"{path} is no prompt file; give a {ENDING} file that `iptkit tune` wrote"
+        raise ValueError(told) from error
     if about.get("format") != FORMAT:
         held = ", ".join(sorted(tensors)[:5]) or "nothing"
         what = f"it says {about['format']!r}" if "format" in about else f"it holds {held}"
