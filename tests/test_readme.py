@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from iptkit.prompts import interchange
 from iptkit.scores.summary import difference, summary
 from iptkit.storage import paths
 from iptkit.studies import scales, stored_results
@@ -14,6 +15,8 @@ from iptkit.studies import scales, stored_results
 ROOT = paths.data_dir().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+PROMPTS = (ROOT / "docs" / "prompts.md").read_text(encoding="utf-8")
+TINY = {"smollm2-135m": "tiny-causal", "steps=60": "steps=2"}
 FOLDERS = (".", "docs", "benchmarks", "data/results", "tests/pretend_cuda")
 PAGES = [page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md"))]
 
@@ -105,12 +108,47 @@ def test_the_readme_says_how_long_the_course_takes_and_how_large_its_studies_are
     assert f"small studies of {len(scale.seen) + len(scale.unseen)} tasks" in text
 
 
-def test_the_readmes_program_runs(capsys):
+@pytest.fixture
+def my_task(tmp_path, monkeypatch):
+    """A folder with my_task.jsonl, a copy of data/tiny/tiny-past.jsonl, as the current one."""
+    shutil.copy(paths.data_dir() / "tiny" / "tiny-past.jsonl", tmp_path / "my_task.jsonl")
+    monkeypatch.chdir(tmp_path)
+
+
+SCORE = r"my_task: exact_match [\d.]+ \[[\d.]+, [\d.]+\] on 21 examples \(chance 0.00\)"
+
+
+def test_the_readmes_program_runs(capsys, my_task):
     (program,) = programs(README)
-    tasks = {'"country-capital", "wn-antonym"': '"tiny-plural", "tiny-kind"', '"core36"': '"tiny"'}
-    program = with_tiny(program, **{"smollm2-135m": "tiny-causal", "steps=60": "steps=2"}, **tasks)
-    exec(compile(program, "README.md", "exec"), {})
-    assert re.fullmatch(r"\[[\d.]+, [\d.]+\]\n", capsys.readouterr().out)
+    assert len(program.splitlines()) <= 20
+    exec(compile(with_tiny(program, **TINY), "README.md", "exec"), {})
+    assert re.fullmatch(SCORE + r" .*\n", capsys.readouterr().out)
+
+
+def test_the_programs_for_prompts_run(capsys, my_task, monkeypatch):
+    first, *others = programs(PROMPTS)
+    assert first.startswith(programs(README)[0]) and len(first.splitlines()) <= 20
+    told, names = re.findall(r"```\n(my_task: .*?)```", PROMPTS, re.DOTALL), {}
+    exec(compile(with_tiny(first, **TINY), "prompts.md", "exec"), names)
+    for said in (told[0], capsys.readouterr().out):  # the page shows what the program prints
+        assert re.fullmatch(SCORE + r" .*\nSoftPrompt \[[\d.]+\]\n", said)
+    uploaded = []
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda *given, **more: None)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda *given, **more: uploaded.append(more))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *given, **more: "my_task_prompt")
+    for program in others:
+        exec(compile(program, "prompts.md", "exec"), names)
+    assert names["about"]["tasks"] == ["my_task"] and uploaded[0]["repo_id"] == "YOU/my-task"
+
+
+def test_the_table_of_peft_is_the_one_that_is_tested():
+    table = interchange.__doc__.split("both directions:")[1].split('"equal"')[0]
+    for line in table.strip().splitlines()[1:]:
+        name, _, llama, qwen, gpt, t5, bart, bert = line.split()
+        (told,) = re.findall(
+            rf"^\| `{name}` \|[^|]*\| (\w+).*\| (\w+).*\| (\w+).*\| (\w+)", PROMPTS, re.MULTILINE
+        )
+        assert told == (llama, gpt, t5, bert) and llama == qwen and t5 == bart
 
 
 def test_the_program_with_deep_prompts_runs(capsys):
