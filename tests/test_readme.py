@@ -2,11 +2,14 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from iptkit.course.cli import app
 from iptkit.prompts import interchange
 from iptkit.scores.summary import difference, summary
 from iptkit.storage import paths
@@ -139,6 +142,16 @@ def test_the_programs_for_prompts_run(capsys, my_task, monkeypatch):
     for program in others:
         exec(compile(program, "prompts.md", "exec"), names)
     assert names["about"]["tasks"] == ["my_task"] and uploaded[0]["repo_id"] == "YOU/my-task"
+
+
+def test_the_session_on_the_command_line_runs(my_task):
+    (session,) = re.findall(r"```\n(\$ iptkit tune .*?)```", PROMPTS, re.DOTALL)
+    commands = [shlex.split(line)[2:] for line in session.splitlines() if line.startswith("$ ")]
+    assert [command[0] for command in commands] == ["tune", "ask", "score", "show", "export"]
+    for command in commands:
+        more = ["--model", "tiny-causal", "--steps", "2"] if command[0] == "tune" else []
+        done = CliRunner().invoke(app, [*command, *more])
+        assert done.exit_code == 0, done.output
 
 
 def test_the_table_of_peft_is_the_one_that_is_tested():
