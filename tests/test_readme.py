@@ -18,6 +18,7 @@ from iptkit.studies import scales, stored_results
 ROOT = paths.data_dir().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+TASKS = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
 PROMPTS = (ROOT / "docs" / "prompts.md").read_text(encoding="utf-8")
 TINY = {"smollm2-135m": "tiny-causal", "steps=60": "steps=2"}
 FOLDERS = (".", "docs", "benchmarks", "data/results", "tests/pretend_cuda")
@@ -183,12 +184,12 @@ def test_the_program_for_tasks_of_ones_own_runs(capsys, tmp_path, monkeypatch):
 
 
 def test_the_study_of_tasks_of_ones_own_runs(capsys, tmp_path, monkeypatch):
-    (program,) = (program for program in programs(STUDIES) if '"FOLDER"' in program)
+    (program,) = programs(TASKS)
     names = ("tiny-kind", "tiny-mood", "tiny-plural")
     for name, mine in zip(names, "abc", strict=True):
         Path(tmp_path / "FOLDER").mkdir(exist_ok=True)
         shutil.copy(paths.data_dir() / "tiny" / f"{name}.jsonl", tmp_path / "FOLDER" / f"{mine}.jsonl")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
-    exec(compile(with_tiny(program, **{'"lesson"': '"smoke", seeds=(0,)'}), "studies.md", "exec"), {})
+    exec(compile(with_tiny(program, **{'"lesson"': '"smoke", seeds=(0,)'}), "tasks.md", "exec"), {})
     assert "'task': 'a'" in capsys.readouterr().out
