@@ -33,7 +33,8 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
     """
     check_modules(engine, source)
     for part in source.modules():
-        check_about(engine.backbone, engine.layout, getattr(part, "about", {}), f"this {type(part).__name__}")
+        about, name = getattr(part, "about", {}), type(engine).__name__
+        check_about(engine.backbone, engine.layout, about, f"this {type(part).__name__}", name)
         sites = [(site.part, site.layer) for site in getattr(part, "sites", ())]
         if sites and sites != [(site.part, site.layer) for site in engine.sites]:
             raise ValueError(
@@ -43,6 +44,11 @@ def check_source(engine: PromptEngine, source: PromptSource) -> int:
             )
     prompt = _first_of(source)
     check_prompt(prompt, engine.backbone, engine.sites)
+    if prompt.head is not None and engine.layout is not None:
+        raise ValueError(
+            f"the prompt has a head, which an {type(engine).__name__} does not read, because it answers in "
+            "words; training a head needs an engine.HeadEngine"
+        )
     engine.check_room(prompt.length)
     return prompt.length
 
@@ -114,9 +120,13 @@ def made_for(engine: PromptEngine, prompt_length: int) -> dict[str, Any]:
 
 
 def check_about(
-    backbone: Backbone, layout: str | Sequence[int | str] | None, about: Mapping[str, Any], what: str
+    backbone: Backbone,
+    layout: str | Sequence[int | str] | None,
+    about: Mapping[str, Any],
+    what: str,
+    engine: str | None = None,
 ) -> None:
-    """Raise ValueError if something was trained for another model or layout.
+    """Raise ValueError if something was trained for another model, layout or kind of engine.
 
     Args:
       backbone: the model.
@@ -124,6 +134,7 @@ def check_about(
       about: what it was made for, see `made_for`; missing entries are not compared. Without a "fingerprint"
         (files of earlier versions) the model's name is compared.
       what: its name in the error, such as "this SoftPrompt".
+      engine: the class of the engine; None if it is not known yet.
     Raises: ValueError that names what differs.
     """
     if not about.keys() & {"fingerprint", "backbone", "layout"}:
@@ -136,6 +147,8 @@ def check_about(
     if is_other:
         weights = " with other weights" if about.get("backbone") == backbone.name else ""
         wrong.append(f"it was made for the model {about.get('backbone')}{weights}, this is {backbone.name}")
+    if engine is not None and about.get("engine", engine) != engine:
+        wrong.append(f"it was made for a {about['engine']}, this is a {engine}")
     theirs = about.get("layout")
     if layout is not None and theirs is not None and list(layout) != list(theirs):
         wrong.append(f"it was made for the layout {theirs!r}, this engine has {layout!r}")

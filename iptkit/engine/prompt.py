@@ -27,6 +27,10 @@ SHAPES: dict[Kind, tuple[str, ...]] = {
     "keys_values": ("runs", "sites", "2", "heads", "prompt_length", "head_width"),
     "adapters": ("runs", "blocks", "2", "width", "rank"),
 }
+RESERVED = {
+    *("method", "engine", "backbone", "fingerprint", "width", "layout", "prompt_length", "sites"),
+    *("scores", "versions", "format"),
+}  # fields of a prompt file's header that `PromptSource.save` fills
 
 
 @dataclass(frozen=True)
@@ -241,8 +245,10 @@ class PromptSource(nn.Module):
         Returns: the path of the file.
 
         Raises: ValueError if the source does not say what it was made for, a prompt is not finite, or there
-          are more or fewer scores or tasks than runs.
+          are more or fewer scores or tasks than runs, or scores of other tasks; see also prompt_files.write.
         """
+        if taken := sorted(about.keys() & RESERVED):
+            raise ValueError(f"{', '.join(taken)}: `save` fills these fields itself; choose another name")
         told = {**self.about, **about}
         if not told.get("fingerprint"):
             raise ValueError(
@@ -250,10 +256,17 @@ class PromptSource(nn.Module):
                 "source.about = iptkit.engine.made_for(engine, prompt_length)"
             )
         for name, given in (("scores", scores), ("tasks", told.get("tasks"))):
-            if given is not None and len(given) != self._num_saved:
+            if given is not None and (not isinstance(given, (list, tuple)) or len(given) != self._num_saved):
+                count = len(given) if isinstance(given, (list, tuple)) else f"{given!r:.40} as"
                 raise ValueError(
-                    f"{len(given)} {name} were given for {self._num_saved} run(s); give one per run: "
+                    f"{count} {name} were given for {self._num_saved} run(s); give one per run: "
                     f"save(path, {name}=[...])"
+                )
+        for score, task in zip(scores or (), told.get("tasks") or (), strict=False):
+            if getattr(score, "task", task) != task:
+                raise ValueError(
+                    f"the score of {score.task} was given for the run of {task}; give the scores in the "
+                    "order of the runs"
                 )
         prompt = self.finished()
         if False in (finite := prompt.are_finite.tolist()):

@@ -7,7 +7,9 @@ folder with a prompt file and a card (README.md) is what a model hub takes.
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,18 +33,48 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, A
       path: a file that ends in .safetensors; any other name is a folder, which also gets a card.
       tensors: parts of a Prompt by name, each [R, ...].
       about: what the header says.
+    Raises: ValueError, before anything is written, if a file that is no prompt has this name, or the header
+      cannot be written as JSON.
+    Warns: UserWarning if the folder has a card, or another README.md, that was not written here; it stays.
     """
     header = {"format": FORMAT, **about, "versions": versions.of_packages()}
+    try:
+        header = json.loads(json.dumps(header))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the header takes texts, numbers, lists and mappings only ({error})") from error
     path = paths.expanded(path)
-    if path.suffix == ENDING:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensor_files.write(path, dict(tensors), header)
-        return path
-    path.mkdir(parents=True, exist_ok=True)
-    tensor_files.write(path / IN_FOLDER, dict(tensors), header)
-    with files.atomic(path / CARD) as draft:
-        draft.write_text(card(header), encoding="utf-8")
-    return path / IN_FOLDER
+    is_file = path.suffix == ENDING
+    file, text = path if is_file else path / IN_FOLDER, card(header)
+    for place in (file.parent, *file.parent.parents):
+        if place.is_file():
+            raise ValueError(f"{place} is a file, and a folder is needed there; choose another name")
+    before = _header_of(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tensor_files.write(file, dict(tensors), header)
+    own = file.parent / CARD
+    if not is_file and (not own.exists() or (before and own.read_bytes() == card(before).encode())):
+        with files.atomic(own) as draft:
+            draft.write_bytes(text.encode())
+    elif not is_file:
+        warnings.warn(
+            f"{own} was there before and stays; delete it and save again for a new card", stacklevel=3
+        )
+    return file
+
+
+def _header_of(file: Path) -> dict[str, Any] | None:
+    """The header of the prompt that a new one replaces; None if there is none.
+
+    Raises: ValueError if another file has that name.
+    """
+    if not os.path.lexists(file):
+        return None
+    try:
+        return read(file)[1]
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{file} exists and is no prompt file, so it stays; choose another name ({error})"
+        ) from error
 
 
 def file_of(path: str | Path) -> Path:
@@ -88,23 +120,97 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         held = ", ".join(sorted(tensors)[:5]) or "nothing"
         what = f"it says {about['format']!r}" if "format" in about else f"it holds {held}"
         raise ValueError(f"{path} is no prompt file ({what}); give a file that source.save wrote")
+    _check_tensors(path, tensors, about)
+    if problem := _problem(about, tensors):
+        raise ValueError(f"{path}: its header cannot be used: {problem}. Save the prompt again")
+    return tensors, about
+
+
+def public(about: Mapping[str, Any]) -> dict[str, Any]:
+    """A header without the folders of this machine.
+
+    Args:
+      about: the header; see `write`.
+    """
+    data = [{**one, "source": _name(one.get("source"))} for one in about.get("data") or ()]
+    return {**about, "backbone": _name(about.get("backbone")), **({"data": data} if data else {})}
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the tensors are parts of prompts of the same runs."""
     unknown = [name for name in tensors if name not in PARTS]
     counts = {name: len(tensor) if tensor.dim() else 0 for name, tensor in tensors.items()}
     problem = ""
-    if unknown or not tensors:
+    if unknown or not tensors.keys() - {"lengths"}:
         problem = f"it holds {', '.join(map(messages.visible, unknown)) or 'nothing'}"
     elif len(set(counts.values())) > 1 or 0 in counts.values():
         problem = f"its parts have different numbers of runs: {counts}"
     elif bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         problem = f"{', '.join(bad)} has values that are not finite"
-    elif not isinstance(about.get("tasks", []), list) or len(about.get("tasks", [])) not in (
-        0,
-        *counts.values(),
-    ):
-        problem = f"its header names the tasks {about['tasks']!r:.80} for {max(counts.values())} runs"
+    elif bad := [name for name, t in tensors.items() if t.is_floating_point() == (name == "lengths")]:
+        problem = f"{', '.join(bad)} has the number type {tensors[bad[0]].dtype}"
+    elif "lengths" in tensors and not _are_lengths(tensors["lengths"], tensors.get("keys_values")):
+        problem = "its lengths are not those of its deep prompts"
     if problem:
         raise ValueError(f"{path} does not hold prompts that can be used: {problem}. Save the prompt again")
-    return tensors, about
+
+
+def _are_lengths(lengths: Tensor, deep: Tensor | None) -> bool:
+    if deep is None or deep.dim() != 6 or lengths.dim() != 1:
+        return False
+    return bool(((lengths >= 1) & (lengths <= deep.shape[4])).all())
+
+
+NEEDED = ("method", "backbone", "fingerprint")
+FIELDS: dict[str, tuple[type, ...]] = {  # what the fields of a header are, where they are there
+    **dict.fromkeys((*NEEDED, "engine", "tuned"), (str,)),
+    **dict.fromkeys(("width", "prompt_length"), (int,)),
+    **dict.fromkeys(("sites", "tasks", "data"), (list,)),
+    **dict.fromkeys(("training", "versions", "peft"), (dict,)),
+    "layout": (str, list, type(None)),
+    "scores": (list, type(None)),
+    "before": (list, type(None)),
+}
+
+
+def _problem(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """What is wrong with a header, "" if nothing is."""
+    runs = max(len(tensor) for tensor in tensors.values())
+    for name in NEEDED:
+        if not about.get(name):
+            return f"it names no {name}"
+    for name, kinds in FIELDS.items():
+        if name in about and type(about[name]) not in kinds:
+            return f"its {name} is {about[name]!r:.80}"
+    data, tasks, scores = (about.get(name) or [] for name in ("data", "tasks", "scores"))
+    if not all(isinstance(one, str) for one in tasks) or len(tasks) not in (0, runs):
+        return f"it names the tasks {tasks!r:.80} for {runs} runs"
+    if not all(isinstance(one, dict) for one in data) or len(data) not in (0, runs):
+        return f"its data are {data!r:.80} for {runs} runs"
+    if not all(map(_is_score, scores)) or len(scores) not in (0, runs):
+        return f"its scores are {scores!r:.80} for {runs} runs"
+    if not all(
+        isinstance(one, list) and [type(part) for part in one] == [str, int] for one in about.get("sites", ())
+    ):
+        return f"its sites are {about['sites']!r:.80}"
+    if not all(isinstance(part, (str, int)) for part in about.get("layout") or ()):
+        return f"its layout is {about['layout']!r:.80}"
+    for one in data:
+        labels = one.get("labels") or []
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            return f"the labels in its data are {labels!r:.80}"
+        if "head" in tensors and labels and len(labels) > tensors["head"].shape[1]:
+            return f"it names {len(labels)} labels, and its head has {tensors['head'].shape[1]} classes"
+    return ""
+
+
+def _is_score(score: Any) -> bool:
+    numbers = (
+        [score.get(name) for name in ("score", "low", "high", "examples")]
+        if isinstance(score, dict)
+        else [score]
+    )
+    return all(isinstance(number, (int, float)) for number in numbers)
 
 
 def card(about: Mapping[str, Any]) -> str:
@@ -116,7 +222,8 @@ def card(about: Mapping[str, Any]) -> str:
     from huggingface_hub import ModelCardData
 
     method, model = _cell(about.get("tuned") or about.get("method")), _cell(_name(about.get("backbone")))
-    data: list[dict[str, Any]] = list(about.get("data") or ())
+    tasks = [_cell(task) for task in about.get("tasks") or ()]
+    data: list[dict[str, Any]] = list(about.get("data") or ({"task": task} for task in tasks))
     scores = [_score_text(score) for score in about.get("scores") or ()] or ["not measured"] * len(data)
     front = ModelCardData(
         base_model=model,
@@ -131,14 +238,14 @@ def card(about: Mapping[str, Any]) -> str:
             _cell(_name(one.get("source"))),
             licence,
         ]
-        for one, score in zip(data, scores, strict=True)
+        for one, score in zip(data or [{}] * len(scores), scores, strict=True)
         for licence in [_cell(one.get("licence"))]
     ]
     table = ["| task | metric | test score (95 % interval) | data | licence |", "|---|---|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
     lines = [
         f"---\n{front.to_yaml().strip()}\n---\n",
-        f"# Prompt for {', '.join(_cell(task) for task in about.get('tasks') or ()) or model}\n",
+        f"# Prompt for {', '.join(tasks) or model}\n",
         f"A prompt for the frozen model `{model}` (fingerprint `{about.get('fingerprint')}`), by iptkit.\n",
         f"- Method: `{method}`",
         f"- Layout: `{about.get('layout')}`",

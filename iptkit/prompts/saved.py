@@ -26,6 +26,7 @@ from iptkit.engine.prompt import Kind, Prompt, PromptSource, Site, check_numbers
 from iptkit.engine.sites import find_sites
 from iptkit.models import backbone as backbones
 from iptkit.models.backbone import Backbone
+from iptkit.storage import tensor_files
 
 KINDS: tuple[Kind, ...] = ("embeds", "keys_values", "adapters")
 
@@ -138,6 +139,8 @@ def open_prompt(
 def push_to_hub(path: str | Path, repo_id: str, private: bool = False, token: str | None = None) -> str:
     """Upload a prompt with its card to a model hub, and return the address of the commit.
 
+    The uploaded header names files and model folders of this machine without their path.
+
     Args:
       path: a prompt file, or a folder that `PromptSource.save` wrote; a card that you have edited is kept.
       repo_id: "OWNER/NAME"; the repository is made if it is not there.
@@ -147,7 +150,7 @@ def push_to_hub(path: str | Path, repo_id: str, private: bool = False, token: st
     from huggingface_hub import HfApi
 
     file = prompt_files.file_of(path)
-    _, about = prompt_files.read(file)
+    tensors, about = prompt_files.read(file)
     own = file.parent / prompt_files.CARD
     is_folder = file.name == prompt_files.IN_FOLDER and own.is_file()
     text = own.read_text(encoding="utf-8") if is_folder else prompt_files.card(about)
@@ -155,7 +158,7 @@ def push_to_hub(path: str | Path, repo_id: str, private: bool = False, token: st
     api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, prompt_files.CARD).write_text(text, encoding="utf-8")
-        Path(folder, prompt_files.IN_FOLDER).write_bytes(file.read_bytes())
+        tensor_files.write(Path(folder, prompt_files.IN_FOLDER), tensors, prompt_files.public(about))
         return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a prompt"))
 
 
@@ -224,7 +227,8 @@ def _sites(path: str | Path, about: dict[str, Any], backbone: Backbone) -> tuple
     """
     wanted = about.get("sites") or []
     there = find_sites(backbone.model) if wanted else []
-    found = tuple(site for site in there if [site.part, site.layer] in wanted)
+    by_name = {(site.part, site.layer): site for site in there}
+    found = tuple(by_name[name] for name in map(tuple, wanted) if name in by_name)
     if len(found) != len(wanted):
         raise ValueError(
             f"the prompt of {path} enters the attentions {wanted[0]} to {wanted[-1]}, but {backbone.name} "

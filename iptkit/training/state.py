@@ -192,20 +192,37 @@ class State:
         """Model, layout, prompts, settings and runs as JSON; a checkpoint with other ones is refused."""
         runs = [[r.task.id, r.seed, r.data, r.lr, r.skip, _digest(r, self.config)] for r in self.runs]
         shapes = {k: list(p.shape) for k, p in self.optimizer.parameters.items()}
-        parameters = {"dtype": self.engine.backbone.dtype, "shapes": shapes}
+        parameters = {"dtype": self.engine.backbone.dtype, "shapes": shapes, "method": self.source.method}
+        parameters["frozen"] = _norms(self.source)
         return {**self.made, **parameters, **asdict(self.config), "runs": runs}
+
+
+def _norms(source: PromptSource) -> dict[str, str]:
+    """The norms of what does not train, such as the decoder of IST, to tell one from another.
+
+    Three digits: the last ones of a computed buffer depend on the kind of CPU, and a training may go on with
+    another kind.
+    """
+    frozen = {name: p for name, p in source.named_parameters() if not p.requires_grad}
+    return {
+        name: f"{float(tensor.double().norm()):.3g}"
+        for name, tensor in {**frozen, **dict(source.named_buffers())}.items()
+    }
 
 
 def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
     """The differences between two trainings (see `State.training`), in words."""
     if not isinstance(theirs, dict):
         return ["it does not say of which one, like those of earlier versions"]
-    ours, found = {name for name in mine if name not in ("backbone", "runs")}, []
+    ours, found = {name for name in mine if name not in ("backbone", "runs", "frozen")}, []
     if theirs.get("fingerprint") != mine["fingerprint"]:
         found.append(f"the model {theirs.get('backbone')} there, {mine['backbone']} here, with other weights")
     for name in sorted(ours - {"fingerprint"}):
         if theirs.get(name) != mine[name]:
             found.append(f"{name} {theirs.get(name)!r} there, {mine[name]!r} here")
+    ours_frozen, frozen = mine["frozen"], theirs.get("frozen") or {}
+    if other := sorted(name for name in ours_frozen if frozen.get(name) != ours_frozen[name]):
+        found.append(f"what stays frozen is another ({', '.join(other[:3])})")
     if theirs.get("runs") != mine["runs"]:
         pairs = itertools.zip_longest(theirs.get("runs") or [], mine["runs"])
         place, (there, here) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])

@@ -356,7 +356,7 @@ def test_fit_says_what_prompts_are_for_and_refuses_another_layout():
         fit(Engine(CAUSAL, "prompt-text-answer"), source, [Run(task) for task in TASKS], CONFIG)
 
 
-def test_a_card_tells_no_folders_of_this_machine(tmp_path):
+def test_nothing_that_is_shared_tells_folders_of_this_machine(tmp_path, monkeypatch):
     mine = tmp_path / "mine.jsonl"
     mine.write_text((paths.data_dir() / "tiny" / "tiny-plural.jsonl").read_text(encoding="utf-8"))
     engine, source, of = Engine(CAUSAL), SoftPrompt(start(1)), suites.load_suite(mine)
@@ -364,3 +364,172 @@ def test_a_card_tells_no_folders_of_this_machine(tmp_path):
     source.save(tmp_path / "made")
     card = (tmp_path / "made" / "README.md").read_text()
     assert "mine.jsonl" in card and str(tmp_path) not in card
+    sent = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda api, *given, **more: None)
+    monkeypatch.setattr(
+        huggingface_hub.HfApi,
+        "upload_folder",
+        lambda api, repo_id, folder_path, commit_message: sent.extend(
+            file.read_bytes() for file in Path(folder_path).iterdir()
+        ),
+    )
+    push_to_hub(tmp_path / "made", "me/mine")
+    assert len(sent) == 2 and all(str(tmp_path).encode() not in one for one in sent)
+
+
+# ---- what a review found ----------------------------------------------------------------------------
+def test_attentions_keep_the_order_of_the_file(tmp_path):
+    sites = SITES[::-1]
+    engine = Engine(CAUSAL, sites=sites)
+    source = DeepPrompt(1, sites, N, generator(), std=2.0)
+    source.about = made_for(engine, 0)
+    opened, loaded = open_prompt(source.save(tmp_path / "a.safetensors"))
+    assert [site.layer for site in opened.sites] == [1, 0]
+    texts = ["I had a sad trip", "one and two"]
+    assert opened.generate(loaded, texts) == engine.generate(source, texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "told"),
+    [
+        ("WithHead", lambda: Engine(CAUSAL), "made for the model"),
+        ("SoftPrompt", lambda: HeadEngine(CAUSAL), "made for a Engine, this is a HeadEngine"),
+    ],
+)
+def test_a_prompt_of_another_kind_of_engine_is_refused(tmp_path, name, engine, told):
+    _, _, file = saved(tmp_path, name)
+    with pytest.raises(ValueError, match=told):
+        load_prompt(file, engine())
+
+
+def test_a_head_is_not_left_out_silently():
+    source = WithHead(1, CAUSAL.width, 2, generator(), SoftPrompt(start(1)))
+    with pytest.raises(ValueError, match=r"the prompt has a head, which an Engine does not read"):
+        evaluation.evaluate(Engine(CAUSAL), source, TASKS[:1])
+
+
+def test_a_checkpoint_with_another_subspace_is_refused(tmp_path):
+    file, config = tmp_path / "a.checkpoint", replace(CONFIG, steps=4)
+
+    def tuned(seed, checkpoint):
+        decoder = AutoEncoder(start(), SubspaceConfig(2, 4), torch.Generator().manual_seed(seed))
+        source = IntrinsicPrompt(decoder, 2)
+        fit(Engine(CAUSAL), source, [Run(task) for task in TASKS], config, checkpoint, checkpoint_seconds=0.0)
+        return source
+
+    first = tuned(1, file)
+    assert torch.equal(tuned(1, file).u, first.u)
+    with pytest.raises(ValueError, match=r"what stays frozen is another .center, decoder"):
+        tuned(2, file)
+
+
+def test_scores_belong_to_their_runs(tmp_path):
+    engine, source, _ = saved(tmp_path)
+    scores = evaluation.measure(engine, source, TASKS)
+    with pytest.raises(ValueError, match=rf"score of {TASKS[1].id} was given for the run of {TASKS[0].id}"):
+        source.save(tmp_path / "b.safetensors", scores[::-1])
+
+
+def test_a_readme_of_ones_own_stays(tmp_path):
+    _, source, _ = saved(tmp_path)
+    (tmp_path / "mine").mkdir()
+    readme = tmp_path / "mine" / "README.md"
+    readme.write_text("My notes.\n")
+    with pytest.warns(UserWarning, match=r"README.md was there before and stays"):
+        source.save(tmp_path / "mine")
+    assert readme.read_text() == "My notes.\n"
+    with pytest.warns(UserWarning, match="stays"):
+        source.save(tmp_path / "mine", [0.5, 0.25])
+    readme.unlink()
+    source.save(tmp_path / "mine", [0.5, 0.25])
+    source.save(tmp_path / "mine", [0.125, 0.25])  # a card that nobody changed is written anew
+    assert "0.125" in readme.read_text()
+
+
+def test_other_files_are_not_replaced(tmp_path):
+    _, source, _ = saved(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    tensor_files.write(weights, {"w": torch.ones(3)})
+    before = weights.read_bytes()
+    with pytest.raises(ValueError, match=r"model.safetensors exists and is no prompt file, so it stays"):
+        source.save(weights)
+    assert weights.read_bytes() == before
+    (tmp_path / "afile").write_text("mine")
+    for name in ("afile", "afile/b.safetensors"):
+        with pytest.raises(ValueError, match=r"afile is a file, and a folder is needed there"):
+            source.save(tmp_path / name)
+
+
+def test_a_card_needs_no_training(tmp_path):
+    source = FixedPrompt(start(1), about=made_for(Engine(CAUSAL), N))
+    source.save(tmp_path / "mine", [0.5])
+    assert "| not known | not known | 0.500 |" in (tmp_path / "mine" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"scores": 0.5}, "0.5 as scores were given for 2 run"),
+        ({"note": object()}, "the header takes texts, numbers, lists and mappings only"),
+        ({"sites": []}, "sites: `save` fills these fields itself"),
+        ({"tasks": "xy"}, "'xy' as tasks were given for 2 run"),
+    ],
+)
+def test_a_header_takes_what_can_be_read_again(tmp_path, given, told):
+    _, source, file = saved(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        source.save(tmp_path / "b.safetensors", **given)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, None) for name in ("method", "backbone", "fingerprint")),
+        *(
+            (name, 5)
+            for name in ("backbone", "layout", "sites", "tasks", "data", "scores", "training", "versions")
+        ),
+        ("backbone", ""),
+        ("sites", ["decoder"]),
+        ("sites", [["decoder", "0"]]),
+        ("layout", [1.5]),
+        ("tasks", [1, 2]),
+        ("data", ["a", "b"]),
+        ("data", [{"labels": 5}, {}]),
+        ("data", [{"labels": [1]}, {}]),
+        ("scores", ["a", "b"]),
+        ("scores", [{"score": "a"}, {}]),
+        ("width", "32"),
+    ],
+)
+def test_a_header_with_other_types_is_refused(tmp_path, field, value):
+    engine, _, file = saved(tmp_path)
+    changed(file, lambda tensors, about: about.update({field: value}))
+    with pytest.raises(
+        ValueError,
+        match=rf"a.prompt.safetensors: its header cannot be used: (its|it names|the labels in its) .*{field[:4]}",
+    ):
+        load_prompt(file, engine)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        (
+            "SoftPrompt",
+            lambda t: t.update(embeds=t["embeds"].long()),
+            "embeds has the number type torch.int64",
+        ),
+        ("SoftPrompt", lambda t: t.update(lengths=torch.tensor([1, 1])), "its lengths are not those"),
+        ("two lengths", lambda t: t.update(lengths=torch.tensor([1, 99])), "its lengths are not those"),
+        ("two lengths", lambda t: t.update(lengths=torch.tensor([1.0, 2.0])), "lengths has the number type"),
+        ("two lengths", lambda t: t.pop("keys_values"), "it holds nothing"),
+        ("WithHead", lambda t: t.update(head=t["head"][:, :1]), "it names 2 labels, and its head has 1"),
+    ],
+)
+def test_tensors_that_cannot_be_prompts_are_refused(tmp_path, name, change, told):
+    engine, _, file = saved(tmp_path, name)
+    changed(file, lambda tensors, about: change(tensors))
+    with pytest.raises(ValueError, match=told):
+        load_prompt(file, engine)

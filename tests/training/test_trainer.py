@@ -150,7 +150,7 @@ def test_a_head_is_not_trained_by_an_engine_that_scores_words(three):
     model, generator = backbone("tiny-causal", "float32"), torch.Generator().manual_seed(0)
     source = WithHead(1, model.width, 2, generator, words(model, 1))
     with pytest.raises(
-        ValueError, match=r"the loss does not depend on head, so.*needs an engine\.HeadEngine"
+        ValueError, match=r"the prompt has a head, which an Engine does not read.*needs an engine\.HeadEngine"
     ):
         fit(Engine(model), source, [Run(three[0])], SHORT)
 
