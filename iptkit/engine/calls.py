@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,22 @@ def check_list(given: Any, kind: type, function: str, name: str) -> None:
 def checked_texts(texts: Any) -> list[str]:
     """The texts as a list.
 
-    Raises: ValueError unless they are a list of strings.
+    Raises: ValueError unless they are a list of strings that can be written as UTF-8.
     """
     if isinstance(texts, str):
         raise ValueError(f"the text {texts[:40]!r} was given in place of a list of texts; give [text]")
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise ValueError(f"a {type(texts).__name__} was given in place of a list of texts; give strings")
     texts = list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(
                 f"texts[{i}] is a {type(text).__name__}; give strings, such as example.input of an example"
+            )
+        if lone := next((one for one in text if "\ud800" <= one <= "\udfff"), None):
+            raise ValueError(
+                f"texts[{i}] has the character {lone!a}, half of a pair, which comes from bytes that are no "
+                "UTF-8; give the text in UTF-8"
             )
     return texts
 

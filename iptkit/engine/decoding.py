@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Sequence
+import numbers
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,7 +146,8 @@ def probabilities(logits: Tensor, temperature: float, top_p: float) -> Tensor:
 class SampleConfig:
     """The settings of a generation; see `Engine.generate`.
 
-    Raises: ValueError for a number out of its range, or one that would have no effect.
+    Raises: ValueError for something else than a number, one out of its range, or one that would have no
+      effect.
     """
 
     max_new_tokens: int = 32
@@ -154,8 +156,13 @@ class SampleConfig:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if not isinstance(self.max_new_tokens, numbers.Integral) or self.max_new_tokens < 1:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens!r}; it must be at least 1, and a whole number"
+            )
+        for name in ("temperature", "top_p"):
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give a number")
         if not (0 < self.temperature < math.inf and 0 < self.top_p <= 1):
             raise ValueError(
                 f"temperature is {self.temperature} and top_p {self.top_p}; give a finite temperature > 0 "
@@ -177,6 +184,10 @@ class SampleConfig:
           generator: draws them.
         Raises: ValueError if a generator is missing or would not be used.
         """
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ValueError(
+                f"generator is {generator!r}; give a torch.Generator: torch.Generator().manual_seed(0)"
+            )
         if (generator is not None) != self.do_sample:
             raise ValueError(
                 f"do_sample={self.do_sample} and generator={generator}: give both or neither; to draw tokens "
@@ -240,7 +251,7 @@ class Ending:
           stop: a string, or several, or () for none.
         Raises: ValueError for an empty string, or something else than a string.
         """
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        stop = (stop,) if isinstance(stop, str) or not isinstance(stop, Iterable) else tuple(stop)
         if not all(isinstance(one, str) and one for one in stop):
             raise ValueError(f"stop is {stop!r}; give strings that are not empty, or () for none")
         tokenizer = backbone.tokenizer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ from iptkit.training.adam import DivergedError
 
 MEANS = ("accuracy", "exact_match", "token_f1", "rouge_l")  # metrics that are means over examples
 DRAWS = 1000  # of the bootstrap
+EQUAL = 1e-9  # draws that differ less are equal, but for rounding
 
 
 def evaluate(
@@ -82,8 +85,10 @@ def measure(
     """Return the score of each row of `source` on its task with a 95 % interval over the task's examples.
 
     If each example counts 0 or 1, the interval is Wilson's; else it is the percentile bootstrap over examples
-    (1,000 draws). For a single example of another metric it is the metric's whole range. For arguments and
-    errors see `predict`.
+    (1,000 draws). If all draws are equal, as those of a perfect macro_f1 are, they say nothing; then it is
+    Wilson's for a share as large as the score (from the metric's lowest value to 1) of as many examples. For
+    a mean of values between 0 and 1 that is the widest it could be. For a single example of another metric
+    than accuracy it is the metric's whole range. For arguments and errors see `predict`.
     """
     likeliest = _likeliest(engine, source, tasks, split, limit, label)
     return [_measured(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
@@ -107,13 +112,14 @@ def predict(
       source: R prompts, one per row.
       tasks: R tasks, one per row of the source.
       split: "train", "train_new", "dev" or "test".
-      limit: use the first `limit` examples of each task; None for all.
+      limit: use the first `limit` examples of each task, >= 1; None for all.
       label: text on the progress bar.
     Returns: R lists of answers.
 
     Raises:
       ValueError: the texts do not fit the model (see `engine.limits.check`), the source has not as many runs
-        as there are tasks, there is no such split, or something else than a list of tasks was given.
+        as there are tasks, there is no such split, a task has no example in it, the limit is below 1, or
+        something else than a list of tasks was given.
       DivergedError: the scores of options are nan, or a prompt that generates or tags is not finite.
     """
     likeliest = _likeliest(engine, source, tasks, split, limit, label)
@@ -130,7 +136,7 @@ def _likeliest(
     label: str,
 ) -> list[list[tuple[str, ...]]]:
     """Return for each example the generated answer, or all options with the highest likelihood."""
-    _check_call(engine, source, tasks, split)
+    _check_call(engine, source, tasks, split, limit)
     source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
     answers: list[tuple[str, ...]] = [()] * len(plan)
@@ -155,8 +161,8 @@ def _likeliest(
     return [[a for (r, _), a in zip(plan, answers, strict=True) if r == row] for row in range(len(tasks))]
 
 
-def _check_call(engine: Any, source: Any, tasks: Any, split: str) -> None:
-    """Raise ValueError for what is no engine, source, list of tasks or split, or tasks that are no runs."""
+def _check_call(engine: Any, source: Any, tasks: Any, split: str, limit: Any) -> None:
+    """Raise ValueError for what is no engine, source, list of tasks, split or limit, or no task per run."""
     check_modules(engine, source)
     check_list(tasks, Task, "evaluate", "tasks")
     if split not in ALL_SETS:
@@ -167,6 +173,10 @@ def _check_call(engine: Any, source: Any, tasks: Any, split: str) -> None:
             f"{len(tasks)} tasks were given, but this {type(source).__name__} has {count} runs; give one "
             "task per run, in their order (a task may occur several times)"
         )
+    if limit is not None and (not isinstance(limit, numbers.Integral) or limit < 1):
+        raise ValueError(f"limit is {limit!r}; give a whole number of at least 1, or None for all examples")
+    if empty := [task.id for task in tasks if not getattr(task, split)]:
+        raise ValueError(f"there is no example in {split} of {', '.join(empty)}; choose another split")
 
 
 def _answers(
@@ -205,8 +215,9 @@ def _measured(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example],
     from scipy import stats
 
     score, count = _score(likeliest, examples, task), len(examples)
-    credits = [_score([best], [example], task) for best, example in zip(likeliest, examples, strict=True)]
-    is_mean = task.metric in MEANS
+    is_mean, lowest = task.metric in MEANS, -1.0 if task.metric == "mcc" else 0.0
+    each = zip(likeliest, examples, strict=True)
+    credits = [_score([best], [example], task) for best, example in each] if is_mean else []
 
     def drawn(index: np.ndarray) -> float:
         if is_mean:
@@ -216,12 +227,25 @@ def _measured(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example],
     if is_mean and set(credits) <= {0.0, 1.0}:
         low, high = stats.binomtest(round(sum(credits)), count).proportion_ci(0.95, "wilson")
     elif count < 2:
-        low, high = (-1.0 if task.metric == "mcc" else 0.0), 1.0
+        low, high = lowest, 1.0
     else:
         rng = np.random.default_rng(0)
         means = [drawn(rng.integers(count, size=count)) for _ in range(DRAWS)]
         low, high = np.quantile(means, [0.025, 0.975])
+        if high - low < EQUAL:
+            low, high = (
+                lowest + (1 - lowest) * end for end in _wilson((score - lowest) / (1 - lowest), count)
+            )
     return Score(task.id, task.metric, score, float(low), float(high), count, task.chance)
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval (1927) for a share of `count` examples, which need not be a whole number."""
+    square = 1.959963984540054**2  # of the normal distribution's 97.5 % quantile
+    middle = share + square / (2 * count)
+    half = math.sqrt(square * (max(share * (1 - share), 0.0) / count + square / (4 * count**2)))
+    low, high = ((middle + side * half) / (1 + square / count) for side in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def _score(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> float:

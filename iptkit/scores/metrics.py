@@ -52,10 +52,12 @@ def macro_f1(
 def mcc(
     answers: Sequence[str], examples: Sequence[Example], task: Task | None = None, weights: Weights = None
 ) -> float:
-    """Return Matthews' correlation coefficient, from -1 to 1."""
+    """Return Matthews' correlation coefficient, from -1 to 1; 0 if only a single label occurs."""
     from sklearn.metrics import matthews_corrcoef
 
     right, said = (list(map(_composed, texts)) for texts in (_first(examples), answers))
+    if len({*right, *said}) < 2:  # it is undefined
+        return 0.0
     return float(matthews_corrcoef(right, said, sample_weight=weights))
 
 

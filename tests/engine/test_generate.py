@@ -386,6 +386,13 @@ def test_random_numbers_at_the_edges_never_draw_what_is_impossible():
         ({"runs": 1.0}, "runs is 1.0; give a row of the source"),
         ({"source": None, "runs": 1}, "runs were given without a source"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; it must be at least 1, and a whole number"),
+        ({"max_new_tokens": "2"}, "max_new_tokens is '2'; it must be at least 1, and a whole number"),
+        ({"temperature": "1"}, "temperature is '1'; give a number"),
+        ({"stop": None}, r"stop is \(None,\); give strings that are not empty, or \(\) for none"),
+        ({"generator": 0, "do_sample": True}, "generator is 0; give a torch.Generator: torch"),
+        ({"texts": None}, "a NoneType was given in place of a list of texts; give strings"),
+        ({"texts": ["a \udcff b"]}, r"texts\[0\] has the character '\\udcff', half of a pair"),
         (
             {"max_new_tokens": 60},
             r"texts\[0\] \('ten'\): prompt \(3\) \+ text .* take 64 .*, llama has 63",

@@ -128,6 +128,18 @@ def test_a_random_model_scores_near_chance():
     assert len(scores) == 8 and all(0 <= s < 0.8 for s in scores)
 
 
+def test_an_empty_set_and_a_limit_below_one_are_refused(scored):
+    engine, source, of = scored
+    empty = [of[0], dataclasses.replace(of[1], train_new=()), of[2]]
+    with pytest.raises(ValueError, match="there is no example in train_new of tiny-plural; choose another s"):
+        evaluation.measure(engine, source, empty, "train_new")
+    for limit in (0, -1, 2.5, "2"):
+        with pytest.raises(
+            ValueError, match=f"limit is {limit!r}; give a whole number of at least 1, or None"
+        ):
+            evaluation.measure(engine, source, of, limit=limit)
+
+
 # ---- intervals over examples ------------------------------------------------------------------------
 def measured(answers, task):
     return evaluation._measured([(answer,) for answer in answers], task.test, task)
@@ -162,6 +174,24 @@ def test_other_metrics_are_drawn_again_by_example():
     some = measured(["one two"] * 5 + ["three four five"] * 5, words)
     assert some.low < some.score < some.high
     assert (measured(["one"], task_of("token_f1", ["one two"])).low, some.task) == (0.0, "one")
+
+
+@pytest.mark.parametrize(
+    ("metric", "targets", "low"),
+    [("macro_f1", ["a", "b"] * 10, 20 / 23.8415), ("mcc", ["a", "b"] * 10, 2 * 20 / 23.8415 - 1)],
+)
+def test_a_perfect_score_has_an_interval_wilsons_where_all_draws_are_equal(metric, targets, low):
+    found = measured(targets, task_of(metric, targets, ("a", "b")))
+    assert found.score == found.high == 1.0 and found.low == pytest.approx(low, abs=1e-4)  # n / (n + 1.96^2)
+
+
+def test_equal_draws_never_make_an_interval_of_width_zero():
+    always_a = measured(["a"] * 20, task_of("mcc", ["a", "b"] * 10, ("a", "b")))
+    assert always_a.score == 0.0 and -0.5 < always_a.low < -0.3 and 0.3 < always_a.high < 0.5
+    halves = measured(["one two"] * 10, task_of("token_f1", ["one three"] * 10))
+    assert halves.score == 0.5 and 0.2 < halves.low < 0.3 and 0.7 < halves.high < 0.8
+    never = measured(["c"] * 20, task_of("macro_f1", ["a", "b"] * 10, ("a", "b")))
+    assert never.score == never.low == 0.0 and never.high == pytest.approx(1 - 20 / 23.8415, abs=1e-4)
 
 
 def test_an_interval_can_be_read_in_one_line():

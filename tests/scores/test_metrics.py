@@ -154,6 +154,7 @@ def test_mcc():
     assert METRICS["mcc"](answers, examples) == pytest.approx((4 - 1) / math.sqrt(3 * 3 * 3 * 3))
     assert METRICS["mcc"](["y"] * 6, examples) == 0.0
     assert METRICS["mcc"](["n"] * 3 + ["y"] * 3, examples) == -1.0
+    assert METRICS["mcc"](["y"] * 3, examples[:3]) == 0.0  # undefined, and no warning
 
 
 def test_span_f1_counts_whole_spans_of_the_right_kind():
