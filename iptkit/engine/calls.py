@@ -31,16 +31,24 @@ def check_backbone(given: Any, name: str) -> None:
     raise ValueError(f"{name} needs a backbone, but {told}")
 
 
-def check_engine(given: Any) -> None:
-    """Raise ValueError if a model or its name was given in place of an engine."""
+def check_engine(given: Any, or_model: bool = False) -> None:
+    """Raise ValueError unless a function was given an engine.
+
+    Args:
+      given: what it was given.
+      or_model: whether a model (a `Backbone`) is allowed, too.
+    """
+    is_engine = hasattr(given, "log_likelihoods") and not isinstance(given, type)
+    if is_engine or (or_model and isinstance(given, Backbone)):
+        return
+    wanted = "an engine or a model" if or_model else "an engine"
     if isinstance(given, Backbone):
-        raise ValueError(
-            f"the model {given.name} was given in place of an engine; give Engine(model), or "
-            "HeadEngine(model) for an encoder"
-        )
-    if isinstance(given, (str, Path)):
-        name = repr(str(given))
-        raise ValueError(f"the name {name} was given in place of an engine; give Engine(models.load({name}))")
+        told, way = f"the model {given.name}", "Engine(model), or HeadEngine(model) for an encoder"
+    elif isinstance(given, (str, Path)):
+        told, way = f"the name {str(given)!r}", f"Engine(models.load({str(given)!r}))"
+    else:
+        told, way = f"a {type(given).__name__}", "Engine(models.load(NAME))"
+    raise ValueError(f"{told} was given in place of {wanted}; give {way}")
 
 
 def check_modules(engine: Any, source: Any) -> PromptSource:

@@ -23,12 +23,14 @@ with a blank.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from iptkit.engine.calls import check_engine
 from iptkit.engine.compatibility import check_runs, check_source
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.layouts import LAYOUTS, PROMPT, TEXT, Layout
@@ -66,20 +68,19 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
 
     Args:
       source: makes the prompt.
-      folder: gets adapter_config.json and adapter_model.safetensors; made if it does not exist.
+      folder: gets adapter_config.json and adapter_model.safetensors; a new or an empty one.
       engine: the one that the prompt is for: an `Engine`, with the sites of a deep prompt.
       run: index of the run.
     Returns: the folder.
 
-    Raises: ValueError if the prompt does not fit the engine, there is no such run, or PEFT would compute
-      something else with it: another layout, an encoder, heads, adapters, some layers only (see `why_not`).
+    Raises: ValueError if the folder is not empty, the prompt does not fit the engine, there is no such run,
+      or PEFT would compute something else with it: another layout, an encoder, heads, adapters, some layers
+      only (see `why_not`).
     """
-    if not hasattr(engine, "log_likelihoods"):
-        raise ValueError(
-            f"an engine is needed, not a {type(engine).__name__}; give Engine(backbone, {LAYOUTS[1]!r})"
-        )
+    folder = paths.expanded(folder)
     check_source(engine, source)
     check_runs(source, [run])
+    _check_new(folder)
     backbone, every = engine.backbone, source.finished()
     device = next(iter(every.tensors().values())).device
     prompt = every.rows(torch.tensor([run], device=device))
@@ -111,7 +112,7 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
         "num_layers": backbone.num_layers,
         "num_transformer_submodules": 1,
     }
-    return _write(paths.expanded(folder), config, numbers)
+    return _write(folder, config, numbers)
 
 
 def from_peft(folder: str | Path, engine: PromptEngine | Backbone) -> SavedPrompt:
@@ -127,8 +128,7 @@ def from_peft(folder: str | Path, engine: PromptEngine | Backbone) -> SavedPromp
       type (LoRA), a prompt that does not fit the model, one that PEFT computes otherwise (see `why_not`), or
       an engine with another layout.
     """
-    if not isinstance(engine, Backbone) and not hasattr(engine, "log_likelihoods"):
-        raise ValueError(f"an engine or a model is needed, not a {type(engine).__name__}; see models.load")
+    check_engine(engine, or_model=True)
     folder = paths.expanded(folder)
     backbone = engine if isinstance(engine, Backbone) else engine.backbone
     layout = None if isinstance(engine, Backbone) else engine.layout
@@ -220,11 +220,27 @@ def _scale(backbone: Backbone) -> float:
 
 
 # ---- files ---------------------------------------------------------------------------------------
+def _check_new(folder: Path) -> None:
+    """Raise ValueError if the folder holds anything, which could be another adapter."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; name a new one, which gets {CONFIG} and {WEIGHTS}")
+    try:
+        held = sorted(os.listdir(folder))
+    except OSError as error:
+        raise ValueError(
+            f"the folder {folder} cannot be read ({messages.reason(error)}); name a new one"
+        ) from error
+    if held:
+        raise ValueError(
+            f"the folder {folder} is not empty (it holds {messages.visible(held[0]):.80}); name a new one"
+        )
+
+
 def _write(folder: Path, config: dict[str, Any], numbers: Tensor) -> Path:
     from safetensors.torch import save_file
 
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; give a folder, which gets {CONFIG} and {WEIGHTS}")
     with files.together(folder, CONFIG) as draft:
         files.write_json(draft / CONFIG, config)
         save_file({KEY: numbers.detach().cpu().contiguous()}, draft / WEIGHTS, {"format": "pt"})

@@ -4,6 +4,7 @@ import pytest
 import torch
 from stock import backbone, random_prompts
 
+from iptkit.engine.calls import check_engine
 from iptkit.engine.compatibility import check_runs, check_source
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
@@ -70,6 +71,13 @@ def test_a_model_in_place_of_an_engine_and_numbers_in_place_of_a_source(model, t
         call(model, source_of(2), two)
     with pytest.raises(ValueError, match=rf"the name 'tiny-causal' was given {wrong}models.load"):
         call("tiny-causal", source_of(2), two)
+    for given, kind in (
+        (model.model, "LlamaForCausalLM"),
+        (None, "NoneType"),
+        (Engine, "_ProtocolMeta|ABCMeta"),
+    ):
+        with pytest.raises(ValueError, match=rf"a {kind} was given {wrong}models.load\(NAME"):
+            call(given, source_of(2), two)
     engine = Engine(model)
     with pytest.raises(ValueError, match=r"a Tensor was given in place of a source .* methods.SoftPrompt"):
         call(engine, torch.zeros(2, 3, 32), two)
@@ -77,6 +85,14 @@ def test_a_model_in_place_of_an_engine_and_numbers_in_place_of_a_source(model, t
         call(engine, Prompt(torch.zeros(2, 3, 32)), two)
     with pytest.raises(ValueError, match="a Linear was given in place of a source of prompts; see engine.P"):
         call(engine, torch.nn.Linear(2, 3), two)
+
+
+def test_a_model_is_allowed_where_one_will_do(model):
+    for fine in (model, Engine(model)):
+        check_engine(fine, or_model=True)
+    for given, told in (("tiny-causal", "the name 'tiny-causal'"), (model.model, "a LlamaForCausalLM")):
+        with pytest.raises(ValueError, match=f"{told} was given in place of an engine or a model; give Eng"):
+            check_engine(given, or_model=True)
 
 
 def test_methods_that_take_an_engine_take_no_model(model, two):

@@ -357,7 +357,8 @@ def test_other_prompts_are_refused_by_name(tmp_path):
         (some, Engine(base, sites=upper), "for all 4 layers, but this prompt is for 1 of them"),
         (SoftPrompt(torch.full((1, 2, WIDTH), torch.nan)), engine, "run 0 is not finite"),
         (SoftPrompt(torch.zeros(1, 2, 8)), engine, "does not fit llama .width of its vectors 8, 32 needed"),
-        (soft, base, r"not a Backbone; give Engine\(backbone, 'prompt-text-answer'\)"),
+        (soft, base, r"the model llama was given in place of an engine; give Engine\(model\)"),
+        (soft, 3, r"a int was given in place of an engine; give Engine\(models.load\(NAME\)\)"),
     ]
     for source, where, told in cases:
         with pytest.raises(ValueError, match=told):
@@ -366,11 +367,34 @@ def test_other_prompts_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=f"run {run!r} does not exist: this SoftPrompt has"):
             to_peft(soft, tmp_path, engine, run)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="an engine or a model is needed, not a str; see models.load"):
-        from_peft(tmp_path, "llama")
+    for wrong, told in (("llama", "the name 'llama'"), (None, "a NoneType"), (base.model, "a LlamaForCaus")):
+        with pytest.raises(
+            ValueError, match=f"{told}.* was given in place of an engine or a model; give Eng"
+        ):
+            from_peft(tmp_path, wrong)
+
+
+def test_another_adapter_is_never_replaced(tmp_path):
+    engine = engine_of(backbone("llama"))
+    soft, lora = source_of(engine.backbone, "PROMPT_TUNING"), tmp_path / "lora"
+    config = peft.LoraConfig(r=1, task_type="CAUSAL_LM", target_modules=["q_proj"])
+    with peft_models.quiet():
+        peft.get_peft_model(copied(engine.backbone), config).save_pretrained(lora)
+    new(copied(engine.backbone), "causal", "PROMPT_TUNING", LENGTH, tmp_path / "prompt")
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".git").touch()
+    for folder in (lora, tmp_path / "prompt", tmp_path / "hidden"):
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        with pytest.raises(ValueError, match=rf"the folder {folder} is not empty .*name a new one$"):
+            to_peft(soft, folder, engine)
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is a file; give a folder, which gets adapter_config.json"):
-        to_peft(soft, tmp_path / "file", engine)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "gone"):
+        with pytest.raises(ValueError, match=f"{name} is no folder; name a new one, which gets adapter_conf"):
+            to_peft(soft, tmp_path / name, engine)
+    (tmp_path / "empty").mkdir()
+    assert to_peft(soft, tmp_path / "empty", engine) == tmp_path / "empty"
 
 
 # ---- files -----------------------------------------------------------------------------------------
