@@ -58,7 +58,8 @@ def from_dataset(
             )
     notes: tuple[str, ...] = ()
     if "" not in splits:
-        splits, notes = task_files.chosen(splits, splits.__getitem__, f"task {id!r}")
+        way = "to use others, name them in a dictionary: {'train': ..., 'test': ...}"
+        splits, notes = task_files.chosen(splits, splits.__getitem__, f"task {id!r}", way)
     where = {name: Path(f"{id}, {name}" if name else id) for name in splits}
     files = task_files.TaskFiles(
         id, Path(id), Path(f"card of {id}"), {name: (path,) for name, path in where.items()}, notes

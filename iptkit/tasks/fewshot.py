@@ -272,7 +272,8 @@ def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
     if not task.train_new:
         raise ValueError(
             f"task {task.id} has no train_new, on which a study tunes codes: its training set has too few "
-            f"examples beside the {len(task.train)} of train; give it more"
+            f"examples beside the {len(task.train)} of train. Add {MIN_NEW_EXAMPLES} or more to it, with "
+            "every label; or put all examples into one file, from which all sets are drawn"
         )
     if task.seed == known.seed:
         return task

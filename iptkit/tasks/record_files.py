@@ -84,6 +84,11 @@ def read(
     return _jsonl(path) if kind == "jsonl" else _parquet(path)
 
 
+def is_plain(name: object) -> bool:
+    """Return whether a value is the name of a file, without a path."""
+    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", os.curdir, os.pardir)
+
+
 def of_table(path: str | PurePath, table: pa.Table, kind: str) -> Records:
     """Return the records of a table.
 
@@ -253,7 +258,7 @@ def _saved(path: Path) -> Records:
     files = reading.read_json(path / SAVED).get("_data_files")
     files = files if isinstance(files, list) and files else [None]
     names = [of.get("filename") if isinstance(of, dict) else None for of in files]
-    if not all(isinstance(n, str) and n == os.path.basename(n) for n in names):
+    if not all(map(is_plain, names)):
         raise ValueError(f"{path / SAVED}: _data_files does not list files of this folder; save it again")
     tables = []
     for name in names:

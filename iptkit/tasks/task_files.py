@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TypeVar
 
 from iptkit.storage import messages, reading
 from iptkit.storage.paths import expanded
-from iptkit.tasks import sidecars
+from iptkit.tasks import record_files, sidecars
 from iptkit.tasks.record_files import ENDINGS, SAVED
 
 NAMES = {  # of files, and of the splits of data sets
@@ -106,32 +106,34 @@ def role_of(split: str) -> str:
 def _of_folder(folder: Path, files: Mapping[str, str] | None) -> TaskFiles | None:
     """Return the task of a task folder, or None if it is none."""
     card = sidecars.of_folder(folder)
-    files = files or sidecars.read(card).settings.get("files")
+    if not files:
+        files = sidecars.read(card).settings.get("files")
+        _check_plain(card, files or {})
     name = folder.absolute().name
     if files:
         return TaskFiles(name, folder, card, _named(folder, files, card))
     if os.path.lexists(folder / SAVED_DICT):
-        return TaskFiles(name, folder, card, *_saved(folder))
+        return TaskFiles(name, folder, card, *_saved(folder, card))
     if os.path.lexists(folder / SAVED):
         return TaskFiles(name, folder, card, {"": (folder,)})
     grouped = _grouped(_task_files(folder))
     if "" not in grouped:
         return None
     parts = _parts(folder, grouped[""])
-    rest = [file for file in _task_files(folder) if file not in grouped[""]]
-    notes = [f"{', '.join(messages.first([file.name for file in rest]))} not read"] if rest else []
-    return TaskFiles(name, folder, card, parts, tuple(notes))
+    rest = [file.name for file in _task_files(folder) if file not in grouped[""]]
+    return TaskFiles(name, folder, card, parts, _not_read(rest, _on_card(card)))
 
 
 def _singles(folder: Path) -> list[TaskFiles]:
     """Return the tasks of a folder with one file per task, or with PREFIX_train, PREFIX_test and so on.
 
-    If there are JSON lines, files of other formats are left out.
+    If there are JSON lines, files of other formats are left out. A note says how a file named train becomes
+    the training set of the others.
     """
     files = _task_files(folder)
     lines = [file for file in files if file.suffix.lower() == ".jsonl"]
     rest = [file for file in files if file not in lines] if lines else []
-    notes = [f"{', '.join(messages.first([file.name for file in rest]))} not read"] if rest else []
+    notes = _not_read([file.name for file in rest], "beside .jsonl files no others are read")
     files = lines or files
     grouped = _grouped(files)
     of = {file: prefix for prefix, group in grouped.items() for file in group}
@@ -139,12 +141,16 @@ def _singles(folder: Path) -> list[TaskFiles]:
     for file in files:
         prefix = of.get(file)
         if prefix is None:
-            tasks[str(file)] = TaskFiles(file.stem, file, sidecars.beside(file), {"": (file,)}, tuple(notes))
+            found = STEM.fullmatch(file.stem)
+            if found and not found["prefix"] and role_of(found["name"]) == "train" and len(files) > 1:
+                way = _on_card(sidecars.of_folder(folder))
+                notes += (f"no file is named dev or test, so {file.name} is a task of its own ({way})",)
+            tasks[str(file)] = TaskFiles(file.stem, file, sidecars.beside(file), {"": (file,)}, notes)
         else:
             card = folder / f"{prefix}.card.json"
             parts = _parts(folder, grouped[prefix])
-            tasks[f"{prefix}/"] = TaskFiles(prefix, folder / prefix, card, parts, tuple(notes))
-        notes = []  # say it once
+            tasks[f"{prefix}/"] = TaskFiles(prefix, folder / prefix, card, parts, notes)
+        notes = ()  # say it once
     return list(tasks.values())
 
 
@@ -186,6 +192,16 @@ def _parts(folder: Path, files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
     return {name: tuple(parts[name]) for name in NAMES if name in parts}
 
 
+def _check_plain(card: Path, files: Mapping[str, str]) -> None:
+    """Raise ValueError unless a card, which may be a stranger's, names files of the task's folder only."""
+    for name in files.values():
+        if not record_files.is_plain(name):
+            raise ValueError(
+                f"{card}: files names {name!r:.80}; a card names files of the task's folder, without a path: "
+                "move the file there, or give its path in Python: load_suite(FOLDER, files={...})"
+            )
+
+
 def _named(folder: Path, files: Mapping[str, str], card: Path) -> dict[str, tuple[Path, ...]]:
     if unknown := [name for name in files if name not in sidecars.SPLITS]:
         raise ValueError(
@@ -196,19 +212,33 @@ def _named(folder: Path, files: Mapping[str, str], card: Path) -> dict[str, tupl
     return {name: (folder / files[name],) for name in sidecars.SPLITS if name in files}
 
 
-def _saved(folder: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
+def _not_read(names: Sequence[str], way: str) -> tuple[str, ...]:
+    """Return a note on the files or splits that are left out, if any, with the way to use them."""
+    return (f"{', '.join(messages.first(names))} not read ({way})",) if names else ()
+
+
+def _on_card(card: Path) -> str:
+    return f'to use others, name them in {card.name}: {{"files": {{"train": "...", "test": "..."}}}}'
+
+
+def _saved(folder: Path, card: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
     """Return the splits of a saved `DatasetDict`, and a note on those with other names."""
     splits = reading.read_json(folder / SAVED_DICT).get("splits")
-    if not isinstance(splits, list) or not all(
-        isinstance(s, str) and s == os.path.basename(s) for s in splits
-    ):
+    if not isinstance(splits, list) or not all(map(record_files.is_plain, splits)):
         raise ValueError(f"{folder / SAVED_DICT}: splits is not a list of names; save the data set again")
-    return chosen(splits, lambda split: (folder / split,), str(folder))
+    return chosen(splits, lambda split: (folder / split,), str(folder), _on_card(card))
 
 
-def chosen(splits: Iterable[str], of: Callable[[str], T], where: str) -> tuple[dict[str, T], tuple[str, ...]]:
+def chosen(
+    splits: Iterable[str], of: Callable[[str], T], where: str, way: str
+) -> tuple[dict[str, T], tuple[str, ...]]:
     """Return the splits that have a role, by name, and a note on the others.
 
+    Args:
+      splits: their names.
+      of: what is returned for a name.
+      where: they are from, for errors.
+      way: to use the others, for the note.
     Raises: ValueError if none is a training set.
     """
     splits = list(splits)
@@ -220,5 +250,4 @@ def chosen(splits: Iterable[str], of: Callable[[str], T], where: str) -> tuple[d
             f"{where} has no split named train (found: {', '.join(splits) or 'none'}); rename one"
         )
     rest = [split for split in splits if not role_of(split)]
-    notes = (f"the split(s) {', '.join(messages.first(rest))} not read",) if rest else ()
-    return {name: of(by_name[name]) for name in NAMES if name in by_name}, notes
+    return {name: of(by_name[name]) for name in NAMES if name in by_name}, _not_read(rest, way)

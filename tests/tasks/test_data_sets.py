@@ -33,7 +33,8 @@ def test_the_splits_of_a_data_set_are_kept():
     task, (told,) = made(whole)
     assert (task.id, task.category, task.labels) == ("mine", "cls", ("down", "up"))
     assert [len(of) for of in (task.train, task.train_new, task.dev, task.test)] == [32, 32, 10, 30]
-    assert told == "mine: the split(s) extra not read; read sentence as the input, label as the target"
+    way = "(to use others, name them in a dictionary: {'train': ..., 'test': ...})"
+    assert told == f"mine: extra not read {way}; read sentence as the input, label as the target"
     for name, rows in (("validation", task.dev), ("test", task.test)):
         assert {e.input for e in rows} == {*whole[name]["sentence"]}
     assert {e.input for e in (*task.train, *task.train_new)} <= {*whole["train"]["sentence"]}

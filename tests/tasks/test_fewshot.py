@@ -1,8 +1,9 @@
+import json
 from collections import Counter
 
 import pytest
 
-from iptkit.tasks import fewshot
+from iptkit.tasks import fewshot, suites
 from iptkit.tasks.examples import Card, Example
 
 
@@ -120,6 +121,21 @@ def test_sets_of_ones_own_are_kept(count, has_dev, sizes):
         assert {*sets["dev"]} == {*dev} if has_dev else {*sets["dev"]} <= {*train} - {*drawn}
     if count == 100:
         assert fewshot.sample(pool, card, 0)["train"] != fewshot.sample(pool, card, 1)["train"]
+
+
+def test_a_training_set_that_is_used_whole_is_too_small_for_a_study_and_the_way_out_works(tmp_path):
+    def with_rows(count):
+        for name, start, end in (("train", 100, 100 + count), ("dev", 0, 32), ("test", 32, 60)):
+            rows = [json.dumps({"input": f"q {i}", "target": f"a {i}"}) for i in range(start, end)]
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+        (task,) = suites.load_suite(tmp_path)
+        return task
+
+    with pytest.raises(
+        ValueError, match=r"too few examples beside the 32 of train. Add 4 or more .* one file"
+    ):
+        fewshot.leave_out(task := with_rows(32), task)
+    assert len(fewshot.leave_out(task := with_rows(36), task).train_new) == 4
 
 
 def test_train_new_has_all_labels_or_is_empty():

@@ -1,10 +1,14 @@
+import json
 import warnings
 
+import datasets
 import pytest
 
 from iptkit.tasks import suites, task_files
 
 LINES = "".join(f'{{"input": "q {i}", "target": "a {i}"}}\n' for i in range(12))
+
+FILES = '{"files": {"train": "...", "test": "..."}}'
 
 
 def lines(start, count):
@@ -31,7 +35,8 @@ def test_files_named_after_splits_are_one_task(tmp_path):
     )
     parts = {"train": ["train.jsonl"], "validation": ["Validation.JSONL"], "test": ["test.jsonl"]}
     assert found(folder) == {"mood": parts}
-    assert task_files.find(folder)[0].notes == ("labels.csv not read",)
+    (note,) = task_files.find(folder)[0].notes
+    assert note == f"labels.csv not read (to use others, name them in card.json: {FILES})"
 
 
 def test_a_folder_of_files_has_one_task_per_file(tmp_path):
@@ -41,7 +46,8 @@ def test_a_folder_of_files_has_one_task_per_file(tmp_path):
     }
     assert found(touch(tmp_path / "b", "x.csv", "y.TSV", "z.parquet", "w.conll", "n.txt")).keys() == {*"wxyz"}
     mixed = task_files.find(touch(tmp_path / "c", "x.jsonl", "y.csv"))
-    assert [task.id for task in mixed] == ["x"] and mixed[0].notes == ("y.csv not read",)
+    assert [task.id for task in mixed] == ["x"]
+    assert mixed[0].notes == ("y.csv not read (beside .jsonl files no others are read)",)
 
 
 def test_files_with_a_common_beginning_are_one_task_each(tmp_path):
@@ -101,6 +107,52 @@ def test_names_of_files_can_be_given(tmp_path, by_card):
             suites.load_suite(tmp_path, files=wrong)
 
 
+@pytest.mark.parametrize("kind", ["alone", "beside a test set", "saved"])
+def test_other_names_get_a_note_and_the_card_that_it_names_works(tmp_path, kind):
+    """The matched dev set of MNLI, for example."""
+    folder = tmp_path / "mnli"
+    sets = {"train": (0, 20), "validation_matched": (20, 6), **({} if kind == "alone" else {"test": (30, 6)})}
+    for name, (start, count) in sets.items():
+        if kind == "saved":
+            rows = [{"input": f"q {i}", "target": f"a {i}"} for i in range(start, start + count)]
+            datasets.Dataset.from_list(rows).save_to_disk(folder / name)
+            (folder / "dataset_dict.json").write_text(json.dumps({"splits": [*sets]}))
+        else:
+            touch(folder)
+            (folder / f"{name}.jsonl").write_text(lines(start, count))
+    name = "validation_matched" + ("" if kind == "saved" else ".jsonl")
+    notes = [note for task in task_files.find(folder) for note in task.notes]
+    way = f"(to use others, name them in card.json: {FILES})"
+    told = {"alone": f"no file is named dev or test, so train.jsonl is a task of its own {way}"}
+    assert notes == [told.get(kind, f"{name} not read {way}")]
+    train = name.replace("validation_matched", "train")
+    (folder / "card.json").write_text(json.dumps({"files": {"train": train, "test": name}}))
+    with pytest.warns(UserWarning, match="there is no dev set, so it is drawn from train"):
+        (task,) = suites.load_suite(folder)
+    assert task.id == "mnli" and {e.input for e in task.test} == {f"q {i}" for i in range(20, 26)}
+
+
+@pytest.mark.parametrize("where", ["absolute", "../../mine.jsonl", "sub/mine.jsonl", "..", ".", ""])
+def test_a_card_names_files_of_its_folder_only_but_python_may_name_any(tmp_path, where):
+    """A card may be a stranger's, the argument is the user's own."""
+    folder = touch(tmp_path / "tasks" / "one", "test.jsonl")
+    for place in (tmp_path, touch(folder / "sub")):
+        (place / "mine.jsonl").write_text(lines(100, 20))
+    name = str(tmp_path / "mine.jsonl") if where == "absolute" else where
+    files = {"train": name, "test": "test.jsonl"}
+    (folder / "card.json").write_text(json.dumps({"files": files}))
+    with pytest.raises(
+        ValueError, match="card.json: files names .* of the task's folder, without a path: mo"
+    ):
+        suites.load_suite(folder)
+    with pytest.raises(ValueError, match="card.json: files names"):
+        suites.load_suite(folder.parent)
+    if name.endswith("mine.jsonl"):
+        with pytest.warns(UserWarning, match="no dev set"):
+            (task,) = suites.load_suite(folder, files=files)
+        assert {e.input for e in task.train} <= {f"q {i}" for i in range(100, 120)}
+
+
 def test_two_dev_sets(tmp_path):
     """With dev32 and val, as FewGLUE has them, val is the test set; with a test set, one is too many."""
     for name, start, count in (("train", 0, 20), ("dev32", 20, 6), ("val", 26, 5)):
@@ -119,9 +171,10 @@ def test_a_saved_data_set_of_other_splits_or_a_broken_one(tmp_path):
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["a", "b"]}')
     with pytest.raises(ValueError, match=r"has no split named train \(found: a, b\)"):
         suites.load_suite(tmp_path)
-    (tmp_path / "dataset_dict.json").write_text('{"splits": ["../x"]}')
-    with pytest.raises(ValueError, match="dataset_dict.json: splits is not a list of names"):
-        suites.load_suite(tmp_path)
+    for split in ("../x", "..", ""):
+        (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
+        with pytest.raises(ValueError, match="dataset_dict.json: splits is not a list of names"):
+            suites.load_suite(tmp_path)
     (tmp_path / "dataset_dict.json").unlink()
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
     with pytest.raises(ValueError, match="_data_files does not list files of this folder"):
