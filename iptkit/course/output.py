@@ -1,7 +1,8 @@
 """What commands print: text, with --json one JSON value, with --quiet nothing but errors and warnings.
 
-A command returns a `Reply` and has the decorator `replies`, which adds both options and prints. Whatever else
-the command or the library prints goes to stderr with --json, and nowhere with --quiet.
+A command returns a `Reply` and has the decorator `replies`, which adds both options and prints. A command
+whose purpose is a result has the decorator `answers` in its place: with --quiet it prints the bare result.
+Whatever else the command or the library prints goes to stderr with --json, and nowhere with --quiet.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from iptkit.storage import messages, paths
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and warnings only.")]
+Bare = Annotated[bool, typer.Option("--quiet", help="Print the bare result, errors and warnings only.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Reply:
       value: for --json: numbers, texts, lists, mappings, dataclasses and paths.
       text: for people.
       status: exit status of the command, 1 if it found problems; then --quiet prints the text, to stderr.
+      bare: the result alone, for --quiet; None if the command has the decorator `replies`.
     """
 
     value: Any
     text: str
     status: int = 0
+    bare: str | None = None
 
 
 def replies(command: Callable[..., Reply]) -> Callable[..., None]:
@@ -48,10 +52,23 @@ def replies(command: Callable[..., Reply]) -> Callable[..., None]:
     Args:
       command: a function that typer can make a command of.
     """
+    return _with_options(command, Quiet)
+
+
+def answers(command: Callable[..., Reply]) -> Callable[..., None]:
+    """The same as `replies` for a command whose purpose is to print a result: --quiet leaves `Reply.bare`.
+
+    Args:
+      command: a function that typer can make a command of.
+    """
+    return _with_options(command, Bare)
+
+
+def _with_options(command: Callable[..., Reply], quiet_option: Any) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        for name, kind in (("as_json", AsJson), ("quiet", Quiet))
+        for name, kind in (("as_json", AsJson), ("quiet", quiet_option))
     ]
 
     @functools.wraps(command)
@@ -66,6 +83,8 @@ def replies(command: Callable[..., Reply]) -> Callable[..., None]:
             say(json.dumps(plain(reply.value), indent=1, allow_nan=False))
         elif reply.status or not quiet:
             say(reply.text, err=quiet)
+        elif reply.bare is not None:
+            say(reply.bare)
         if reply.status:
             raise typer.Exit(reply.status)
 

@@ -162,7 +162,7 @@ def tune(
 
 
 @app.command()
-@output.replies
+@output.answers
 def ask(
     prompt: Prompt,
     texts: Annotated[
@@ -192,11 +192,12 @@ def ask(
     sampling = asking.Sampling(max_new_tokens, sample, temperature, top_p, seed)
     choices = None if options is None else [choice.strip() for choice in options.split(",")]
     answers = asking.ask(engine, source, questions, run, choices, sampling)
-    return Reply(answers, "\n".join(map(prompt_words.answer, answers)))
+    bare = "\n".join(answer.answer for answer in answers)
+    return Reply(answers, "\n".join(map(prompt_words.answer, answers)), bare=bare)
 
 
 @app.command()
-@output.replies
+@output.answers
 def score(
     prompt: Prompt,
     file: File,
@@ -233,20 +234,21 @@ def score(
     part = "test" if split == "all" else split
     scores = evaluation.measure(engine, chosen, tasks, part, limit, label=f"score {split}")
     value = {"prompt": str(prompt), "file": file, "split": split, "tasks": [asdict(one) for one in scores]}
-    return Reply(value, prompt_words.scores(scores))
+    return Reply(value, prompt_words.scores(scores), bare=prompt_words.numbers(scores))
 
 
 SPLITS = ("test", "dev", "train", "train_new")
 
 
 @app.command()
-@output.replies
+@output.answers
 def show(prompt: Prompt) -> Reply:
     """Show what a prompt is for: method, model, layout, tasks and scores."""
     from iptkit.prompts import saved
 
     about = saved.read_about(prompt)
-    return Reply(about, prompt_words.header(about))
+    text = prompt_words.header(about)
+    return Reply(about, text, bare=text)
 
 
 @app.command()

@@ -56,8 +56,15 @@ def scores(found: Sequence[Score]) -> str:
     return output.table([HEADING, *map(_cells, found)])
 
 
+def numbers(found: Sequence[Score]) -> str:
+    """The scores alone, one per line."""
+    return "\n".join(_number(score.score) for score in found)
+
+
 def answer(found: Answer) -> str:
-    """An answer, with its probability if there are options."""
+    """An answer on one line, with its probability if there are options; (empty) for an empty one."""
+    if not found.answer:
+        return "(empty)"
     return found.answer if found.probability is None else f"{found.answer}  ({found.probability:.2f})"
 
 

@@ -176,6 +176,10 @@ class Task:
                 rows = tuple(_in_order(example, order) for example in getattr(self, name))
                 object.__setattr__(self, name, rows)
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(getattr(self, name))}" for name in ALL_SETS)
+        return f"Task({self.id}: {self.category}, {self.metric}, {sizes})"
+
 
 def _in_order(example: Example, order: tuple[str, ...]) -> Example:
     """Return the example with its options in this order, if they are the same options."""

@@ -33,6 +33,11 @@ class Run:
     skip: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.task, Task):
+            raise ValueError(
+                f"Run.task is {self.task!r:.80}, a {type(self.task).__name__}; give a Task, as in "
+                "Run(tasks.load_suite(...)[0])"
+            )
         if self.data not in SETS:
             raise ValueError(f"Run.data is {self.data!r}; choose one of {SETS}")
         if not self.examples:
@@ -108,6 +113,11 @@ class Fit:
     best_step: Tensor
     seconds: float = 0.0
     resumed_at: int = 0
+
+    def __repr__(self) -> str:
+        steps, runs = self.losses.shape
+        last = f", last loss {self.losses[-1].mean():.3f}" if steps and runs else ""
+        return f"Fit({steps} steps of {runs} run{'s' * (runs != 1)}{last}, {self.seconds:.0f} s)"
 
 
 def draw(run: Run, step: int, count: int) -> list[Example]:

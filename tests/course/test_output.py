@@ -62,6 +62,24 @@ def test_quiet_says_nothing_and_with_json_the_value_alone(run):
     assert code == 0 and json.loads(said) == [{"score": None, "path": "it"}] and not noted
 
 
+def test_an_answer_stays_when_all_else_is_quiet():
+    app = typer.Typer()
+
+    @app.command()
+    @output.answers
+    def make() -> Reply:
+        print("from the library")
+        return Reply([1], "number: 1", bare="1")
+
+    def printed(*words):
+        result = CliRunner().invoke(app, list(words))
+        return result.stdout, result.stderr
+
+    assert printed("--quiet") == ("1\n", "")
+    assert printed() == ("from the library\nnumber: 1\n", "")
+    assert json.loads(printed("--quiet", "--json")[0]) == [1]
+
+
 def test_errors_and_the_help_are_those_of_the_command(run):
     assert run("it", "--times", "0")[0] == 2
     assert run("it", "--json", "--bad")[:2] == (1, "")

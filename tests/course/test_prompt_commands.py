@@ -15,7 +15,7 @@ from iptkit.engine import layouts
 from iptkit.methods.prompt_tuning import from_words
 from iptkit.models import backbone, bundled, devices
 from iptkit.models.backbone import load
-from iptkit.prompts import interchange, saved, tuning
+from iptkit.prompts import asking, interchange, saved, tuning
 from iptkit.storage import paths, tensor_files
 from iptkit.tasks import suites
 from iptkit.training import trainer
@@ -466,16 +466,31 @@ def test_the_real_model_learns_opposites_in_a_few_steps(command, monkeypatch):
 
 
 # ---- quiet ---------------------------------------------------------------------------------------
-def test_quiet_prints_nothing_and_quiet_json_prints_json_only(mood):
+def test_quiet_leaves_the_bare_result_of_ask_score_and_show(mood):
     tune = ("tune", "mood.jsonl", "--out", "again.safetensors", *QUICK)
     assert mood(*tune, "--quiet") == (0, "", "")
     code, said, noted = mood(*tune, "--overwrite", "--quiet", "--json")
     assert code == 0 and json.loads(said)["tasks"] and not noted
-    for words in (
-        ("ask", "again.safetensors", "I had a sad trip"),
-        ("score", "again.safetensors", "mood.jsonl"),
-        ("show", "again.safetensors"),
-    ):
-        assert mood(*words, "--quiet") == (0, "", "")
+    code, said, noted = mood("ask", "again.safetensors", "I had a sad trip", "A fine day", "--quiet")
+    assert code == 0 and len(said.splitlines()) == 2 and not noted
+    assert set(said.split()) <= {"positive", "negative"}
+    words = ("score", "again.safetensors", "mood.jsonl", "--quiet")
+    (score,) = json.loads(mood(*words, "--json")[1])["tasks"]
+    assert mood(*words) == (0, f"{score['score']:.3f}\n", "")
+    assert mood("show", "again.safetensors", "--quiet") == mood("show", "again.safetensors")
     code, said, wrong = mood("show", "nowhere", "--quiet")
     assert code == 2 and not said and "there is no prompt file nowhere" in wrong
+
+
+@pytest.mark.parametrize(("name", "told"), [("ask", "the bare result"), ("tune", "errors and warnings only")])
+def test_the_help_says_what_quiet_leaves(command, name, told):
+    code, said, _ = command(name, "--help")
+    assert code == 0 and told in " ".join(said.replace("│", " ").split())
+
+
+def test_an_empty_answer_is_visible_to_people_and_empty_to_programs(mood, monkeypatch):
+    monkeypatch.setattr(asking, "ask", lambda *_: [asking.Answer("a", ""), asking.Answer("b", "yes")])
+    words = ("ask", "mood.prompt.safetensors", "a", "b")
+    assert mood(*words)[1] == "(empty)\nyes\n"
+    assert mood(*words, "--quiet")[1] == "\nyes\n"
+    assert [one["answer"] for one in json.loads(mood(*words, "--json")[1])] == ["", "yes"]

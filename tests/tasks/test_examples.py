@@ -25,6 +25,12 @@ def test_labels_number_the_classes_whatever_the_order_of_options(tmp_path):
     assert {e.options for e in bare.test} == {("red", "blue", "green")}, "without labels that of the first"
 
 
+def test_a_task_prints_its_sizes_and_not_its_examples():
+    task = suites.load_task("tiny-plural", suite="tiny")
+    sizes = f"train {len(task.train)}, train_new {len(task.train_new)}, dev {len(task.dev)}, test 46"
+    assert repr(task) == str(task) == f"Task(tiny-plural: gen, exact_match, {sizes})"
+
+
 @pytest.mark.parametrize(
     ("category", "metric"), [("qa", "span_f1"), ("cls", "tag_accuracy"), ("gen", "mcc"), ("tag", "rouge_l")]
 )

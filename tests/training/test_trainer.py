@@ -24,7 +24,7 @@ from iptkit.storage import tensor_files
 from iptkit.tasks import examples, suites
 from iptkit.training import adam, trainer
 from iptkit.training.adam import DivergedError, RunAdam
-from iptkit.training.runs import FitConfig, Run, draw
+from iptkit.training.runs import Fit, FitConfig, Run, draw
 from iptkit.training.state import State
 from iptkit.training.trainer import fit
 
@@ -69,6 +69,10 @@ def test_fit_config_errors(given, told):
 
 
 def test_run_errors(three):
+    with pytest.raises(ValueError, match="Run.task is 'support', a str; give a Task"):
+        Run("support")
+    with pytest.raises(ValueError, match=r"a list; give a Task, as in Run\(tasks"):
+        Run(three)
     with pytest.raises(ValueError, match="Run.data is 'test'; choose one of .*train_new"):
         Run(three[0], data="test")
     for lr in (0.0, -0.1, float("nan"), float("inf")):
@@ -77,6 +81,12 @@ def test_run_errors(three):
     assert Run(three[0], data="train_new").examples == three[0].train_new
     with pytest.raises(ValueError, match=f"task {three[0].id} has no example in train_new; train on another"):
         Run(dataclasses.replace(three[0], train_new=()), data="train_new")
+
+
+def test_a_fit_prints_in_one_line():
+    curves = (torch.full((3, 2), 1.5), torch.zeros(3), torch.zeros(1, 2, 2), torch.zeros(2))
+    assert repr(Fit(*curves, seconds=12.3)) == "Fit(3 steps of 2 runs, last loss 1.500, 12 s)"
+    assert repr(Fit(torch.zeros(0, 1), *curves[1:])) == "Fit(0 steps of 1 run, 0 s)"
 
 
 def test_learning_rate_warms_up_and_decays():
