@@ -214,7 +214,7 @@ def _named(folder: Path, files: Mapping[str, str], card: Path) -> dict[str, tupl
 
 def _not_read(names: Sequence[str], way: str) -> tuple[str, ...]:
     """Return a note on the files or splits that are left out, if any, with the way to use them."""
-    return (f"{', '.join(messages.first(names))} not read ({way})",) if names else ()
+    return (f"{messages.visible(', '.join(messages.first(names)))} not read ({way})",) if names else ()
 
 
 def _on_card(card: Path) -> str:
@@ -246,8 +246,7 @@ def chosen(
     if "train" not in map(role_of, splits):
         if len(splits) == 1:
             return {"": of(splits[0])}, ()
-        raise ValueError(
-            f"{where} has no split named train (found: {', '.join(splits) or 'none'}); rename one"
-        )
+        found = messages.visible(", ".join(messages.first(splits))) or "none"
+        raise ValueError(f"{where} has no split named train (found: {found}); rename one")
     rest = [split for split in splits if not role_of(split)]
     return {name: of(by_name[name]) for name in NAMES if name in by_name}, _not_read(rest, way)

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,11 +30,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from iptkit.course import cli
+from iptkit.engine import sites
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import PromptSource
-from iptkit.methods import prompt_tuning, subspace
+from iptkit.methods import p_tuning_v2, prompt_tuning, subspace
 from iptkit.models import backbone
-from iptkit.prompts import interchange
+from iptkit.prompts import interchange, saved
 from iptkit.scores import claims, metrics, summary
 from iptkit.storage import files, result_files, step_cache, tensor_files
 from iptkit.studies import codes, provenance, scales
@@ -229,6 +230,29 @@ def write_card(folder: Path) -> Path:
     return path
 
 
+def write_folder_card(folder: Path) -> Path:
+    """Write a task folder whose card names its files."""
+    for name, rows in (("a", CLASSES[:8]), ("b", CLASSES[8:12]), ("c", CLASSES[12:])):
+        write_lines(f"{name}.jsonl", rows)(folder)
+    path = folder / "card.json"
+    files = {"train": "a.jsonl", "dev": "b.jsonl", "test": "c.jsonl"}
+    path.write_text(json.dumps({**CARD, "files": files}), encoding="utf-8")
+    return path
+
+
+def write_splits(folder: Path) -> Path:
+    """Write a saved `DatasetDict`."""
+    whole = table()
+    for name, start, count in (("train", 0, 8), ("validation", 8, 4), ("test", 12, 4)):
+        (folder / name).mkdir()
+        with pa.ipc.new_stream(folder / name / "data.arrow", whole.schema) as stream:
+            stream.write_table(whole.slice(start, count))
+        (folder / name / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    path = folder / "dataset_dict.json"
+    path.write_text('{"splits": ["train", "validation", "test"]}')
+    return path
+
+
 def card_is_kept(path: Path, found: list[examples.Task]) -> None:
     given = json.loads(path.read_bytes().decode("utf-8-sig"))
     assert [task.title for task in found] == [given.get("title", "birds")]
@@ -407,6 +431,37 @@ def prompt_is_in_the_file(path: Path, found: PromptSource) -> None:
     assert torch.equal(found.finished().embeds[0], stored.float()) and stored.isfinite().all()
 
 
+def write_prompt(kind: str) -> Callable[[Path], Path]:
+    """Write a prompt file: vectors, or a deep prompt."""
+
+    def write(folder: Path) -> Path:
+        backbone, task = engine().backbone, suites.load_task("tiny-mood", suite="tiny")
+        places = sites.find_sites(backbone.model)
+        source: PromptSource = (
+            p_tuning_v2.DeepPrompt(1, places, 2, seeded())
+            if kind == "deep"
+            else prompt_tuning.SoftPrompt(torch.randn(1, 3, backbone.width, generator=seeded()))
+        )
+        made = Engine(backbone, sites=places if kind == "deep" else ())
+        trainer.fit(made, source, [Run(task)], replace(CONFIG, steps=1, evaluations=1))
+        return source.save(folder / "mine.safetensors")
+
+    return write
+
+
+def open_prompt(path: Path) -> saved.SavedPrompt:
+    return saved.open_prompt(path, model=engine().backbone)[1]
+
+
+def prompt_is_the_files(path: Path, found: saved.SavedPrompt) -> None:
+    """Check that its numbers are those of the file, and that it can be used and saved again."""
+    stored, made = load_file(path), found.finished().tensors()
+    assert all(torch.equal(made[name].float(), stored[name].float()) for name in made)
+    assert all(part.isfinite().all() for part in made.values())
+    again = found.save(path.with_name("again.safetensors"))
+    assert saved.read_about(again)["backbone"] == found.about["backbone"]
+
+
 def made_step(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"P": torch.arange(24.0).view(2, 3, 4)}, {"rows": ROWS[:2]}
 
@@ -564,6 +619,20 @@ DOORS = [
         lambda path: suites.load_suite(path.parent),
         examples_are_whole,
     ),
+    Door(
+        "own task, saved splits",
+        write_splits,
+        damaged_json,
+        lambda path: suites.load_suite(path.parent),
+        examples_are_whole,
+    ),
+    Door(
+        "own task, folder card",
+        write_folder_card,
+        damaged_json,
+        lambda path: suites.load_suite(path.parent),
+        examples_are_whole,
+    ),
     Door("own task, CoNLL", write_conll, damage.of_bytes, suites.load_suite, examples_are_whole),
     Door("CoNLL", write_conll, damage.of_bytes, conll.read_conll, words_are_read_whole),
     *(
@@ -590,6 +659,11 @@ DOORS = [
         prompt_is_in_the_file,
     ),
     Door("PEFT's config", write_peft("adapter_config.json"), damaged_json, open_peft, prompt_is_in_the_file),
+    Door("prompt", write_prompt("vectors"), damaged_tensors, open_prompt, prompt_is_the_files),
+    Door("deep prompt", write_prompt("deep"), damaged_tensors, open_prompt, prompt_is_the_files),
+    Door(
+        "prompt shown", write_prompt("vectors"), damaged_tensors, commanded("show", "FILE"), terminal_is_safe
+    ),
     Door("step", write_step, damaged_tensors, open_step, step_is_the_one_made, 1),
     Door("checkpoint", write_checkpoint, damaged_tensors, trained, training_ends_the_same, 1),
     Door(

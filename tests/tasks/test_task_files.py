@@ -171,6 +171,9 @@ def test_a_saved_data_set_of_other_splits_or_a_broken_one(tmp_path):
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["a", "b"]}')
     with pytest.raises(ValueError, match=r"has no split named train \(found: a, b\)"):
         suites.load_suite(tmp_path)
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["a\x1b[2J", "b"]}))
+    with pytest.raises(ValueError, match=r"found: a\\x1b\[2J, b\)"):
+        suites.load_suite(tmp_path)
     for split in ("../x", "..", ""):
         (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
         with pytest.raises(ValueError, match="dataset_dict.json: splits is not a list of names"):
