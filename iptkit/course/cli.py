@@ -72,7 +72,7 @@ class CleanErrors(TyperGroup):
             say(f"iptkit: {sentence}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            say("\niptkit: stopped; the same command resumes after the last finished step", err=True)
+            say("\niptkit: stopped; the same command resumes from the last checkpoint", err=True)
             raise typer.Exit(130) from None
 
 

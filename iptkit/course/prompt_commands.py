@@ -25,13 +25,19 @@ from iptkit.course.output import Reply
 from iptkit.storage import locks, outputs, paths
 
 if TYPE_CHECKING:
+    from iptkit.engine.engine import Engine
+    from iptkit.engine.head_engine import HeadEngine
+    from iptkit.prompts.saved import SavedPrompt
     from iptkit.tasks.examples import Task
+
+    Opened = tuple[Engine | HeadEngine, SavedPrompt]
 
 app = typer.Typer()
 
 METHODS = ("prompt-tuning", "p-tuning", "deep", "ist")
 LAYOUTS = ("text-prompt-answer", "prompt-text-answer")
 CHECKPOINT = ".checkpoint"
+LARGEST_SEED = 2**63 - 1  # as in engine/calls.py, without its imports
 
 Prompt = Annotated[Path, typer.Argument(metavar="PROMPT", help="A prompt file, or the folder of one.")]
 File = Annotated[
@@ -44,7 +50,12 @@ File = Annotated[
 ]
 OneTask = Annotated[
     str | None,
-    typer.Option("--task", metavar="ID", help="Which prompt of PROMPT; default: the only one."),
+    typer.Option(
+        "--task",
+        metavar="ID",
+        help="Which prompt of PROMPT: a task, an index from 0, or TASK:INDEX among several of one task; "
+        "default: the only one.",
+    ),
 ]
 Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="TASK", help="Only this task of FILE; can be repeated.")
@@ -93,14 +104,17 @@ def tune(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Draws the dev set, the order of examples and random starts.")
+        int,
+        typer.Option(
+            min=0, max=LARGEST_SEED, help="Draws the dev set, the order of examples and random starts."
+        ),
     ] = 0,
     few_shot: Annotated[
         bool,
         typer.Option(
             "--few-shot",
             help="Train on a few-shot set, as studies do (16 examples per label or 32), not on all examples "
-            "beside the dev and test sets.",
+            "beside the dev and test sets (up to 2,048 of a single file).",
         ),
     ] = False,
     only: Only = None,
@@ -123,32 +137,33 @@ def tune(
     from iptkit.models import backbone as backbones
     from iptkit.prompts import tuning
 
-    target = _target(out, overwrite)
     config = tuning.TuneConfig(method, prompt_length, _layout(layout), steps, rows, lr, seed)
     if subspace is not None and method != "ist":
         raise ValueError(f"--subspace is for the method ist, not {method}; leave it out")
     found = tuning.find_subspace(subspace or tuning.STORED) if method == "ist" else None
     if checkpoint is not None and checkpoint.suffix != CHECKPOINT:  # it will be removed: no file of yours
         raise ValueError(f"--checkpoint {checkpoint} does not end in {CHECKPOINT}; name it so")
-    kept = outputs.writable_file(checkpoint or target.with_suffix(CHECKPOINT), "--checkpoint")
-    tasks = _load(file, seed, only, columns, drop_duplicates, full=not few_shot)
-    backbone = backbones.load(model, device, dtype)
-    settings = config.fit_config(backbone)
-    output.note(
-        f"{method} for {backbone.name} on {backbone.device} ({backbone.dtype}): {settings.steps} steps of "
-        f"{settings.rows_per_run} examples, learning rate {settings.lr}"
-    )
-    for task in tasks:
+    with outputs.without_empty_folders(out, checkpoint or out):
+        target = _target(out, overwrite)
+        kept = outputs.writable_file(checkpoint or target.with_suffix(CHECKPOINT), "--checkpoint")
+        tasks = _load(file, seed, only, columns, drop_duplicates, full=not few_shot)
+        backbone = backbones.load(model, device, dtype)
+        settings = config.fit_config(backbone)
         output.note(
-            f"{task.id}: train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)} examples"
+            f"{method} for {backbone.name} on {backbone.device} ({backbone.dtype}): {settings.steps} steps "
+            f"of {settings.rows_per_run} examples, learning rate {settings.lr}"
         )
-    begun = time.time()
-    with locks.one_writer(target, "wait for its end, or choose another file with --out"):
-        tuned = tuning.tune(backbone, tasks, config, found, kept)
-        before = None if tuned.before is None else [score.score for score in tuned.before]
-        place = target if out.suffix == target.suffix else target.parent
-        tuned.source.save(place, tuned.scores, before=before)
-        kept.unlink(missing_ok=True)
+        for task in tasks:
+            output.note(
+                f"{task.id}: train {len(task.train)}, dev {len(task.dev)}, test {len(task.test)} examples"
+            )
+        begun = time.time()
+        with locks.one_writer(target, "wait for its end, or choose another file with --out"):
+            tuned = tuning.tune(backbone, tasks, config, found, kept)
+            before = None if tuned.before is None else [score.score for score in tuned.before]
+            place = target if out.suffix == target.suffix else target.parent
+            tuned.source.save(place, tuned.scores, before=before)
+            kept.unlink(missing_ok=True)
     seconds = time.time() - begun
     value = {"prompt": str(place), "method": method, "model": backbone.name, "seconds": round(seconds, 1)}
     value["tasks"] = [
@@ -176,7 +191,10 @@ def ask(
     sample: Annotated[bool, typer.Option("--sample", help="Draw free answers at random.")] = False,
     temperature: Annotated[float, typer.Option(help="For --sample: > 0, lower is less random.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="For --sample: draw among tokens of this probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="For --sample: the same seed draws the same answers.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=LARGEST_SEED, help="For --sample: the same seed draws the same answers."),
+    ] = 0,
     model: Annotated[str | None, typer.Option(help="Model; default: the one that PROMPT names.")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -187,9 +205,9 @@ def ask(
     if not sample and (temperature, top_p, seed) != (1.0, 1.0, 0):
         raise ValueError("--temperature, --top-p and --seed are for --sample; give it too, or leave them out")
     questions = _questions(texts)
-    engine, source = saved.open_prompt(prompt, device, dtype, model)
-    run = prompt_runs.find_run(source.about, task)
+    run = prompt_runs.find_run(saved.read_about(prompt), task)
     sampling = asking.Sampling(max_new_tokens, sample, temperature, top_p, seed)
+    engine, source = _open(prompt, device, dtype, model)
     choices = None if options is None else [choice.strip() for choice in options.split(",")]
     answers = asking.ask(engine, source, questions, run, choices, sampling)
     bare = "\n".join(answer.answer for answer in answers)
@@ -203,7 +221,11 @@ def score(
     file: File,
     task: OneTask = None,
     split: Annotated[
-        str, typer.Option(help="test, dev, train, train_new, or all: every example of FILE.")
+        str,
+        typer.Option(
+            help="test (not seen in training), dev, train, train_new, or all: every example of FILE, of a "
+            "suite its test and training examples."
+        ),
     ] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples of each task.")] = None,
     only: Only = None,
@@ -214,21 +236,23 @@ def score(
     dtype: Dtype = "auto",
 ) -> Reply:
     """Measure a trained prompt on the tasks of FILE, with 95 % intervals."""
-    from iptkit.prompts import prompt_runs, saved
+    from iptkit.prompts import prompt_runs, saved, tuning
     from iptkit.scores import evaluation
 
     if split not in (*SPLITS, "all"):
         raise ValueError(f"--split is {split!r}; choose one of {', '.join((*SPLITS, 'all'))}")
     about = saved.read_about(prompt)
-    of_sample = [one.get("sample", 0) for one in about.get("data") or ()]
-    sample = of_sample[0] if of_sample else 0
+    first = prompt_runs.find_run(about, task) if task is not None else 0
+    sample = prompt_runs.trained_on(about, first).get("sample", 0)
     tasks = _load(file, sample, only, columns, drop_duplicates, full=split == "all", max_test=sys.maxsize)
-    tasks = [prompt_runs.all_as_test(one) for one in tasks] if split == "all" else tasks
     runs = prompt_runs.runs_for(about, tasks, task)
     for one, run in zip(tasks, runs, strict=True):
-        if known := prompt_runs.difference(about, run, one):
+        seen = prompt_runs.seen_in_training(about, run, one, split)
+        for known in filter(None, (prompt_runs.difference(about, run, one), seen)):
             warnings.warn(known, stacklevel=1)
-    engine, source = saved.open_prompt(prompt, device, dtype, model)
+    tasks = _with_every_example(tasks, file, columns, drop_duplicates) if split == "all" else tasks
+    engine, source = _open(prompt, device, dtype, model)
+    tuning.check_tasks(engine.backbone, tasks)
     tasks = [prompt_runs.with_classes_of(about, run, one) for one, run in zip(tasks, runs, strict=True)]
     chosen = prompt_runs.chosen(source, runs)
     part = "test" if split == "all" else split
@@ -266,7 +290,7 @@ def export(
     folder = paths.expanded(peft)
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"the folder {folder} is not empty; name a new one with --peft")
-    engine, source = saved.open_prompt(prompt, model=model)
+    engine, source = _open(prompt, model=model)
     interchange.to_peft(source, folder, engine, run=run)
     names = sorted(os.listdir(folder))
     value = {"folder": folder, "model": engine.backbone.name, "files": names}
@@ -307,7 +331,7 @@ def _layout(given: str | None) -> str | tuple[int | str, ...] | None:
         pieces = json.loads(given)
     except ValueError as error:
         raise ValueError(f'--layout {given} is no JSON ({error}); for example [3, "{{text}}", 3]') from error
-    if not all(type(piece) in (int, str) for piece in pieces):
+    if not pieces or not all(type(piece) in (int, str) for piece in pieces):
         raise ValueError(f'--layout {given}: pieces are numbers and texts, such as [3, "{{text}}", 3]')
     return tuple(pieces)
 
@@ -328,11 +352,51 @@ def _load(
     return suites.load_suite(file, seed, ids, max_test, full=full, columns=columns, drop_duplicates=drop)
 
 
+def _with_every_example(tasks: Sequence[Task], file: str, columns: str, drop: bool | None) -> list[Task]:
+    """The tasks with all examples of their files as test sets; a large file has some that are in no set."""
+    from iptkit.prompts import prompt_runs
+    from iptkit.tasks import own_tasks
+
+    if file in SUITES:
+        return [prompt_runs.all_as_test(task) for task in tasks]
+    own = own_tasks.read_all(paths.expanded(file), own_tasks.How(columns, drop))
+    read = {one.card.id: [example for part in one.kept.values() for example in part] for one in own}
+    return [prompt_runs.all_as_test(task, read[task.id]) for task in tasks]
+
+
+def _open(prompt: Path, device: str = "cpu", dtype: str = "auto", model: str | None = None) -> Opened:
+    """The engine and the prompts of a file; people are told if a model is about to come from a hub."""
+    from iptkit.models import backbone as backbones
+    from iptkit.prompts import saved
+
+    name = str(saved.read_about(prompt).get("backbone"))
+    bundled = (*backbones.TINY, *backbones.WHEEL_MODELS)
+    if model is None and name not in bundled and not os.path.isdir(name):
+        output.note(f"loading the model {name} that {prompt} names")
+    return saved.open_prompt(prompt, device, dtype, model)
+
+
 def _questions(texts: Sequence[str]) -> list[str]:
     """The texts, with the lines of stdin in the place of "-"."""
     found: list[str] = []
     for text in texts:
-        found += [line.rstrip("\r\n") for line in sys.stdin if line.strip()] if text == "-" else [text]
+        found += _lines() if text == "-" else [text]
     if not found:
         raise ValueError("there is no text on stdin; write one text per line")
+    for i, text in enumerate(found, 1):
+        if any("\ud800" <= one <= "\udfff" for one in text):  # how Python reads bytes that are no UTF-8
+            raise ValueError(f"text {i} ({text[:40]!a}) is no UTF-8; give texts in UTF-8")
     return found
+
+
+def _lines() -> list[str]:
+    """The lines of stdin; answers have their numbers, so none may be empty."""
+    try:
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"stdin is no {error.encoding.upper()} ({error.reason} at byte {error.start}); write texts in it"
+        ) from error
+    if empty := [i for i, line in enumerate(lines, 1) if not line.strip()]:
+        raise ValueError(f"line {empty[0]} of stdin is empty; give a text on every line")
+    return lines

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.models.backbone import Backbone
 
+LARGEST_SEED = 2**63 - 1
+
 
 def check_backbone(given: Any, name: str) -> None:
     """Raise ValueError unless a function or a class was given a backbone.
@@ -136,6 +138,16 @@ def checked_texts(texts: Any) -> list[str]:
                 "UTF-8; give the text in UTF-8"
             )
     return texts
+
+
+def check_seed(given: Any) -> None:
+    """Raise ValueError unless a seed is a whole number that a torch.Generator takes.
+
+    Args:
+      given: the seed.
+    """
+    if not isinstance(given, int) or not 0 <= given <= LARGEST_SEED:
+        raise ValueError(f"the seed is {given!r}; give a whole number from 0 to {LARGEST_SEED}")
 
 
 def runs_of(runs: Any, count: int) -> list[int]:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 import torch
 
 from iptkit.engine import limits
+from iptkit.engine.calls import check_seed, checked_texts
 from iptkit.engine.compatibility import check_source
+from iptkit.engine.decoding import SampleConfig
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.interface import PromptEngine
@@ -35,7 +37,9 @@ class Sampling:
       do_sample: draw tokens from their probabilities.
       temperature: > 0, for do_sample.
       top_p: in (0, 1], for do_sample.
-      seed: of the draws.
+      seed: of the draws, from 0 to 2^63 - 1.
+
+    Raises: ValueError for a number out of its range, or one that would have no effect.
     """
 
     max_new_tokens: int = 32
@@ -43,6 +47,10 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        SampleConfig(self.max_new_tokens, self.do_sample, self.temperature, self.top_p)  # checks them
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -77,11 +85,12 @@ def ask(
       source: trained prompts; `source.about` says what task each run was trained on.
       texts: inputs as in training.
       run: index of the run that answers all of them.
-      options: the choices; None for the labels of the run's task, if it is a classification.
+      options: the choices; None for the labels of the run's task, if it is a classification. A head chooses
+        from its own labels only, so all of them must be given, in any order.
       sampling: for free answers; None for the defaults.
 
-    Raises: ValueError for an empty text, fewer than 2 options, options missing (multiple choice) or of the
-      wrong number (a head), or sampling where nothing is generated.
+    Raises: ValueError for an empty text or one that is no UTF-8, fewer than 2 options, options that are
+      missing (multiple choice) or not those of a head, or sampling where nothing is generated.
 
     Example:
       >>> from iptkit.methods.prompt_tuning import SoftPrompt
@@ -92,13 +101,13 @@ def ask(
       >>> answers[0].answer in ("good", "bad")
       True
     """
-    for text in texts:
+    for text in (texts := checked_texts(texts)):
         if not text.strip():
             raise ValueError("a text is empty; give a text to answer")
     trained = trained_on(source.about, run)
     category, labels = trained.get("category"), tuple(trained.get("labels") or ())
     is_head = isinstance(engine, HeadEngine)
-    if is_head and category != "tag":
+    if is_head and category != "tag":  # without a header, classes have no names: then options give them
         labels = labels or tuple(f"class {i}" for i in range(source.finished().head.shape[1]))  # type: ignore[union-attr]
     if category == "tag":
         _refuse(options, sampling, "one tag for every word")
@@ -113,6 +122,13 @@ def ask(
         raise ValueError(f"options are {', '.join(choices)}; give at least two different ones")
     if is_head and len(choices) != len(labels):
         raise ValueError(f"{len(choices)} options were given, but the head has {len(labels)} classes")
+    if is_head and trained.get("labels"):
+        if set(choices) != set(labels):
+            raise ValueError(
+                f"options are {', '.join(choices)}, but the head of this prompt chooses from "
+                f"{', '.join(labels)}; give these, or leave options out"
+            )
+        choices = labels  # a head's classes have the order of its training
     _refuse(None, sampling, f"one of its options ({', '.join(choices)})")
     return _choices(engine, source, texts, run, choices)
 

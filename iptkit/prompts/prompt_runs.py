@@ -10,6 +10,7 @@ import torch
 
 from iptkit.engine.prompt import PromptSource
 from iptkit.prompts.saved import SavedPrompt
+from iptkit.tasks import fewshot
 from iptkit.tasks.examples import ALL_SETS, Example, TaggedExample, Task
 
 
@@ -29,17 +30,34 @@ def find_run(about: Mapping[str, Any], task: str | None = None) -> int:
 
     Args:
       about: what the prompts were made for, see `PromptSource.about`.
-      task: the task's id; None if there is only one run.
+      task: the task's id; the index of the run, "0" for the first; or "ID:0", "ID:1", ... for the first or
+        second of several runs of one task. None if there is only one run.
     Raises: ValueError that lists the tasks.
+
+    >>> find_run({"tasks": ["mood", "kind", "mood"]}, "mood:1")
+    2
     """
     known = [str(one) for one in about.get("tasks") or ()]
     if task is None and len(known) < 2:
         return 0
+    names = [one if known.count(one) == 1 else f"{one}:{known[:i].count(one)}" for i, one in enumerate(known)]
     if task is None:
-        raise ValueError(f"there are prompts for {len(known)} tasks: {', '.join(known)}; choose one: --task")
-    if task not in known:
-        raise ValueError(f"there is no prompt for the task {task!r}, only for {', '.join(known) or 'one'}")
-    return known.index(task)
+        raise ValueError(
+            f"there are {len(names)} prompts, for {', '.join(names)}; choose one by its name or its index "
+            f"from 0 to {len(names) - 1}: --task"
+        )
+    if known.count(task) == 1:
+        return known.index(task)
+    if task in names:
+        return names.index(task)
+    if task in known:
+        several = [name for name, one in zip(names, known, strict=True) if one == task]
+        raise ValueError(
+            f"there are {len(several)} prompts for {task}: {', '.join(several)}; choose one: --task"
+        )
+    if task.isdecimal() and int(task) < max(1, len(known)):
+        return int(task)
+    raise ValueError(f"there is no prompt for the task {task!r}, only for {', '.join(names) or 'one'}")
 
 
 def runs_for(about: Mapping[str, Any], tasks: Sequence[Task], task: str | None = None) -> list[int]:
@@ -48,7 +66,7 @@ def runs_for(about: Mapping[str, Any], tasks: Sequence[Task], task: str | None =
     Args:
       about: what the prompts were made for.
       tasks: the tasks.
-      task: id of the task whose prompt serves all of them.
+      task: names the run whose prompt serves all of them, as in `find_run`.
     Raises: ValueError if there is no such prompt.
     """
     if task is not None or len(about.get("tasks") or ()) < 2:
@@ -106,14 +124,45 @@ def _relabelled(example: Example, labels: tuple[str, ...]) -> Example:
     return replace(example, labels=labels) if isinstance(example, TaggedExample) else example
 
 
-def all_as_test(task: Task) -> Task:
-    """The task with the examples of all its sets in its test set.
+def all_as_test(task: Task, read: Sequence[Example] = ()) -> Task:
+    """The task with all its examples in its test set, and the chance of a random choice among them.
 
     Args:
-      task: loaded with full=True, so that no example is left out.
+      task: loaded with full=True.
+      read: all examples of its file; those that are in no set of the task, as in a large file, are added.
     """
     every = dict.fromkeys((*task.train, *task.dev, *task.test))
-    return replace(task, test=tuple(every))
+    there = {example.input for example in every}
+    for example in fewshot.merge(read, key=str):
+        if example.input not in there:
+            is_tagged = task.category == "tag"
+            kept = (
+                TaggedExample(example.input, example.targets[:1], (), task.labels) if is_tagged else example
+            )
+            every[kept] = None
+    chance = sum(1 / len(example.options) for example in every if example.options) / len(every)
+    return replace(task, test=tuple(every), chance=chance)
+
+
+def seen_in_training(about: Mapping[str, Any], run: int, task: Task, split: str) -> str:
+    """A warning that a run was trained on examples that it is scored on, "" if it was not.
+
+    Args:
+      about: what the prompts were made for.
+      run: index of the run.
+      task: the task to score it on, loaded with the seed ("sample") of the training.
+      split: the set to score it on, or "all".
+    """
+    trained = trained_on(about, run)
+    name, examples = trained.get("set", "train"), trained.get("examples") or 0
+    known = [*(about.get("tasks") or ()), None]
+    is_larger = name == "train" and examples > len(task.train)  # of all examples, not of a few-shot set
+    if known[run] != task.id or not (split in ("all", name) or (is_larger and split == "train_new")):
+        return ""
+    return (
+        f"the prompt was trained on examples that are in {split} of {task.id}, so this score says little "
+        "about new texts; --split test does"
+    )
 
 
 def chosen(source: PromptSource, runs: Sequence[int]) -> SavedPrompt:

@@ -10,12 +10,15 @@ the training examples, `measure` on the test examples. Test examples choose noth
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from iptkit.engine.calls import check_backbone, check_list, check_seed
 from iptkit.engine.compatibility import check_source
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
@@ -74,11 +77,11 @@ class TuneConfig:
       method: one of METHODS. "prompt-tuning": vectors at the input, "p-tuning": the same made by an LSTM,
         "deep": keys and values at every layer (P-Tuning v2), "ist": a code in a subspace of prompts.
       prompt_length: n >= 1; not for "ist". A layout with numbers of vectors sets it too.
-      layout: of a language model, see engine/layouts.py.
+      layout: of a language model, see engine/layouts.py. Numbers of vectors are not for "deep".
       steps: number of training steps, >= 1.
       rows: examples per task and step, >= 1.
       lr: peak learning rate > 0.
-      seed: of the order of the examples, and of random starts.
+      seed: of the order of the examples, and of random starts; from 0 to 2^63 - 1.
     """
 
     method: str = METHODS[0]
@@ -94,8 +97,17 @@ class TuneConfig:
             raise ValueError(f"method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         for name in ("prompt_length", "steps", "rows"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1")
+            if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
+                raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
+        if self.lr is not None and not (isinstance(self.lr, numbers.Real) and 0 < self.lr < math.inf):
+            raise ValueError(f"the learning rate lr is {self.lr!r}; give a finite number > 0")
+        check_seed(self.seed)
+        layout = None if self.layout is None else Layout.of(self.layout)
+        if layout is not None and layout.prompt_length and self.method == "deep":
+            raise ValueError(
+                f"the layout {self.layout} has places for {layout.prompt_length} vectors, but a deep prompt "
+                f"has keys and values in their place; choose one of {' and '.join(LAYOUTS)}"
+            )
         if self.method == "ist" and self.prompt_length is not None:
             raise ValueError("the subspace of 'ist' sets the prompt length; leave prompt_length out")
 
@@ -174,7 +186,11 @@ def tune(
       >>> tune(load("tiny-causal"), moods, TuneConfig(steps=2)).scores[0].metric
       'accuracy'
     """
-    config = config or TuneConfig()
+    check_backbone(backbone, "tune")
+    check_list(tasks, Task, "tune", "tasks")
+    config = TuneConfig() if config is None else config
+    if not isinstance(config, TuneConfig):
+        raise ValueError(f"tune got {config!r:.80} for config; give TuneConfig(METHOD, ...)")
     fit_config = config.fit_config(backbone)
     check_tasks(backbone, tasks)
     engine, source, start = _prepared(backbone, tasks, config, subspace)
@@ -242,7 +258,8 @@ def _prepared(
     """The engine, the source to train, and the prompts to compare with."""
     if config.method == "ist":
         return _in_subspace(backbone, len(tasks), config, subspace or find_subspace(STORED))
-    layout, runs = Layout.of(config.layout or LAYOUTS[0]), len(tasks)
+    named, runs = LAYOUTS[0] if config.layout is None else config.layout, len(tasks)
+    layout = Layout.of(named)
     n = config.prompt_length or layout.prompt_length or config.defaults(backbone).prompt_length
     sites = find_sites(backbone.model) if config.method == "deep" else []
     generator = torch.Generator().manual_seed(config.seed)
@@ -264,11 +281,11 @@ def _prepared(
         classes = max(len(task.labels) for task in tasks)
         headed = WithHead(runs, backbone.width, classes, generator, source).to(backbone.device)
         return HeadEngine(backbone, sites), headed, None
-    return Engine(backbone, config.layout or LAYOUTS[0], sites=sites), source, start
+    return Engine(backbone, named, sites=sites), source, start
 
 
 def _in_subspace(backbone: Backbone, runs: int, config: TuneConfig, decoder: AutoEncoder) -> Prepared:
-    layout = config.layout or decoder.about.get("layout") or LAYOUTS[0]
+    layout = config.layout if config.layout is not None else decoder.about.get("layout") or LAYOUTS[0]
     sites = find_sites(backbone.model) if decoder.kind == "keys_values" else []
     engine = Engine(backbone, layout if isinstance(layout, str) else tuple(layout), sites=sites)
     decoder = decoder.to(backbone.device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iptkit.storage import files, messages, paths
@@ -30,6 +32,23 @@ def writable_folder(folder: str | Path, option: str) -> Path:
             f"cannot write to the folder {folder} ({why}); choose another one with {option}"
         ) from error
     return folder
+
+
+@contextlib.contextmanager
+def without_empty_folders(*places: str | Path) -> Iterator[None]:
+    """A context that leaves no empty folder behind: none is there at its end that was missing before.
+
+    Args:
+      places: files or folders that may be written inside, with the folders above them.
+    """
+    paths_of = [paths.expanded(place).absolute() for place in places]
+    missing = {path for of in paths_of for path in (of, *of.parents) if not os.path.lexists(path)}
+    try:
+        yield
+    finally:
+        for path in sorted(missing, key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):  # it is a file, has one, or was not made
+                path.rmdir()
 
 
 def writable_file(path: str | Path, option: str, endings: Sequence[str] = ()) -> Path:

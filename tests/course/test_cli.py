@@ -195,7 +195,7 @@ def test_run_passes_its_arguments_on(iptkit_command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "resumes after the last finished step"),
+        (KeyboardInterrupt(), 130, "stopped; the same command resumes"),
         (
             ModuleNotFoundError("No module named 'papermill'", name="papermill"),
             2,
@@ -244,7 +244,7 @@ sys.argv = ["iptkit", "run"]
 __main__.main()"""
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         said = ""
-        while "resumes after the last finished step" not in said:
+        while "stopped; the same command resumes" not in said:
             said += (line := process.stderr.readline())
             assert line
         process.send_signal(signal.SIGINT)
@@ -482,7 +482,11 @@ cli.app(["study"])
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
 @pytest.mark.parametrize(
-    ("ends", "message"), [("quickly", "last finished step"), ("slowly", "stopped immediately")]
+    ("ends", "message"),
+    [
+        ("quickly", "stopped; the same command resumes from the last checkpoint"),
+        ("slowly", "stopped immediately"),
+    ],
 )
 def test_ctrl_c_once_or_twice_ends_without_a_traceback(ends, message):
     command = [sys.executable, "-c", SLOW_END, ends]

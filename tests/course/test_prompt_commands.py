@@ -79,7 +79,7 @@ def test_the_tasks_of_a_folder_go_into_one_file_and_each_is_answered_by_its_own_
     assert value["method"] == "prompt-tuning" and value["model"] == "tiny-causal"
     assert {"score", "low", "high", "before", "chance", "majority", "examples"} <= value["tasks"][0].keys()
     code, _, wrong = command("ask", "both.safetensors", "I had a sad trip")
-    assert code == 2 and "prompts for 2 tasks: mood, plural; choose one: --task" in wrong
+    assert code == 2 and "there are 2 prompts, for mood, plural; choose one by its name" in wrong
     code, said, _ = command("ask", "both.safetensors", "I had a sad trip", "--task", "mood")
     assert code == 0 and said.split()[0] in ("positive", "negative")
     code, said, _ = command("score", "both.safetensors", "mine")
@@ -159,9 +159,17 @@ WRONG = [
     ),
     ("mood.jsonl --out a.safetensors --only moods", "no task 'moods'"),
     ("mood.jsonl --out a.safetensors --steps 0", "steps is 0; give a whole number of at least 1"),
-    ("mood.jsonl --out a.safetensors --lr -1", "FitConfig needs a finite lr > 0"),
+    ("mood.jsonl --out a.safetensors --lr -1", "the learning rate lr is -1.0; give a finite number > 0"),
     ("mood.jsonl --out a.safetensors --layout sideways", "layout 'sideways' is unknown"),
     ("mood.jsonl --out a.safetensors --layout [1,", "--layout [1, is no JSON"),
+    ("mood.jsonl --out a.safetensors --layout []", "--layout []: pieces are numbers and texts, such as [3, "),
+    (
+        'mood.jsonl --out a.safetensors --method deep --layout [2,"{text}",2]',
+        "but a deep prompt has keys and",
+    ),
+    ("mood.jsonl --out new/er --model tiny-encoder --method ist", "tiny-encoder is an encoder"),
+    ("plural.jsonl --out new/a.safetensors --model tiny-encoder", "task plural is of category 'qa', but"),
+    ("mood.jsonl --out new --only moods", "no task 'moods'"),
     (
         "mood.jsonl --out a.safetensors --subspace ipt120",
         "--subspace is for the method ist, not prompt-tuning",
@@ -181,13 +189,24 @@ WRONG = [
 @pytest.mark.parametrize(("words", "message"), WRONG, ids=[words for words, _ in WRONG])
 def test_wrong_input_of_tune_is_reported_before_anything_runs(command, monkeypatch, words, message):
     _own_files()
-    before = {path: path.read_bytes() for path in paths.expanded(".").rglob("*") if path.is_file()}
+    before = _everything()
     monkeypatch.setattr(tuning, "fit", None)  # nothing is trained
     code, said, wrong = command("tune", *(QUICK if "--model" not in words else ()), *words.split())
     told = wrong[wrong.index("iptkit: ") :] if "iptkit: " in wrong else wrong
     assert code == 2 and not said and message in told and "Traceback" not in wrong
-    after = {path: path.read_bytes() for path in paths.expanded(".").rglob("*") if path.is_file()}
-    assert after == before
+    assert _everything() == before
+
+
+def _everything():
+    """All folders, and all files with what they hold."""
+    return {path: path.is_file() and path.read_bytes() for path in paths.expanded(".").rglob("*")}
+
+
+@pytest.mark.parametrize("words", [("tune", "mood.jsonl", "--out", "new/a.safetensors"), ("ask", "x", "y")])
+def test_a_seed_that_is_too_large_is_refused(command, words):
+    code, said, wrong = command(*words, "--seed", "9" * 23)
+    assert code == 2 and not said and "'--seed'" in wrong and f"{2**63 - 1}" in wrong
+    assert not paths.expanded("new").exists()
 
 
 def _own_files():
@@ -241,7 +260,7 @@ def test_an_encoder_chooses_a_class_or_tags_every_word(command, method):
     assert code == 0 and said.count("\n") == 3
 
 
-@pytest.mark.filterwarnings("always:the prompt was trained for the task mood, and is scored on")
+@pytest.mark.filterwarnings("always:the prompt was trained")
 def test_a_head_numbers_its_classes_as_in_training(command):
     """A file that lists its options in another order gets the same score."""
     words = ["--model", "tiny-encoder", "--steps", "20", "--prompt-length", "3"]
@@ -278,9 +297,7 @@ def test_ask_gives_the_likeliest_option_with_its_probability(mood):
         assert one["probability"] == max(one["options"].values()) == one["options"][one["answer"]]
     code, said, _ = mood("ask", "mood.prompt.safetensors", "I had a sad trip")
     assert said == f"{answers[0]['answer']}  ({answers[0]['probability']:.2f})\n"
-    code, said, _ = mood(
-        "ask", "mood.prompt.safetensors", "-", text="I had a sad trip\n\nI had a good trip\n"
-    )
+    code, said, _ = mood("ask", "mood.prompt.safetensors", "-", text="I had a sad trip\nI had a good trip\n")
     assert code == 0 and len(said.splitlines()) == 2
     code, said, _ = mood("ask", "mood.prompt.safetensors", "I had a trip", "--options", "fine, bad")
     assert code == 0 and said.split()[0] in ("fine", "bad")
@@ -337,13 +354,44 @@ def test_a_free_answer_is_one_generated_line_and_draws_depend_on_the_seed(comman
         assert code == 2 and not said and wrong.startswith("iptkit: ") and message in wrong
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("I had a sad trip\n\nI had a good trip\n", "line 2 of stdin is empty; give a text on every line"),
+        ("\n", "line 1 of stdin is empty"),
+        (b"fine\n\xff bad\n", "stdin is no UTF-8 (invalid start byte at byte 5)"),
+    ],
+)
+def test_wrong_lines_of_stdin(mood, text, message):
+    code, said, wrong = mood("ask", "mood.prompt.safetensors", "-", text=text)
+    assert code == 2 and not said and wrong.startswith("iptkit: ") and message in wrong
+
+
+def test_words_of_the_command_line_that_are_no_utf_8_are_refused(mood):
+    code, said, wrong = mood("ask", "mood.prompt.safetensors", "fine", "bad \udcff")
+    assert code == 2 and not said and "text 2 ('bad \\udcff') is no UTF-8; give texts in UTF-8" in wrong
+
+
+@pytest.mark.parametrize("words", [("ask", "a.safetensors", "x"), ("score", "a.safetensors", "mood.jsonl")])
+def test_a_model_that_comes_from_a_hub_is_named_first(mood, monkeypatch, words):
+    tensors, about = tensor_files.read("mood.prompt.safetensors")
+    monkeypatch.setattr(saved, "read_about", lambda path: {**about, "backbone": "someone/model"})
+    code, _, noted = mood(*words, "--model", "tiny-causal")
+    assert "loading the model" not in noted
+    monkeypatch.setattr(saved, "open_prompt", lambda *_: (_ for _ in ()).throw(ValueError("no network")))
+    code, said, noted = mood(*words)
+    assert code == 2 and "loading the model someone/model that a.safetensors names\n" in noted
+
+
 # ---- score ---------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("always")
 def test_score_measures_again_what_tune_measured(mood):
     (stored,) = saved.read_about("mood.prompt.safetensors")["scores"]
     code, said, noted = mood("score", "mood.prompt.safetensors", "mood.jsonl", "--json")
     assert code == 0 and json.loads(said)["tasks"] == [stored] and not noted
-    code, said, _ = mood("score", "mood.prompt.safetensors", "mood.jsonl", "--split", "all")
+    code, said, noted = mood("score", "mood.prompt.safetensors", "mood.jsonl", "--split", "all")
     assert code == 0 and said.splitlines()[1].split()[-1] == "80"
+    assert "iptkit: warning: the prompt was trained on examples that are in all of mood, so this" in noted
     code, said, _ = mood("score", "mood.prompt.safetensors", "mood.jsonl", "--split", "dev", "--limit", "6")
     assert code == 0 and said.splitlines()[1].split()[-1] == "6"
 
@@ -361,6 +409,31 @@ def test_score_measures_the_whole_test_set_of_a_folder(command):
     assert f"  iptkit score b.safetensors birds {given[0]}={given[1]}" in said
     code, said, _ = command("score", "b.safetensors", "birds", *given)
     assert code == 0 and said.splitlines()[1].split()[-1] == "300"
+
+
+@pytest.mark.filterwarnings("always")
+def test_all_is_every_example_of_a_large_file(mood):
+    two = ("negative", "positive")
+    lines = [json.dumps({"input": f"trip {i}", "target": two[i % 2], "options": two}) for i in range(2500)]
+    os.mkdir("large")
+    paths.expanded("large/mood.jsonl").write_text("\n".join(lines))
+    words = ("score", "mood.prompt.safetensors", "large/mood.jsonl", "--split", "all")
+    code, said, _ = mood(*words, "--json")
+    (found,) = json.loads(said)["tasks"]
+    assert code == 0 and found["examples"] == 2500 and found["chance"] == 0.5
+
+
+@pytest.mark.filterwarnings("always")
+def test_score_refuses_tags_for_a_language_model_and_a_set_that_is_empty(mood):
+    _own_files()
+    code, said, wrong = mood("score", "mood.prompt.safetensors", "tags")
+    assert code == 2 and not said and "task parts has a tag for every word, which needs a head" in wrong
+    os.mkdir("few")
+    for name, count in (("train", 6), ("test", 4)):
+        rows = [f"bird {name} {i},{('positive', 'negative')[i % 2]}\n" for i in range(count)]
+        Path("few", f"{name}.csv").write_text("input,target\n" + "".join(rows))
+    code, said, wrong = mood("score", "mood.prompt.safetensors", "few", "--split", "train_new")
+    assert code == 2 and not said and "there is no example in train_new of few; choose another" in wrong
 
 
 @pytest.mark.filterwarnings("always")

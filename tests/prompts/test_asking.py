@@ -77,10 +77,35 @@ def test_multiple_choice_needs_options_and_a_head_names_unknown_classes():
         ask(engine, source, ["I had a sad trip"], options=["a", "b", "c"])
 
 
+def test_the_options_of_a_head_go_by_name_not_by_place():
+    engine, source = headed([MOOD])
+    (usual,) = ask(engine, source, ["I had a sad trip"])
+    assert ask(engine, source, ["I had a sad trip"], options=MOOD.labels[::-1]) == [usual]
+    with pytest.raises(
+        ValueError, match="options are foo, bar, but the head of this prompt chooses from nega"
+    ):
+        ask(engine, source, ["I had a sad trip"], options=["foo", "bar"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": 10**23}, "the seed is 1000.*; give a whole number from 0 to"),
+        ({"temperature": 0.5}, "have no effect"),
+        ({"max_new_tokens": "2"}, "max_new_tokens is '2'"),
+    ],
+)
+def test_settings_of_free_answers_are_checked_at_once(given, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**given)
+
+
 @pytest.mark.parametrize(
     ("texts", "given", "message"),
     [
         (["fine", "  "], {}, "a text is empty"),
+        (["fine", "bad \udcff"], {}, r"texts\[1\] has the character '\\udcff', half of a pair"),
+        ("fine", {}, r"the text 'fine' was given in place of a list of texts"),
         (["fine"], {"options": ["a", "a"]}, "options are a, a; give at least two different ones"),
         (["fine"], {"options": ["a", ""]}, "give at least two different ones"),
         (

@@ -6,6 +6,7 @@ import torch
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.prompts import prompt_runs
 from iptkit.tasks import suites
+from iptkit.tasks.examples import Example, TaggedExample
 
 MOOD, KIND, PLURAL = suites.load_suite("tiny", only=["tiny-mood", "tiny-kind", "tiny-plural"])
 (PARTS,) = suites.load_suite("tiny3", only=["tiny-parts"])
@@ -15,10 +16,44 @@ ABOUT = {"tasks": ["tiny-mood", "tiny-kind"], "data": [{"labels": MOOD.labels}, 
 def test_find_run():
     assert prompt_runs.find_run(ABOUT, "tiny-kind") == 1
     assert prompt_runs.find_run({}, None) == prompt_runs.find_run({"tasks": ["a"]}, None) == 0
-    with pytest.raises(ValueError, match="2 tasks: tiny-mood, tiny-kind; choose one: --task"):
+    with pytest.raises(
+        ValueError, match="2 prompts, for tiny-mood, tiny-kind; choose one by its name or its"
+    ):
         prompt_runs.find_run(ABOUT)
     with pytest.raises(ValueError, match="no prompt for the task 'x', only for tiny-mood, tiny-kind"):
         prompt_runs.find_run(ABOUT, "x")
+
+
+def test_each_of_several_runs_of_one_task_is_found():
+    about = {"tasks": ["a", "b", "a", "1"]}
+    assert [prompt_runs.find_run(about, name) for name in ("a:0", "b", "a:1", "1")] == [0, 1, 2, 3]
+    assert [prompt_runs.find_run(about, name) for name in ("0", "2", "3")] == [0, 2, 3]
+    assert prompt_runs.runs_for(about, [MOOD, KIND], "a:1") == [2, 2]
+    with pytest.raises(ValueError, match="2 prompts for a: a:0, a:1; choose one: --task"):
+        prompt_runs.find_run(about, "a")
+    for name in ("a:2", "4", "-1"):
+        with pytest.raises(ValueError, match=f"no prompt for the task '{name}', only for a:0, b, a:1, 1"):
+            prompt_runs.find_run(about, name)
+    with pytest.raises(ValueError, match="4 prompts, for a:0, b, a:1, 1; .* its index from 0 to 3: --task"):
+        prompt_runs.find_run(about)
+
+
+def test_a_score_on_examples_of_the_training_is_warned_of():
+    (full,) = suites.load_suite("tiny", only=["tiny-mood"], full=True)
+    about = {"tasks": ["tiny-mood"], "data": [{"set": "train", "examples": len(full.train)}]}
+    few = {"tasks": ["tiny-mood"], "data": [{"set": "train", "examples": len(MOOD.train)}]}
+
+    def said(about, split, task=MOOD):
+        return bool(prompt_runs.seen_in_training(about, 0, task, split))
+
+    assert [said(about, split) for split in ("train", "train_new", "dev", "test")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [said(few, split) for split in ("train", "train_new", "test")] == [True, False, False]
+    assert said(about, "all", full) and not said(about, "all", KIND) and not said({}, "all")
 
 
 def test_runs_for_tasks_go_by_name_unless_there_is_one_or_one_is_named():
@@ -53,6 +88,15 @@ def test_all_as_test_has_every_example_once():
     (task,) = suites.load_suite("tiny", only=["tiny-mood"], full=True)
     examples = prompt_runs.all_as_test(task).test
     assert len(set(examples)) == len(examples) == len(task.train) + len(task.dev) + len(task.test)
+
+
+def test_all_as_test_adds_what_is_in_no_set():
+    rest = (Example("new", ("positive",), MOOD.labels), MOOD.test[0])
+    assert prompt_runs.all_as_test(MOOD, rest).test[-1] == rest[0]
+    assert len(prompt_runs.all_as_test(MOOD, rest).test) == len(prompt_runs.all_as_test(MOOD).test) + 1
+    word = PARTS.test[0].tags[0]
+    more = prompt_runs.all_as_test(PARTS, (Example("new", (word,)),)).test[-1]
+    assert more == TaggedExample("new", (word,), (), PARTS.labels)
 
 
 def test_chosen_prompts_come_in_the_order_asked_for():

@@ -93,6 +93,20 @@ def test_defaults_are_those_of_the_studies():
             "method 'lora' is unknown; choose one of prompt-tuning,",
         ),
         (CAUSAL, TASKS, {"rows": 0}, "rows is 0; give a whole number of at least 1"),
+        (CAUSAL, TASKS, {"steps": 2.5}, "steps is 2.5; give a whole number of at least 1"),
+        (CAUSAL, TASKS, {"lr": -1}, "the learning rate lr is -1; give a finite number > 0"),
+        (CAUSAL, TASKS, {"lr": float("inf")}, "the learning rate lr is inf; give a finite number > 0"),
+        (CAUSAL, TASKS, {"seed": 10**23}, "the seed is 100000000000000000000000; give a whole number from 0"),
+        (CAUSAL, TASKS, {"seed": -1}, "the seed is -1; give a whole number from 0"),
+        (CAUSAL, TASKS, {"layout": ()}, "layout (): it has 0 pieces '{text}'; give one"),
+        (
+            CAUSAL,
+            TASKS,
+            {"layout": (2, "{text}", 2), "method": "deep"},
+            "places for 4 vectors, but a deep prompt has keys and values in their place; choose one of",
+        ),
+        ("tiny-causal", TASKS, {}, "tune needs a backbone, but got the name 'tiny-causal'; load the model"),
+        (CAUSAL, TASKS[0], {}, "tune got a single Task for tasks; give a list, also of one: .task."),
         (CAUSAL, TASKS, {"method": "ist", "prompt_length": 3}, "leave prompt_length out"),
         (CAUSAL, TASKS, {"method": "ist"}, "made for the model smollm2-135m, this is tiny-causal"),
         (CAUSAL, TASKS, {"layout": (3, "{text}"), "prompt_length": 4}, "4 vectors, but the layout (3, '"),
@@ -110,8 +124,13 @@ def test_defaults_are_those_of_the_studies():
 )
 def test_what_does_not_fit_is_refused_before_the_training(monkeypatch, model, tasks, given, message):
     monkeypatch.setattr(tuning, "fit", None)
-    with pytest.raises(ValueError, match="(?s)" + message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match="(?s)" + message.replace("(", r"\(").replace(")", r"\)")):
         tune(model, tasks, TuneConfig(**given))
+
+
+def test_a_method_in_place_of_the_settings():
+    with pytest.raises(ValueError, match="tune got 'p-tuning' for config; give TuneConfig"):
+        tune(CAUSAL, TASKS, "p-tuning")
 
 
 def test_tags_need_an_encoder():
