@@ -23,7 +23,7 @@ import iptkit
 from iptkit.course import output, prompt_commands, task_commands
 from iptkit.course.options import Device
 from iptkit.course.output import Reply, say
-from iptkit.storage import installation
+from iptkit.storage import installation, messages
 
 
 @contextlib.contextmanager
@@ -78,7 +78,9 @@ class CleanErrors(TyperGroup):
 
 def _warn(show: Callable[..., None], message: object, category: type[Warning], *rest: Any) -> None:
     """Show a warning of the kit in one line, others as Python does."""
-    if category is UserWarning:
+    if issubclass(category, messages.Note):
+        output.note(f"note: {message}")
+    elif category is UserWarning:
         say(f"iptkit: warning: {message}", err=True)
     else:
         show(message, category, *rest)

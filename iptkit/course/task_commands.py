@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path, PurePath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from iptkit.course.options import Columns, DropDuplicates, Suite
 from iptkit.course.output import Reply
 from iptkit.storage import messages
 from iptkit.tasks.examples import ALL_SETS, Task
+
+if TYPE_CHECKING:
+    from iptkit.tasks.own_tasks import OwnTask
 
 SHOWN = ("id", "title", "category", "metric", "chance", "majority", "group", "labels", "source", "licence")
 app = typer.Typer(no_args_is_help=True)
@@ -104,7 +107,7 @@ def check_tasks(
     for files in found:
         try:
             own = own_tasks.read(files, how)
-            wrong = [*own.problems]
+            wrong = [*own.problems] or _few(own)
             if not wrong:
                 tests[own.card.id] = len(own.kept.get("test", ()))
             near += own_tasks.near_lines(own) if own.near_choice != "drop" else []
@@ -138,10 +141,24 @@ def check_tasks(
             advice = f"a study needs train_new too, and so about {needed} to train on"
         of_all = f" (of {tests[task.id]})" if tests[task.id] > len(task.test) else ""
         lines.append(f"  few-shot sets: {_sizes(task)}{of_all}; {advice}")
-    lines += [f"warning: {warning.message}" for warning in noted]
-    value |= {"near_duplicates": near, "warnings": [str(warning.message) for warning in noted]}
+    told = [(issubclass(one.category, messages.Note), str(one.message)) for one in noted]
+    lines += [f"{'note' if is_note else 'warning'}: {text}" for is_note, text in told]
+    value |= {"near_duplicates": near, "warnings": [text for is_note, text in told if not is_note]}
+    value["notes"] = [text for is_note, text in told if is_note]
     value["tasks"] = [
         {"id": t.id, "category": t.category, "metric": t.metric, "labels": t.labels, "sets": _counts(t)}
         for t in loaded
     ]
     return Reply(value, "\n".join(lines))
+
+
+def _few(own: OwnTask) -> list[str]:
+    """The problem of a task whose examples are right, but too few for its sets."""
+    from iptkit.tasks import suites
+
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            suites.own_task(own)
+        except ValueError as error:
+            return [str(error)]
+    return []

@@ -1,13 +1,32 @@
-"""Parts of error messages: text that is safe to print, the system's words, long lists cut short."""
+"""Parts of messages: text that is safe to print, the system's words, long lists cut short; warnings."""
 
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 NUM_SHOWN = 20  # problems listed in one error
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Note(UserWarning):
+    """An ordinary fact, such as which columns of a file were read; commands show it as a note."""
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn, naming the line outside the kit that led here.
+
+    Args:
+      text: the warning.
+      category: its class.
+    """
+    kit, level, frame = __name__.partition(".")[0], 1, sys._getframe().f_back
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == kit:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level + 1)
 
 
 def visible(text: str) -> str:

@@ -7,7 +7,9 @@ with dots leads into a nested value ("answers.text"). In a file without a header
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,8 +123,29 @@ def missing(role: str, there: Sequence[str], where: str) -> ColumnsError:
     """Return the error for a file without a column for a role."""
     return ColumnsError(
         f"{where}: no column is named {role} or has another usual name for it; its columns are: "
-        f"{listed(there)}; name it: --columns {_example(role)} (columns= in Python, or on the card)"
+        f"{listed(there)}; name it: --columns {example(there, (role,))} (columns= in Python, or on the card)"
     )
+
+
+def example(there: Sequence[str], roles: Sequence[str] = ("input", "target")) -> str:
+    """Return a --columns option for some roles with columns of a file, as a shell takes it.
+
+    A role has its usual column, else the first column for the input, the last one for the target.
+
+    >>> example(["utterance", "intent"])
+    'input=utterance,target=intent'
+    """
+    usual: dict[str, tuple[str, ...]] = {}
+    for role in ROLES:
+        with contextlib.suppress(ColumnsError):
+            taken = {name for names in usual.values() for name in names}
+            usual |= {role: _usual(role, there, taken, "")[0]}
+    taken = {name for names in usual.values() for name in names}
+    rest = [name for name in there if name.strip() and name not in taken]
+    first = {"input": rest[:1], "target": rest[1:][-1:] if not usual.get("input") else rest[-1:]}
+    of = {role: "+".join(usual.get(role) or first.get(role) or ()) for role in roles}
+    names = [n if n and n.isprintable() and "," not in n else "..." for n in of.values()]
+    return shlex.quote(",".join(f"{role}={name:.200}" for role, name in zip(roles, names, strict=True)))
 
 
 def listed(names: Iterable[str]) -> str:
@@ -253,10 +276,6 @@ def _usual(role: str, there: Sequence[str], taken: set[str], where: str) -> tupl
             "(columns= in Python, or on the card)"
         )
     return tuple(usual), False
-
-
-def _example(role: str) -> str:
-    return {"input": "input=sentence", "target": "target=label"}.get(role, f"{role}=choices")
 
 
 def _value(fields: Mapping[str, Any], name: str) -> Any:

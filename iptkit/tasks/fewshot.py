@@ -9,7 +9,6 @@ examples gives a quarter of them to each set.
 from __future__ import annotations
 
 import random
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -96,11 +95,12 @@ def make_pool(
             parts = ()
     for label, count in shots.items() if parts else ():
         if count == 0:
-            of_label = f" of label {label!r}" if label else ""
+            count = len(by_label[label])
+            have = f"{count} example{'s' * (count != 1)}{f' of label {label!r}' if label else ''}"
+            way = "add examples, or leave out the label" if label else "add examples"
             raise ValueError(
-                f"task {card.id!r} has {len(by_label[label])} examples{of_label}, but needs at least "
-                f"{len(parts)}: one each for {', '.join(parts[:-1])} and {parts[-1]}; add examples, or leave "
-                "out the label"
+                f"task {card.id!r} has {have}, but needs at least {len(parts)}: one each for "
+                f"{', '.join(parts[:-1])} and {parts[-1]}; {way}"
             )
     rng = random.Random(f"{card.id}/test/0")
     for rows in by_label.values():
@@ -290,17 +290,16 @@ def leave_out(task: Task, known: Task, dev_examples: int = 0) -> Task:
         if not kept:
             raise ValueError(f"{told}, but at least 1 is needed; {way}")
         if len(kept) < MIN_NEW_EXAMPLES:
-            warnings.warn(f"{told}, so its scores are uncertain; {way}", stacklevel=2)
+            messages.warn(f"{told}, so its scores are uncertain; {way}")
     return replace(task, dev=dev, train_new=train_new)
 
 
 def _warn_of_few(card: Card, counts: dict[str, int]) -> None:
     """Warn of labels with fewer examples than sets."""
     have = ", ".join(f"{label!r} has {n}" if label else f"there are {n}" for label, n in counts.items())
-    warnings.warn(
+    messages.warn(
         f"task {card.id}: {have} example(s), so some sets lack them; 4 give one to each of the sets train, "
-        "train_new, dev and test",
-        stacklevel=3,
+        "train_new, dev and test"
     )
 
 
@@ -311,10 +310,9 @@ def _warn_of_one_label(name: str, examples: Sequence[Example]) -> None:
     if len(examples) > 1 and len(choices) == len(seen) == 1 and len(known := choices.pop()) > 1:
         (label,) = seen
         others = ", ".join(map(repr, sorted(known - seen)))
-        warnings.warn(
+        messages.warn(
             f"{name} has {len(examples)} example(s), all with the label {label!r}, so a prompt learns only "
-            f"that answer; add examples of {others}",
-            stacklevel=3,
+            f"that answer; add examples of {others}"
         )
 
 

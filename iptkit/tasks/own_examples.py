@@ -12,7 +12,7 @@ from iptkit.tasks import fields, schemes, sidecars
 from iptkit.tasks.columns import Columns
 from iptkit.tasks.examples import Example, tag_problem, words_of
 from iptkit.tasks.fewshot import text_key
-from iptkit.tasks.own_rows import Place, Problems, Row, Rows
+from iptkit.tasks.own_rows import Caution, Place, Problems, Row, Rows
 from iptkit.tasks.sidecars import Sidecar
 
 OPTION = "--drop-duplicates (drop_duplicates=True in Python, or true on the card)"
@@ -67,7 +67,7 @@ def duplicates(examples: Examples, drop: bool, is_allowed: bool) -> tuple[set[Pl
             if shared
             else ""
         )
-        return set(), [], [f"{note}; {OPTION} leaves them out of the earlier one"] if shared else []
+        return set(), [], [Caution(f"{note}; {OPTION} leaves them out of the earlier one")] if shared else []
     if not drop:
         return set(), [(p, _same(p, first)) for p, first in twice.items()], []
     others = [
@@ -77,7 +77,8 @@ def duplicates(examples: Examples, drop: bool, is_allowed: bool) -> tuple[set[Pl
     ]
     p, first = next(iter(twice.items()))
     note = f"{len(twice)} duplicate input(s) left out (first: {p}, same as {first.seen_from(p)})"
-    return {*twice}, [], ["; ".join([note, *messages.first(others)])]
+    told = "; ".join([note, *messages.first(others)])
+    return {*twice}, [], [Caution(told) if others else told]
 
 
 def _same(place: Place, first: Place) -> str:

@@ -34,6 +34,12 @@ class Place(NamedTuple):
         return f"line {self.number}" if self.path == other.path else f"{self.path.name}:{self.number}"
 
 
+class Caution(str):
+    """A note that makes a warning, because it concerns what the scores mean."""
+
+    __slots__ = ()
+
+
 Rows = dict[Place, Row]
 Problems = list[tuple[Place, str]]
 
@@ -93,7 +99,7 @@ def with_labels(
             f"{' and '.join(found.of['target'])}); write the answers, or name their column"
         )
     bare = [name for name in bare if name not in ("", "train")]
-    said = [f"{parts[name][0].path.name} has no labels, so it is not used" for name in bare]
+    said = [Caution(f"{parts[name][0].path.name} has no labels, so it is not used") for name in bare]
     return {name: of for name, of in rows.items() if name not in bare}, notes + said
 
 
@@ -125,7 +131,7 @@ def with_sets(
     else:
         sets |= {"dev": rows[devs[0]]} if len(devs) > 1 else {}
         sets["test"] = rows[devs[-1]]
-        notes = [*notes, f"there is no test set, so {devs[-1]} is the test set"]
+        notes = [*notes, Caution(f"there is no test set, so {devs[-1]} is the test set")]
     if "dev" not in sets:
         notes = [*notes, "there is no dev set, so it is drawn from train"]
     return sets, notes

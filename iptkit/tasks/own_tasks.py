@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from iptkit.tasks import columns, own_examples, own_rows, record_files, sidecars
 from iptkit.tasks.columns import Columns
 from iptkit.tasks.examples import Card, Example, card_from, words_of
 from iptkit.tasks.own_examples import Examples
-from iptkit.tasks.own_rows import Place, Problems
+from iptkit.tasks.own_rows import Caution, Place, Problems
 from iptkit.tasks.record_files import Records
 from iptkit.tasks.sidecars import Sidecar
 from iptkit.tasks.task_files import TaskFiles
@@ -177,17 +176,21 @@ def of_records(
 
 
 def warn(task: OwnTask) -> None:
-    """Warn once of what was inferred, converted or left out, and once of near duplicates without a choice."""
+    """Warn once of what was inferred, converted or left out, and once of near duplicates without a choice.
+
+    The first is a `messages.Note` if no caution is among it.
+    """
     if task.notes:
-        warnings.warn(f"{task.files.path}: {'; '.join(task.notes)}", stacklevel=3)
+        needs_care = any(isinstance(note, Caution) for note in task.notes)
+        kind = UserWarning if needs_care else messages.Note
+        messages.warn(f"{task.files.path}: {'; '.join(task.notes)}", kind)
     if task.near and not task.near_choice:
         place, first = next(iter(task.near.items()))
-        warnings.warn(
+        messages.warn(
             f"{task.files.path}: {len(task.near)} input(s) differ from an earlier one only in case, blanks "
             f"or composed letters (first: line {place.number}, from {first.seen_from(place)}), so the "
             f'training and test sets may share them. Write {{"{sidecars.NEAR}": "drop"}} in '
-            f'{task.files.card.name} next to the file to leave them out, or "keep" to keep them',
-            stacklevel=3,
+            f'{task.files.card.name} next to the file to leave them out, or "keep" to keep them'
         )
 
 
@@ -272,8 +275,8 @@ def _check_first_rows(every: Sequence[Records]) -> None:
             names = columns.listed(records.first)
             raise columns.ColumnsError(
                 f"{records.path}:1: the first line ({names}) looks like a header with unknown names; name "
-                "them with --columns input=...,target=..., or, if that line is an example, by their places "
-                "from 0: --columns input=0,target=1 (columns= in Python, or on the card)"
+                f"them with --columns {columns.example(records.first)}, or, if that line is an example, by "
+                "their places from 0: --columns input=0,target=1 (columns= in Python, or on the card)"
             )
 
 

@@ -231,7 +231,7 @@ def _has_header(path: Path, kind: str, given: columns.Given, head: list[str], li
         return False
     raise columns.ColumnsError(
         f"{path}:{line}: the first line ({columns.listed(head)}) does not name the columns of the input and "
-        "of the target as the kit knows them; name them with --columns input=sentence,target=label, or, if "
+        f"of the target as the kit knows them; name them with --columns {columns.example(head)}, or, if "
         "that line is an example, by their places from 0: --columns input=0,target=1 (columns= in Python, or "
         "on the card)"
     )

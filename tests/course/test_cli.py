@@ -102,7 +102,8 @@ def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     assert code == 0 and "few-shot sets: train 1, train_new 1, dev 1, test 3;" in text
     good.write_text("".join(sums[:2]), encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(good))
-    assert code == 2 and "needs at least 4" in text
+    assert code == 1 and "task 'good' has 2 examples, but needs at least 4" in text
+    assert "1 problem(s) in 1 of 1 task(s)" in text
     good.write_text("".join(sums), encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(tmp_path))
     assert code == 1 and "bad.jsonl:1" in text and "bad.jsonl:2" in text and "nothing was changed" in text
@@ -141,6 +142,20 @@ def test_a_warning_is_one_line(iptkit_command, tmp_path):
         warnings.simplefilter("default")
         code, text = iptkit_command("tasks", "show", "mine", "--suite", str(file))
     assert code == 0 and text.startswith(f"iptkit: warning: {file}: 1 input(s) differ") and ".py:" not in text
+
+
+def test_how_a_file_was_read_is_a_note_for_people_and_no_warning(iptkit_command, tmp_path):
+    file = tmp_path / "mine.csv"
+    rows = [f"it is {n},{'good' if n % 2 else 'bad'}" for n in range(24)]
+    file.write_text("\n".join(["sentence,label", *rows]))
+    words = ("tasks", "show", "mine", "--suite", str(file))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, text = iptkit_command(*words)
+        assert code == 0 and text.startswith(f"note: {file}: read sentence as the input, label as the target")
+        assert iptkit_command(*words, "--quiet") == (0, "")
+        code, text = iptkit_command("tasks", "check", str(file))
+    assert code == 0 and f"\nnote: {file}: read sentence as" in text and "warning" not in text
 
 
 def test_what_steers_a_terminal_is_shown_and_not_obeyed(iptkit_command, tmp_path):

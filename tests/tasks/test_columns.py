@@ -120,3 +120,20 @@ def test_places_among_the_options_become_answers(targets, answers):
 
 def test_examples_in_docstrings():
     assert doctest.testmod(columns).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("there", "roles", "told"),
+    [
+        (["utterance", "intent"], ("input", "target"), "input=utterance,target=intent"),
+        (["utterance", "label", "x"], ("input", "target"), "input=utterance,target=label"),
+        (["text", "mood"], ("target",), "target=mood"),
+        (["premise", "hypothesis", "y"], ("input", "target"), "input=premise+hypothesis,target=y"),
+        (["What was said", "mood"], ("input",), "'input=What was said'"),
+        (["a, b", "mood"], ("input", "target"), "input=...,target=mood"),
+        (["label"], ("input",), "input=..."),
+        ([], ("input", "target"), "input=...,target=..."),
+    ],
+)
+def test_an_example_of_the_option_names_columns_of_the_file(there, roles, told):
+    assert columns.example(there, roles) == told

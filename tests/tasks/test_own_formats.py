@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iptkit.course import cli
+from iptkit.storage import messages
 from iptkit.tasks import suites
 
 ANIMALS = ("cat", "dog", "hen", "cow", "owl", "bee", "fox", "ant")
@@ -247,7 +248,8 @@ def wrong_encoding(folder):
 def names_without_header(folder):
     file = folder / "mine.csv"
     file.write_text("0,The cat naps\n1,The dog runs\n" * 3)
-    return file, {}, "mine.csv:1: the first line (0, The cat naps) does not name the columns"
+    told = "name the columns of the input and of the target as the kit knows them"
+    return file, {}, f"{told}; name them with --columns 'input=0,target=The cat naps', or, if that line"
 
 
 def header_of_unknown_names(folder):
@@ -256,7 +258,7 @@ def header_of_unknown_names(folder):
     return (
         folder,
         {},
-        "train.tsv:1: the first line (utterance, intent) looks like a header with unknown names",
+        "looks like a header with unknown names; name them with --columns input=utterance,target=intent",
     )
 
 
@@ -389,6 +391,15 @@ def test_columns_of_a_file_without_header_are_counted(tmp_path, columns):
     assert {e.input for of in (task.train, task.train_new, task.dev, task.test) for e in of} == {
         f"{t}, twice" for t, _ in texts(40)
     }
+
+
+@pytest.mark.parametrize(("answer", "kind"), [("bad", UserWarning), ("good", messages.Note)])
+def test_left_out_duplicates_are_a_note_but_a_warning_if_answers_differ(tmp_path, answer, kind):
+    file = tmp_path / "mine.csv"
+    file.write_text(csv_of([("it is fine", "good"), *texts(12), ("it is fine", answer)]))
+    with pytest.warns(UserWarning, match="1 duplicate input") as noted:
+        suites.load_suite(file, drop_duplicates=True)
+    assert [one.category for one in noted] == [kind]
 
 
 def test_a_first_row_that_looks_like_a_header_is_an_example_if_columns_say_so(tmp_path):

@@ -158,7 +158,9 @@ def test_errors_name_a_folder_among_the_files_and_an_unreadable_one(tmp_path, mo
 
 def test_the_error_names_a_user_file_with_too_few_examples(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"input": "q", "target": "a"}')
-    with pytest.raises(ValueError, match=r"mine.jsonl: task 'mine' has 1 examples, but needs at least 4"):
+    with pytest.raises(
+        ValueError, match=r"mine.jsonl: task 'mine' has 1 example, but needs at least 4.*; add examples$"
+    ):
         suites.load_suite(tmp_path / "mine.jsonl")
 
 
