@@ -63,7 +63,9 @@ PARTS = (
 )
 
 
-def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run: int = 0) -> Path:
+def to_peft(
+    source: PromptSource, folder: str | Path, engine: PromptEngine, run: int = 0, overwrite: bool = False
+) -> Path:
     """Write the prompt of one run as a PEFT adapter.
 
     Args:
@@ -71,6 +73,7 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
       folder: gets adapter_config.json and adapter_model.safetensors; a new or an empty one.
       engine: the one that the prompt is for: an `Engine`, with the sites of a deep prompt.
       run: index of the run.
+      overwrite: the folder may hold an earlier prompt in these two files, and nothing else.
     Returns: the folder.
 
     Raises: ValueError if the folder is not empty, the prompt does not fit the engine, there is no such run,
@@ -80,7 +83,7 @@ def to_peft(source: PromptSource, folder: str | Path, engine: PromptEngine, run:
     folder = paths.expanded(folder)
     check_source(engine, source)
     check_runs(source, [run])
-    _check_new(folder)
+    _check_new(folder, overwrite)
     backbone, every = engine.backbone, source.finished()
     device = next(iter(every.tensors().values())).device
     prompt = every.rows(torch.tensor([run], device=device))
@@ -220,8 +223,8 @@ def _scale(backbone: Backbone) -> float:
 
 
 # ---- files ---------------------------------------------------------------------------------------
-def _check_new(folder: Path) -> None:
-    """Raise ValueError if the folder holds anything, which could be another adapter."""
+def _check_new(folder: Path, overwrite: bool) -> None:
+    """Raise ValueError if the folder holds anything that may not be replaced, such as another adapter."""
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
@@ -232,9 +235,18 @@ def _check_new(folder: Path) -> None:
         raise ValueError(
             f"the folder {folder} cannot be read ({messages.reason(error)}); name a new one"
         ) from error
-    if held:
+    if held == sorted((CONFIG, WEIGHTS)) and overwrite:
+        kind = reading.read_json(folder / CONFIG).get("peft_type")
+        if kind in METHODS:
+            return
         raise ValueError(
-            f"the folder {folder} is not empty (it holds {messages.visible(held[0]):.80}); name a new one"
+            f"the folder {folder} holds an adapter of type {kind!r:.80}, no prompt; name a new one"
+        )
+    if held:
+        way_out = "" if overwrite else ", or replace an earlier prompt with overwrite=True"
+        raise ValueError(
+            f"the folder {folder} is not empty (it holds {messages.visible(held[0]):.80}); name a new "
+            f"one{way_out}"
         )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from iptkit.engine import prompt_files
+from iptkit.engine.calls import check_engine
 from iptkit.engine.compatibility import check_about, check_prompt, check_source
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
@@ -98,7 +99,7 @@ def load_prompt(path: str | Path, engine: PromptEngine | Backbone) -> SavedPromp
       ...     load_prompt(file, engine).method
       'SoftPrompt'
     """
-    _check_is_engine(engine)
+    check_engine(engine, or_model=True)
     tensors, about = prompt_files.read(path)
     return _fitting(path, tensors, about, engine)
 
@@ -129,10 +130,13 @@ def open_prompt(
     check_about(model, None, about, f"the prompt of {path}")
     sites, layout = _sites(path, about, model), about.get("layout")
     engine: Engine | HeadEngine
-    if kind == "HeadEngine":
-        engine = HeadEngine(model, sites)
-    else:
-        engine = Engine(model, layout if isinstance(layout, str) else tuple(layout or ()), sites=sites)
+    try:
+        if kind == "HeadEngine":
+            engine = HeadEngine(model, sites)
+        else:
+            engine = Engine(model, layout if isinstance(layout, str) else tuple(layout or ()), sites=sites)
+    except ValueError as error:
+        raise ValueError(f"the prompt of {path}: {error}") from error
     return engine, _fitting(path, tensors, about, engine)
 
 
@@ -180,14 +184,6 @@ def from_hub(
 
     name = prompt_files.IN_FOLDER
     return load_prompt(hf_hub_download(repo_id, name, revision=revision, token=token), engine)
-
-
-def _check_is_engine(engine: object) -> None:
-    if not isinstance(engine, Backbone) and not hasattr(engine, "log_likelihoods"):
-        raise ValueError(
-            f"an engine or a model is needed, not {engine!r:.80}; give iptkit.Engine(models.load(NAME)), or "
-            "call prompts.open_prompt, which makes both"
-        )
 
 
 def _fitting(

@@ -385,8 +385,14 @@ def test_another_adapter_is_never_replaced(tmp_path):
     (tmp_path / "hidden" / ".git").touch()
     for folder in (lora, tmp_path / "prompt", tmp_path / "hidden"):
         before = {file.name: file.read_bytes() for file in folder.iterdir()}
-        with pytest.raises(ValueError, match=rf"the folder {folder} is not empty .*name a new one$"):
+        with pytest.raises(
+            ValueError, match=rf"the folder {folder} is not empty .*name a new one, or replace"
+        ):
             to_peft(soft, folder, engine)
+        with pytest.raises(
+            ValueError, match=rf"the folder {folder} (is not empty|holds an adapter of type 'LORA')"
+        ):
+            to_peft(soft, folder, engine, overwrite=True)
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     (tmp_path / "file").touch()
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
@@ -395,6 +401,10 @@ def test_another_adapter_is_never_replaced(tmp_path):
             to_peft(soft, tmp_path / name, engine)
     (tmp_path / "empty").mkdir()
     assert to_peft(soft, tmp_path / "empty", engine) == tmp_path / "empty"
+    other = source_of(engine.backbone, "PROMPT_TUNING")
+    other.P.data += 1
+    to_peft(other, tmp_path / "empty", engine, overwrite=True)
+    assert torch.allclose(from_peft(tmp_path / "empty", engine).finished().embeds.double(), other.P.double())
 
 
 # ---- files -----------------------------------------------------------------------------------------

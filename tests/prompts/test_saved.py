@@ -178,7 +178,11 @@ with torch.no_grad():
         ),
         ("DeepPrompt", lambda: Engine(CAUSAL, sites=choose(SITES, [-1])), "the engine has 1 other sites"),
         ("last layer", lambda: Engine(CAUSAL, sites=choose(SITES, [0])), "the engine has 1 other sites"),
-        ("SoftPrompt", lambda: "tiny-causal", "an engine or a model is needed, not 'tiny-causal'"),
+        (
+            "SoftPrompt",
+            lambda: "tiny-causal",
+            "the name 'tiny-causal' was given in place of an engine or a model",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(tmp_path, name, engine, told):
@@ -533,3 +537,10 @@ def test_tensors_that_cannot_be_prompts_are_refused(tmp_path, name, change, told
     changed(file, lambda tensors, about: change(tensors))
     with pytest.raises(ValueError, match=told):
         load_prompt(file, engine)
+
+
+def test_a_layout_that_cannot_be_used_names_its_file(tmp_path):
+    _, _, file = saved(tmp_path)
+    changed(file, lambda tensors, about: about.update(layout=[]))
+    with pytest.raises(ValueError, match=r"the prompt of .*a.prompt.safetensors: layout"):
+        open_prompt(file)
