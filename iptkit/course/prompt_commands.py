@@ -159,7 +159,11 @@ def tune(
             )
         begun = time.time()
         with locks.one_writer(target, "wait for its end, or choose another file with --out"):
+            if kept.exists():
+                output.note(f"resuming from {kept}")
             tuned = tuning.tune(backbone, tasks, config, found, kept)
+            if tuned.fit.resumed_at:
+                output.note(f"resumed at step {tuned.fit.resumed_at} of {settings.steps}")
             before = None if tuned.before is None else [score.score for score in tuned.before]
             place = target if out.suffix == target.suffix else target.parent
             tuned.source.save(place, tuned.scores, before=before)

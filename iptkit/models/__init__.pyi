@@ -1,4 +1,4 @@
-from . import backbone, bundled, devices, machine, tiny, weights
+from . import backbone, bundled, devices, hub_names, machine, tiny, weights
 from .backbone import Backbone, fingerprint, in_float32, load
 from .devices import resolve_device
 
@@ -8,6 +8,7 @@ __all__ = [
     "bundled",
     "devices",
     "fingerprint",
+    "hub_names",
     "in_float32",
     "load",
     "machine",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from iptkit.models import tiny, weights
+from iptkit.models import hub_names, tiny, weights
 from iptkit.models.bundled import WHEEL_MODELS, converted
 from iptkit.models.devices import DTYPES, native_dtype, resolve_device
 from iptkit.storage import digests
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TINY = tuple(tiny.MODELS)
+KNOWN = (*WHEEL_MODELS, *TINY)
 UNUSED = (
     "transformers_version",
     "dtype",
@@ -96,7 +97,8 @@ def load(name: str | Path = "smollm2-135m", device: str = "cpu", dtype: str = "a
     Raises:
       ValueError: the dtype or device is unknown, the folder holds an adapter, or the files are damaged or no
         complete model (see weights.py): no weight of a loaded model is ever random.
-      FileNotFoundError: the model is neither cached nor downloadable, or its folder lacks a file.
+      FileNotFoundError: the model is neither cached nor downloadable, its name is mistyped, or its folder
+        lacks a file.
 
     Example:
       >>> load("tiny-causal").kind
@@ -186,7 +188,7 @@ def identity(name: str, load_it: Callable[[], Backbone]) -> str:
       name: as given to `load`.
       load_it: loads the model; called only if it is not bundled.
     """
-    if name in (*TINY, *WHEEL_MODELS):
+    if name in KNOWN:
         return name
     loaded = load_it()
     config = {
@@ -298,16 +300,19 @@ def _pretrained(name: str, dtype: str) -> tuple[PreTrainedModel, Any]:
         weights.check_folder(Path(source))
     elif Path(source).is_file():
         raise ValueError(f"{source} is a file; give the folder that it is in, with config.json and tokenizer")
+    else:
+        hub_names.check_spelling(name, KNOWN)
     try:
+        if not is_folder:
+            hub_names.check_answers(source)
         with weights.named(name, "config.json"):
             config = AutoConfig.from_pretrained(source, **options)
             kind, fills_masks = _kind(config), any("MaskedLM" in name for name in config.architectures or ())
     except OSError as error:
-        known = ", ".join([*WHEEL_MODELS, *TINY])
         raise FileNotFoundError(
             f"backbone {name!r} is neither in the cache nor available from the model hub "
             f"({str(error).splitlines()[0]}). "
-            f"Without a network use one of: {known}; or give the folder of a downloaded model."
+            f"Without a network use one of: {', '.join(KNOWN)}; or give the folder of a downloaded model."
         ) from error
     if kind == "encoder" and _is_one_sided(config):
         raise ValueError(

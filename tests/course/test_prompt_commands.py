@@ -123,7 +123,8 @@ def _generator():
 
 def test_a_stopped_tuning_resumes_and_ends_with_the_same_prompt(command, monkeypatch):
     words = ("tune", "mood.jsonl", "--model", "tiny-causal", "--steps", "4", "--device", "cpu")
-    assert command(*words, "--out", "whole.safetensors")[0] == 0
+    code, _, noted = command(*words, "--out", "whole.safetensors")
+    assert code == 0 and "resum" not in noted
     train_step, tune, done = trainer.train_step, tuning.tune, []
 
     def stopping(*given):
@@ -140,7 +141,9 @@ def test_a_stopped_tuning_resumes_and_ends_with_the_same_prompt(command, monkeyp
     code, _, wrong = command(*words, "--out", "parts.safetensors", "--lr", "0.05")
     assert code == 2 and "is the checkpoint of another training (" in wrong and "delete it" in wrong
     monkeypatch.setattr(trainer, "train_step", lambda *given: (done.append(1), train_step(*given))[1])
-    assert command(*words, "--out", "parts.safetensors")[0] == 0 and len(done) == 4
+    code, _, noted = command(*words, "--out", "parts.safetensors")
+    assert code == 0 and len(done) == 4
+    assert "resuming from " in noted and "resumed at step 3 of 4\n" in noted
     whole, parts = (tensor_files.read(f"{name}.safetensors")[0] for name in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not paths.expanded("parts.checkpoint").exists()

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from iptkit.engine.engine import Engine
 from iptkit.engine.prompt import Prompt
-from iptkit.models import bundled, devices
+from iptkit.models import bundled, devices, hub_names
 from iptkit.models.backbone import (
     MixedLinear,
     _max_positions,
@@ -214,6 +214,50 @@ def test_a_model_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="'nobody/nothing' is neither in the cache.*tiny-causal"):
         load("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("smolm2-135m", "smollm2-135m"), ("SmolLM2-135M", "smollm2-135m"), ("tiny-casual", "tiny-causal")],
+)
+def test_a_mistyped_name_is_refused_before_anything_is_asked(tmp_path, monkeypatch, name, meant):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(FileNotFoundError, match=f"^there is no model '{name}'; did you mean {meant}.$"):
+        load(name)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):
+    asked = []
+
+    def unreachable(url):
+        asked.append(url)
+        raise RuntimeError("name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    told = "'nobody/nothing' is neither in the cache.*no answer: name or service not known.*tiny-causal"
+    with pytest.raises(FileNotFoundError, match=told):
+        load("nobody/nothing")
+    assert len(asked) == 1 and asked[0].endswith("/nobody/nothing/resolve/main/config.json")
+
+
+def test_a_cached_model_may_have_almost_any_name_and_is_not_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_: pytest.fail("the hub was asked"))
+    cached = tmp_path / "models--smolm2-135m"
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc" / "config.json").write_text("{}")
+    hub_names.check_spelling("smolm2-135m", ["smollm2-135m"])
+    hub_names.check_answers("smolm2-135m")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "someone/smolm2-135m", "a name with blanks", "./smolm2"])
+def test_other_names_are_not_taken_for_mistyped_ones(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub_names.check_spelling(name, ["smollm2-135m"])
 
 
 def test_quiet_transformers_restores_what_it_found():
