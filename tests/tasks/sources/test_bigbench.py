@@ -391,7 +391,7 @@ def test_files_with_comments_and_odd_characters():
         ),
         (
             many("strategyqa/task.json", 2),
-            "'bb-strategyqa' has 1 examples of label 'no', but needs at least 4",
+            "'bb-strategyqa' has 1 example of label 'no', but needs at least 4",
         ),
     ],
 )
