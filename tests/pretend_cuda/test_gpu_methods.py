@@ -16,7 +16,6 @@ from iptkit.engine.sites import find_sites
 from iptkit.methods import (
     adapters,
     fine_tuning,
-    interchange,
     p_tuning,
     p_tuning_v2,
     prompt_tuning,
@@ -29,6 +28,7 @@ from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.methods.shares import rebuilt, without_family
 from iptkit.models import backbone
 from iptkit.models.devices import resolve_device
+from iptkit.prompts import interchange
 from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.training import trainer
