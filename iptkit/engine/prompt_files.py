@@ -44,7 +44,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, A
         raise ValueError(f"the header takes texts, numbers, lists and mappings only ({error})") from error
     path = paths.expanded(path)
     is_file = path.suffix == ENDING
-    file, text = path if is_file else path / IN_FOLDER, card(header)
+    file = path if is_file else path / IN_FOLDER
+    text = "" if is_file else card(header)  # made before anything is written
     for place in (file.parent, *file.parent.parents):
         if place.is_file():
             raise ValueError(f"{place} is a file, and a folder is needed there; choose another name")

@@ -53,11 +53,6 @@ class Records:
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     first: tuple[str, ...] = ()
 
-    @property
-    def is_table(self) -> bool:
-        """Whether the format has columns with free names, so that options can be inferred."""
-        return self.kind not in ("jsonl", "conll")
-
 
 def read(
     path: str | Path, given: columns.Given, kind: str = "", comment: str = "", has_header: bool | None = None
