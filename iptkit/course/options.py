@@ -9,7 +9,7 @@ import typer
 MODELS = ("smollm2-135m", "minilm-l6", "tiny-causal", "tiny-encoder", "tiny-seq2seq")
 DTYPES = ("auto", "float32", "float64", "bfloat16", "mixed")
 DEVICES = ("auto", "cpu", "cuda")
-SUITES = ("core36", "encoder9", "ipt120", "crossfit", "tiny", "tiny3")
+SUITES = ("core36", "encoder9", "ipt120", "encoders", "crossfit", "tiny", "tiny3")
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=lambda: DEVICES)]
 Dtype = Annotated[
@@ -18,7 +18,7 @@ Dtype = Annotated[
 Suite = Annotated[
     str,
     typer.Option(
-        help='"core36", "encoder9", "ipt120", "tiny", or a file or folder of your own.',
+        help='"core36", "encoder9", "ipt120", "encoders", "tiny", or a file or folder of your own.',
         autocompletion=lambda: SUITES,
     ),
 ]

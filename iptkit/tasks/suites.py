@@ -3,6 +3,7 @@
 core36    36 tasks from nine small packages, built on first use and then cached as Parquet
 encoder9  9 tasks for encoders: sentences to classify and words to tag, built likewise
 ipt120    core36 and 84 tasks of BIG-bench, whose archive (358 MB) is downloaded on first use
+encoders  all classifications of ipt120, without the list of choices, and the tagging tasks of all packages
 crossfit  the 120 tasks of the Intrinsic Prompt Tuning paper, from the model hub (see crossfit.py)
 tiny      8 small hand-written tasks for tests; tiny3 is three more, two of them with tags
 a path    to a file or folder of your own tasks (task_files.py says which, own_tasks.py reads them)
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,11 +25,14 @@ from iptkit.tasks import fewshot, own_tasks, pools, task_files
 from iptkit.tasks.examples import Card, Task, card_from
 from iptkit.tasks.jsonl import read_jsonl
 
-SUITES = ("core36", "encoder9", "ipt120", "crossfit", "tiny", "tiny3")
+SUITES = ("core36", "encoder9", "ipt120", "encoders", "crossfit", "tiny", "tiny3")
 SPLIT = ("core36", "ipt120", "crossfit", "tiny")  # the suites with splits
 COURSE = SUITES[:2]  # built from the packages that `iptkit fetch` downloads
-BUILT = SUITES[:4]  # built from packages or the model hub on first use
-CARD_FILES = {"ipt120": ("core36", "ipt120")}  # the other suites have one card file of their own name
+BUILT = SUITES[:5]  # built from packages or the model hub on first use
+CARD_FILES = {  # the other suites have one card file of their own name
+    "ipt120": ("core36", "ipt120"),
+    "encoders": ("core36", "ipt120", "encoder9", "encoders"),
+}
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,12 @@ def _entries(suite: str) -> list[tuple[Card, Path]]:
     """Return the cards of a suite, each with the file of its examples (which built suites do not have)."""
     files = [paths.data_dir() / "cards" / f"{name}.json" for name in CARD_FILES.get(suite, (suite,))]
     cards = [card_from(fields, file.name) for file in files for fields in read_json(file, list)]
+    if suite == "encoders":
+        by_id: dict[str, Card] = {}
+        for card in cards:  # of a task with two cards the first, that of ipt120
+            if card.category in ("cls", "tag"):
+                by_id.setdefault(card.id, replace(card, shows_choices=False))
+        cards = [*by_id.values()]
     return [(card, paths.data_dir() / suite / f"{card.id}.jsonl") for card in cards]
 
 

@@ -2,6 +2,7 @@ import doctest
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -61,7 +62,7 @@ def test_only_max_test_and_max_dev():
     [
         (
             dict(name="core63"),
-            "there is no suite 'core63'; choose one of core36, encoder9, ipt120, crossfit, tiny, tiny3, or",
+            "there is no suite 'core63'; choose one of core36, encoder9, ipt120, encoders, crossfit, tiny, ",
         ),
         (dict(name="tiny", only=["tiny-moood"]), "no task 'tiny-moood'; did you mean tiny-mood"),
         (dict(name="tiny", max_test=0), "max_test is 0, allowed are integers of at least 1"),
@@ -215,6 +216,16 @@ def test_encoder9_has_sentences_with_classes_and_words_with_tags():
         else:
             assert all(len(e.tags) == len(e.input.split()) for e in (*whole.train, *task.test))
             assert {tag for e in whole.train for tag in e.tags} <= set(task.labels)
+
+
+def test_encoders_has_the_classifications_of_ipt120_and_all_tagging_tasks():
+    cards = suites.list_cards("encoders")
+    classes = [card for card in suites.list_cards("ipt120") if card.category == "cls"]
+    assert [replace(card, shows_choices=True) for card in cards[: len(classes)]] == classes
+    tagging = [card for card in suites.list_cards("encoder9") if card.category == "tag"]
+    added = suites.read_json(paths.data_dir() / "cards" / "encoders.json", list)
+    assert [card.id for card in cards[43:]] == [*(c.id for c in tagging), *(c["id"] for c in added)]
+    assert not any(card.shows_choices for card in cards) and {c.category for c in cards[43:]} == {"tag"}
 
 
 @needs_downloads
