@@ -194,7 +194,8 @@ def study(
     split: Annotated[
         str | None,
         typer.Option(
-            help="random; for ipt120 also random20 to random80, cls, non_cls, leaky or no_siblings."
+            help="random; for ipt120 also random20 to random80, cls, non_cls, leaky, no_siblings, "
+            "fold1 to fold6, fold1_20 to fold6_20, cls1 to cls5 or non_cls1 to non_cls3."
         ),
     ] = None,
     dims: Annotated[str | None, typer.Option(help="Intrinsic dimensions, for example 5,10,50.")] = None,

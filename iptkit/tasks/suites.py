@@ -12,6 +12,7 @@ a path    to a file or folder of your own tasks (task_files.py says which, own_t
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -42,12 +43,14 @@ class Split:
     No leakage group is on both sides.
     left_out: tasks on neither side: siblings of the other side, or tasks that a smaller seen side omits.
     is_leaky: some leakage groups are on both sides, on purpose, to measure the effect.
+    scored: the seen tasks that a study scores; () for all of them.
     """
 
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     is_leaky: bool = False
+    scored: tuple[str, ...] = ()
 
 
 def list_cards(
@@ -145,11 +148,14 @@ def split(name: str = "random", suite: str = "core36") -> Split:
     Args:
       name: "random" for any suite. For ipt120 also "random20" to "random80" (fewer seen tasks, the same
         unseen ones), "cls" and "non_cls" (which kind of tasks is seen), "leaky" (some leakage groups are on
-        both sides, to show the effect) and "no_siblings" (the same unseen tasks without leaks). For crossfit
-        also the paper's own, which leak: "paper_random" (and 20 to 80), "paper_cls" and "paper_non_cls".
+        both sides, to show the effect), "no_siblings" (the same unseen tasks without leaks), and three kinds
+        of splits that leave no task out over all their numbers: "fold1" to "fold6" (20 unseen tasks, 100 seen
+        ones, some of them `scored`; "fold1_20" and so on have 20 of the seen ones), "cls1" to "cls5" and
+        "non_cls1" to "non_cls3" (a part is unseen, 34 tasks of one kind are seen). For crossfit also the
+        paper's own, which leak: "paper_random" (and 20 to 80), "paper_cls" and "paper_non_cls".
       suite: one of SPLIT.
-    Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, and no
-      leakage group on both sides unless the split is marked as leaky.
+    Raises: ValueError for an unknown suite or split, or a file that breaks the rules: every task once, no
+      leakage group on both sides unless the split is marked as leaky, and scored tasks are seen ones.
 
     >>> len(split("random", "core36").unseen)
     8
@@ -169,11 +175,18 @@ def split(name: str = "random", suite: str = "core36") -> Split:
         tuple(fields.get("unseen", ())),
         tuple(fields.get("left_out", ())),
         fields.get("is_leaky", False),
+        tuple(fields.get("scored", ())),
     )
     group_of = {card.id: card.group for card in list_cards(suite)}
     if sorted(sides.seen + sides.unseen + sides.left_out) != sorted(group_of):
         raise ValueError(
             f"{file.name}, split {name!r}: every task of {suite} must be on exactly one side, or left out"
+        )
+    not_seen = Counter(sides.scored) - Counter(sides.seen)
+    if not_seen:
+        raise ValueError(
+            f"{file.name}, split {name!r}: scored names {', '.join(sorted(not_seen))}; it may name tasks of "
+            'seen only, each once (leave "scored" out to score all seen tasks)'
         )
     crossing = {group_of[task] for task in sides.seen} & {group_of[task] for task in sides.unseen}
     if crossing and not sides.is_leaky:

@@ -10,7 +10,12 @@ from iptkit.tasks import splits, suites
 
 CARDS = {card.id: card for card in suites.list_cards("ipt120")}
 STORED = json.loads((paths.data_dir() / "splits" / "ipt120.json").read_text(encoding="utf-8"))
-NAMES = ("random", "random20", "random40", "random60", "random80", "cls", "non_cls", "leaky", "no_siblings")
+FOLDS, SMALL = (tuple(f"fold{number}{end}" for number in range(1, 7)) for end in ("", "_20"))
+PARTS = {"cls": ("cls1", "cls2", "cls3", "cls4", "cls5"), "non_cls": ("non_cls1", "non_cls2", "non_cls3")}
+NAMES = (
+    *("random", "random20", "random40", "random60", "random80", "cls", "non_cls", "leaky", "no_siblings"),
+    *(*FOLDS, *SMALL, *PARTS["cls"], *PARTS["non_cls"]),
+)
 
 
 def groups_of(ids):
@@ -64,6 +69,54 @@ def test_no_siblings_has_the_unseen_tasks_of_leaky():
     assert clean.unseen == leaky.unseen and set(clean.seen) < set(leaky.seen)
     assert all(CARDS[task].group in groups_of(leaky.unseen) for task in clean.left_out)
     assert set(clean.left_out) == set(leaky.seen) - set(clean.seen) != set()
+
+
+@pytest.mark.parametrize("names", [FOLDS, SMALL, *PARTS.values()])
+def test_every_task_is_unseen_once_over_the_splits_of_a_kind(names):
+    unseen = [task for name in names for task in suites.split(name, "ipt120").unseen]
+    assert sorted(unseen) == sorted(CARDS)
+
+
+def test_folds_are_100_to_20_with_half_the_share_of_every_category():
+    counts = Counter(card.category for card in CARDS.values())
+    for name in FOLDS:
+        sides = suites.split(name, "ipt120")
+        assert (len(sides.seen), len(sides.unseen), sides.left_out) == (100, 20, ())
+        unseen = Counter(CARDS[task].category for task in sides.unseen)
+        assert all(12 * unseen[category] >= count for category, count in counts.items()), name
+
+
+def test_a_fold_scores_the_seen_tasks_that_the_next_one_holds_out():
+    folds = [suites.split(name, "ipt120") for name in FOLDS]
+    for fold, following in zip(folds, folds[1:] + folds[:1], strict=True):
+        assert fold.scored == following.unseen and set(fold.scored) < set(fold.seen)
+    assert sorted(task for fold in folds for task in fold.scored) == sorted(CARDS)
+    assert suites.sides("ipt120", split_name="fold6").scored == folds[0].unseen
+    others = (name for name in NAMES if name not in FOLDS)
+    assert not any(suites.split(name, "ipt120").scored for name in others)
+
+
+def test_small_folds_are_nested_in_the_folds():
+    for name, small_name in zip(FOLDS, SMALL, strict=True):
+        large, small = (suites.split(each, "ipt120") for each in (name, small_name))
+        assert len(small.seen) == 20 and set(small.seen) < set(large.seen)
+        assert small.unseen == large.unseen and set(small.left_out) == set(large.seen) - set(small.seen)
+
+
+@pytest.mark.parametrize(("kind", "num_unseen", "num_cls"), [("cls", 24, {8, 9}), ("non_cls", 40, {14, 15})])
+def test_parts_are_even_and_one_kind_is_seen(kind, num_unseen, num_cls):
+    for name in PARTS[kind]:
+        sides = suites.split(name, "ipt120")
+        assert len(sides.seen) == 34 and {CARDS[i].category == "cls" for i in sides.seen} == {kind == "cls"}
+        assert len(sides.unseen) == num_unseen
+        assert sum(CARDS[i].category == "cls" for i in sides.unseen) in num_cls
+        assert groups_of(sides.unseen).isdisjoint(groups_of(CARDS.keys() - {*sides.unseen}))
+
+
+def test_groups_that_make_no_even_parts_are_refused(monkeypatch):
+    monkeypatch.setattr(splits, "NUM_FOLDS", 40)
+    with pytest.raises(ValueError, match="no 40 even parts of the 77 leakage groups with 120 tasks were"):
+        splits.draw([*CARDS.values()])
 
 
 def test_groups_that_do_not_fit_are_refused():

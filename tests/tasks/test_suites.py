@@ -105,6 +105,16 @@ def test_a_split_that_leaks_is_refused(tmp_path, monkeypatch):
             "on exactly one side, or left out",
         ),
         ("random", {"seen": everything[2:], "unseen": everything[:2]}, "leakage groups on both sides: kind"),
+        (
+            "random",
+            {"seen": everything[:-1], "unseen": everything[-1:], "scored": [everything[0], everything[-1]]},
+            f"scored names {everything[-1]}; it may name tasks of seen only, each once",
+        ),
+        (
+            "random",
+            {"seen": everything[:-1], "unseen": everything[-1:], "scored": [everything[0]] * 2},
+            f"scored names {everything[0]}; it may",
+        ),
         ("other", {"seen": [], "unseen": []}, "suite tiny has no split 'random'; choose one of other"),
     ]:
         (tmp_path / "splits" / "tiny.json").write_text(json.dumps({name: sides}))
