@@ -1,9 +1,10 @@
 from . import claims, evaluation, intervals, metrics, summary, tables
-from .evaluation import Score, evaluate, measure, predict
+from .evaluation import Outcome, Score, evaluate, measure, outcomes, predict
 from .intervals import interval, over_tasks
 from .summary import difference
 
 __all__ = [
+    "Outcome",
     "Score",
     "claims",
     "difference",
@@ -13,6 +14,7 @@ __all__ = [
     "intervals",
     "measure",
     "metrics",
+    "outcomes",
     "over_tasks",
     "predict",
     "summary",

@@ -7,20 +7,23 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from iptkit.engine import limits
 from iptkit.engine.calls import check_list, check_modules
 from iptkit.engine.compatibility import check_source
 from iptkit.engine.interface import PromptEngine
-from iptkit.engine.prompt import PromptSource
+from iptkit.engine.prompt import Prompt, PromptSource
+from iptkit.models.devices import to_device
 from iptkit.scores.metrics import METRICS
 from iptkit.storage import progress
 from iptkit.tasks.examples import ALL_SETS, Example, Task
 from iptkit.training.adam import DivergedError
+from iptkit.training.trainer import per_token
 
 MEANS = ("accuracy", "exact_match", "token_f1", "rouge_l")  # metrics that are means over examples
 DRAWS = 1000  # of the bootstrap
@@ -45,6 +48,45 @@ def evaluate(
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a prompt reaches on a task.
+
+    Attributes:
+      score: by the task's metric, as `evaluate` returns it.
+      log_likelihood: mean over the examples of the mean log-likelihood per token of the first right answer,
+        in nats; larger is better. It is minus the loss of `training.trainer.dev_scores`.
+    """
+
+    score: float
+    log_likelihood: float
+
+
+def outcomes(
+    engine: PromptEngine,
+    source: PromptSource,
+    tasks: Sequence[Task],
+    split: str = "test",
+    limit: int | None = None,
+    label: str = "evaluate",
+) -> list[Outcome]:
+    """Return score and log-likelihood of each row of `source` on its task.
+
+    The log-likelihood of a right option comes from the forward pass that scores the options; free answers and
+    tags take one forward pass more than `evaluate` does. For arguments and errors see `predict`.
+
+    Raises: DivergedError, besides what `predict` raises, for a log-likelihood that is not finite.
+    """
+    found = []
+    for answered, task in zip(
+        _answered(engine, source, tasks, split, limit, label, True), tasks, strict=True
+    ):
+        examples = getattr(task, split)[:limit]
+        score = _score([one.likeliest for one in answered], examples, task)
+        found.append(Outcome(score, _log_likelihood(answered, examples, task)))
+    return found
+
+
+@dataclass(frozen=True)
 class Score:
     """The score of one task, and how far it might be off with other test examples of the same task.
 
@@ -56,6 +98,7 @@ class Score:
       high: its upper end.
       examples: number of test examples.
       chance: score of a random choice among the options, 0.0 for free answers.
+      log_likelihood: of the first right answer per token, in nats, see Outcome.
     """
 
     task: str
@@ -65,6 +108,7 @@ class Score:
     high: float
     examples: int
     chance: float
+    log_likelihood: float
 
     def __str__(self) -> str:
         """Name the task, its score and the interval in one line."""
@@ -88,10 +132,13 @@ def measure(
     (1,000 draws). If all draws are equal, as those of a perfect macro_f1 are, they say nothing; then it is
     Wilson's for a share as large as the score (from the metric's lowest value to 1) of as many examples. For
     a mean of values between 0 and 1 that is the widest it could be. For a single example of another metric
-    than accuracy it is the metric's whole range. For arguments and errors see `predict`.
+    than accuracy it is the metric's whole range. For arguments see `predict`, for errors and the
+    log-likelihood `outcomes`.
     """
-    likeliest = _likeliest(engine, source, tasks, split, limit, label)
-    return [_measured(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
+    answered = _answered(engine, source, tasks, split, limit, label, True)
+    return [
+        _measured(of_task, getattr(t, split)[:limit], t) for of_task, t in zip(answered, tasks, strict=True)
+    ]
 
 
 def predict(
@@ -126,7 +173,17 @@ def predict(
     return [[best[i % len(best)] for i, best in enumerate(of_task)] for of_task in likeliest]
 
 
-@torch.no_grad()
+class _Answer(NamedTuple):
+    """The answer to one example.
+
+    likeliest: the generated answer, or all options with the highest likelihood.
+    log_likelihood: of the first right answer per token, in nats; nan if nobody asked for it.
+    """
+
+    likeliest: tuple[str, ...]
+    log_likelihood: float
+
+
 def _likeliest(
     engine: PromptEngine,
     source: PromptSource,
@@ -136,10 +193,25 @@ def _likeliest(
     label: str,
 ) -> list[list[tuple[str, ...]]]:
     """Return for each example the generated answer, or all options with the highest likelihood."""
+    answered = _answered(engine, source, tasks, split, limit, label, False)
+    return [[one.likeliest for one in of_task] for of_task in answered]
+
+
+@torch.no_grad()
+def _answered(
+    engine: PromptEngine,
+    source: PromptSource,
+    tasks: Sequence[Task],
+    split: str,
+    limit: int | None,
+    label: str,
+    with_likelihoods: bool,
+) -> list[list[_Answer]]:
+    """Return the answer to each example of each task."""
     _check_call(engine, source, tasks, split, limit)
     source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
-    answers: list[tuple[str, ...]] = [()] * len(plan)
+    answers = [_Answer((), math.nan)] * len(plan)
     length = check_source(engine, source)
     limits.check(engine, tasks, length, (split,), (split,), limit)
     caps = [
@@ -154,9 +226,11 @@ def _likeliest(
             rows = [make_row(plan[i][1]) for i in where]
             for batch in engine.batches(rows, length):
                 planned = [plan[where[j]] for j in batch]
-                found = _answers(engine, source, planned, [rows[j] for j in batch], caps, has_options)
-                for j, best in zip(batch, found, strict=True):
-                    answers[where[j]] = best
+                found = _answers(
+                    engine, source, planned, [rows[j] for j in batch], caps, has_options, with_likelihoods
+                )
+                for j, one in zip(batch, found, strict=True):
+                    answers[where[j]] = one
                 bar.update(len(batch))
     return [[a for (r, _), a in zip(plan, answers, strict=True) if r == row] for row in range(len(tasks))]
 
@@ -186,23 +260,41 @@ def _answers(
     rows: Sequence[Any],
     caps: Sequence[int],
     has_options: bool,
-) -> list[tuple[str, ...]]:
+    with_likelihoods: bool,
+) -> list[_Answer]:
     """Return the answers of one batch; `planned` has the (row of the source, example) of each of its rows."""
     of = [r for r, _ in planned]
     prompt = source(torch.tensor(of, device=engine.backbone.device))
-    if not has_options:  # greedy decoding would choose a word even if all scores are nan
-        if False in (finite := prompt.are_finite.tolist()):
-            text = planned[finite.index(False)][1].input
-            raise DivergedError(
-                f"the prompt for {text[:60]!r} has values that are not finite; train with a smaller learning "
-                "rate"
-            )
-        return [(text,) for text in engine.greedy(prompt, rows, [caps[r] for r in of])]
-    scores, _ = engine.log_likelihoods(prompt, rows)
+    if has_options:
+        scores, tokens = engine.log_likelihoods(prompt, rows)
+        found = _best_options(scores, [e for _, e in planned])
+    else:
+        _check_finite(prompt, [e for _, e in planned])
+        found = [(text,) for text in engine.greedy(prompt, rows, [caps[r] for r in of])]
+    if not with_likelihoods:
+        return [_Answer(best, math.nan) for best in found]
+    if not has_options:
+        scores, tokens = engine.log_likelihoods(prompt, rows)
+    right = [e.options.index(e.targets[0]) if e.options else 0 for _, e in planned]
+    values = per_token(scores, tokens, to_device(right, scores.device)).tolist()
+    return [_Answer(*one) for one in zip(found, values, strict=True)]
+
+
+def _check_finite(prompt: Prompt, examples: Sequence[Example]) -> None:
+    """Raise DivergedError for a prompt with nan or infinity: greedy decoding would choose a word even so."""
+    if False in (finite := prompt.are_finite.tolist()):
+        text = examples[finite.index(False)].input
+        raise DivergedError(
+            f"the prompt for {text[:60]!r} has values that are not finite; train with a smaller learning rate"
+        )
+
+
+def _best_options(scores: Tensor, examples: Sequence[Example]) -> list[tuple[str, ...]]:
+    """Return all options with the highest score [B, K] of each example."""
     best = (scores == scores.amax(1, keepdim=True)).tolist()
-    found = [tuple(itertools.compress(e.options, line)) for (_, e), line in zip(planned, best, strict=True)]
+    found = [tuple(itertools.compress(e.options, line)) for e, line in zip(examples, best, strict=True)]
     if () in found:
-        text = planned[found.index(())][1].input
+        text = examples[found.index(())].input
         raise DivergedError(
             f"the options of {text[:60]!r} have nan as scores: the prompt or the model is not finite; train "
             "with a smaller learning rate"
@@ -210,10 +302,22 @@ def _answers(
     return found
 
 
-def _measured(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> Score:
+def _log_likelihood(answered: Sequence[_Answer], examples: Sequence[Example], task: Task) -> float:
+    """Return the mean of the examples' log-likelihoods, exact in any order of the examples."""
+    for (_, value), example in zip(answered, examples, strict=True):
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"task {task.id}: the right answer to {example.input[:60]!r} has the log-likelihood {value}: "
+                "the prompt or the model is not finite; train with a smaller learning rate"
+            )
+    return math.fsum(one.log_likelihood for one in answered) / len(answered)
+
+
+def _measured(answered: Sequence[_Answer], examples: Sequence[Example], task: Task) -> Score:
     """Return the score of a task with its interval; see `measure`."""
     from scipy import stats
 
+    likeliest, log_likelihood = [one.likeliest for one in answered], _log_likelihood(answered, examples, task)
     score, count = _score(likeliest, examples, task), len(examples)
     is_mean, lowest = task.metric in MEANS, -1.0 if task.metric == "mcc" else 0.0
     each = zip(likeliest, examples, strict=True)
@@ -236,7 +340,7 @@ def _measured(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example],
             low, high = (
                 lowest + (1 - lowest) * end for end in _wilson((score - lowest) / (1 - lowest), count)
             )
-    return Score(task.id, task.metric, score, float(low), float(high), count, task.chance)
+    return Score(task.id, task.metric, score, float(low), float(high), count, task.chance, log_likelihood)
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:

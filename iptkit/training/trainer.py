@@ -200,6 +200,22 @@ def credit(scores: Tensor, right: Tensor) -> Tensor:
     return best.gather(1, right[:, None])[:, 0] / best.sum(1).clamp(min=1)
 
 
+def per_token(scores: Tensor, tokens: Tensor, right: Tensor) -> Tensor:
+    """The mean log-likelihood per token of the right answer of each row [B], in nats, as float64.
+
+    Args:
+      scores: [B, K] log-likelihoods of the answers, summed over their tokens.
+      tokens: [B, K] numbers of tokens.
+      right: [B] indices of the right answers.
+
+    Example:
+      >>> per_token(torch.tensor([[-3.0, -1.0]]), torch.tensor([[2, 1]]), torch.tensor([0])).tolist()
+      [-1.5]
+    """
+    at = right[:, None]
+    return (scores.gather(1, at) / tokens.gather(1, at))[:, 0].double()
+
+
 @torch.no_grad()
 def dev_scores(engine: PromptEngine, source: PromptSource, runs: Sequence[Run], limit: int) -> Tensor:
     """The scores of every run on its dev set.
@@ -222,11 +238,10 @@ def dev_scores(engine: PromptEngine, source: PromptSource, runs: Sequence[Run], 
     for batch in engine.batches(rows, prompt_length(source)):
         of = torch.tensor([index[i] for i in batch])
         scores, tokens = engine.log_likelihoods(source(to_device(of, device)), [rows[i] for i in batch])
-        target = to_device([right[i] for i in batch], device)[:, None]
-        loss = (scores.gather(1, target) / tokens.gather(1, target))[:, 0].double()
-        hit = credit(scores, target[:, 0]) * ((tokens > 0).sum(1) > 1)
+        target = to_device([right[i] for i in batch], device)
+        hit = credit(scores, target) * ((tokens > 0).sum(1) > 1)
         owner.append(of)
-        found.append(torch.stack([hit, loss], 1))
+        found.append(torch.stack([hit, per_token(scores, tokens, target)], 1))
     out, count = torch.zeros(len(runs), 2, dtype=torch.float64), torch.zeros(len(runs), dtype=torch.float64)
     if owner:
         of, of_rows = torch.cat(owner), torch.cat(found).cpu()  # waits for a GPU once

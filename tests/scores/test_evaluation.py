@@ -1,17 +1,23 @@
+import copy
 import dataclasses
 
 import pytest
 import torch
+import transformers
 from stock import backbone
 
 from iptkit.engine import limits
 from iptkit.engine.engine import Engine
+from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.mask_engine import MaskEngine
 from iptkit.engine.prompt import Prompt
 from iptkit.methods import prompt_tuning
+from iptkit.methods.heads import FixedHead
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.scores import evaluation
 from iptkit.scores.metrics import METRICS
 from iptkit.tasks import examples, suites
+from iptkit.tasks.wordings import Verbalizer
 from iptkit.training import trainer
 from iptkit.training.adam import DivergedError
 from iptkit.training.runs import Run
@@ -128,6 +134,144 @@ def test_a_random_model_scores_near_chance():
     assert len(scores) == 8 and all(0 <= s < 0.8 for s in scores)
 
 
+# ---- log-likelihoods ----------------------------------------------------------------------------------
+TAGS = ("name", "other", "thing")
+TAGGED = (
+    ("Ben sees the duck", "name other other thing"),
+    ("Cara has a drill and one frog", "name other other thing other other thing"),
+    ("Leo sees food", "name other thing"),
+)
+SPANS = (("the duck", "Ben sees the duck"), ("a drill", "Cara has a drill"), ("frog", "Leo sees one frog"))
+
+
+def with_examples(task, rows, **changes):
+    sets = dict.fromkeys(("train", "train_new", "dev", "test"), tuple(rows))
+    return dataclasses.replace(task, **sets, **changes)
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+def words_scored(name):
+    """An engine that answers in words, and tasks with options, with free answers, and with both."""
+    mood, plural = suites.load_suite("tiny", only=["tiny-mood", "tiny-plural"])
+    both = with_examples(plural, [*mood.dev[:5], *plural.dev[:4]], metric="exact_match")
+    return Engine(backbone(name, "float64")), FixedPrompt(random(3, 4, 32)), [mood, plural, both]
+
+
+def heads_scored(kind):
+    mood, three = suites.load_suite("tiny", only=["tiny-mood", "tiny-kind"])
+    engine, head = HeadEngine(backbone("tiny-encoder", "float64")), FixedHead(random(2, 5, 33))
+    if kind == "classes":
+        return engine, head, [mood, three]
+    if kind == "tags":
+        rows = [examples.TaggedExample(text, (tags,), (), TAGS) for text, tags in TAGGED]
+        of = with_examples(mood, rows, category="tag", metric="tag_accuracy", labels=TAGS)
+    else:
+        rows = [examples.SpanExample("", (a,), (), "What is it?", p, p.index(a)) for a, p in SPANS]
+        of = with_examples(mood, rows, category="qa", metric="exact_match", labels=())
+    return engine, head, [of, of]
+
+
+def masks_scored():
+    encoder = backbone("tiny-encoder", "float64")
+    tokenizer = copy.deepcopy(encoder.tokenizer)
+    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    config = transformers.BertConfig(
+        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+        vocab_size=len(tokenizer),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.BertForMaskedLM(config).double().requires_grad_(False).eval()
+    words = Verbalizer({"negative": ("sad", "bad"), "positive": ("good",)})
+    engine = MaskEngine(
+        dataclasses.replace(encoder, model=model, tokenizer=tokenizer), "{text} {mask} .", words
+    )
+    return engine, FixedPrompt(random(2, 2, 32)), [suites.load_task("tiny-mood", suite="tiny")] * 2
+
+
+SCORED = {
+    "causal": lambda: words_scored("tiny-causal"),
+    "seq2seq": lambda: words_scored("tiny-seq2seq"),
+    "classes": lambda: heads_scored("classes"),
+    "tags": lambda: heads_scored("tags"),
+    "spans": lambda: heads_scored("spans"),
+    "masks": masks_scored,
+}
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+@pytest.mark.parametrize("kind", SCORED)
+def test_outcomes_have_the_score_of_evaluate_and_minus_the_loss_of_dev_scores(kind, limit):
+    engine, source, of = SCORED[kind]()
+    found = evaluation.outcomes(engine, source, of, "dev", limit)
+    assert [one.score for one in found] == evaluation.evaluate(engine, source, of, "dev", limit)
+    expected = trainer.dev_scores(engine, source, [Run(task) for task in of], limit or 1000)[:, 1].tolist()
+    assert [one.log_likelihood for one in found] == pytest.approx(expected, rel=1e-9)
+    assert len({round(value, 6) for value in expected}) == len(of), "each row has its own prompt and task"
+    measured = evaluation.measure(engine, source, of, "dev", limit)
+    assert [(one.score, one.log_likelihood) for one in measured] == [
+        (one.score, one.log_likelihood) for one in found
+    ]
+
+
+def test_the_first_of_several_right_answers_counts(scored):
+    engine, source, (mood, plural, _) = scored
+    first = with_examples(plural, [dataclasses.replace(e, targets=(e.targets[0], "x")) for e in plural.dev])
+    other = with_examples(plural, [dataclasses.replace(e, targets=("x", e.targets[0])) for e in plural.dev])
+    plain, same, another = (
+        evaluation.outcomes(engine, FixedPrompt(source.P[:1]), [task], "dev")[0]
+        for task in (plural, first, other)
+    )
+    assert plain.log_likelihood == same.log_likelihood != another.log_likelihood
+
+
+class Counted(Tied):
+    """An engine that counts the rows of its forward passes and of its greedy decoding."""
+
+    def __init__(self, engine):
+        super().__init__(engine)
+        self.passed = self.decoded = 0
+
+    def log_likelihoods(self, prompt, rows):
+        self.passed += len(rows)
+        return self.engine.log_likelihoods(prompt, rows)
+
+    def greedy(self, prompt, rows, most):
+        self.decoded += len(rows)
+        return self.engine.greedy(prompt, rows, most)
+
+
+def test_free_answers_take_one_more_forward_pass_and_only_where_it_is_asked_for(scored):
+    engine, source, of = scored
+    counts = {}
+    for name in ("evaluate", "outcomes", "measure"):
+        counted = Counted(engine)
+        getattr(evaluation, name)(counted, source, of, limit=5)
+        counts[name] = (counted.passed, counted.decoded)
+    assert counts == {"evaluate": (10, 5), "outcomes": (15, 5), "measure": (15, 5)}
+
+
+def test_log_likelihoods_that_are_not_finite_raise(scored):
+    engine, source, of = scored
+    values = source.P[:2].clone()
+    values[1, 2, 3] = torch.nan
+    for function in (evaluation.outcomes, evaluation.measure):
+        with pytest.raises(DivergedError, match="have nan as scores"):
+            function(Tied(engine, nan=True), source, of)
+        with pytest.raises(DivergedError, match="the prompt for '.+' has values that are not finite"):
+            function(engine, FixedPrompt(values), [of[1]] * 2)
+        with pytest.raises(
+            DivergedError, match="task tiny-plural: the right answer to '.+' has .* nan: .*rate"
+        ):
+            function(Tied(engine, nan=True), FixedPrompt(source.P[:1]), [of[1]])
+        with pytest.raises(ValueError, match="2 tasks were given, but this FixedPrompt has 3 runs"):
+            function(engine, source, of[:2])
+
+
+# ---- wrong calls --------------------------------------------------------------------------------------
 def test_an_empty_set_and_a_limit_below_one_are_refused(scored):
     engine, source, of = scored
     empty = [of[0], dataclasses.replace(of[1], train_new=()), of[2]]
@@ -142,7 +286,7 @@ def test_an_empty_set_and_a_limit_below_one_are_refused(scored):
 
 # ---- intervals over examples ------------------------------------------------------------------------
 def measured(answers, task):
-    return evaluation._measured([(answer,) for answer in answers], task.test, task)
+    return evaluation._measured([evaluation._Answer((said,), -1.0) for said in answers], task.test, task)
 
 
 def task_of(metric, targets, options=()):
