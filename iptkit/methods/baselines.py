@@ -1,10 +1,18 @@
-"""Controls for the learned subspace: the prompts' principal components, and random directions (Fastfood).
+"""Controls for the learned subspace: principal components, random directions and Fastfood.
 
 Each is a `subspace.PromptDecoder` for IntrinsicPrompt: `decode` maps z [B, d_I] to prompts [B, n, d], and the
 mean and standard deviation of `codes` are the start of z and its unit.
 
     principal components   p* = mean + z V               V [d_I, D], orthonormal rows
     Fastfood               p* = start + std sqrt(D) M z  M [D, d_I], random (Le et al. 2013, arXiv 1408.3060)
+
+These start at other prompts than IST does, so that a difference between them and IST may come from the start
+as well as from the directions. The controls around a found decoder have its start, the prompt of its mean
+code, and steps of its size (`step_length`); they differ from IST in their directions only:
+
+    random_around       p* = start + step z Q            Q [d_I, D], random orthonormal rows
+    components_around   p* = start + step z W            W [d_I, D], principal components of a bank
+    fastfood_around     p* = start + step M z            M as above
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from iptkit.engine.prompt import Kind, check_numbers
-from iptkit.methods.subspace import check_bank
+from iptkit.methods.subspace import PromptDecoder, check_bank, check_dim, code_statistics
 
 BLOCK = 32  # a Walsh-Hadamard transform of length 2^k is k / 5 products with a 32 x 32 matrix
 
@@ -147,6 +155,157 @@ class FastfoodPrompt(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """z: [B, d_I] -> prompts [B, n, d]."""
         return self.start + self.step * self.project(z).view(-1, *self.start.shape)
+
+
+# ---- controls that start where IST starts ----------------------------------------------------------
+class Around(nn.Module):
+    """Prompts along given directions around one prompt: start + z @ directions.
+
+    The codes have mean 0 and standard deviation 1, so z is the u that IST trains, and the start is the prompt
+    of u = 0.
+
+    Args:
+      start: [n, d], or one prompt of another kind.
+      directions: [d_I, D], what a change of 1 in each coordinate adds to the flattened prompt.
+      kind: of the prompts, see `SoftPrompt`.
+
+    Raises:
+      ValueError: `start` has the wrong shape for its kind, or `directions` is not [d_I, D] or not finite.
+
+    Example:
+      >>> around = Around(torch.zeros(4, 8), torch.ones(2, 32))
+      >>> around.decode(torch.tensor([[1.0, -3.0]])).unique().tolist()
+      [-2.0]
+    """
+
+    start: Tensor
+    directions: Tensor
+
+    def __init__(self, start: Tensor, directions: Tensor, kind: Kind = "embeds"):
+        super().__init__()
+        check_numbers(start[None], "start[None]", kind)
+        if directions.dim() != 2 or directions.shape[1] != start.numel() or not directions.isfinite().all():
+            raise ValueError(
+                f"directions has shape {tuple(directions.shape)}; give [d_I, {start.numel()}], all finite"
+            )
+        self.kind = kind
+        self.register_buffer("start", start.detach().clone())
+        self.register_buffer("directions", directions.detach().to(start))
+
+    def codes(self) -> Tensor:
+        """[3, d_I] three codes with mean 0 and standard deviation 1, because there is no bank."""
+        return self.start.new_tensor([[1.0], [0.0], [-1.0]]).expand(3, len(self.directions))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z: [B, d_I] -> prompts [B, n, d]."""
+        return self.start + (z.to(self.directions) @ self.directions).view(-1, *self.start.shape)
+
+
+@torch.no_grad()
+def start_of(decoder: PromptDecoder) -> Tensor:
+    """[n, d], or one prompt of another kind: that of the mean code, where IST starts (u = 0)."""
+    return decoder.decode(code_statistics(decoder)[0][None])[0]
+
+
+@torch.no_grad()
+def step_length(decoder: PromptDecoder) -> float:
+    """The Euclidean distance that u_i = 1 or -1 moves a decoder's prompt from its start.
+
+    It is the root mean square of |decode(center + scale * u) - decode(center)| over i = 1 ... d_I and both
+    signs (see `IntrinsicPrompt` for center and scale).
+
+    Args:
+      decoder: a trained AutoEncoder, or another decoder.
+
+    Raises:
+      ValueError: the prompt does not move, or not by a finite distance.
+
+    Example:
+      >>> step_length(Around(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]])))
+      5.0
+    """
+    center, scale = code_statistics(decoder)
+    start, units = start_of(decoder), torch.cat([torch.diag(scale), -torch.diag(scale)])
+    moves = (decoder.decode(center + some).double() - start for some in units.split(16))
+    step = float(torch.cat([move.flatten(1).square().sum(1) for move in moves]).mean().sqrt())
+    if not 0 < step < math.inf:
+        raise ValueError(
+            f"a change of 1 in u moves the prompts of this {type(decoder).__name__} by {step}; give a "
+            "trained decoder, whose prompts depend on u"
+        )
+    return step
+
+
+def random_around(found: PromptDecoder, generator: torch.Generator) -> Around:
+    """Random directions around the mean code of a found decoder.
+
+    As many directions as the decoder has dimensions, orthogonal to each other, each as long as the decoder's
+    step. They are the Q of a Gaussian matrix, uniformly distributed up to their signs (Stewart 1980, doi
+    10.1137/0717034).
+
+    Args:
+      found: a trained AutoEncoder, or another decoder: d_I dimensions, prompts of size D >= d_I.
+      generator: draws the directions.
+
+    Raises:
+      ValueError: d_I is larger than D, or the decoder does not move its prompt.
+    """
+    start, dim = start_of(found), found.codes().shape[1]
+    check_dim(dim, start.numel())
+    shape, device = (start.numel(), dim), generator.device
+    drawn = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+    return Around(start, step_length(found) * torch.linalg.qr(drawn).Q.t(), found.kind)
+
+
+def components_around(found: PromptDecoder, bank: Tensor) -> Around:
+    """The principal components of a bank of prompts, around the mean code of a found decoder.
+
+    The best plane for the trained prompts themselves (see `PrincipalComponents`), moved to IST's start. With
+    sigma_i the standard deviation of the bank along component i, direction i has the length
+    step * sqrt(d_I) * sigma_i / sqrt(sum of sigma^2): the root mean square of the lengths is the decoder's
+    step. The largest entry of each direction is positive, so that a code means the same on every machine.
+
+    Args:
+      found: a trained AutoEncoder, or another decoder: d_I dimensions.
+      bank: [T, n, d] trained prompts, T > d_I; for another kind [T, S, 2, h, n, k] or [T, N, 2, d, r].
+
+    Raises:
+      ValueError: T is too small, the bank has another shape than the decoder's prompts or a missing prompt,
+        all its prompts are equal, or the decoder does not move its prompt.
+    """
+    start, dim = start_of(found), found.codes().shape[1]
+    if bank.shape[1:] != start.shape:
+        raise ValueError(
+            f"bank has prompts of shape {tuple(bank.shape[1:])}, but the decoder makes {tuple(start.shape)}; "
+            "give the prompts that it was found with"
+        )
+    plane = PrincipalComponents(bank, dim, found.kind)
+    spread = plane.of_bank.double().norm(dim=0)  # [d_I], sqrt(T - 1) * sigma
+    if not spread.any():
+        raise ValueError("all prompts of the bank are equal, so it has no principal components")
+    lengths = step_length(found) * dim**0.5 * spread / spread.norm()
+    largest = plane.directions.gather(1, plane.directions.abs().argmax(1, keepdim=True))  # [d_I, 1]
+    return Around(start, lengths[:, None] * largest.sign() * plane.directions, found.kind)
+
+
+@torch.no_grad()
+def fastfood_around(found: PromptDecoder, generator: torch.Generator) -> FastfoodPrompt:
+    """Fastfood's random directions (Le et al. 2013) around the mean code of a found decoder.
+
+    G is rescaled so that the step is the decoder's for this draw, not only on average over draws.
+
+    Args:
+      found: a trained AutoEncoder, or another decoder: d_I dimensions.
+      generator: draws M.
+
+    Raises:
+      ValueError: the decoder does not move its prompt.
+    """
+    start, step, dim = start_of(found), step_length(found), found.codes().shape[1]
+    around = FastfoodPrompt(start, step * start.numel() ** -0.5, dim, generator, found.kind).to(start)
+    around.start = start
+    around.project.gauss.mul_(step / step_length(around))
+    return around
 
 
 def walsh_hadamard(x: Tensor) -> Tensor:

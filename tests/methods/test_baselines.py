@@ -5,8 +5,23 @@ import pytest
 import torch
 from stock import backbone
 
+from iptkit.engine.engine import Engine
 from iptkit.methods import adapters, all_weights, subspace
-from iptkit.methods.baselines import Fastfood, FastfoodPrompt, PrincipalComponents, walsh_hadamard
+from iptkit.methods.baselines import (
+    Around,
+    Fastfood,
+    FastfoodPrompt,
+    PrincipalComponents,
+    components_around,
+    fastfood_around,
+    random_around,
+    start_of,
+    step_length,
+    walsh_hadamard,
+)
+from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
+from iptkit.tasks import suites
+from iptkit.training.runs import FitConfig, Run
 
 
 def generator(seed=0):
@@ -83,6 +98,154 @@ def test_principal_components_are_the_best_plane():
     assert torch.allclose(plane.decode(plane.codes()), bank, atol=1e-4)
     with pytest.raises(ValueError, match="intrinsic_dim is 7, but 7 prompts have 6 principal"):
         PrincipalComponents(bank, 7)
+
+
+# ---- controls that start where IST starts ----------------------------------------------------------
+SHAPES = {"embeds": (4, 32), "keys_values": (3, 2, 2, 4, 8), "adapters": (4, 2, 32, 3)}
+MAKERS = {
+    "random": lambda found, bank, seed=0: random_around(found, generator(seed)),
+    "components": lambda found, bank, seed=0: components_around(found, bank),
+    "Fastfood": lambda found, bank, seed=0: fastfood_around(found, generator(seed)),
+}
+controls = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def bank_of(kind="embeds", dtype=torch.float64):
+    return torch.randn(7, *SHAPES[kind], generator=generator(8), dtype=torch.float64).to(dtype) + 0.5
+
+
+def found_of(kind="embeds", dtype=torch.float64, dim=3):
+    """A decoder whose codes have means and spreads of their own, as a trained one has."""
+    if kind == "adapters":
+        return adapters.HyperAdapters(dim, 4, 32, 3, generator(9)).to(dtype)
+    found = AutoEncoder(bank_of(kind), SubspaceConfig(dim, 16), generator(9), kind).to(dtype)
+    with torch.no_grad():
+        found.encoder.bias += torch.tensor([0.4, -0.3, 0.8])[:dim]
+    return found
+
+
+def numbers(source, runs=2):
+    """The prompts of a source, flat: [R, D]."""
+    return getattr(source(torch.arange(runs)), source.kind).flatten(1)
+
+
+def test_the_step_of_a_decoder_is_how_far_one_unit_of_u_moves_its_prompt():
+    found = found_of()
+    plus, minus = IntrinsicPrompt(found, 3), IntrinsicPrompt(found, 3)
+    with torch.no_grad():
+        plus.u += torch.eye(3)
+        minus.u -= torch.eye(3)
+        start = numbers(IntrinsicPrompt(found, 1), 1)
+        moves = torch.cat([numbers(plus, 3), numbers(minus, 3)]) - start
+    by_hand = math.sqrt(sum(float(move.norm()) ** 2 for move in moves) / 6)
+    assert step_length(found) == pytest.approx(by_hand, rel=1e-9) and by_hand > 0.1
+    assert step_length(Around(torch.zeros(2, 2), torch.diag(torch.tensor([1.0, 7, 0, 0]))[:2])) == 5
+    with torch.no_grad():
+        found.decoder.outer.weight.zero_()
+    with pytest.raises(ValueError, match=r"moves the prompts of this AutoEncoder by 0\.0; give a trained"):
+        random_around(found, generator())
+
+
+@controls
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_controls_start_where_ist_starts_and_make_steps_of_its_size(make, kind, dtype):
+    found = found_of(kind, dtype)
+    control = make(found, bank_of(kind))
+    mine, theirs = IntrinsicPrompt(control, 2), IntrinsicPrompt(found, 1)
+    assert mine.kind == kind and mine(torch.tensor([0])).tensors()[kind].shape[1:] == SHAPES[kind]
+    for start in numbers(mine):
+        assert torch.equal(start, numbers(theirs, 1)[0]) and torch.equal(start, start_of(found).flatten())
+    if kind != "adapters":
+        assert torch.equal(numbers(mine), numbers(subspace.mean_code(found, 2)))
+    assert step_length(control) == pytest.approx(step_length(found), rel=1e-5)
+    assert not mine.center.any() and torch.allclose(mine.scale, torch.ones_like(mine.scale))
+    assert mine.u.shape == (2, 3), "as many numbers as IST"
+
+
+@controls
+def test_controls_move_linearly_in_u(make):
+    mine = IntrinsicPrompt(make(found_of(), bank_of()), 3)
+    with torch.no_grad():
+        mine.u += torch.tensor([[0.0, 0, 0], [1, -2, 0.5], [2, -4, 1]])
+    start, one, two = numbers(mine, 3).detach()
+    torch.testing.assert_close(two - start, 2 * (one - start), rtol=1e-6, atol=1e-7)
+
+
+def test_random_directions_are_orthogonal_and_of_one_length():
+    found = found_of()
+    around, other = (random_around(found, generator(seed)) for seed in (0, 1))
+    step = step_length(found)
+    gram = around.directions @ around.directions.t()
+    torch.testing.assert_close(gram, step**2 * torch.eye(3, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+    assert torch.equal(around.directions, random_around(found, generator(0)).directions)
+    cosines = around.directions @ other.directions.t() / step**2
+    assert cosines.abs().max() < 0.5, "D = 128: directions of another draw are almost orthogonal to these"
+
+
+def test_fastfood_draws_other_directions_with_another_generator():
+    found = found_of()
+    z = torch.eye(3, dtype=torch.float64)
+    first, same, other = (fastfood_around(found, generator(s)).decode(z) for s in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.allclose(first, other, atol=0.01)
+
+
+def test_components_keep_their_directions_and_relative_spread():
+    found, bank = found_of(), bank_of()
+    around = components_around(found, bank)
+    flat = bank.flatten(1) - bank.flatten(1).mean(0)
+    _, sigma, V = torch.linalg.svd(flat, full_matrices=False)
+    lengths = around.directions.norm(dim=1)
+    torch.testing.assert_close(lengths / lengths[0], sigma[:3] / sigma[0], rtol=1e-5, atol=1e-6)
+    cosines = (around.directions * V[:3]).sum(1).abs() / lengths
+    torch.testing.assert_close(cosines, torch.ones(3, dtype=torch.float64), rtol=1e-5, atol=1e-6)
+    assert lengths.square().mean().sqrt().item() == pytest.approx(step_length(found), rel=1e-6)
+    assert torch.equal(around.directions.amax(1), around.directions.abs().amax(1)), "one sign everywhere"
+
+
+@controls
+def test_only_u_of_a_control_trains(make):
+    engine = Engine(backbone("tiny-causal", "float32"))
+    runs = [Run(task) for task in suites.load_suite("tiny", only=["tiny-mood", "tiny-pick"], max_test=4)]
+    control = make(found_of(dtype=torch.float32), bank_of(dtype=torch.float32))
+    before = {name: value.clone() for name, value in control.state_dict().items()}
+    short = FitConfig(steps=3, rows_per_run=2, lr=0.05, evaluations=1, dev_examples=2)
+    source, result = subspace.tune(engine, control, runs, short)
+    assert [name for name, p in source.named_parameters() if p.requires_grad] == ["u"]
+    assert result.losses.isfinite().all() and (source.u.abs().amax(1) > 0.01).all()
+    for name, value in control.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@controls
+def test_a_control_is_restored_from_its_state(make):
+    """Into one that was made with another generator."""
+    found, bank = found_of(), bank_of()
+    mine, other = (IntrinsicPrompt(make(found, bank, seed), 2) for seed in (0, 1))
+    with torch.no_grad():
+        mine.u += torch.randn(2, 3, generator=generator(4))
+    other.load_state_dict(mine.state_dict())
+    assert torch.equal(numbers(other), numbers(mine))
+
+
+def test_what_no_control_can_be_made_of_is_told():
+    found, bank = found_of(), bank_of()
+    with pytest.raises(ValueError, match=r"prompts of shape \(3, 32\), but the decoder makes \(4, 32\)"):
+        components_around(found, bank[:, :3])
+    with pytest.raises(ValueError, match="intrinsic_dim is 3, but 3 prompts have 2 principal"):
+        components_around(found, bank[:3])
+    with pytest.raises(ValueError, match="all prompts of the bank are equal"):
+        components_around(found, torch.ones_like(bank))
+    with pytest.raises(ValueError, match=r"prompts of tasks \[2\] are missing"):
+        components_around(found, bank.index_fill(0, torch.tensor([2]), torch.nan))
+    small = Around(torch.zeros(1, 2), torch.ones(3, 2))
+    with pytest.raises(ValueError, match="d_I = 3 is more than the 2 numbers of one prompt"):
+        random_around(small, generator())
+    for wrong in (torch.ones(3), torch.ones(3, 5), torch.full((3, 2), torch.nan)):
+        with pytest.raises(ValueError, match=r"give \[d_I, 2\], all finite"):
+            Around(torch.zeros(1, 2), wrong)
+    with pytest.raises(ValueError, match=r"start\[None\] has shape"):
+        Around(torch.zeros(2), torch.ones(3, 2))
 
 
 def test_all_weights_stay_at_v_zero_and_all_move_with_v():

@@ -104,6 +104,15 @@ CAUSAL = {
     ),
     "IST, PCA": _plain(lambda model: IntrinsicPrompt(baselines.PrincipalComponents(bank_of(model), 2), 3)),
     "IST, Fastfood": _plain(_fastfood),
+    "IST, random directions around": _plain(
+        lambda model: IntrinsicPrompt(baselines.random_around(_found(model), seeded()), 3)
+    ),
+    "IST, PCA around": _plain(
+        lambda model: IntrinsicPrompt(baselines.components_around(_found(model), bank_of(model)), 3)
+    ),
+    "IST, Fastfood around": _plain(
+        lambda model: IntrinsicPrompt(baselines.fastfood_around(_found(model), seeded()), 3)
+    ),
     "adapters, MSF": _plain(_hyper),
     "adapters, IST": _plain(lambda model: IntrinsicPrompt(_hyper(model), 3)),
     "adapters, random": _plain(_around),
