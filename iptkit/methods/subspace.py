@@ -17,6 +17,7 @@ becomes noise).
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ from iptkit.engine.prompt import SHAPES, Kind, Prompt, PromptSource, check_numbe
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
 from iptkit.storage import paths, tensor_files
 from iptkit.training.runs import Fit, FitConfig, Run
-from iptkit.training.trainer import fit
+from iptkit.training.state import State
+from iptkit.training.trainer import fit, trained_on
 
 ENDING = ".subspace.safetensors"
 
@@ -66,8 +68,8 @@ class SubspaceConfig:
 class PromptDecoder(Protocol):
     """What IST decodes with: a module that maps codes to prompts.
 
-    AutoEncoder, baselines.PrincipalComponents, baselines.FastfoodPrompt, adapters.HyperAdapters and
-    adapters.RandomAround are such modules.
+    AutoEncoder, baselines.PrincipalComponents, baselines.FastfoodPrompt, baselines.Around,
+    adapters.HyperAdapters and adapters.RandomAround are such modules.
     """
 
     @property
@@ -248,6 +250,24 @@ def code_statistics(decoder: PromptDecoder) -> tuple[Tensor, Tensor]:
     return codes.mean(0), codes.std(0).clamp_min(1e-3)
 
 
+@torch.no_grad()
+def reconstruction_of(autoencoder: AutoEncoder, prompts: Tensor) -> Tensor:
+    """[B] the mean squared error with which an auto-encoder gives back each prompt.
+
+    It is on the standardised scale of the bank: the mean prompt in place of each prompt of the bank has 1.0
+    on average. An unseen prompt may lie further from the mean prompt; `shares.rebuilt` allows for that.
+
+    Args:
+      autoencoder: a trained one.
+      prompts: [B, n, d] seen or unseen ones, in the shape of the bank's prompts.
+
+    Raises: ValueError for prompts of another length or width than the bank's.
+    """
+    made = autoencoder.decoder(autoencoder.encode(prompts))
+    given = (prompts.float().flatten(1) - autoencoder.mean) / autoencoder.std
+    return (made - given).square().mean(1)
+
+
 def find(
     engine: PromptEngine,
     bank: Tensor,
@@ -260,6 +280,9 @@ def find(
     kind: Kind = "embeds",
 ) -> tuple[AutoEncoder, Fit]:
     """The auto-encoder that multi-task subspace finding trains, and its training curves.
+
+    With `config.task_weight` 0, reconstruction alone, no prompt passes through the model: the curves have NaN
+    for losses and dev scores, and there is no checkpoint.
 
     Args:
       engine: scores the reconstructed prompts.
@@ -281,7 +304,31 @@ def find(
         counts = f"the bank holds {len(bank)} prompts, but {len(runs)} tasks were given"
         raise ValueError(f"{counts}; train the missing prompts first")
     autoencoder = AutoEncoder(bank, config, generator, kind).to(engine.backbone.device)
+    if config.task_weight == 0:
+        return autoencoder, _reconstruct(engine, autoencoder, runs, fit_config)
     return autoencoder, fit(engine, autoencoder, runs, fit_config, checkpoint, label)
+
+
+def _reconstruct(
+    engine: PromptEngine, autoencoder: AutoEncoder, runs: Sequence[Run], config: FitConfig
+) -> Fit:
+    """What `training.fit` does with a task weight of 0, without the losses that it only reports."""
+    state, begun = State(engine, autoencoder, runs, config), time.time()
+    marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    unread = torch.zeros(len(runs), 2, dtype=torch.float64)  # the penalty, not dev, chooses the best step
+    for step in range(config.steps):
+        penalty = autoencoder.penalty()
+        penalty.backward()
+        state.record(unread[:, 0].to(penalty.device), penalty.detach())
+        state.optimizer.step(config.rate(step))
+        state.step = step + 1
+        if state.step in marks:
+            state.flush()
+            state.select(unread)
+    state.restore_best()
+    autoencoder.about = {**state.made, "method": autoencoder.method, **trained_on(runs, config)}
+    losses, dev = (torch.full_like(x, torch.nan) for x in (state.losses, torch.stack([unread, *state.dev])))
+    return Fit(losses, state.penalty, dev[1:], state.best_step, time.time() - begun)
 
 
 def tune(

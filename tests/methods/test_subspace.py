@@ -358,8 +358,46 @@ def test_the_objective_is_the_mean_task_loss_plus_reconstruction(
     (task * mean + recon * expected.reconstruction()).backward()
     for name, p in expected.named_parameters():
         torch.testing.assert_close(gradients[name], p.grad, rtol=1e-3, atol=1e-6)
-    assert result.losses[0].tolist() == pytest.approx([x.item() for x in losses], rel=1e-5)
+    reported = [x.item() if task else torch.nan for x in losses]
+    assert result.losses[0].tolist() == pytest.approx(reported, rel=1e-5, nan_ok=True)
     assert result.penalty[0].item() == pytest.approx(recon * expected.reconstruction().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("lr", "warmup"), [(0.05, 0.1), (0.5, 0.9)])
+def test_reconstruction_alone_is_what_fit_trains_and_reads_nothing(
+    bank, engine, runs, monkeypatch, lr, warmup
+):
+    """With the rising rate, the best of the evaluated steps is not the last one."""
+    config = SubspaceConfig(2, 6, recon_weight=0.7, task_weight=0.0)
+    long = FitConfig(steps=12, rows_per_run=1, lr=lr, warmup=warmup, clip=0.1, evaluations=5)
+    expected = AutoEncoder(bank, config, seeded())
+    theirs = trainer.fit(engine, expected, runs, long)
+    monkeypatch.setattr(Engine, "log_likelihoods", None)
+    found, mine = subspace.find(engine, bank, runs, config, long, seeded())
+    for (name, p), (_, q) in zip(found.named_parameters(), expected.named_parameters(), strict=True):
+        assert torch.equal(p, q), name
+    assert torch.equal(mine.penalty, theirs.penalty) and torch.equal(mine.best_step, theirs.best_step)
+    assert found.about == expected.about and bool((mine.best_step < 12).all()) == (lr == 0.5)
+    for ours, other in ((mine.losses, theirs.losses), (mine.dev, theirs.dev)):
+        assert ours.shape == other.shape and ours.dtype == other.dtype and ours.isnan().all()
+
+
+def test_the_reconstruction_of_each_prompt(bank):
+    """On the bank their mean is the reconstruction, and that of the mean prompt is 1."""
+    built = AutoEncoder(bank, SubspaceConfig(2, 6), seeded())
+    errors = subspace.reconstruction_of(built, bank)
+    assert errors.shape == (4,) and not errors.requires_grad
+    assert errors.mean().item() == pytest.approx(built.reconstruction().item(), rel=1e-5)
+    unseen = torch.randn(2, 3, 32, generator=seeded(3)) + 2.0
+    by_hand = (built.decode(built.encode(unseen)) - unseen).square().mean((1, 2)) / built.std**2
+    torch.testing.assert_close(subspace.reconstruction_of(built, unseen), by_hand)
+    with torch.no_grad():
+        built.decoder.outer.weight.zero_()
+        built.decoder.outer.bias.zero_()
+    assert subspace.reconstruction_of(built, bank).mean().item() == pytest.approx(1.0, rel=1e-5)
+    assert subspace.reconstruction_of(built, bank.mean(0, keepdim=True)).item() == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match=r"prompts of shape \(4, 2, 32\) were given"):
+        subspace.reconstruction_of(built, bank[:, :2])
 
 
 def test_as_many_dimensions_as_prompts_keep_them_all(bank, engine, runs):

@@ -15,6 +15,7 @@ from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import find_sites
 from iptkit.methods import (
     adapters,
+    baselines,
     fine_tuning,
     p_tuning,
     p_tuning_v2,
@@ -87,6 +88,8 @@ def test_a_generator_of_a_gpu_serves_as_well():
             *tensors_of(p_tuning_v2.DeepPrompt(2, sites, 3, generator)),
             *tensors_of(subspace.AutoEncoder(bank, subspace.SubspaceConfig(2, 4), generator)),
             *tensors_of(FastfoodPrompt(bank[0], 0.1, 3, generator)),
+            *tensors_of(baselines.random_around(methods._found(model), generator)),
+            *tensors_of(baselines.fastfood_around(methods._found(model), generator)),
             *tensors_of(WithHead(3, 4, 2, generator, SoftPrompt(bank))),
         ]
         assert {tensor.device for tensor in made} == {device_of("cuda:1")}
@@ -144,6 +147,19 @@ def test_a_step_waits_for_nothing_and_sixteen_wait_once(model, name, make):
             state.step += 1
     assert pretend.reads(found) <= steps // 16, found
     assert set(found) <= {"copy to cpu"}, found  # nothing sent is waited for either
+
+
+def test_reconstruction_alone_gives_what_it_gives_on_a_cpu():
+    config, found = subspace.SubspaceConfig(2, 8, task_weight=0.0), []
+    for place in ("cpu", "cuda:1"):
+        model = methods.load("tiny-causal", place)
+        bank, runs = methods.bank_of(model), methods.runs_of(methods.WORDY)
+        built, result = subspace.find(Engine(model), bank, runs, config, SHORT, methods.seeded())
+        errors = subspace.reconstruction_of(built, bank)
+        assert errors.device == device_of(place)
+        found.append([result.penalty, errors.cpu(), *(p.detach().cpu() for p in built.parameters())])
+    for expected, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_evaluation_on_dev_waits_once():
