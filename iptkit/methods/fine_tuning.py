@@ -11,7 +11,6 @@ All three train with transformers' Trainer; iptkit's own trainer is for prompts 
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,8 +35,8 @@ from iptkit.scores import evaluation
 from iptkit.storage import files
 from iptkit.tasks.examples import Example, Task
 from iptkit.training.adam import DivergedError
-from iptkit.training.runs import Run
-from iptkit.training.trainer import dev_scores, seeded
+from iptkit.training.state import Clock
+from iptkit.training.trainer import seeded
 
 METHODS = ("LoRA", "fine-tuning", "DID")
 DENSE = 16  # largest d_I for which DID stores its directions, which take d_I times the model's memory
@@ -49,14 +48,18 @@ class Reference:
 
     Attributes:
       score: on the set that was asked for.
+      log_likelihood: on the same set, of the first right answer per token, in nats (see scores.Outcome).
       num_parameters: number of trained parameters.
       seconds: of the training.
+      cpu_seconds: CPU time of the training, user and system, summed over all threads.
       dev_loss: mean token loss on dev if that set was scored, else None.
     """
 
     score: float
+    log_likelihood: float
     num_parameters: int
     seconds: float
+    cpu_seconds: float
     dev_loss: float | None = None
 
 
@@ -114,21 +117,19 @@ def fine_tune(
     if method != "DID":
         all_weights.forget_directions()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    begun = time.time()
+    clock = Clock()
     records = [_record(copy, e, words) for e in task.train]
     what = f"{method} on task {task.id}"
     _train(model, records, steps, batch, lr, seed, _padded_with_answers, what, is_mixed)
-    seconds = time.time() - begun
+    spent = clock.read()
     tuned = model.merge_and_unload() if method == "LoRA" else model
     if method == "DID":
         all_weights.settle(tuned)
     engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
     source = FixedPrompt(prompt_tuning.from_words(copy, len(words))[None])
-    score = evaluation.evaluate(engine, source, [task], split, test_examples)[0]
-    loss = None
-    if split == "dev":
-        loss = -float(dev_scores(engine, source, [Run(task)], test_examples)[0, 1])
-    return Reference(score, trained, seconds, loss)
+    (found,) = evaluation.outcomes(engine, source, [task], split, test_examples)
+    loss = -found.log_likelihood if split == "dev" else None
+    return Reference(found.score, found.log_likelihood, trained, **spent, dev_loss=loss)
 
 
 def fine_tune_encoder(
@@ -170,16 +171,16 @@ def fine_tune_encoder(
         config.num_labels = rows[0].num_classes
         model = AutoModelForTokenClassification.from_config(config).to(copy.device)
     _take_weights(model, copy.model.base_model)
-    begun = time.time()
+    clock = Clock()
     what = f"fine-tuning on task {task.id}"
     _train(model, [_labelled(row) for row in rows], steps, batch, lr, seed, _padded, what)
-    seconds = time.time() - begun
+    spent = clock.read()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False).eval()
     head = torch.cat([model.classifier.weight, model.classifier.bias[:, None]], 1)[None]
     tuned = HeadEngine(replace(copy, model=model.base_model))
-    score = evaluation.evaluate(tuned, FixedHead(head), [task], split, test_examples)[0]
-    return Reference(score, trained, seconds)
+    (found,) = evaluation.outcomes(tuned, FixedHead(head), [task], split, test_examples)
+    return Reference(found.score, found.log_likelihood, trained, **spent)
 
 
 def _check(engine: PromptEngine, task: Task, prompt_length: int, split: str, scored: int) -> None:

@@ -103,7 +103,9 @@ class Fit:
       penalty: [steps], 0 for a source without a penalty.
       dev: [evaluations, R, 2], accuracy over options and minus the mean token loss.
       best_step: [R] number of steps after which the best state was found.
-      seconds: duration in this process.
+      seconds: duration, of all processes that resumed the training (of each earlier one up to its last
+        checkpoint, 0 for a checkpoint of an earlier version, which does not tell it).
+      cpu_seconds: CPU time of the same processes, user and system, summed over all threads.
       resumed_at: the step of the checkpoint that the training resumed from, else 0.
     """
 
@@ -112,6 +114,7 @@ class Fit:
     dev: Tensor
     best_step: Tensor
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     resumed_at: int = 0
 
     def __repr__(self) -> str:

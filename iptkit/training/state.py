@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,24 @@ from iptkit.training.adam import DivergedError, RunAdam
 from iptkit.training.runs import FitConfig, Run
 
 FLUSH_EVERY = 16  # steps between two reads of the losses from a GPU; each read waits for the GPU
+
+
+class Clock:
+    """The duration and the CPU time of a training, of all processes that resumed it.
+
+    Args:
+      seconds: duration in earlier processes.
+      cpu_seconds: CPU time of earlier processes.
+    """
+
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0):
+        self.seconds, self.cpu_seconds = seconds, cpu_seconds
+        self.begun, self.cpu_begun = time.monotonic(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """The seconds and cpu_seconds up to now."""
+        seconds = self.seconds + time.monotonic() - self.begun
+        return {"seconds": seconds, "cpu_seconds": self.cpu_seconds + time.process_time() - self.cpu_begun}
 
 
 class State:
@@ -59,6 +79,7 @@ class State:
         self.best = {k: p.detach().clone() for k, p in parameters.items()}
         self.best_score = torch.full((len(runs), 2), -torch.inf, dtype=torch.float64)
         self.best_step = torch.zeros(len(runs), dtype=torch.long)
+        self.clock = Clock()
 
     @property
     def num_bytes(self) -> int:
@@ -140,7 +161,8 @@ class State:
         """Write a checkpoint, atomically."""
         tensors = self._saved()
         tensors |= {f"dev.{i:04d}": d for i, d in enumerate(self.dev)}
-        tensor_files.write(path, tensors, {"step": self.step, "training": self.training})
+        about = {"step": self.step, "training": self.training, **self.clock.read()}
+        tensor_files.write(path, tensors, about)
 
     def _saved(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint by name, without the scores on dev."""
@@ -175,12 +197,15 @@ class State:
         step: Any = about.get("step")
         if type(step) is not int or not 0 <= step <= self.config.steps:
             wrong.append(f"step {step!r}")
+        spent = {name: about.get(name, 0.0) for name in self.clock.read()}  # earlier versions wrote none
+        wrong += [f"{name} {value!r}" for name, value in spent.items() if not _is_duration(value)]
         if wrong:
             raise ValueError(f"{path} cannot be resumed from ({'; '.join(wrong)}); delete it")
         self.step = self.optimizer.count = step
         for name, tensor in saved.items():
             tensor.copy_(tensors[name])
         self.dev = [tensors[k] for k in dev]
+        self.clock = Clock(**spent)
 
     @functools.cached_property
     def made(self) -> dict[str, Any]:
@@ -195,6 +220,10 @@ class State:
         parameters = {"dtype": self.engine.backbone.dtype, "shapes": shapes, "method": self.source.method}
         parameters["frozen"] = _norms(self.source)
         return {**self.made, **parameters, **asdict(self.config), "runs": runs}
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def _norms(source: PromptSource) -> dict[str, str]:

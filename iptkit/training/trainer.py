@@ -74,7 +74,7 @@ def fit(
                 f"{error}. The file was set aside as {aside.name}, and training starts from the beginning",
                 stacklevel=2,
             )
-    begun, saved, start = time.time(), time.time(), state.step
+    saved, start = time.time(), state.step
     wait = checkpoint_seconds * max(1.0, state.num_bytes / 2e8)
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     with progress.track(label, total=config.steps, unit="step", initial=start) as bar:
@@ -96,8 +96,8 @@ def fit(
         state.select(dev_scores(engine, source, runs, config.dev_examples))
     state.restore_best()
     source.about = {**state.made, "method": source.method, **trained_on(runs, config)}
-    seconds = time.time() - begun
-    return Fit(state.losses, state.penalty, torch.stack(state.dev), state.best_step, seconds, start)
+    dev, spent = torch.stack(state.dev), state.clock.read()
+    return Fit(state.losses, state.penalty, dev, state.best_step, **spent, resumed_at=start)
 
 
 def trained_on(runs: Sequence[Run], config: FitConfig) -> dict[str, Any]:

@@ -7,10 +7,13 @@ import torch
 from transformers import AutoModelForTokenClassification, ModernBertConfig, ModernBertForTokenClassification
 
 from iptkit.engine.engine import Engine
-from iptkit.methods import fine_tuning
+from iptkit.methods import fine_tuning, prompt_tuning
+from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models import backbone
 from iptkit.tasks import suites
 from iptkit.tasks.examples import SpanExample
+from iptkit.training.runs import Run
+from iptkit.training.trainer import dev_scores
 
 
 @pytest.mark.parametrize("method", fine_tuning.METHODS)
@@ -23,9 +26,28 @@ def test_a_reference_trains_a_copy_and_is_seeded(method):
         more = {"intrinsic_dim": 3} if method == "DID" else {}
         runs.append(fine_tuning.fine_tune(model, task, method, 3, 2, 1e-2, 0, 8, **more))
     assert runs[0].score == runs[1].score and 0 <= runs[0].score <= 1
+    assert runs[0].log_likelihood == runs[1].log_likelihood < 0 and runs[0].dev_loss is None
+    assert runs[0].seconds > 0 and runs[0].cpu_seconds > 0
     total = sum(p.numel() for p in model.model.parameters())
     assert runs[0].num_parameters == total if method == "fine-tuning" else 0 < runs[0].num_parameters < total
     assert backbone.fingerprint(model.model) == before
+
+
+@pytest.mark.parametrize("name", ["tiny-mood", "tiny-plural"])
+def test_the_log_likelihood_is_minus_the_loss_on_the_scored_set(name, monkeypatch):
+    """Of options and of free answers, with the trained weights."""
+    model, task = backbone.load("tiny-causal"), suites.load_task(name, suite="tiny")
+    engines, known = [], Engine
+    monkeypatch.setattr(fine_tuning, "Engine", lambda of: engines.append(known(of)) or engines[-1])
+    found = fine_tuning.fine_tune(model, task, "fine-tuning", 3, 2, 1e-2, 0, 8, split="dev")
+    words = model.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids
+    prompts = [FixedPrompt(prompt_tuning.from_words(e.backbone, len(words))[None]) for e in engines]
+    before, after = (
+        float(dev_scores(engine, prompt, [Run(task)], 8)[0, 1])
+        for engine, prompt in zip(engines, prompts, strict=True)
+    )
+    assert found.log_likelihood == -found.dev_loss == pytest.approx(after, rel=1e-6)
+    assert after > before + 0.01
 
 
 def test_logits_of_answers_alone_give_the_loss_of_all():
@@ -93,6 +115,7 @@ def test_an_encoder_is_fine_tuned_with_its_head():
     found = fine_tuning.fine_tune_encoder(encoder, task, 3, 4, 1e-3, seed=0, test_examples=8)
     weights = sum(p.numel() for n, p in encoder.model.named_parameters() if "pooler" not in n)
     assert found.num_parameters == weights + 2 * 33 and 0 <= found.score <= 1
+    assert found.log_likelihood < 0 and found.seconds > 0 and found.cpu_seconds > 0
     assert backbone.fingerprint(encoder.model) == before
 
 

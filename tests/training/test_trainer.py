@@ -509,6 +509,73 @@ def test_kill_minus_9_and_resume(three, tmp_path):
     assert_same_fit(resumed, result, whole, expected)
 
 
+class Watch:
+    """Both clocks of a computer on which each training step takes 10 s and 25 CPU seconds."""
+
+    def __init__(self, patch, monotonic=1000.0, process_time=3.0, stop=None):
+        self.steps, self.start, step = 0, (monotonic, process_time), trainer.train_step
+
+        def counted(*args):
+            if self.steps == stop:
+                raise KeyboardInterrupt
+            self.steps += 1
+            return step(*args)
+
+        patch.setattr(trainer, "train_step", counted)
+        patch.setattr(time, "monotonic", lambda: self.start[0] + 10 * self.steps)
+        patch.setattr(time, "process_time", lambda: self.start[1] + 25 * self.steps)
+
+
+def killed_at(stop, three, file, **clocks):
+    """A training that writes a checkpoint after each step and is killed after `stop` steps of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        Watch(patch, stop=stop, **clocks)
+        model = backbone("tiny-causal", "float32")
+        return fit(Engine(model), words(model, 1), [Run(three[0])], SHORT, file, checkpoint_seconds=-1)
+
+
+def test_the_times_of_all_processes_that_resumed_a_training_add_up(three, tmp_path):
+    file = tmp_path / "fit.safetensors"
+    whole = killed_at(None, three, tmp_path / "whole.safetensors")
+    assert (whole.seconds, whole.cpu_seconds, whole.resumed_at) == (60.0, 150.0, 0)
+    for clocks in (
+        {},
+        {"monotonic": 7.0, "process_time": 0.0},
+    ):  # two processes, after a restart of the machine
+        with pytest.raises(KeyboardInterrupt):
+            killed_at(2, three, file, **clocks)
+    last = killed_at(None, three, file, monotonic=0.0, process_time=0.5)
+    assert (last.seconds, last.cpu_seconds, last.resumed_at) == (60.0, 150.0, 4)
+    again = killed_at(None, three, file)
+    assert (again.seconds, again.cpu_seconds, again.resumed_at) == (60.0, 150.0, 6), "nothing was left to do"
+
+
+def test_steps_after_the_last_checkpoint_are_trained_and_counted_again(three, tmp_path, monkeypatch):
+    file, save = tmp_path / "fit.safetensors", State.save
+    monkeypatch.setattr(State, "save", lambda self, path: self.step == 2 and save(self, path))
+    with pytest.raises(KeyboardInterrupt):
+        killed_at(5, three, file)
+    last = killed_at(None, three, file)
+    assert (last.seconds, last.cpu_seconds, last.resumed_at) == (60.0, 150.0, 2)
+
+
+def test_a_checkpoint_without_times_resumes_and_counts_none(three, tmp_path):
+    file = tmp_path / "fit.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        killed_at(2, three, file)
+    tensors, about = tensor_files.read(file)
+    assert (about.pop("seconds"), about.pop("cpu_seconds")) == (20.0, 50.0)
+    tensor_files.write(file, tensors, about)
+    rest = killed_at(None, three, file)
+    assert (rest.seconds, rest.cpu_seconds, rest.resumed_at) == (40.0, 100.0, 2)
+
+
+def test_a_fit_without_a_checkpoint_tells_its_times(three):
+    model = backbone("tiny-causal", "float32")
+    result = fit(Engine(model), words(model, 1), [Run(three[0])], SHORT)
+    assert result.seconds > 0 and result.cpu_seconds > 0
+
+
 def test_a_checkpoint_is_whole_at_any_moment(three, tmp_path, monkeypatch):
     model = backbone("tiny-causal", "float32")
     checkpoint = tmp_path / "fit.safetensors"
@@ -581,6 +648,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         (lambda t, a: (t | {"dev.0000": torch.zeros(3, 2)}, a), "dev.0000 is missing or of another shape"),
         (lambda t, a: (t, a | {"step": 9}), "step 9"),
         (lambda t, a: (t, a | {"step": "two"}), "step 'two'"),
+        (lambda t, a: (t, a | {"seconds": -1.0}), "seconds -1.0"),
+        (lambda t, a: (t, a | {"cpu_seconds": None}), "cpu_seconds None"),
         (lambda t, a: (t, {"training": a["training"]}), "step None"),
         (
             lambda t, a: (t, a | {"training": "1a2b3c4d"}),
