@@ -2,7 +2,8 @@
 
     lesson -> record() -> $IPTKIT_RESULTS/claims/SCALE/B4.json -> add_to_stored() -> data/results/claims.jsonl
 
-data/claims.json lists the claims, in our own words.
+data/claims.json lists the claims, in our own words, and for each what decides it: effects with what the claim
+asks of them, written down before the study `ipt120` was run. `of_effect` turns an effect into a verdict.
 """
 
 from __future__ import annotations
@@ -15,25 +16,91 @@ from typing import Any
 from iptkit.storage import files, paths, reading, result_files, versions
 
 VERDICTS = ("holds", "holds in part", "does not hold here", "not testable at this scale")
+MEASURES = ("score", "log_likelihood", "E_rel", "reconstruction")  # log_likelihood: nats per answer token
+ASKS = ("more", "less", "about")
+LEVEL = 0.05  # of the sign-flip test
 STORED = "claims.jsonl"  # the project's own verdicts, in data/results
 FIELDS = ("claim", "scale", "here", "verdict", "tasks", "seeds")  # every row has these
 
 
 @dataclass(frozen=True)
+class Criterion:
+    """What a claim asks of one effect, with the verdict by its 95 % interval over tasks.
+
+    Attributes:
+      effect: what is measured, in words.
+      measure: one of MEASURES.
+      asks: one of ASKS. "more" holds if the whole interval is above `value`, and fails if it is below `value`
+        or inside `value` ± `equal` (no difference that matters). "less" is the mirror image. "about" holds if
+        the whole interval is above `value` - `equal`, and fails if it is below that.
+      value: what the effect is compared with.
+      equal: margin >= 0 within which an effect makes no difference.
+    """
+
+    effect: str
+    measure: str
+    asks: str
+    value: float
+    equal: float
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES or self.asks not in ASKS or not self.equal >= 0:
+            raise ValueError(
+                f"the criterion {self.effect!r} has measure {self.measure!r}, asks {self.asks!r} and equal "
+                f"{self.equal}; allowed are {', '.join(MEASURES)}; {', '.join(ASKS)}; and a number >= 0"
+            )
+
+
+@dataclass(frozen=True)
 class Claim:
-    """One claim: our words for it, its source, what the paper measured, and the lesson that tests it."""
+    """One claim: our words for it, its source, what the paper measured, the lesson and what decides it."""
 
     id: str
     claim: str
     source: str
     paper: str
     lesson: str
+    criteria: tuple[Criterion, ...] = ()
 
 
 def known() -> dict[str, Claim]:
     """Return all claims by id, in the order of data/claims.json."""
     listed = reading.read_json(paths.data_dir() / "claims.json")
-    return {name: Claim(name, **fields) for name, fields in listed.items()}
+    return {
+        name: Claim(
+            name, **{**fields, "criteria": tuple(Criterion(**one) for one in fields.get("criteria", ()))}
+        )
+        for name, fields in listed.items()
+    }
+
+
+def of_effect(effect: Sequence[float], p: float, criterion: Criterion) -> str:
+    """Return the verdict on one effect.
+
+    A significant effect that is wholly inside the margin holds in part: it is there, and makes no difference.
+
+    Args:
+      effect: (mean, low, high), as `intervals.interval` returns it.
+      p: of the sign-flip test over leakage groups that the effect is `criterion.value`; with "more" and
+        "less", an effect holds or is on the other side only if p <= 0.05, too.
+      criterion: what the claim asks.
+
+    Example:
+      >>> asks = Criterion("a − b", "score", "more", 0.0, 0.02)
+      >>> of_effect((0.1, 0.05, 0.2), 0.01, asks), of_effect((0.1, -0.1, 0.3), 0.4, asks)
+      ('holds', 'not testable at this scale')
+      >>> of_effect((0.0, -0.01, 0.01), 0.9, asks), of_effect((0.01, 0.005, 0.015), 0.01, asks)
+      ('does not hold here', 'holds in part')
+    """
+    holds, in_part, fails, is_open = VERDICTS
+    sign = -1 if criterion.asks == "less" else 1
+    low, high = sorted(sign * (end - criterion.value) for end in effect[1:3])
+    if criterion.asks == "about":
+        return holds if low > -criterion.equal else fails if high < -criterion.equal else is_open
+    is_inside, is_clear = -criterion.equal < low and high < criterion.equal, p <= LEVEL
+    if low > 0 and is_clear:
+        return in_part if is_inside else holds
+    return fails if is_inside or (high < 0 and is_clear) else is_open
 
 
 def of_difference(difference: Sequence[float], margin: float = 0.0) -> str:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,39 @@ def test_every_claim_has_a_source_and_a_lesson():
 )
 def test_the_interval_decides(difference, margin, verdict):
     assert claims.of_difference(difference, margin) == verdict
+
+
+TEST = claims.Criterion("a − b", "score", "more", 0.0, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("asks", "value", "effect", "p", "verdict"),
+    [
+        ("more", 0.0, (0.1, 0.01, 0.2), 0.01, "holds"),
+        ("more", 0.0, (0.1, 0.01, 0.2), 0.06, "not testable at this scale"),
+        ("more", 0.0, (0.0, -0.019, 0.019), 0.9, "does not hold here"),
+        ("more", 0.0, (0.01, 0.001, 0.019), 0.01, "holds in part"),
+        ("more", 0.0, (-0.1, -0.2, -0.01), 0.01, "does not hold here"),
+        ("more", 0.0, (0.0, -0.03, 0.01), 0.5, "not testable at this scale"),
+        ("less", 0.5, (0.2, 0.1, 0.3), 0.01, "holds"),
+        ("less", 0.5, (0.8, 0.7, 0.9), 0.01, "does not hold here"),
+        ("less", 0.5, (0.5, 0.3, 0.7), 0.9, "not testable at this scale"),
+        ("about", 0.65, (0.66, 0.64, 0.7), 0.5, "holds"),
+        ("about", 0.65, (0.6, 0.5, 0.7), 0.5, "not testable at this scale"),
+        ("about", 0.65, (0.61, 0.6301, 0.64), 0.5, "holds"),
+        ("about", 0.65, (0.5, 0.4, 0.62), 0.01, "does not hold here"),
+    ],
+)
+def test_an_effect_is_judged_by_its_margin(asks, value, effect, p, verdict):
+    assert claims.of_effect(effect, p, replace(TEST, asks=asks, value=value)) == verdict
+
+
+def test_the_claims_of_the_subspace_say_beforehand_what_decides_them():
+    known = claims.known()
+    for name in ("A1", "A3", "A4", "A7", "A8", "A9", "A10", "A12", "A13", "A14"):
+        assert known[name].criteria, name
+    with pytest.raises(ValueError, match="measure 'points', asks 'more'"):
+        replace(TEST, measure="points")
 
 
 def test_a_row_is_found_again_and_replaced(results):
