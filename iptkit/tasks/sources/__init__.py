@@ -1,4 +1,4 @@
-"""Readers of the data sets behind core36, encoder9, ipt120 and crossfit: one module per origin.
+"""Readers of the data sets behind core36, encoder9, ipt120, encoders and crossfit: one module per origin.
 
 Every such module has
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from iptkit.storage import archives
 from iptkit.tasks.sources.bigbench_tasks import TASKS
+from iptkit.tasks.sources.records import Reader
 
 VERSION = 1
 PACKAGE = "bigbench"
@@ -25,15 +26,18 @@ def rows(task_id: str) -> Iterator[dict]:
         yield from found
 
 
-def stream(task_ids: Collection[str]) -> Iterator[tuple[str, Iterable[dict], dict[str, str]]]:
+def stream(
+    task_ids: Collection[str], tasks: Mapping[str, tuple[str, Reader]] = TASKS
+) -> Iterator[tuple[str, Iterable[dict], dict[str, str]]]:
     """Yield tasks with their rows and {"canary": ...}, in the order of the archive.
 
-    The archive is read once for all tasks, with one file at a time in memory.
+    The archive is read once for all tasks, with one file at a time in memory. `tasks` has the file and the
+    reader of each task.
     Raises: what `archives.stream` raises; ValueError for a file that has no canary or is not JSON.
     """
     by_file = defaultdict(list)
     for task_id in task_ids:
-        file, reader = TASKS[task_id]
+        file, reader = tasks[task_id]
         by_file[FOLDER + file].append((task_id, reader))
     for name, raw in archives.stream(PACKAGE, by_file):
         data, canary = _parse(name, raw)

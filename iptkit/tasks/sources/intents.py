@@ -75,14 +75,14 @@ SYMBOL = re.compile(r"[\[\]()|;]|<[^>]*>|\{[^}]*\}|[^\[\]()|;<{]+")
 
 def rows(task_id: str) -> Iterator[dict]:
     """Yield sentence and target, with up to 160 different sentences per intent."""
-    data = _data()
+    data = templates()
     for intent, (label, needed) in INTENTS.items():
         rng = random.Random(f"{task_id}/{intent}")
-        blocks = [block for block in data["intents"][intent]["data"] if _names_for(block)]
+        blocks = [block for block in data["intents"][intent]["data"] if names_for(block)]
         found: dict[str, None] = {}
         for _ in range(MAX_TRIES):
             block = rng.choice(blocks)
-            sentence = _Sampler(data, _names_for(block), rng).sample(rng.choice(block["sentences"]))
+            sentence = Sampler(data, names_for(block), rng).sample(rng.choice(block["sentences"]))
             if re.search(needed, sentence):
                 found[sentence] = None
             if len(found) == NUM_PER_INTENT:
@@ -90,19 +90,20 @@ def rows(task_id: str) -> Iterator[dict]:
         yield from ({"sentence": sentence, "target": label} for sentence in found)
 
 
-def _names_for(block: dict) -> tuple[str, ...]:
+def names_for(block: dict) -> tuple[str, ...]:
     """Return device names that fit a block of templates; () if none is known."""
     domains = block.get("requires_context", {}).get("domain", ["light"])
     return tuple(name for domain in domains for name in NAMES.get(domain, ()))
 
 
-class _Sampler:
-    """Draws one sentence from a template."""
+class Sampler:
+    """Draws one sentence from a template; `slot` returns the text of a {list:slot}."""
 
     def __init__(self, data: dict, names: tuple[str, ...], rng: random.Random):
         self.data, self.names, self.rng = data, names, rng
 
     def sample(self, template: str) -> str:
+        """Return a sentence of a template."""
         symbols = SYMBOL.findall(template)[::-1]
         return " ".join(self._choices(symbols, "").split())
 
@@ -131,10 +132,15 @@ class _Sampler:
             return inner if self.rng.random() < 0.5 else ""
         if symbol.startswith("<"):
             return self.sample_rule(symbol[1:-1])
-        return self._word(symbol[1:-1].split(":")[0]) if symbol.startswith("{") else symbol
+        return self.slot(symbol[1:-1]) if symbol.startswith("{") else symbol
 
     def sample_rule(self, name: str) -> str:
+        """Return words for a <rule>."""
         return self.sample(self.data["expansion_rules"][name])
+
+    def slot(self, name: str) -> str:
+        """Return words for the slot `name`, "list" or "list:slot"."""
+        return self._word(name.split(":")[0])
 
     def _word(self, name: str) -> str:
         if name == "name":
@@ -149,5 +155,6 @@ class _Sampler:
 
 
 @cache
-def _data() -> dict:
+def templates() -> dict:
+    """Return the package's templates, lists and rules."""
     return json.loads(archives.read("home-assistant-intents", FILE)[FILE])

@@ -83,7 +83,8 @@ def essential_words(data: dict) -> Iterator[dict]:
             yield {**row, "target": ", ".join(words)}
 
 
-def _facts(record: dict) -> dict[str, str]:
+def facts_of(record: dict) -> dict[str, str]:
+    """Return the facts of a record of e2e_nlg: slot -> value."""
     return dict(re.findall(r"(\w[\w ]*): ([^,]+)", record["input"]))
 
 
@@ -95,7 +96,7 @@ def restaurants(slot: str = "") -> Reader:
 
     def read(data: dict) -> Iterator[dict]:
         for record in {record["input"]: record for record in data["examples"]}.values():
-            facts = _facts(record)
+            facts = facts_of(record)
             target = (
                 facts.get(slot) if slot else "; ".join(f"{name}: {value}" for name, value in facts.items())
             )
@@ -105,7 +106,8 @@ def restaurants(slot: str = "") -> Reader:
     return read
 
 
-def _triples(record: dict) -> list[list[str]]:
+def triples_of(record: dict) -> list[list[str]]:
+    """Return the [subject, relation, object] triples of a record of webnlg_en."""
     triples = re.findall(r"\((.+? \| .+? \| .+?)\)(?=, \(|$)", record["input"].strip())
     return [[part.strip().strip('"').replace("_", " ") for part in triple.split(" | ")] for triple in triples]
 
@@ -113,7 +115,7 @@ def _triples(record: dict) -> list[list[str]]:
 def verbalised(data: dict) -> Iterator[dict]:
     """Yield facts as "subject | relation | object; ..." and the texts that express them."""
     for record in data["examples"]:
-        facts = "; ".join(" | ".join(triple) for triple in _triples(record))
+        facts = "; ".join(" | ".join(triple) for triple in triples_of(record))
         if facts:
             yield {"facts": facts, "targets": listed(record["target"])}
 
@@ -121,7 +123,7 @@ def verbalised(data: dict) -> Iterator[dict]:
 def subjects(data: dict) -> Iterator[dict]:
     """Yield the first text for some facts, and the subjects of these facts."""
     for record in data["examples"]:
-        names = dict.fromkeys(subject for subject, *_ in _triples(record))
+        names = dict.fromkeys(subject for subject, *_ in triples_of(record))
         if names:
             yield {"text": listed(record["target"])[0], "target": "; ".join(names)}
 

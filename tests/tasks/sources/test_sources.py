@@ -120,7 +120,7 @@ def test_small_origins():
 def test_intent_templates():
     found = {row["target"]: row["sentence"] for row in rows("ha-intent")}
     assert len(found) == 12 and found["turn on"] in ("say turn on", "say turn on again")
-    sampler = intents._Sampler(EN_JSON, ("lamp",), intents.random.Random(0))
+    sampler = intents.Sampler(EN_JSON, ("lamp",), intents.random.Random(0))
     template = "[please] <turn> ([<the>] {name};{color}|on) to {brightness}"
     with_permutation = {sampler.sample("<turn> [<the>] {name:x} (now;{color})") for _ in range(200)}
     assert "switch my lamp light red now" in with_permutation and "turn lamp now dark red" in with_permutation
