@@ -19,6 +19,7 @@ from . import (
     schedule,
     stamp,
     starter,
+    steps_commands,
     task_commands,
 )
 
@@ -43,5 +44,6 @@ __all__ = [
     "schedule",
     "stamp",
     "starter",
+    "steps_commands",
     "task_commands",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `iptkit init`, `run`, `study`, `fetch`, `doctor` and `tasks`.
+"""The command line: `iptkit init`, `run`, `study`, `fetch`, `doctor`, `tasks` and `steps`.
 
 The commands call the functions that the notebooks use. Heavy packages are imported only when a command runs.
 """
@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import iptkit
-from iptkit.course import output, prompt_commands, task_commands
+from iptkit.course import output, prompt_commands, steps_commands, task_commands
 from iptkit.course.options import Device
 from iptkit.course.output import Reply, say
 from iptkit.storage import installation, messages
@@ -106,6 +106,7 @@ app = typer.Typer(
 )
 app.add_typer(prompt_commands.app)
 app.add_typer(task_commands.app, name="tasks", help="List, show and check tasks.")
+app.add_typer(steps_commands.app, name="steps", help="List finished steps; take them to another machine.")
 
 
 def _version(is_wanted: bool) -> None:
