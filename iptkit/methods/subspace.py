@@ -17,7 +17,6 @@ becomes noise).
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -313,7 +312,7 @@ def _reconstruct(
     engine: PromptEngine, autoencoder: AutoEncoder, runs: Sequence[Run], config: FitConfig
 ) -> Fit:
     """What `training.fit` does with a task weight of 0, without the losses that it only reports."""
-    state, begun = State(engine, autoencoder, runs, config), time.time()
+    state = State(engine, autoencoder, runs, config)
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     unread = torch.zeros(len(runs), 2, dtype=torch.float64)  # the penalty, not dev, chooses the best step
     for step in range(config.steps):
@@ -328,7 +327,7 @@ def _reconstruct(
     state.restore_best()
     autoencoder.about = {**state.made, "method": autoencoder.method, **trained_on(runs, config)}
     losses, dev = (torch.full_like(x, torch.nan) for x in (state.losses, torch.stack([unread, *state.dev])))
-    return Fit(losses, state.penalty, dev[1:], state.best_step, time.time() - begun)
+    return Fit(losses, state.penalty, dev[1:], state.best_step, **state.clock.read(), resumed_at=0)
 
 
 def tune(

@@ -378,6 +378,7 @@ def test_reconstruction_alone_is_what_fit_trains_and_reads_nothing(
         assert torch.equal(p, q), name
     assert torch.equal(mine.penalty, theirs.penalty) and torch.equal(mine.best_step, theirs.best_step)
     assert found.about == expected.about and bool((mine.best_step < 12).all()) == (lr == 0.5)
+    assert mine.seconds > 0 and mine.cpu_seconds > 0 and mine.resumed_at == 0
     for ours, other in ((mine.losses, theirs.losses), (mine.dev, theirs.dev)):
         assert ours.shape == other.shape and ours.dtype == other.dtype and ours.isnan().all()
 
