@@ -3,7 +3,8 @@
     lesson -> record() -> $IPTKIT_RESULTS/claims/SCALE/B4.json -> add_to_stored() -> data/results/claims.jsonl
 
 data/claims.json lists the claims, in our own words, and for each what decides it: effects with what the claim
-asks of them, written down before the study `ipt120` was run. `of_effect` turns an effect into a verdict.
+asks of them, written down before the studies `ipt120` and `encoders` were run. `of_effect` turns an effect
+into a verdict.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from typing import Any
 from iptkit.storage import files, paths, reading, result_files, versions
 
 VERDICTS = ("holds", "holds in part", "does not hold here", "not testable at this scale")
-MEASURES = ("score", "log_likelihood", "E_rel", "reconstruction")  # log_likelihood: nats per answer token
+MEASURES = (
+    "score",
+    "log_likelihood",  # nats per answer token
+    "E_rel",
+    "reconstruction",
+    "share",  # of the model's parameters
+)
 ASKS = ("more", "less", "about")
 LEVEL = 0.05  # of the sign-flip test
 STORED = "claims.jsonl"  # the project's own verdicts, in data/results
