@@ -111,19 +111,19 @@ def test_shares_of_prompts_on_a_gpu():
 @pytest.mark.parametrize("device", DEVICES)
 @EVERY
 def test_training_gives_what_it_gives_on_a_cpu(model, name, make, device):
-    """In float64: losses, dev scores, and everything that was trained."""
+    """In float64: losses, scores and log-likelihoods, and everything that was trained."""
     found = {}
     for place in ("cpu", device):
         engine, source, runs = make(methods.load(model, place, "float64"))
         if "lengths" in name:
             source.dropout = 0.0  # whose random numbers are the device's own
         result = fit(engine, source.double(), runs, SHORT)
-        scores = evaluation.evaluate(engine, source, [run.task for run in runs], limit=3)
+        outcomes = evaluation.outcomes(engine, source, [run.task for run in runs], limit=3)
         found[place] = [
             result.losses,
             result.penalty,
             result.dev,
-            torch.tensor(scores),
+            torch.tensor([(one.score, one.log_likelihood) for one in outcomes]),
             *source.state_dict().values(),
         ]
         assert {p.device for p in source.parameters()} == {device_of(place)}
