@@ -213,8 +213,9 @@ def _measure(
     from iptkit.models.devices import matmul_speed
     from iptkit.studies import cluster
     from iptkit.studies.costs import Costs
+    from iptkit.studies.jobs import unfinished
 
-    left = [job for job in measured.jobs() if not job.is_done]
+    left = unfinished(measured.jobs())
     if left:
         names, costs = {job.name for job in left}, Costs(measured)
         left = [job for job in measured.jobs(costs) if job.name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -23,7 +24,7 @@ def rows() -> list[tuple[str, str]]:
         ("iptkit", f"{iptkit.__version__} ({_commit() or 'no git commit'})"),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         ("packages", versions),
-        ("processor", f"{_processor()}, {os.cpu_count()} cores"),
+        ("processor", processor()),
     ]
     torch = sys.modules.get("torch")  # reported if it is imported, never imported for this
     if torch is not None:
@@ -31,6 +32,12 @@ def rows() -> list[tuple[str, str]]:
         if torch.cuda.is_available():
             table.append(("gpu", torch.cuda.get_device_name()))
     return table
+
+
+@functools.cache
+def processor() -> str:
+    """The processor and its number of cores."""
+    return f"{_processor()}, {os.cpu_count()} cores"
 
 
 def of_packages() -> dict[str, str]:

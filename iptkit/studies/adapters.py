@@ -10,6 +10,7 @@ is the text followed by words, as in fine-tuning. Every token passes the adapter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,8 +24,9 @@ from iptkit.methods.adapters import HyperAdapters, RandomAround
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.methods.subspace import IntrinsicPrompt
 from iptkit.storage import step_cache
+from iptkit.studies import score_rows
 from iptkit.studies.scales import AdapterConfig
-from iptkit.studies.score_rows import Row, of_study
+from iptkit.studies.score_rows import Row
 from iptkit.studies.steps import Made, StudySteps
 from iptkit.training import trainer
 from iptkit.training.runs import Run
@@ -55,12 +57,14 @@ def subspace(study: StudySteps, intrinsic_dim: int) -> tuple[HyperAdapters, step
         with torch.no_grad():
             one = source.decode(source.z)
         everywhere = FixedPrompt(one.expand(len(study.unseen), *one.shape[1:]), source.kind)
-        rows = _rows(study, engine, everywhere, SHARED, intrinsic_dim)
+        count = len(study.unseen)
+        more = score_rows.trained(result)[:1] * count
+        rows = _rows(study, engine, everywhere, SHARED, intrinsic_dim, more)
         curves = {"losses": result.losses.float(), "dev": -result.dev[:, :, 1].float()}
         return {**source.state_dict(), **curves}, {"rows": rows, "best_step": int(result.best_step[0])}
 
     key = study.key("adapters", chosen.rank, chosen.up, chosen.msf, intrinsic_dim, seeds=(first,))
-    step = step_cache.step(f"adapters-{intrinsic_dim}", key, make)
+    step = step_cache.step(study.named(f"adapters-{intrinsic_dim}"), key, make)
     source = drawn(study, intrinsic_dim)
     source.load_state_dict({name: step.tensors[name] for name in source.state_dict()})
     return source, step
@@ -88,14 +92,14 @@ def codes(study: StudySteps, intrinsic_dim: int, decoder: str = "learned") -> st
         runs = [Run(task, task.seed, "train_new") for task in unseen]
         label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
         result = trainer.fit(engine, source, runs, chosen.ist, checkpoint, label)
-        rows = _rows(study, engine, source, method, intrinsic_dim)
+        rows = _rows(study, engine, source, method, intrinsic_dim, score_rows.trained(result))
         return {"u": source.u.detach(), "losses": result.losses.float()}, {"rows": rows}
 
     msf = None if decoder == "random" else chosen.msf
     key = study.key(
         "adapter codes", decoder, chosen.rank, chosen.up, msf, chosen.ist, intrinsic_dim, seeds=(first,)
     )
-    return step_cache.step(f"adapter-codes-{decoder}-{intrinsic_dim}", key, make)
+    return step_cache.step(study.named(f"adapter-codes-{decoder}-{intrinsic_dim}"), key, make)
 
 
 def decoder_of(study: StudySteps, intrinsic_dim: int, decoder: str) -> HyperAdapters | RandomAround:
@@ -127,11 +131,12 @@ def drawn(study: StudySteps, intrinsic_dim: int) -> HyperAdapters:
     """Hyper-matrices as drawn, before any training."""
     chosen, backbone = config_of(study), study.backbone
     sizes = len(find_blocks(backbone.model)), backbone.width, chosen.rank
-    draws = torch.Generator().manual_seed(study.seed)
-    return HyperAdapters(intrinsic_dim, *sizes, draws, chosen.up).to(backbone.device)
+    return HyperAdapters(intrinsic_dim, *sizes, study.generator(), chosen.up).to(backbone.device)
 
 
-def _rows(study: StudySteps, engine: Engine, source: PromptSource, method: str, dim: int) -> list[Row]:
-    """Rows of the unseen tasks, first seed."""
-    scores = study.score(source, study.unseen_tasks(study.seeds[0]), f"test of {method}", engine)
-    return of_study(study, scores, method, study.seeds[:1], dim, only="unseen")
+def _rows(
+    study: StudySteps, engine: Engine, source: PromptSource, method: str, dim: int, more: Sequence[Row]
+) -> list[Row]:
+    """Rows of the unseen tasks, first seed; `more`: further fields of each."""
+    found = study.outcomes(source, study.unseen_tasks(study.seeds[0]), f"test of {method}", engine)
+    return score_rows.of_study(study, found, method, study.seeds[:1], dim, "unseen", more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -29,7 +30,10 @@ class StudyInputs:
     """The base of `study.Study`, which describes the arguments.
 
     Attributes:
-      seen, unseen: ids of the tasks of either side; `ids` has both, seen ones first.
+      seen, unseen: ids of the tasks of either side; `ids` has both, seen ones first. A study with folds has
+        all tasks on the seen side, and its `study.Study.parts` have sides of their own.
+      judged: ids of the tasks that methods in a subspace are scored on: seen ones (see `tasks.Split.scored`),
+        then all unseen ones.
       seeds: of the few-shot samples, counted from `seed`.
       layout_engines: engines for layouts other than the study's own.
     """
@@ -39,14 +43,19 @@ class StudyInputs:
         if models and models.model_settings() != self.model_settings():
             raise ValueError(
                 f"`models` is a study with the model {models.model_settings()} (backbone, dtype, device, "
-                f"deep prompts and their length), but this one needs {self.model_settings()}; leave it out"
+                f"layout, deep prompts and their length), but this one needs {self.model_settings()}; leave "
+                "it out"
             )
         self.layout_engines: dict[Any, Engine] = {}
         self._tasks: dict[int, list[examples.Task]] = {}
         self._digests: dict[int, str] = {}
-        sides = suites.sides(scale.suite, scale.seen, scale.unseen, scale.split)
+        if scale.folds:
+            sides = suites.Split(tuple(card.id for card in suites.list_cards(scale.suite)), ())
+        else:
+            sides = suites.sides(scale.suite, scale.seen, scale.unseen, scale.split)
         self.seen, self.unseen = sides.seen, sides.unseen
         self.ids = (*self.seen, *self.unseen)
+        self.judged = (*(sides.scored or self.seen), *self.unseen)
         self.seeds = tuple(seed + s for s in scale.seeds)
 
     @functools.cached_property
@@ -62,7 +71,7 @@ class StudyInputs:
         if self._models:
             return self._models.engine
         if not self.scale.deep:
-            return Engine(self.backbone, context_bytes=int(self.scale.context_gib * 2**30))
+            return Engine(self.backbone, self.scale.layout, context_bytes=int(self.scale.context_gib * 2**30))
         tokens = prompt_tuning.word_tokens(self.backbone, self.scale.prompt_length)
         layout = (layouts.PROMPT, layouts.TEXT, self.backbone.tokenizer.decode(tokens))
         return Engine(self.backbone, layout, sites=find_sites(self.backbone.model))
@@ -71,10 +80,12 @@ class StudyInputs:
     def whole(self) -> Self:
         """The study of the whole suite, whose zero-shot scores and prompts all splits share.
 
-        If the scale itself names the tasks of both sides, this is the study itself.
+        If the scale itself names the tasks of both sides, or has folds, this is the study itself.
         """
-        if self.scale.seen:
+        if self.scale.seen or self.scale.folds:
             return self
+        if self.scale.fold and isinstance(self._models, type(self)):
+            return self._models
         of_suite = tuple(card.id for card in suites.list_cards(self.scale.suite))
         return type(self)(replace(self.scale, seen=of_suite), self.device, self.seed, self)
 
@@ -95,6 +106,18 @@ class StudyInputs:
         """The task `task_id` with the few-shot sets of `seed`."""
         return next(t for t in self.tasks(seed) if t.id == task_id)
 
+    def judged_tasks(self, seed: int, only: str = "") -> list[examples.Task]:
+        """The tasks that are scored in a subspace, seen ones first; `only`: those of one side."""
+        by_id = {task.id: task for task in self.tasks(seed)}
+        sides = {"seen": self.seen, "unseen": self.unseen, "": self.ids}
+        return [by_id[name] for name in self.judged if name in sides[only]]
+
+    def side(self, task_id: str) -> str:
+        """The side of a task, "seen" or "unseen"; "both" in a study with folds, which take turns."""
+        if self.scale.folds:
+            return "both"
+        return "seen" if task_id in self.seen else "unseen"
+
     def seen_tasks(self, seed: int) -> list[examples.Task]:
         """The seen tasks with the few-shot sets of `seed`."""
         return self.tasks(seed)[: len(self.seen)]
@@ -104,25 +127,27 @@ class StudyInputs:
         return self.tasks(seed)[len(self.seen) :]
 
     def fresh_tasks(self, seed: int) -> list[examples.Task]:
-        """All tasks for IST on new data, seen ones first.
+        """The tasks that are scored in a subspace, for IST on new data, seen ones first.
 
         Seen tasks leave out the examples that their trained prompts were trained on and selected by.
         """
-        dev, count = self.scale.prompt.dev_examples, len(self.seen)
-        mine, first = self.tasks(seed), self.tasks(self.seeds[0])
-        seen = [fewshot.leave_out(t, known, dev) for t, known in zip(mine[:count], first, strict=False)]
-        unseen = [fewshot.leave_out(t, t) for t in mine[count:]]  # the auto-encoder has seen nothing of them
-        return [*seen, *unseen]
+        dev, first = self.scale.prompt.dev_examples, self.judged_tasks(self.seeds[0], "seen")
+        seen = [
+            fewshot.leave_out(t, known, dev)
+            for t, known in zip(self.judged_tasks(seed, "seen"), first, strict=True)
+        ]
+        unseen = self.judged_tasks(seed, "unseen")  # the auto-encoder has seen nothing of them
+        return [*seen, *(fewshot.leave_out(t, t) for t in unseen)]
 
     # ---- what steps are made of --------------------------------------------------------------------
-    def score(
+    def outcomes(
         self,
         source: PromptSource,
         on: Sequence[examples.Task],
         label: str,
         engine: PromptEngine | None = None,
-    ) -> list[float]:
-        """Test score of each row of a prompt source on its task.
+    ) -> list[evaluation.Outcome]:
+        """Test score and log-likelihood of each row of a prompt source on its task.
 
         Args:
           source: has one row for each task.
@@ -131,7 +156,7 @@ class StudyInputs:
           engine: another one than the study's.
         """
         limit = self.scale.test_examples
-        return evaluation.evaluate(engine or self.engine, source, on, limit=limit, label=label)
+        return evaluation.outcomes(engine or self.engine, source, on, limit=limit, label=label)
 
     def key(self, *parts: Any, seeds: Sequence[int] | None = None) -> list[Any]:
         """All that determines a step: model, words, the examples themselves, sizes and `parts`.
@@ -146,8 +171,10 @@ class StudyInputs:
             scale.name,  # in every row
             prompt_tuning.WORDS,
             *(["deep"] if scale.deep else []),
+            *([scale.fold] if scale.fold else []),
             [[seed, self._digest(seed)] for seed in seeds],
             len(self.seen),
+            len(self.judged),
             scale.prompt_length,
             scale.test_examples,
             self.seed,
@@ -164,6 +191,7 @@ class StudyInputs:
         return [
             backbone.identity(name, lambda: self.backbone),
             backbone.resolve_dtype(name, self.device, self.scale.dtype),
+            *([] if self.scale.layout == layouts.LAYOUTS[0] else [self.scale.layout]),
             *self.device_key(),
         ]
 
@@ -176,7 +204,7 @@ class StudyInputs:
         """The settings that two studies must agree on to share a model and its engine."""
         scale, device = self.scale, str(resolve_device(self.device))
         length = scale.prompt_length if scale.deep else 0
-        return scale.backbone, scale.dtype, device, scale.deep, length
+        return scale.backbone, scale.dtype, device, scale.layout, scale.deep, length
 
     def _digest(self, seed: int) -> str:
         if seed not in self._digests:
@@ -192,8 +220,16 @@ class StudyInputs:
         """How many seeds train in one `fit`; at least one."""
         return max(1, MOST_RUNS // len(self.whole.ids))
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
+    def named(self, name: str) -> str:
+        """The name of a step: with the fold, if the study is one of several folds."""
+        return f"{name}-{self.scale.fold}" if self.scale.fold else name
+
+    def generator(self) -> torch.Generator:
+        """Draws the weights that a subspace starts from, and random subspaces; another one for each fold."""
+        seed = (
+            random.Random(f"{self.seed}/{self.scale.fold}").getrandbits(32) if self.scale.fold else self.seed
+        )
+        return torch.Generator().manual_seed(seed)
 
 
 def digest_of(some: Sequence[examples.Task]) -> str:

@@ -86,7 +86,7 @@ def save(study: StudySteps, path: str | Path, finished_only: bool = False) -> No
                 continue
         found = [study.codes_of_group(dim, "learned", seeds).tensors["u"] for seeds in groups]
         tensors[f"u-{dim}"], seeds_of[dim] = torch.cat(found), [seed for seeds in groups for seed in seeds]
-        autoencoder, _ = study.subspace(dim)
+        autoencoder, _ = study.found(dim)
         bank = study.first_prompts()[-len(study.coded) :]
         with torch.no_grad():
             mean, std = subspace.code_statistics(autoencoder)
@@ -217,7 +217,7 @@ def walk(
             f"tasks without a code: {', '.join(sorted(missing)) or 'none'}; points: {points}. Give two of "
             f"{', '.join(study.coded)} and at least 2 points"
         )
-    autoencoder, _ = study.subspace(dim)
+    autoencoder, _ = study.found(dim)
     u = study.first_codes(dim).to(study.backbone.device)
     start, end = (u[study.coded.index(task)] for task in (first, second))
     way = torch.linspace(0, 1, points).tolist()
@@ -227,7 +227,8 @@ def walk(
         prompts = autoencoder.decode(mean + std * codes)
     both = [study.task(task, study.seeds[0]) for task in (first, second)]
     source = FixedPrompt(torch.cat([prompts] * 2), study.prompt_kind)
-    scores = study.score(source, [task for task in both for _ in way], "walk between two codes")
+    outcomes = study.outcomes(source, [task for task in both for _ in way], "walk between two codes")
+    scores = [outcome.score for outcome in outcomes]
     return way, {first: scores[:points], second: scores[points:]}
 
 

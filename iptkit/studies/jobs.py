@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iptkit.methods import fine_tuning, subspace
 from iptkit.models.devices import resolve_device
@@ -12,6 +12,7 @@ from iptkit.storage import step_cache
 from iptkit.studies import adapters, unseen
 from iptkit.studies.costs import OF_PEAK, Costs
 from iptkit.studies.durations import seconds_of_rest
+from iptkit.studies.score_rows import AROUND
 from iptkit.studies.steps import StudySteps
 from iptkit.tasks.examples import Task
 from iptkit.training.runs import FitConfig
@@ -32,6 +33,7 @@ class Job:
       place: sorts the jobs into the order of the study's table (see `in_order_of_table`).
       view: reads the part of the step that the table shows: a split shows only its own tasks of the prompts
         that all splits share. None: the whole step.
+      has_rows: whether its step has rows for the table. One without is made only if another job needs it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Job:
     needs: tuple[str, ...] = ()
     place: tuple[int, ...] = ()
     view: Callable[[], step_cache.Step] | None = None
+    has_rows: bool = True
 
     def read(self) -> step_cache.Step:
         """The step as the table shows it, made first if it is missing."""
@@ -47,7 +50,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether the step is in the step cache; MSF counts only with the prompts that it was built on."""
+        """Whether the step is in the step cache; a subspace counts only with the prompts it was built on."""
         return step_cache.finished(self.make) is not None
 
     def seconds(self, speed: float) -> float:
@@ -58,6 +61,21 @@ class Job:
 def in_order_of_table(jobs: Sequence[Job]) -> list[Job]:
     """The jobs in the order of the table: by kind, then in the order given."""
     return sorted(jobs, key=lambda job: job.place)
+
+
+def unfinished(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are left to do: those whose rows are missing, and what these need.
+
+    Args:
+      jobs: of one study, each after those that it needs.
+    """
+    left: list[Job] = []
+    needed: set[str] = set()
+    for job in reversed(jobs):
+        if (job.has_rows or job.name in needed) and not job.is_done:
+            left.append(job)
+            needed.update(job.needs)
+    return left[::-1]
 
 
 def jobs_of(study: StudySteps, costs: Costs | None = None) -> list[Job]:
@@ -78,12 +96,33 @@ def jobs_of(study: StudySteps, costs: Costs | None = None) -> list[Job]:
     lister = _Lister(study, costs)
     jobs = [lister.zero_shot()]
     for seeds in study.groups():
-        is_first = study.seeds[0] in seeds
-        jobs.append(lister.prompts(seeds))
-        jobs += lister.subspaces() if is_first else ()
-        jobs += lister.codes(seeds)
-        jobs += lister.nearest() if is_first else ()
+        jobs += [lister.prompts(seeds), *lister.in_subspace(seeds)]
     return [*jobs, *lister.from_subspace(), *lister.adapters(), *lister.weights()]
+
+
+def jobs_of_folds(study: StudySteps, parts: Sequence[StudySteps], costs: Costs | None = None) -> list[Job]:
+    """All jobs of a study with folds: what they share, then fold by fold, then the model's own weights.
+
+    Args:
+      study: the whole.
+      parts: one study for each of its folds and of the splits that it compares.
+      costs: see `jobs_of`.
+    Raises: see `jobs_of`.
+    """
+    for part in parts:
+        _check(part)
+    if costs:
+        subspace.check_dim(max(study.scale.dims), study.words(1).P.numel())
+    whole = _Lister(study, costs)
+    jobs = [whole.zero_shot(), *map(whole.prompts, study.groups())]
+    for place, part in enumerate(parts):
+        lister = _Lister(part, costs)
+        mine: list[Job] = []
+        for seeds in part.groups():
+            mine += lister.in_subspace(seeds)
+        mine += [*lister.from_subspace(), *lister.adapters()]
+        jobs += [replace(job, place=(*job.place[:1], place, *job.place[1:])) for job in mine]
+    return [*jobs, *whole.weights()]
 
 
 class _Lister:
@@ -92,7 +131,7 @@ class _Lister:
     def __init__(self, study: StudySteps, costs: Costs | None):
         self.study, self.scale, self.costs = study, study.scale, costs
         self.first = study.seeds[0]
-        self.bank = study.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
+        self.bank = study.whole.group_name("prompts", study.groups()[0])  # has the prompts of the first seed
 
     def zero_shot(self) -> Job:
         """Scores of all tasks of the suite, without training."""
@@ -103,39 +142,53 @@ class _Lister:
         """Prompt tuning with seeds that train together, of all tasks of the suite."""
         study = self.study
         return Job(
-            study.group_name("prompts", seeds),
+            study.whole.group_name("prompts", seeds),
             functools.partial(study.whole.prompts_of_group, seeds),
             self._training(study.whole.tasks, self.scale.prompt, seeds),
             place=(PROMPTS,),
             view=functools.partial(study.bank_of, [seeds]),
         )
 
+    def in_subspace(self, seeds: tuple[int, ...]) -> Iterator[Job]:
+        """What a group of seeds gives in a subspace; the first one also finds it."""
+        is_first = self.first in seeds
+        if is_first:
+            yield from self.subspaces()
+        yield from self.codes(seeds)
+        if is_first:
+            yield from self.nearest()
+
     def subspaces(self) -> Iterator[Job]:
         """What the prompts of the first seed give: their mean, MSF, and IST on the same data."""
-        study, scale = self.study, self.scale
-        scored = study.unseen_tasks if scale.only_unseen else study.tasks
+        study, scale, named = self.study, self.scale, self.study.named
+        scored = study.unseen_tasks if scale.only_unseen else study.judged_tasks
         if not scale.only_unseen:
-            yield Job("mean-prompt", study.mean_prompt, self._scoring(scored), (self.bank,), (MEAN_PROMPT,))
+            flops = self._scoring(scored)
+            yield Job(named("mean-prompt"), study.mean_prompt, flops, (self.bank,), (MEAN_PROMPT,))
         for dim in scale.dims:
-            flops = self._scoring(scored, prompts=2)
-            flops += self.costs.fit(study.seen_tasks(self.first), scale.msf) if self.costs else 0.0
+            flops = self.costs.fit(study.seen_tasks(self.first), scale.msf) if self.costs else 0.0
             make = functools.partial(study.subspace_step, dim)
-            yield Job(f"subspace-{dim}", make, flops, (self.bank,), (SUBSPACE,))
+            yield Job(named(f"subspace-{dim}"), make, flops, (self.bank,), (SUBSPACE,), has_rows=False)
+            make, flops = functools.partial(study.msf, dim), self._scoring(scored, prompts=2)
+            yield Job(named(f"msf-{dim}"), make, flops, self._found(dim), (SUBSPACE,))
         for dim in scale.dims if scale.same_data else ():
-            flops = self._training(study.seen_tasks, scale.ist)
+            flops = self._training(functools.partial(study.judged_tasks, only="seen"), scale.ist)
             make, needs = functools.partial(study.codes_on_same_data, dim), self._found(dim)
-            yield Job(f"codes-same-{dim}", make, flops, needs, (SAME_DATA,))
+            yield Job(named(f"codes-same-{dim}"), make, flops, needs, (SAME_DATA,))
 
-    def codes(self, seeds: tuple[int, ...]) -> Iterator[Job]:
-        """IST with every decoder."""
+    def codes(self, group: tuple[int, ...]) -> Iterator[Job]:
+        """IST with every decoder, for a group of seeds."""
         study = self.study
         for number, (dim, decoder) in enumerate(study.decoders()):
+            seeds = study.seeds_run(decoder, group)
+            if not seeds:
+                continue
             tuned = study.unseen_tasks if study.only_on_unseen(decoder) else study.fresh_tasks
             yield Job(
                 study.group_name(f"codes-{decoder}-{dim}", seeds),
                 functools.partial(study.codes_of_group, dim, decoder, seeds),
                 self._training(tuned, self.scale.ist, seeds),
-                self._found(dim) if decoder == "learned" else (self.bank,),
+                self._found(dim) if decoder in ("learned", *AROUND) else (self.bank,),
                 (CODES, number),
             )
 
@@ -146,7 +199,7 @@ class _Lister:
             prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
             flops = self._scoring(study.unseen_tasks, prompts)
             make = functools.partial(unseen.nearest_prompt, study)
-            yield Job("nearest-prompt", make, flops, (self.bank,), (NEAREST,))
+            yield Job(study.named("nearest-prompt"), make, flops, (self.bank,), (NEAREST,))
 
     def from_subspace(self) -> Iterator[Job]:
         """Unseen tasks from fewer examples, and stage two."""
@@ -156,12 +209,12 @@ class _Lister:
             runs = len(scale.fewer_examples)
             flops = sum(self._training(tasks, fit, runs=runs) for fit in (scale.ist, scale.prompt))
             make = functools.partial(unseen.fewer_examples, study, dim)
-            yield Job(f"fewer-examples-{dim}", make, flops, self._found(dim), (OTHERS,))
+            yield Job(study.named(f"fewer-examples-{dim}"), make, flops, self._found(dim), (OTHERS,))
         if scale.stage_two_runs:
             flops = self._training(tasks, scale.prompt, runs=2 * scale.stage_two_runs)
             make = functools.partial(unseen.stage_two, study, dim)
             needs = (*self._found(dim), study.group_name(f"codes-learned-{dim}", study.groups()[0]))
-            yield Job(f"stage-two-{dim}", make, flops, needs, (OTHERS,))
+            yield Job(study.named(f"stage-two-{dim}"), make, flops, needs, (OTHERS,))
 
     def adapters(self) -> Iterator[Job]:
         """MSF and IST in a subspace of adapters."""
@@ -172,25 +225,26 @@ class _Lister:
         if self.costs:
             msf += self.costs.fit(study.seen_tasks(self.first), chosen.msf, is_whole=True)
             ist += self.costs.fit(study.unseen_tasks(self.first), chosen.ist, is_whole=True)
-        found = f"adapters-{dim}"
+        found = study.named(f"adapters-{dim}")
         yield Job(found, lambda: adapters.subspace(study, dim)[1], msf, place=(OTHERS,))
         for decoder in adapters.METHODS:
             make = functools.partial(adapters.codes, study, dim, decoder)
             needs = () if decoder == "random" else (found,)
-            yield Job(f"adapter-codes-{decoder}-{dim}", make, ist, needs, (OTHERS,))
+            yield Job(study.named(f"adapter-codes-{decoder}-{dim}"), make, ist, needs, (OTHERS,))
 
     def weights(self) -> Iterator[Job]:
-        """Unseen tasks learned by the model's own weights."""
+        """Tasks learned by the model's own weights."""
+        how = self.scale.weights_fit or self.scale.prompt
         for given in unseen.weights_trained(self.study):
             make, flops = functools.partial(unseen.tuned_weights, self.study, *given), 0.0
             if self.costs:
                 task = self.study.task(given[1], self.first)
-                flops = self.costs.weights(task, self.scale.prompt) + self.costs.score([task])
+                flops = self.costs.weights(task, how) + self.costs.score([task])
             yield Job(unseen.weights_name(*given), make, flops, place=(OTHERS,))
 
     def _found(self, dim: int) -> tuple[str, str]:
         """The jobs that find the learned decoder."""
-        return self.bank, f"subspace-{dim}"
+        return self.bank, self.study.named(f"subspace-{dim}")
 
     def _scoring(self, tasks: Callable[[int], list[Task]], prompts: int = 1) -> float:
         """FLOPs of scoring the tasks of the first seed under so many prompts each."""

@@ -39,10 +39,10 @@ def start_and_rate(study: StudySteps) -> step_cache.Step:
         label = f"starts and rates, {len(runs)} runs"
         result = fit(study.engine, source, runs, scale.prompt, checkpoint, label)
         dev = (-result.dev[..., 1].amax(0)).tolist()  # lowest mean token loss
-        scores = study.score(source, [run.task for run in runs], "test of starts and rates")
+        outcomes = study.outcomes(source, [run.task for run in runs], "test of starts and rates")
         rows = [
-            {**about(run.task), "start": start, "lr": lr, "seed": s, "score": score, "dev_loss": loss}
-            for run, (start, lr, s, _), score, loss in zip(runs, cells, scores, dev, strict=True)
+            {**about(run.task), "start": start, "lr": lr, "seed": s, "score": found.score, "dev_loss": loss}
+            for run, (start, lr, s, _), found, loss in zip(runs, cells, outcomes, dev, strict=True)
         ]
         return {}, {"rows": rows}
 

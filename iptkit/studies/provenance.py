@@ -11,6 +11,7 @@ from typing import Any
 
 from iptkit.models.devices import resolve_device
 from iptkit.storage import digests, files, paths, reading, result_files, step_cache
+from iptkit.studies import jobs
 from iptkit.studies.base import StudyInputs
 from iptkit.studies.study import Study
 
@@ -37,7 +38,7 @@ def write(
     steps = study.steps(finished_only)
     if finished_only:
         _check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
-    left = [job.name for job in study.jobs() if not job.is_done] if finished_only else []
+    left = [job.name for job in jobs.unfinished(study.jobs())] if finished_only else []
     rows = [row for step in steps for row in step.values["rows"]]
     return write_rows(study, path, rows, steps, left=left, extra_files=extra_files)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, is_dataclass, replace
 from dataclasses import fields as dataclass_fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from iptkit.engine.layouts import LAYOUTS
 from iptkit.methods.p_tuning import ENCODERS
 from iptkit.methods.subspace import SubspaceConfig
 from iptkit.methods.word_search import SearchConfig
@@ -23,6 +24,10 @@ from iptkit.training.runs import FitConfig
 
 FILE = "data/scales.json"
 DATA = ("few-shot", "full")  # what the methods on an encoder train on: a few examples, or all
+ONLY_UNSEEN: dict[str, Any] = {  # fields of a scale whose subspace is only compared on unseen tasks
+    "only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0, "controls": (),
+    "controls_once": (), "control_lr": {}, "fewer_examples": (), "weights": (), "adapters": None,
+}  # fmt: skip
 MOST_SEEDS = 1000  # each one draws a few-shot sample of every task
 
 
@@ -52,7 +57,16 @@ class Scale:
         prompt at the input starts from are then part of the text, and a deep prompt starts as their keys and
         values.
       split: for `tasks.split`.
+      folds: splits that take turns (cross-fitting): each has a subspace of its own, found with other first
+        weights, and together they have every task on the unseen side once. Prompts are shared by all. (): the
+        study has the one `split`.
+      compared: further splits whose subspaces are compared on unseen tasks only, at main_dim. They need
+        `folds`.
+      fold: the split that a study with folds gives to this part of it; "" elsewhere. Not for users.
+      layout: for `engine.Engine`, if the prompts are at the input.
       controls: other decoders that IST is run with at main_dim, see `score_rows.DECODERS`.
+      controls_once: those of them that are run with the first seed only.
+      control_lr: learning rates of IST with other decoders, if they differ from that of `ist`.
       unseen_controls: run the controls on unseen tasks only, where they are judged.
       only_unseen: score MSF and IST on unseen tasks only, to compare splits.
       same_data: also run IST on seen tasks with the data of their prompts (T_train^same in the paper).
@@ -61,9 +75,11 @@ class Scale:
         never.
       fewer_examples: numbers of examples for IST and prompt tuning (with `weights` also fine-tuning) of
         unseen tasks; (): this is left out.
-      weights: also learn unseen tasks by the model's own weights: "fine-tuning", "DID" or both (see
-        `unseen.tuned_weights`).
+      weights: also learn unseen tasks (with `folds`, all tasks) by the model's own weights: "fine-tuning",
+        "DID" or both (see `unseen.tuned_weights`).
+      weights_fit: how many steps and examples a step they train with; None: as prompts.
       adapters: also run IST of unseen tasks in a subspace of adapters at main_dim; None: this is left out.
+      adapter_folds: number of folds, from the first, that adapters are tried in.
     """
 
     name: str
@@ -92,7 +108,13 @@ class Scale:
     dtype: str = "auto"
     deep: bool = False
     split: str = "random"
+    folds: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
+    fold: str = ""
+    layout: str = LAYOUTS[0]
     controls: tuple[str, ...] = ("random",)
+    controls_once: tuple[str, ...] = ()
+    control_lr: dict[str, float] = field(default_factory=dict)
     unseen_controls: bool = False
     only_unseen: bool = False
     same_data: bool = False
@@ -100,7 +122,9 @@ class Scale:
     stage_two_runs: int = 0
     fewer_examples: tuple[int, ...] = ()
     weights: tuple[str, ...] = ()
+    weights_fit: FitConfig | None = None
     adapters: AdapterConfig | None = None
+    adapter_folds: int = 1
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:
@@ -114,6 +138,17 @@ class Scale:
         if any(count < 1 for count in self.fewer_examples):
             raise ValueError(
                 f"scale {self.name!r}: fewer_examples are {self.fewer_examples}; give numbers >= 1"
+            )
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"scale {self.name!r}: layout is {self.layout!r}; choose one of {LAYOUTS}")
+        if (self.folds or self.compared) and self.seen:
+            raise ValueError(f"scale {self.name!r} names tasks and folds; give either")
+        if self.compared and not self.folds:
+            raise ValueError(f"scale {self.name!r}: compared needs folds, whose prompts it shares")
+        if unknown := {*self.controls_once, *self.control_lr} - {*self.controls}:
+            raise ValueError(
+                f"scale {self.name!r}: controls_once or control_lr name {', '.join(sorted(unknown))}, which "
+                f"are not among its controls {self.controls}"
             )
         if self.main_dim not in self.dims:
             raise ValueError(
@@ -370,6 +405,7 @@ def variant(
     changes: dict[str, Any] = {}
     if suite or split:
         changes = {"suite": suite or scale.suite, "split": split or "random", "seen": (), "unseen": ()}
+        changes |= {"folds": (), "compared": ()} if split or suite != scale.suite else {}
         suites.split(changes["split"], changes["suite"])
     if dims:
         if min(dims) < 1 or len(set(dims)) < len(dims):
@@ -380,16 +416,32 @@ def variant(
             raise ValueError(f"num_seeds (--seeds) is {num_seeds}; give 1 to {MOST_SEEDS}")
         changes["seeds"] = tuple(range(num_seeds))
     if only_unseen:
-        changes |= {"only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0}
-        changes |= {"controls": (), "fewer_examples": (), "weights": (), "adapters": None}
+        changes |= ONLY_UNSEEN
     chosen = replace(scale, **changes)
-    seen = len(suites.sides(chosen.suite, chosen.seen, chosen.unseen, chosen.split).seen)
-    if "pca" in chosen.controls and chosen.main_dim >= seen:
+    of = chosen.folds or (chosen.split,)
+    seen = min(len(suites.sides(chosen.suite, chosen.seen, chosen.unseen, split).seen) for split in of)
+    if {"pca", "pca_around"} & {*chosen.controls} and chosen.main_dim >= seen:
         raise ValueError(
             f"d_I = {chosen.main_dim} is too much for the principal components of {seen} seen tasks; "
             f"give --dims with a value below {seen} first"
         )
     return chosen
+
+
+def part(scale: Scale, fold: str) -> Scale:
+    """The scale of one part of a study with folds.
+
+    Args:
+      scale: of the whole study.
+      fold: one of its `folds` or `compared`.
+    """
+    place = scale.folds.index(fold) if fold in scale.folds else -1
+    changes: dict[str, Any] = {"split": fold, "fold": fold, "folds": (), "compared": (), "weights": ()}
+    if place < 0:
+        changes |= ONLY_UNSEEN | {"dims": (scale.main_dim,)}
+    elif place >= scale.adapter_folds:
+        changes["adapters"] = None
+    return replace(scale, **changes)
 
 
 def _built(kind: Any, value: Any, where: str) -> Any:

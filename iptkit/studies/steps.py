@@ -19,7 +19,7 @@ from torch import Tensor
 from iptkit.engine.prompt import Kind
 from iptkit.methods import baselines, prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
-from iptkit.methods.subspace import AutoEncoder, PromptDecoder
+from iptkit.methods.subspace import AutoEncoder, PromptDecoder, SubspaceConfig
 from iptkit.storage import step_cache
 from iptkit.studies import score_rows
 from iptkit.studies.base import StudyInputs
@@ -38,8 +38,8 @@ class StudySteps(StudyInputs):
             return score_rows.view_of_split(self, self.whole.zero_shot())
 
         def make(_: Path) -> Made:
-            scores = self.score(self.words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
-            return {}, {"rows": score_rows.of_study(self, scores, "zero-shot", self.seeds[:1])}
+            found = self.outcomes(self.words(len(self.ids)), self.tasks(self.seeds[0]), "zero-shot")
+            return {}, {"rows": score_rows.of_study(self, found, "zero-shot", self.seeds[:1])}
 
         return step_cache.step("zero-shot", self.key("words", seeds=self.seeds[:1]), make)
 
@@ -66,8 +66,11 @@ class StudySteps(StudyInputs):
             source = SoftPrompt(self.words(len(runs)).P, self.prompt_kind)
             label = f"prompt tuning, {len(runs)} runs"
             result = fit(self.engine, source, runs, self.scale.prompt, checkpoint, label)
-            scores = self.score(source, all_tasks, "test of prompt tuning")
-            rows = score_rows.of_study(self, scores, "prompt tuning", seeds)
+            found, more = (
+                self.outcomes(source, all_tasks, "test of prompt tuning"),
+                score_rows.trained(result),
+            )
+            rows = score_rows.of_study(self, found, "prompt tuning", seeds, more=more)
             tensors = {"P": by_seed(source.P, len(seeds)), "losses": result.losses.float()}
             return tensors, {"rows": rows, "best_step": result.best_step.tolist()}
 
@@ -79,64 +82,100 @@ class StudySteps(StudyInputs):
 
         def make(_: Path) -> Made:
             bank = self.first_prompts()[: len(self.seen)]
-            source = subspace.mean_prompt(bank, len(self.ids), self.prompt_kind)
-            scores = self.score(source, self.tasks(self.seeds[0]), "test of the mean prompt")
-            return {}, {"rows": score_rows.of_study(self, scores, "mean prompt", self.seeds[:1])}
+            source = subspace.mean_prompt(bank, len(self.judged), self.prompt_kind)
+            found = self.outcomes(source, self.judged_tasks(self.seeds[0]), "test of the mean prompt")
+            return {}, {"rows": score_rows.of_study(self, found, "mean prompt", self.seeds[:1])}
 
         key = self.key("mean prompt", self.scale.prompt, seeds=self.groups()[0])
-        return step_cache.step("mean-prompt", key, make)
-
-    def subspace_step(self, intrinsic_dim: int) -> step_cache.Step:
-        """The step of `subspace`: values["rows"] of MSF and of the mean code."""
-        return self.subspace(intrinsic_dim)[1]
+        return step_cache.step(self.named("mean-prompt"), key, make)
 
     def subspace(self, intrinsic_dim: int, **changes: Any) -> tuple[AutoEncoder, step_cache.Step]:
-        """MSF on the prompts of the seen tasks, first seed.
+        """MSF on the prompts of the seen tasks, first seed, with its scores.
 
         Args:
           intrinsic_dim: d_I.
           changes: fields of SubspaceConfig to replace (ablations).
         Returns: the auto-encoder, and its step with values["rows"] of MSF and of the mean code.
         """
+        autoencoder, step = self.found(intrinsic_dim, **changes)
+        return autoencoder, replace(step, values=self.msf(intrinsic_dim, **changes).values)
+
+    def found(self, intrinsic_dim: int, **changes: Any) -> tuple[AutoEncoder, step_cache.Step]:
+        """The auto-encoder of `subspace` and the step of its training, without scores."""
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
-        bank = self.first_prompts()
-        seen = bank[: len(self.seen)]
-        only = "unseen" if self.scale.only_unseen else ""
+        seen = self.first_prompts()[: len(self.seen)]
 
         def make(checkpoint: Path) -> Made:
             runs = [Run(t, t.seed) for t in self.seen_tasks(self.seeds[0])]
             label = f"MSF, d_I = {intrinsic_dim}"
-            how = (config, self.scale.msf, self._generator(), checkpoint, label, self.prompt_kind)
+            how = (config, self.scale.msf, self.generator(), checkpoint, label, self.prompt_kind)
             autoencoder, result = subspace.find(self.engine, seen, runs, *how)
-            rows = self._score_msf(autoencoder, bank, intrinsic_dim, only)
             curves = {"losses": result.losses.float(), "penalty": result.penalty}
-            return autoencoder.state_dict() | curves, {"rows": rows}
+            curves["dev"] = -result.dev[..., 1].float()
+            return autoencoder.state_dict() | curves, {"trained": score_rows.trained(result)[0]}
 
-        parts = ["msf", self.scale.prompt, self.scale.msf, config, *([only] if only else [])]
-        key = self.key(*parts, seeds=self.groups()[0])
-        step = step_cache.step(f"subspace-{intrinsic_dim}", key, make)
-        autoencoder = AutoEncoder(seen, config, self._generator(), self.prompt_kind)
+        step = step_cache.step(self.named(f"subspace-{intrinsic_dim}"), self._msf_key(config), make)
+        autoencoder = AutoEncoder(seen, config, self.generator(), self.prompt_kind)
         autoencoder.to(self.backbone.device)
         autoencoder.load_state_dict({k: step.tensors[k] for k in autoencoder.state_dict()})
         return autoencoder, step
+
+    def subspace_step(self, intrinsic_dim: int) -> step_cache.Step:
+        """The step of `found`."""
+        return self.found(intrinsic_dim)[1]
+
+    def msf(self, intrinsic_dim: int, **changes: Any) -> step_cache.Step:
+        """Scores of MSF (each judged task's own prompt through the auto-encoder) and of the mean code.
+
+        Returns: a step with values["rows"]; those of MSF have a "reconstruction", the error of the task's
+          prompt (see `baselines.reconstruction_of`).
+        """
+        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
+        only = "unseen" if self.scale.only_unseen else ""
+
+        def make(_: Path) -> Made:
+            autoencoder, step = self.found(intrinsic_dim, **changes)
+            tasks = self.judged_tasks(self.seeds[0], only)
+            mine = self.first_prompts()[[self.ids.index(task.id) for task in tasks]]
+            with torch.no_grad():
+                own = autoencoder.decode(autoencoder.encode(mine))
+                errors = subspace.reconstruction_of(autoencoder, mine).tolist()
+            both = FixedPrompt(
+                torch.cat([own, subspace.mean_code(autoencoder, len(tasks)).P]), self.prompt_kind
+            )
+            outcomes = self.outcomes(both, tasks * 2, f"test of MSF, d_I = {intrinsic_dim}")
+            more = [{"reconstruction": round(error, 6), **step.values["trained"]} for error in errors]
+            how = (self.seeds[:1], intrinsic_dim, only)
+            rows = score_rows.of_study(self, outcomes[: len(tasks)], "MSF", *how, more=more)
+            rows += score_rows.of_study(self, outcomes[len(tasks) :], "mean code", *how)
+            return {}, {"rows": rows}
+
+        key = [*self._msf_key(config), "scores", *([only] if only else [])]
+        return step_cache.step(self.named(f"msf-{intrinsic_dim}"), key, make)
+
+    def _msf_key(self, config: SubspaceConfig) -> list[Any]:
+        return self.key("msf", self.scale.prompt, self.scale.msf, config, seeds=self.groups()[0])
 
     def codes(self, intrinsic_dim: int, decoder: str = "learned") -> step_cache.Step:
         """IST with new data on all tasks and seeds: tensors["u"] [S, T, d_I], values["rows"].
 
         Args:
           intrinsic_dim: d_I.
-          decoder: "learned" (MSF), "random" (of the same shape, untrained, centred and scaled by the bank),
-            "pca" (principal components of the bank) or "fastfood" (random directions around the prompt of
-            words).
+          decoder: one of score_rows.DECODERS: "learned" (MSF); "random_around", "fastfood_around" and
+            "pca_around", other directions from the mean code (see `methods.baselines`); "random" (of the
+            same shape, untrained, centred and scaled by the bank); "reconstruction" (MSF without the task
+            loss); "pca" (principal components around the mean prompt); "fastfood" (random directions around
+            the prompt of words).
         Raises: ValueError for another decoder.
         """
         check_decoder(decoder)
         name = f"codes-{decoder}-{intrinsic_dim}"
-        parts = [self.codes_of_group(intrinsic_dim, decoder, seeds) for seeds in self.groups()]
+        groups = [self.seeds_run(decoder, seeds) for seeds in self.groups()]
+        parts = [self.codes_of_group(intrinsic_dim, decoder, seeds) for seeds in groups if seeds]
         return step_cache.concatenate(name, parts)
 
     def codes_on_same_data(self, intrinsic_dim: int) -> step_cache.Step:
-        """IST on seen tasks with the data of their prompts, first seed: as `codes`, with u [1, seen, d_I]."""
+        """IST on judged seen tasks with the data of their prompts, first seed: as `codes`."""
         return self.codes_of_group(intrinsic_dim, "learned", self.seeds[:1], "train")
 
     def codes_of_group(
@@ -150,37 +189,40 @@ class StudySteps(StudyInputs):
           seeds: of the few-shot samples.
           data: the set to train on; with "train" only seen tasks are tuned.
         """
+        check_decoder(decoder)
         is_new = data == "train_new"
         method = score_rows.DECODERS[decoder] + ("" if is_new else ", same data")
         only = "unseen" if self.only_on_unseen(decoder) else ""
 
         def make(checkpoint: Path) -> Made:
             on_new_data = self.unseen_tasks if only else self.fresh_tasks
-            tasks_of = on_new_data if is_new else self.seen_tasks
-            all_tasks = [t for s in seeds for t in tasks_of(s)]
+            all_tasks = [
+                t for s in seeds for t in (on_new_data(s) if is_new else self.judged_tasks(s, "seen"))
+            ]
             runs = [Run(t, t.seed, data) for t in all_tasks]
             label = f"{method}, d_I = {intrinsic_dim}, {len(runs)} runs"
-            autoencoder = self.decoder(intrinsic_dim, decoder)
-            source, result = subspace.tune(self.engine, autoencoder, runs, self.scale.ist, checkpoint, label)
-            scores = self.score(source, all_tasks, f"test of {method}")
-            rows = score_rows.of_study(self, scores, method, seeds, intrinsic_dim, only if is_new else "seen")
+            used = self.decoder(intrinsic_dim, decoder)
+            source, result = subspace.tune(self.engine, used, runs, config, checkpoint, label)
+            found, more = self.outcomes(source, all_tasks, f"test of {method}"), score_rows.trained(result)
+            side = only if is_new else "seen"
+            rows = score_rows.of_study(self, found, method, seeds, intrinsic_dim, side, more)
             return {"u": by_seed(source.u, len(seeds)), "losses": result.losses.float()}, {"rows": rows}
 
-        config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
-        msf = self.scale.msf if decoder == "learned" else None
+        config = replace(self.scale.ist, lr=self.scale.control_lr.get(decoder, self.scale.ist.lr))
+        is_found = decoder in ("learned", "reconstruction", *score_rows.AROUND)
         parts = [
             "ist",
             decoder,
             self.scale.prompt,
-            msf,
-            self.scale.ist,
+            self.scale.msf if is_found else None,
             config,
+            replace(self.scale.subspace, intrinsic_dim=intrinsic_dim),
             *([] if is_new else [data]),
             *([only] if only else []),
         ]
         needed = tuple(dict.fromkeys((*self.groups()[0], *seeds)))  # those of the decoder, too
         name = self.group_name(f"codes-{decoder}-{intrinsic_dim}", seeds)
-        name = name if is_new else f"codes-same-{intrinsic_dim}"
+        name = name if is_new else self.named(f"codes-same-{intrinsic_dim}")
         return step_cache.step(name, self.key(*parts, seeds=needed), make)
 
     def decoders(self) -> list[tuple[int, str]]:
@@ -188,44 +230,44 @@ class StudySteps(StudyInputs):
         controls = [(self.scale.main_dim, decoder) for decoder in self.scale.controls]
         return [*((dim, "learned") for dim in self.scale.dims), *controls]
 
+    def seeds_run(self, decoder: str, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of some seeds that IST with this decoder is run on."""
+        return tuple(s for s in seeds if s == self.seeds[0] or decoder not in self.scale.controls_once)
+
     def only_on_unseen(self, decoder: str) -> bool:
         """Whether IST with this decoder is run on unseen tasks only."""
         return self.scale.only_unseen or (self.scale.unseen_controls and decoder != "learned")
 
-    def _score_msf(self, autoencoder: AutoEncoder, bank: Tensor, dim: int, only: str) -> list[dict[str, Any]]:
-        """Rows of MSF (each task's own prompt through the auto-encoder) and of the mean code."""
-        first = self.unseen_tasks(self.seeds[0]) if only else self.tasks(self.seeds[0])
-        bank, count = bank[-len(first) :], len(first)
-        with torch.no_grad():
-            own = autoencoder.decode(autoencoder.encode(bank))
-        both = torch.cat([own, subspace.mean_code(autoencoder, count).P])
-        source = FixedPrompt(both, self.prompt_kind)
-        scores = self.score(source, first * 2, f"test of MSF, d_I = {dim}")
-        msf = score_rows.of_study(self, scores[:count], "MSF", self.seeds[:1], dim, only)
-        return msf + score_rows.of_study(self, scores[count:], "mean code", self.seeds[:1], dim, only)
-
     def decoder(self, intrinsic_dim: int, decoder: str) -> PromptDecoder:
         """The decoder that IST tunes codes for: see `codes`."""
         check_decoder(decoder)
-        if decoder == "learned":
-            return self.subspace(intrinsic_dim)[0]
+        if decoder in ("learned", "reconstruction"):
+            weights = {"task_weight": 0.0} if decoder == "reconstruction" else {}
+            return self.found(intrinsic_dim, **weights)[0]
         seen = self.first_prompts()[: len(self.seen)]
+        if decoder in score_rows.AROUND:
+            learned, draws = self.found(intrinsic_dim)[0], self.generator()
+            if decoder == "pca_around":
+                return baselines.components_around(learned, seen)
+            if decoder == "random_around":
+                return baselines.random_around(learned, draws)
+            return baselines.fastfood_around(learned, draws)
         if decoder == "pca":
             plane = baselines.PrincipalComponents(seen, intrinsic_dim, self.prompt_kind)
             return plane.to(self.backbone.device)
         if decoder == "fastfood":
             start = self.words(1).P[0]
             std = float((start if self.scale.deep else self.backbone.embedding).float().std())
-            around = baselines.FastfoodPrompt(start, std, intrinsic_dim, self._generator(), self.prompt_kind)
+            around = baselines.FastfoodPrompt(start, std, intrinsic_dim, self.generator(), self.prompt_kind)
             return around.to(self.backbone.device)
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim)
-        random = subspace.random_autoencoder(seen, config, self._generator(), self.prompt_kind)
+        random = subspace.random_autoencoder(seen, config, self.generator(), self.prompt_kind)
         return random.to(self.backbone.device)
 
     @property
     def coded(self) -> tuple[str, ...]:
-        """Ids of the tasks that have codes: all, or only the unseen ones (see Scale.only_unseen)."""
-        return self.unseen if self.scale.only_unseen else self.ids
+        """Ids of the tasks that have codes: those judged, or only the unseen ones (see Scale.only_unseen)."""
+        return self.unseen if self.scale.only_unseen else self.judged
 
     def first_codes(self, intrinsic_dim: int) -> Tensor:
         """[T, d_I] codes that IST found with the first seed."""
@@ -238,7 +280,7 @@ class StudySteps(StudyInputs):
     def group_name(self, name: str, seeds: tuple[int, ...]) -> str:
         """The name of a step made for a group of seeds: it says which, unless they are all of the study."""
         is_alone = self.seeds_together() == 1  # then studies with more or fewer seeds share the step
-        return f"{name}-seed{seeds[0]}" if is_alone or seeds != self.seeds else name
+        return self.named(f"{name}-seed{seeds[0]}" if is_alone or seeds != self.seeds else name)
 
     def words(self, runs: int) -> FixedPrompt:
         """The prompt of words that prompt tuning starts from, once for each run."""

@@ -4,16 +4,20 @@
 
 `steps` has the steps of that line, `lesson02` two side studies, and `unseen` what unseen tasks gain beyond
 IST. One row of the table is one score.
+
+A scale with `folds` is cross-fitted: one prompt for every task, then for each fold a subspace of its own and
+what builds on it. So every task is unseen once.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from iptkit.storage import step_cache
-from iptkit.studies import lesson02, unseen
+from iptkit.studies import lesson02, scales, unseen
 from iptkit.studies.costs import Costs
-from iptkit.studies.jobs import Job, in_order_of_table, jobs_of
+from iptkit.studies.jobs import Job, in_order_of_table, jobs_of, jobs_of_folds, unfinished
 from iptkit.studies.steps import StudySteps
 
 
@@ -26,6 +30,13 @@ class Study(StudySteps):
       seed: first seed; the scale's seeds are counted from it.
       models: another study with the same model, whose model and engine are used instead of loading them.
     """
+
+    @functools.cached_property
+    def parts(self) -> tuple[Study, ...]:
+        """For each fold, and each split that is compared, the study of it; () for a study without folds."""
+        scale = self.scale
+        names = (*scale.folds, *scale.compared)
+        return tuple(type(self)(scales.part(scale, name), self.device, self.seed, self) for name in names)
 
     def start_and_rate(self) -> step_cache.Step:
         """Prompt tuning from words and from noise at three learning rates: values["rows"]."""
@@ -58,13 +69,14 @@ class Study(StudySteps):
           finished_only: leave out what is missing instead of making it.
         """
         listed = self.jobs()
+        in_table = [job for job in in_order_of_table(listed) if job.has_rows]
         if finished_only:
-            found = [step_cache.finished(job.read) for job in in_order_of_table(listed)]
+            found = [step_cache.finished(job.read) for job in in_table]
             return [step for step in found if step]
-        for job in listed:
+        for job in unfinished(listed):
             job.make()
-        return [job.read() for job in in_order_of_table(listed)]
+        return [job.read() for job in in_table]
 
     def jobs(self, costs: Costs | None = None) -> list[Job]:
         """All jobs, each after those that it needs; with `costs` their FLOPs are estimated."""
-        return jobs_of(self, costs)
+        return jobs_of_folds(self, self.parts, costs) if self.scale.folds else jobs_of(self, costs)

@@ -16,6 +16,7 @@ import torch
 from iptkit.engine.prompt import PromptSource
 from iptkit.methods import fine_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
+from iptkit.scores.evaluation import Outcome
 from iptkit.storage import step_cache
 from iptkit.studies import score_rows
 from iptkit.studies.steps import Made, StudySteps
@@ -25,6 +26,7 @@ from iptkit.training.runs import FitConfig, Run
 from iptkit.training.trainer import fit
 
 FEWER = {name: f"{name}, fewer examples" for name in ("IST", "prompt tuning", "fine-tuning")}
+NEAREST_EXAMPLES = 8  # at most so many dev examples choose the seen task, because all pairs are tried
 NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt tuning, same runs"
 
 
@@ -33,7 +35,7 @@ def nearest_prompt(study: StudySteps) -> step_cache.Step:
 
     Returns: a step with values["rows"], and values["nearest"]: unseen task -> seen task.
     """
-    seen, limit = study.seen, study.scale.prompt.dev_examples
+    seen, limit = study.seen, min(NEAREST_EXAMPLES, study.scale.prompt.dev_examples)
 
     def make(_: Path) -> Made:
         bank, unseen = study.first_prompts()[: len(seen)], study.unseen_tasks(study.seeds[0])
@@ -42,14 +44,13 @@ def nearest_prompt(study: StudySteps) -> step_cache.Step:
         losses = -trainer.dev_scores(study.engine, pairs, runs, limit)[:, 1].view(len(unseen), len(seen))
         best = losses.argmin(1)
         chosen = FixedPrompt(bank[best.to(bank.device)], study.prompt_kind)
-        scores = study.score(chosen, unseen, f"test of the {NEAREST}")
+        found = study.outcomes(chosen, unseen, f"test of the {NEAREST}")
         names = {task.id: seen[i] for task, i in zip(unseen, best.tolist(), strict=True)}
-        rows = score_rows.of_study(study, scores, NEAREST, study.seeds[:1], only="unseen")
+        rows = score_rows.of_study(study, found, NEAREST, study.seeds[:1], only="unseen")
         return {"losses": losses}, {"rows": rows, "nearest": names}
 
-    return step_cache.step(
-        "nearest-prompt", study.key("nearest", study.scale.prompt, seen, seeds=study.groups()[0]), make
-    )
+    key = study.key("nearest", study.scale.prompt, limit, seen, seeds=study.groups()[0])
+    return step_cache.step(study.named("nearest-prompt"), key, make)
 
 
 def stage_two(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
@@ -80,18 +81,19 @@ def stage_two(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
         tuned = SoftPrompt(starts, study.prompt_kind)
         label = f"{STAGE_TWO}, d_I = {intrinsic_dim}, {len(runs)} runs"
         result = fit(study.engine, tuned, runs, scale.prompt, checkpoint, label)
-        scores = study.score(tuned, [run.task for run in runs], f"test of {STAGE_TWO}")
-        half, rows = len(scores) // 2, []
+        outcomes = study.outcomes(tuned, [run.task for run in runs], f"test of {STAGE_TWO}")
+        half, more, rows = len(outcomes) // 2, score_rows.trained(result), []
         for method, dim, part in (
-            (STAGE_TWO, intrinsic_dim, scores[:half]),
-            (FROM_WORDS, 0, scores[half:]),
+            (STAGE_TWO, intrinsic_dim, slice(0, half)),
+            (FROM_WORDS, 0, slice(half, None)),
         ):
-            made = score_rows.of_study(study, part, method, [first] * count, dim, only="unseen")
-            rows += [row | {"run": i // len(unseen)} for i, row in enumerate(made)]
+            fields = [row | {"run": i // len(unseen)} for i, row in enumerate(more[part])]
+            seeds = [first] * count
+            rows += score_rows.of_study(study, outcomes[part], method, seeds, dim, "unseen", fields)
         return {"losses": result.losses.float()}, {"rows": rows}
 
     key = _key(study, "stage two", intrinsic_dim, scale.stage_two_runs)
-    return step_cache.step(f"stage-two-{intrinsic_dim}", key, make)
+    return step_cache.step(study.named(f"stage-two-{intrinsic_dim}"), key, make)
 
 
 def fewer_examples(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
@@ -121,17 +123,23 @@ def fewer_examples(study: StudySteps, intrinsic_dim: int) -> step_cache.Step:
         rows: list[score_rows.Row] = []
         for method, dim, source, config in methods:
             name, place = FEWER[method], checkpoint.with_name(f"{method.split()[0]}-{checkpoint.name}")
-            fit(study.engine, source, runs, config, place, f"{name}, {len(runs)} runs")
-            scores = study.score(source, cut, f"test of {name}")
-            made = score_rows.of_study(study, scores, name, [first] * len(counts), dim, only="unseen")
-            for i, (row, task) in enumerate(zip(made, cut, strict=True)):
-                n_dev = min(len(task.dev), config.dev_examples)
-                sizes = {"examples": counts[i // len(unseen)], "n_train": len(task.train_new), "n_dev": n_dev}
-                rows.append(row | sizes)
+            result = fit(study.engine, source, runs, config, place, f"{name}, {len(runs)} runs")
+            outcomes = study.outcomes(source, cut, f"test of {name}")
+            more = [
+                {
+                    **fields,
+                    "examples": counts[i // len(unseen)],
+                    "n_train": len(task.train_new),
+                    "n_dev": min(len(task.dev), config.dev_examples),
+                }
+                for i, (fields, task) in enumerate(zip(score_rows.trained(result), cut, strict=True))
+            ]
+            seeds = [first] * len(counts)
+            rows += score_rows.of_study(study, outcomes, name, seeds, dim, "unseen", more)
         return {}, {"rows": rows}
 
     key = _key(study, "fewer examples", intrinsic_dim, scale.fewer_examples)
-    return step_cache.step(f"fewer-examples-{intrinsic_dim}", key, make)
+    return step_cache.step(study.named(f"fewer-examples-{intrinsic_dim}"), key, make)
 
 
 def _only(count: int, task: Task) -> Task:
@@ -141,16 +149,16 @@ def _only(count: int, task: Task) -> Task:
 
 
 def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 0) -> step_cache.Step:
-    """An unseen task learned by the model's own weights, in float32.
+    """A task learned by the model's own weights, in float32.
 
-    Examples and steps are those of the task's prompt. The weights after the last step are scored, because
-    transformers' Trainer does not choose the best step on dev.
+    Examples are those of the task's prompt, steps those of the scale's weights_fit. The weights after the
+    last step are scored, because transformers' Trainer does not choose the best step on dev.
 
     Args:
       study: of a causal model; its first seed is used.
       method: "fine-tuning" (all weights) or "DID" (all weights along main_dim random directions); see
         `fine_tuning.fine_tune`.
-      task_id: one of study.unseen.
+      task_id: one of the study's.
       examples: train on the first so many examples, as in `fewer_examples`; 0: on those of the task's prompt.
     Returns: a step whose values["rows"] has one row, with the fields of `fewer_examples` if `examples`.
     """
@@ -160,17 +168,30 @@ def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 
 
     def make(_: Path) -> Made:
         study.engine.forget_contexts()  # frees their memory
-        task, how = study.task(task_id, first), scale.prompt
+        task, how = study.task(task_id, first), scale.weights_fit or scale.prompt
         sizes = (how.steps, how.rows_per_run, rate, first, scale.test_examples)
         cut = _only(examples, task) if examples else task
         found = fine_tuning.fine_tune(study.backbone, cut, method, *sizes, intrinsic_dim=dim)
-        row = score_rows.of_task(study, task, name, found.score, dim) | {"dtype": "float32"}
+        outcome = Outcome(found.score, found.log_likelihood)
+        times = {"seconds": round(found.seconds, 2), "cpu_seconds": round(found.cpu_seconds, 2)}
+        row = score_rows.of_task(
+            study, task, name, outcome, dim, steps=how.steps, best_step=how.steps, **times
+        )
+        row["dtype"] = "float32"
         if examples:
             row |= {"examples": examples, "n_train": len(cut.train), "n_dev": 0}
         return {}, {"rows": [row], "numbers": found.num_parameters}
 
     name = FEWER[method] if examples else method
-    key = study.key(name, scale.prompt, rate, dim, task_id, *([examples] if examples else []), seeds=(first,))
+    key = study.key(
+        name,
+        scale.weights_fit or scale.prompt,
+        rate,
+        dim,
+        task_id,
+        *([examples] if examples else []),
+        seeds=(first,),
+    )
     return step_cache.step(weights_name(method, task_id, examples), key, make)
 
 
@@ -185,9 +206,10 @@ def weights_trained(study: StudySteps) -> list[tuple[str, str, int]]:
     Only fine-tuning is run with fewer examples.
     """
     scale = study.scale
-    found = [(method, task, 0) for method in scale.weights for task in study.unseen]
+    tasks = study.ids if scale.folds else study.unseen
+    found = [(method, task, 0) for method in scale.weights for task in tasks]
     counts = scale.fewer_examples if "fine-tuning" in scale.weights else ()
-    return found + [("fine-tuning", task, k) for k in counts for task in study.unseen]
+    return found + [("fine-tuning", task, k) for k in counts for task in tasks]
 
 
 def _key(study: StudySteps, what: str, intrinsic_dim: int, *parts: Any) -> list[Any]:

@@ -73,9 +73,9 @@ class Measured:
 def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     """Measure what is missing of a study, and write its rows, codes, prompts and subspace.
 
-    Next to the rows (`provenance.write`) lie the codes (`codes.save`) and, unless the study is deep or has
-    only unseen tasks, the trained prompts of all tasks (`stored_results.load_prompts`) and the subspace at
-    the main d_I.
+    Next to the rows (`provenance.write`) lie the codes (`codes.save`; none with folds) and, unless the study
+    is deep or has only unseen tasks, the trained prompts of all tasks (`stored_results.load_prompts`) and the
+    subspace at the main d_I (of the first fold).
 
     Verdicts on claims are recorded in the results folder (`claims.record`) if the prompts are at the input,
     as in the paper, and the study has the tasks, split, d_I and seeds of its scale.
@@ -89,12 +89,13 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     path = Path(path)
 
     def extra_files(path: Path) -> None:
-        codes.save(study, path.with_suffix(codes.ENDING), finished_only)
+        if not study.scale.folds:  # each fold has codes in a subspace of its own
+            codes.save(study, path.with_suffix(codes.ENDING), finished_only)
         if not (study.scale.only_unseen or study.scale.deep):
             _save_prompts_and_subspace(study, path, finished_only)
 
     count = provenance.write(study, path, finished_only, extra_files)
-    is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
+    is_own = study.scale == scales.load(study.scale.name) and not (study.scale.deep or study.scale.folds)
     if not finished_only and is_own:
         for verdict in verdicts(study.table(), study.scale.main_dim):
             claims.record(scale=study.scale.name, **verdict)
@@ -117,9 +118,10 @@ def _save_prompts_and_subspace(study: Study, path: Path, finished_only: bool) ->
             {"P": trained},
             {**about, "tasks": study.ids, "seeds": seeds},
         )
-    if not finished_only or step_cache.finished(partial(study.subspace_step, study.scale.main_dim)):
-        autoencoder, _ = study.subspace(study.scale.main_dim)
-        subspace.save(autoencoder, path.with_suffix(subspace.ENDING), {**about, "tasks": study.seen})
+    of = study.parts[0] if study.parts else study
+    if not finished_only or step_cache.finished(partial(of.subspace_step, study.scale.main_dim)):
+        autoencoder, _ = of.found(study.scale.main_dim)
+        subspace.save(autoencoder, path.with_suffix(subspace.ENDING), {**about, "tasks": of.seen})
 
 
 def verdicts(rows: Sequence[dict[str, Any]], dim: int) -> list[dict[str, Any]]:

@@ -146,9 +146,10 @@ class SmallStudy:
 
 def made(folder: Path) -> dict[str, object]:
     """Return the results of a study: its rows and the tensors next to them."""
-    from iptkit.storage import tensor_files
+    from iptkit.storage import result_files, tensor_files
 
-    found = {"rows.jsonl": (folder / "out" / "rows.jsonl").read_text(encoding="utf-8")}
+    rows = result_files.read(folder / "out" / "rows.jsonl")
+    found = {"rows.jsonl": [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]}
     for file in (folder / "out").glob("*.safetensors"):
         tensors, _ = tensor_files.read(file)
         found[file.name] = {name: tensor.tolist() for name, tensor in tensors.items()}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stock import backbone
+from stock import backbone, timeless
 
 from benchmarks import learning_rates
 from iptkit.methods import prompt_tuning, subspace
@@ -45,7 +45,7 @@ def test_smoke_gives_every_row_and_the_second_run_is_cached(steps):
     study = Study(scales.load("smoke"))
     before = fingerprint(study.backbone.model)
     rows = study.table()
-    assert not any(step_cache.HITS.values()) and len(step_cache.HITS) == 8
+    assert not any(step_cache.HITS.values()) and len(step_cache.HITS) == 10
 
     found = Counter((r["method"], r["d_I"], r["split"]) for r in rows)
     for split, size in (("seen", 6), ("unseen", 2)):
@@ -207,7 +207,7 @@ def test_a_study_killed_anywhere_ends_with_the_same_table(steps, monkeypatch, tm
             break
         except KeyboardInterrupt:
             kills += 1
-    assert kills >= 5 and rows == expected
+    assert kills >= 5 and timeless(rows) == timeless(expected)
 
 
 def test_tasks_of_a_study(steps):
