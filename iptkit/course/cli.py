@@ -187,7 +187,11 @@ def study(
     ] = None,
     device: Device = "auto",
     part: Annotated[
-        str, typer.Option(help="subspace (prompt tuning, MSF, IST) or deep (P-Tuning v2, heads).")
+        str,
+        typer.Option(
+            help="subspace (prompt tuning, MSF, IST), deep (P-Tuning v2, heads) or curves (learning curves, "
+            "from which the budgets of a study are chosen)."
+        ),
     ] = "subspace",
     suite: Annotated[
         str | None, typer.Option(help="Tasks to use instead of the scale's: core36 or ipt120.")
@@ -221,7 +225,8 @@ def study(
 ) -> Reply:
     """Run a study without notebooks. A stopped study resumes where it was."""
     from iptkit.course import pipeline
-    from iptkit.studies import scales
+    from iptkit.storage import result_files
+    from iptkit.studies import learning_curves, scales
 
     scale = scale or scales.of_suite(suite)
     named = suite if suite != scale else None
@@ -245,7 +250,12 @@ def study(
     )
     about = target.with_suffix(".about.json")
     value = {"rows": rows, "file": target, "about": about}
-    return Reply(value, f"{rows} rows in {target}, and how they were made in {about}")
+    text = f"{rows} rows in {target}, and how they were made in {about}"
+    if part == "curves":
+        found = result_files.read(target)
+        value |= {"chosen": learning_curves.choose(found), "relative": learning_curves.relative(found)}
+        text = f"{learning_curves.table(found)}\n\n{text}"
+    return Reply(value, text)
 
 
 def _whole_numbers(given: str | None) -> tuple[int, ...]:

@@ -146,10 +146,10 @@ def study(
       scale: a name that `scales.load` knows, such as "lesson" or "full".
       out: file for the rows; its name ends in .jsonl.
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
-      part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06) or "deep" (P-Tuning v2, heads and
-        baselines: lesson 04).
+      part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06), "deep" (P-Tuning v2, heads and
+        baselines: lesson 04) or "curves" (learning curves, see `studies.learning_curves`).
       overwrite: allow to replace rows of another study in `out`.
-      finished_only: measure nothing, write the rows of the jobs that are finished.
+      finished_only: measure nothing, write the rows of the jobs that are finished; not for "deep".
       address: address of a Ray cluster to run the jobs on (see `cluster.connect`); None to run them here.
       job_cpus: cores that a job takes on the cluster.
       changes: suite, split, dims, num_seeds and only_unseen of `scales.variant`; for "subspace" only.
@@ -158,10 +158,14 @@ def study(
       not take, rows of another study in `out`, another process that is writing it, or an unknown cluster.
     """
     out = Path(out)
-    from iptkit.studies import cluster, lesson04, provenance, scales, verdicts_ipt
+    from iptkit.studies import cluster, learning_curves, lesson04, provenance, scales, verdicts_ipt
     from iptkit.studies.study import Study
 
-    writers: dict[str, Callable[..., int]] = {"subspace": verdicts_ipt.write, "deep": lesson04.write}
+    writers: dict[str, Callable[..., int]] = {
+        "subspace": verdicts_ipt.write,
+        "deep": lesson04.write,
+        "curves": learning_curves.write,
+    }
     if part not in writers:
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
     more = {"cluster": address, "job_cpus": job_cpus, "finished_only": finished_only}
@@ -172,8 +176,8 @@ def study(
         raise ValueError(
             f"{', '.join(empty)}: an empty text (an unset variable?); give a value or leave it out"
         )
-    if given and part != "subspace":
-        raise ValueError(f"{', '.join(given)}: only the study 'subspace' takes these, not {part!r}")
+    if refused := [name for name in given if part == "deep" or part == "curves" and name != "finished_only"]:
+        raise ValueError(f"{', '.join(refused)}: only the study 'subspace' takes these, not {part!r}")
     with paths.variables(IPTKIT_SCALE=scale):  # a value of the user's would override the name
         chosen = scales.variant(scale, **changes)
     measured = Study(chosen, device)
@@ -198,11 +202,11 @@ def study(
         check()
         if address:
             cluster.check(address)
+        if finished_only:
+            return write(finished_only=True)
         if part != "subspace":
             with _watched(scale, []) as display:
                 return _timed(display, f"study {scale}, {part}", write)
-        if finished_only:
-            return write(finished_only=True)
         return _measure(measured, scale, address, job_cpus, write)
 
 

@@ -37,7 +37,7 @@ def write(
     path = Path(path)
     steps = study.steps(finished_only)
     if finished_only:
-        _check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
+        check_fewer(study, path, sum(len(step.values["rows"]) for step in steps))
     left = [job.name for job in jobs.unfinished(study.jobs())] if finished_only else []
     rows = [row for step in steps for row in step.values["rows"]]
     return write_rows(study, path, rows, steps, left=left, extra_files=extra_files)
@@ -63,7 +63,7 @@ def write_rows(
       path: of the rows (JSON lines).
       rows: to be written.
       steps: that the rows come from.
-      part: of `iptkit study`, "subspace" or "deep".
+      part: of `iptkit study`, "subspace", "deep" or "curves".
       left: names of the jobs whose rows are missing.
       extra_files: writes other files next to the rows; called with the path of their draft.
     Returns: the number of rows.
@@ -103,9 +103,10 @@ def check_files(path: str | Path, about: dict[str, Any]) -> None:
         )
 
 
-def _check_fewer(study: StudyInputs, path: Path, count: int) -> None:
+def check_fewer(study: StudyInputs, path: str | Path, count: int, part: str = "subspace") -> None:
     """Raise ValueError if `count` rows would replace more rows of the same study, or if there are none."""
-    there = len(result_files.read(path)) if path.exists() and not differences(study, path) else 0
+    path = Path(path)
+    there = len(result_files.read(path)) if path.exists() and not differences(study, path, part) else 0
     if not count or count < there:
         raise ValueError(
             f"only {count} rows are finished in {paths.steps_dir()}, and {path} has {there}. Nothing was "

@@ -14,6 +14,7 @@ import iptkit
 from iptkit.course import cli, pipeline
 from iptkit.storage import downloads, paths, result_files
 from iptkit.storage.files import DiskFullError
+from iptkit.studies import learning_curves
 
 
 @pytest.fixture
@@ -386,6 +387,8 @@ def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatc
         (["--dims", "5,x"], "--dims is '5,x'; give whole numbers separated by commas"),
         (["--dims", "5,5"], "dims are 5, 5; give numbers from 1 on, each once"),
         (["--part", "deep", "--dims", "5"], "dims: only the study 'subspace' takes these, not 'deep'"),
+        (["--part", "deep", "--finished-only"], "finished_only: only the study 'subspace' takes these"),
+        (["--part", "curves", "--dims", "5", "--finished-only"], "iptkit: dims: only the study 'subspace'"),
         (["--seeds", "0"], "Invalid value for '--seeds'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -406,6 +409,26 @@ def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
     assert {row["part"] for row in result_files.read(tmp_path / "runs" / "smoke-deep.jsonl")} >= {"heads"}
     code, text = iptkit_command("study", "--scale", "smoke", "--part", "deeper")
     assert code == 2 and "the study 'deeper' is unknown; choose one of subspace, deep" in text
+
+
+def test_learning_curves_are_written_and_shown(iptkit_command, tmp_path, monkeypatch):
+    config = learning_curves.CurveConfig(
+        prompts=((4, 2), (9, 1)), weights=(), msf=((12, 4),), ist=((3, 2),), rates=(0.1, 0.3)
+    )
+    monkeypatch.setattr(learning_curves, "CONFIG", config)
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.chdir(tmp_path)
+    given = ("study", "--scale", "smoke", "--part", "curves", "--device", "cpu")
+    code, text = iptkit_command(*given)
+    assert code == 0 and "runs/smoke-curves.jsonl" in text
+    for shown in ("prompt tuning\n", "IST, MSF 12x4\n", "rates, random decoder\n", "that IST keeps"):
+        assert shown in text
+    rows = result_files.read(tmp_path / "runs" / "smoke-curves.jsonl")
+    lines = learning_curves.choose(rows)["lines"]
+    marked = [line.split()[1:3] for line in text.splitlines() if line.startswith("* ")]
+    assert marked == [[line["budget"], f"{line['lr']:g}"] for line in lines if line["is_chosen"]]
+    code, text = iptkit_command(*given, "--finished-only")
+    assert code == 0 and f"{len(rows)} rows" in text
 
 
 def test_check_of_words_with_tags(iptkit_command, tmp_path):
