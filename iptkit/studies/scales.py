@@ -46,6 +46,7 @@ class Scale:
       main_dim: the d_I that the controls are run at.
       test_examples: number of test examples per task.
       prompt, msf, ist: how to train prompts, the auto-encoder, and codes.
+      reconstruction: how to train the auto-encoder of reconstruction alone; None: as `msf`.
       subspace: shape of the auto-encoder; `dims` replace its d_I.
       grid: ids of the tasks on which starts and learning rates are compared.
       beside: id of the task on which LoRA and fine-tuning are compared with prompt tuning.
@@ -125,6 +126,7 @@ class Scale:
     weights_fit: FitConfig | None = None
     adapters: AdapterConfig | None = None
     adapter_folds: int = 1
+    reconstruction: FitConfig | None = None
 
     def __post_init__(self) -> None:
         if self.prompt_length < 1 or self.test_examples < 1 or not self.seeds or not self.dims:

@@ -23,7 +23,7 @@ from iptkit.methods.subspace import AutoEncoder, PromptDecoder, SubspaceConfig
 from iptkit.storage import step_cache
 from iptkit.studies import score_rows
 from iptkit.studies.base import StudyInputs
-from iptkit.training.runs import Run
+from iptkit.training.runs import FitConfig, Run
 from iptkit.training.trainer import fit
 
 Made = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and JSON values that make a step
@@ -108,7 +108,7 @@ class StudySteps(StudyInputs):
         def make(checkpoint: Path) -> Made:
             runs = [Run(t, t.seed) for t in self.seen_tasks(self.seeds[0])]
             label = f"MSF, d_I = {intrinsic_dim}"
-            how = (config, self.scale.msf, self.generator(), checkpoint, label, self.prompt_kind)
+            how = (config, self._msf(config), self.generator(), checkpoint, label, self.prompt_kind)
             autoencoder, result = subspace.find(self.engine, seen, runs, *how)
             curves = {"losses": result.losses.float(), "penalty": result.penalty}
             curves["dev"] = -result.dev[..., 1].float()
@@ -154,7 +154,12 @@ class StudySteps(StudyInputs):
         return step_cache.step(self.named(f"msf-{intrinsic_dim}"), key, make)
 
     def _msf_key(self, config: SubspaceConfig) -> list[Any]:
-        return self.key("msf", self.scale.prompt, self.scale.msf, config, seeds=self.groups()[0])
+        return self.key("msf", self.scale.prompt, self._msf(config), config, seeds=self.groups()[0])
+
+    def _msf(self, config: SubspaceConfig) -> FitConfig:
+        """How to train an auto-encoder; without the task loss a step costs almost nothing."""
+        alone = None if config.task_weight else self.scale.reconstruction
+        return alone or self.scale.msf
 
     def codes(self, intrinsic_dim: int, decoder: str = "learned") -> step_cache.Step:
         """IST with new data on all tasks and seeds: tensors["u"] [S, T, d_I], values["rows"].
@@ -214,6 +219,7 @@ class StudySteps(StudyInputs):
             "ist",
             decoder,
             self.scale.prompt,
+            self._msf(replace(self.scale.subspace, task_weight=0.0)) if decoder == "reconstruction" else None,
             self.scale.msf if is_found else None,
             config,
             replace(self.scale.subspace, intrinsic_dim=intrinsic_dim),

@@ -15,11 +15,13 @@ from iptkit.studies.jobs import unfinished
 from iptkit.studies.score_rows import AROUND, DECODERS
 from iptkit.studies.study import Study
 from iptkit.tasks import suites
+from iptkit.training.runs import FitConfig
 
 FOLDS = {
     "folds": ("fold1", "fold2"), "compared": ("fold1_2",), "seeds": (0, 1), "dims": (2, 3), "main_dim": 2,
     "test_examples": 4, "nearest": True, "stage_two_runs": 2, "controls": ("reconstruction", *AROUND),
     "controls_once": ("fastfood_around",), "control_lr": {"random_around": 0.1}, "unseen_controls": True,
+    "reconstruction": FitConfig(steps=7, lr=0.01),
 }  # fmt: skip
 
 
@@ -160,3 +162,15 @@ def test_weights_are_tuned_on_all_tasks(monkeypatch):
 def test_a_scale_that_contradicts_itself_is_refused(changes, told):
     with pytest.raises(ValueError, match=told):
         folded(**changes)
+
+
+def test_reconstruction_alone_has_a_training_of_its_own():
+    part = folded(seeds=(0,)).parts[0]
+    alone, both = part.found(2, task_weight=0.0)[1], part.found(2)[1]
+    assert len(alone.tensors["losses"]) == 7 != len(both.tensors["losses"]) == part.scale.msf.steps
+    longer = folded(seeds=(0,), reconstruction=FitConfig(steps=9, lr=0.01)).parts[0]
+    assert (
+        longer.codes_of_group(2, "reconstruction", (0,)).folder
+        != part.codes_of_group(2, "reconstruction", (0,)).folder
+    )
+    assert longer.found(2)[1].folder == both.folder
