@@ -14,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course test wheel-test check-course regen study study-deep study-ipt120 lock clean
+.PHONY: help setup course test wheel-test check-course regen study study-deep study-encoders study-ipt120 lock clean
 
 help:
 	@echo "make course        install, download, run all notebooks at lesson scale; report: runs/lesson/index.html"
@@ -26,6 +26,7 @@ help:
 	@echo "make regen         run the lessons again (ONLY=05,06: only these); outputs to notebooks/, times to data/"
 	@echo "make study         measure the 36 tasks at scale full; rows and verdicts to data/results/"
 	@echo "make study-deep    measure the study of lesson 04 at scale full; rows and verdicts to data/results/"
+	@echo "make study-encoders  measure P-Tuning v2 on all tasks of the suite encoders (hours; a stopped run resumes)"
 	@echo "make study-ipt120  measure the 120 tasks and their splits (hours; a stopped run resumes); rows and verdicts"
 	@echo "make lock          write requirements.lock again (needs the program uv)"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
@@ -82,6 +83,9 @@ study-deep: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --overwrite --out data/results/encoder9.jsonl; \
 	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'full')"
+
+study-encoders: $(STAMP)
+	$(BIN)/iptkit study --scale full --part encoders --device cpu --overwrite --out data/results/encoders.jsonl
 
 study-ipt120: $(STAMP)
 	@rm -rf runs/study; set -e; set -x; \

@@ -189,8 +189,8 @@ def study(
     part: Annotated[
         str,
         typer.Option(
-            help="subspace (prompt tuning, MSF, IST), deep (P-Tuning v2, heads) or curves (learning curves, "
-            "from which the budgets of a study are chosen)."
+            help="subspace (prompt tuning, MSF, IST), deep (P-Tuning v2, heads), curves (learning curves, "
+            "from which the budgets of a study are chosen) or encoders (P-Tuning v2 on many tasks)."
         ),
     ] = "subspace",
     suite: Annotated[

@@ -147,9 +147,11 @@ def study(
       out: file for the rows; its name ends in .jsonl.
       device: "cpu", "cuda", "cuda:1" ... or "auto": a GPU if there is one.
       part: "subspace" (prompt tuning, MSF and IST: lessons 02, 05, 06), "deep" (P-Tuning v2, heads and
-        baselines: lesson 04) or "curves" (learning curves, see `studies.learning_curves`).
+        baselines: lesson 04), "curves" (learning curves, see `studies.learning_curves`) or "encoders"
+        (P-Tuning v2 on many tasks; scales smoke and full).
       overwrite: allow to replace rows of another study in `out`.
-      finished_only: measure nothing, write the rows of the jobs that are finished; not for "deep".
+      finished_only: measure nothing, write the rows of the jobs that are finished; not for "deep"
+        and "encoders".
       address: address of a Ray cluster to run the jobs on (see `cluster.connect`); None to run them here.
       job_cpus: cores that a job takes on the cluster.
       changes: suite, split, dims, num_seeds and only_unseen of `scales.variant`; for "subspace" only.
@@ -158,13 +160,22 @@ def study(
       not take, rows of another study in `out`, another process that is writing it, or an unknown cluster.
     """
     out = Path(out)
-    from iptkit.studies import cluster, learning_curves, lesson04, provenance, scales, verdicts_ipt
+    from iptkit.studies import (
+        cluster,
+        encoder_study,
+        learning_curves,
+        lesson04,
+        provenance,
+        scales,
+        verdicts_ipt,
+    )
     from iptkit.studies.study import Study
 
     writers: dict[str, Callable[..., int]] = {
         "subspace": verdicts_ipt.write,
         "deep": lesson04.write,
         "curves": learning_curves.write,
+        "encoders": encoder_study.write,
     }
     if part not in writers:
         raise ValueError(f"the study {part!r} is unknown; choose one of {', '.join(writers)}")
@@ -176,11 +187,14 @@ def study(
         raise ValueError(
             f"{', '.join(empty)}: an empty text (an unset variable?); give a value or leave it out"
         )
-    if refused := [name for name in given if part == "deep" or part == "curves" and name != "finished_only"]:
+    takes_none = part in ("deep", "encoders")
+    if refused := [name for name in given if takes_none or part == "curves" and name != "finished_only"]:
         raise ValueError(f"{', '.join(refused)}: only the study 'subspace' takes these, not {part!r}")
-    with paths.variables(IPTKIT_SCALE=scale):  # a value of the user's would override the name
-        chosen = scales.variant(scale, **changes)
-    measured = Study(chosen, device)
+    if part == "encoders":
+        measured: Any = encoder_study.EncoderStudy(encoder_study.load(scale), device)
+    else:
+        with paths.variables(IPTKIT_SCALE=scale):  # a value of the user's would override the name
+            measured = Study(scales.variant(scale, **changes), device)
     if job_cpus and not address:
         raise ValueError("job_cpus (--job-cpus) is for jobs on a cluster; give --cluster too")
     if finished_only and address:

@@ -9,6 +9,7 @@ from . import (
     prompt_tuning,
     shares,
     subspace,
+    tuned_encoder,
     word_search,
     words,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "prompt_tuning",
     "shares",
     "subspace",
+    "tuned_encoder",
     "word_search",
     "words",
 ]

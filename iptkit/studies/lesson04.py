@@ -23,10 +23,10 @@ from iptkit.studies import provenance, verdicts_ptuning_v2
 from iptkit.studies.base import digest_of
 from iptkit.studies.lesson04_methods import (
     METHODS,
-    Lab,
     commonest,
     encoder,
     fine_tuned,
+    lab_of,
     multi_task,
     trained,
 )
@@ -119,7 +119,7 @@ def heads(study: StudySteps) -> Measured:
     ]
 
     def make(head: str, checkpoint: Path) -> Made:
-        lab = Lab(study, study.backbone)
+        lab = lab_of(study, study.backbone)
         prompt = lab.deep_prompt(len(read), prompt_length=config.prompt_length)
         engine: PromptEngine
         source: PromptSource

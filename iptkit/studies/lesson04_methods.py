@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -55,7 +55,7 @@ def trained(
     rate = config.rates[f"{method}, {form}" if form != p_tuning_v2.FORMS[0] else method]
 
     def make(checkpoint: Path) -> Made:
-        lab = Lab(study)
+        lab = lab_of(study)
         source = lab.source(method, read, **changes)
         label = f"{method}, {len(read)} runs"
         lab.train(source, read, rate, config.fits[data], label, checkpoint)
@@ -87,7 +87,7 @@ def train(
       form: of a deep prompt, one of `p_tuning_v2.FORMS`.
     Returns: the runs, rates x tasks, and their fit.
     """
-    lab, encoders = Lab(study), study.scale.encoders
+    lab, encoders = lab_of(study), study.scale.encoders
     read = [task for task in _tasks(study, encoders.tasks, encoders.data) if task.seed == seed]
     runs = [Run(task, seed, lr=lr) for lr in rates for task in read]
     changes = {} if form == p_tuning_v2.FORMS[0] else {"form": form}
@@ -98,7 +98,7 @@ def train(
 
 def fine_tuning_scores(study: StudySteps, seed: int, lr: float) -> list[float]:
     """Dev scores of full fine-tuning on the tasks of a seed, to compare learning rates."""
-    config, lab = study.scale.encoders, Lab(study)
+    config, lab = study.scale.encoders, lab_of(study)
     plan = config.fits[config.data]
     read = [task for task in _tasks(study, config.tuned, config.data) if task.seed == seed]
     steps, batch, limit = plan.steps, plan.rows_per_run, len(read[0].dev)
@@ -119,7 +119,7 @@ def multi_task(study: StudySteps, data: str = "") -> step_cache.Step:
     rest = replace(whole, steps=whole.steps - half.steps)
 
     def make(_: Path) -> Made:
-        lab, starts, heads = Lab(study), [], []
+        lab, starts, heads = lab_of(study), [], []
         for seed in dict.fromkeys(task.seed for task in read):
             mine = [task for task in read if task.seed == seed]
             prompt = lab.deep_prompt(1)
@@ -147,7 +147,7 @@ def fine_tuned(study: StudySteps, data: str = "") -> step_cache.Step:
     steps, batch = config.fits[data].steps, config.fits[data].rows_per_run
 
     def make(_: Path) -> Made:
-        lab, rows = Lab(study), []
+        lab, rows = lab_of(study), []
         with progress.track("fine-tuning", total=len(read), unit="run") as bar:
             for task in read:
                 made = fine_tuning.fine_tune_encoder(
@@ -166,11 +166,11 @@ def commonest(study: StudySteps, data: str = "") -> step_cache.Step:
     read, limit = _tasks(study, config.tasks, data), config.test_examples
 
     def make(_: Path) -> Made:
-        lab, rows = Lab(study), []
+        lab, rows = lab_of(study), []
         for task in read:
-            counts = Counter(label for example in task.train for label in _labels(example))
+            counts = Counter(label for example in task.train for label in answers_of(example))
             ((answer, _count),) = counts.most_common(1)
-            said = [" ".join([answer] * len(_labels(example))) for example in task.test[:limit]]
+            said = [" ".join([answer] * len(answers_of(example))) for example in task.test[:limit]]
             score = metrics.METRICS[task.metric](said, task.test[:limit], task)
             rows.append(lab.row(task, score, COMMONEST, 0, data))
         return {}, {"rows": rows}
@@ -179,24 +179,45 @@ def commonest(study: StudySteps, data: str = "") -> step_cache.Step:
 
 
 # ---- parts ---------------------------------------------------------------------------------------
+class Sizes(Protocol):
+    """Sizes of the prompts in a `Lab`: those of `scales.EncoderConfig`."""
+
+    @property
+    def prompt_length(self) -> int:
+        """Return n of deep prompts."""
+
+    @property
+    def shallow_length(self) -> int:
+        """Return n of shallow prompts."""
+
+    @property
+    def std(self) -> float:
+        """Return the standard deviation of a deep prompt at the start."""
+
+    @property
+    def test_examples(self) -> int:
+        """Return the number of test examples per task."""
+
+
 class Lab:
     """A frozen model in which prompts with heads are made, trained and tested.
 
     Args:
-      study: of a scale with `encoders`.
-      backbone: the model; default: the encoder of the scale.
+      config: sizes of the prompts.
+      seed: of their start.
+      backbone: the model.
     Attributes:
       sites: the attentions of the model that deep prompts can go to.
       width: d of the model.
       size: its number of parameters.
     """
 
-    def __init__(self, study: StudySteps, backbone: backbone.Backbone | None = None):
-        self.config, self.seed = study.scale.encoders, study.seed
-        self.backbone = backbone or encoder(self.config.backbone, study.device)
+    def __init__(self, config: Sizes, seed: int, backbone: backbone.Backbone):
+        self.config, self.seed, self.backbone = config, seed, backbone
         self.sites = find_sites(self.backbone.model)
         self.width = self.backbone.width
         self.size = sum(p.numel() for p in self.backbone.model.parameters())
+        self._engines: dict[tuple[int, ...], HeadEngine] = {}
 
     def generator(self) -> torch.Generator:
         """A generator with the study's seed."""
@@ -239,9 +260,13 @@ class Lab:
         return source.to(self.backbone.device)
 
     def engine(self, source: PromptSource) -> HeadEngine:
-        """The engine for a source: it knows where the source's deep prompts go."""
+        """The engine for a source, with the sites of its deep prompts; it keeps the rows that it made."""
         deep = [part for part in source.modules() if isinstance(part, DeepPrompt)]
-        return HeadEngine(self.backbone, deep[0].sites if deep else [])
+        sites = deep[0].sites if deep else []
+        layers = tuple(site.layer for site in sites)
+        if layers not in self._engines:
+            self._engines[layers] = HeadEngine(self.backbone, sites)
+        return self._engines[layers]
 
     def train(
         self,
@@ -307,6 +332,12 @@ class Lab:
         )
 
 
+def lab_of(study: StudySteps, model: backbone.Backbone | None = None) -> Lab:
+    """A lab with the sizes of a study's scale, in its encoder unless another model is given."""
+    config = study.scale.encoders
+    return Lab(config, study.seed, model or encoder(config.backbone, study.device))
+
+
 @functools.cache
 def encoder(name: str, device: str) -> backbone.Backbone:
     """An encoder; it is loaded once."""
@@ -320,7 +351,7 @@ def _tasks(study: StudySteps, ids: Sequence[str], data: str) -> list[Task]:
     return [task for of_seed in loaded for task in of_seed]
 
 
-def _labels(example: Example) -> Sequence[str]:
+def answers_of(example: Example) -> Sequence[str]:
     """The tags of the words, or the one class of the text."""
     return example.tags if isinstance(example, TaggedExample) else example.targets[:1]
 

@@ -7,15 +7,35 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from iptkit.models.backbone import Backbone
 from iptkit.models.devices import resolve_device
 from iptkit.storage import digests, files, paths, reading, result_files, step_cache
 from iptkit.studies import jobs
-from iptkit.studies.base import StudyInputs
 from iptkit.studies.study import Study
 
 ENDING = ".about.json"  # of the file with the provenance
+
+
+class Described(Protocol):
+    """What the provenance says of a study: `StudyInputs`, or `encoder_study.EncoderStudy`."""
+
+    @property
+    def scale(self) -> Any:
+        """Return its settings, a dataclass with a name."""
+
+    @property
+    def seed(self) -> int:
+        """Return its first seed."""
+
+    @property
+    def device(self) -> str:
+        """Return the device that was asked for."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Return its model."""
 
 
 def write(
@@ -44,7 +64,7 @@ def write(
 
 
 def write_rows(
-    study: StudyInputs,
+    study: Described,
     path: str | Path,
     rows: Sequence[dict[str, Any]],
     steps: Sequence[step_cache.Step],
@@ -103,7 +123,7 @@ def check_files(path: str | Path, about: dict[str, Any]) -> None:
         )
 
 
-def check_fewer(study: StudyInputs, path: str | Path, count: int, part: str = "subspace") -> None:
+def check_fewer(study: Described, path: str | Path, count: int, part: str = "subspace") -> None:
     """Raise ValueError if `count` rows would replace more rows of the same study, or if there are none."""
     path = Path(path)
     there = len(result_files.read(path)) if path.exists() and not differences(study, path, part) else 0
@@ -114,7 +134,7 @@ def check_fewer(study: StudyInputs, path: str | Path, count: int, part: str = "s
         )
 
 
-def check_target(study: StudyInputs, path: str | Path, part: str = "subspace") -> None:
+def check_target(study: Described, path: str | Path, part: str = "subspace") -> None:
     """Check that writing the rows of a study replaces no rows of another study.
 
     Args:
@@ -132,7 +152,7 @@ def check_target(study: StudyInputs, path: str | Path, part: str = "subspace") -
         )
 
 
-def differences(study: StudyInputs, path: str | Path, part: str = "subspace") -> list[str]:
+def differences(study: Described, path: str | Path, part: str = "subspace") -> list[str]:
     """How the study that made the rows at `path` differs from this one, by its provenance."""
     path = Path(path)
     about, older = path.with_suffix(ENDING), {}
@@ -157,7 +177,7 @@ def differences(study: StudyInputs, path: str | Path, part: str = "subspace") ->
     return differs if older else [f"{about.name} is not there, so nothing says what made them"]
 
 
-def command(study: StudyInputs, part: str = "subspace") -> str:
+def command(study: Described, part: str = "subspace") -> str:
     """The command that makes the rows of a study."""
     scale = study.scale
     parts = [f"iptkit study --scale {scale.name} --part {part}"]
@@ -168,7 +188,7 @@ def command(study: StudyInputs, part: str = "subspace") -> str:
     return " ".join(parts)
 
 
-def describe(study: StudyInputs, steps: Sequence[step_cache.Step] = ()) -> dict[str, Any]:
+def describe(study: Described, steps: Sequence[step_cache.Step] = ()) -> dict[str, Any]:
     """The settings of a study, and for its steps the versions, commit and machine that made them."""
     made: dict[str, list[str]] = {}
     for part in [part for step in steps for part in step.parts or (step,)]:

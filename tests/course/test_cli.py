@@ -389,6 +389,8 @@ def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatc
         (["--part", "deep", "--dims", "5"], "dims: only the study 'subspace' takes these, not 'deep'"),
         (["--part", "deep", "--finished-only"], "finished_only: only the study 'subspace' takes these"),
         (["--part", "curves", "--dims", "5", "--finished-only"], "iptkit: dims: only the study 'subspace'"),
+        (["--part", "encoders", "--finished-only"], "finished_only: only the study 'subspace' takes these"),
+        (["--part", "encoders", "--scale", "lesson"], "the study of encoders has no scale 'lesson'"),
         (["--seeds", "0"], "Invalid value for '--seeds'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -408,7 +410,23 @@ def test_the_deep_study_has_a_file_of_its_own_and_an_unknown_one_is_refused(
     assert code == 0 and "runs/smoke-deep.jsonl" in text
     assert {row["part"] for row in result_files.read(tmp_path / "runs" / "smoke-deep.jsonl")} >= {"heads"}
     code, text = iptkit_command("study", "--scale", "smoke", "--part", "deeper")
-    assert code == 2 and "the study 'deeper' is unknown; choose one of subspace, deep" in text
+    assert (
+        code == 2 and "the study 'deeper' is unknown; choose one of subspace, deep, curves, encoders" in text
+    )
+
+
+def test_the_study_of_encoders_has_settings_and_a_file_of_its_own(iptkit_command, tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "steps"))
+    monkeypatch.chdir(tmp_path)
+    command = ("study", "--scale", "smoke", "--part", "encoders", "--device", "cpu")
+    code, text = iptkit_command(*command)
+    assert code == 0 and "rows in runs/smoke-encoders.jsonl" in text
+    rows = result_files.read(tmp_path / "runs" / "smoke-encoders.jsonl")
+    assert {row["part"] for row in rows} == {"rates", "compared", "lengths", "depths", "forms"}
+    code, text = iptkit_command(
+        "study", "--scale", "smoke", "--part", "deep", "--out", "runs/smoke-encoders.jsonl"
+    )
+    assert code == 2 and "holds rows of another study" in text
 
 
 def test_learning_curves_are_written_and_shown(iptkit_command, tmp_path, monkeypatch):
