@@ -35,8 +35,9 @@ from iptkit.scores import evaluation
 from iptkit.storage import files
 from iptkit.tasks.examples import Example, Task
 from iptkit.training.adam import DivergedError
+from iptkit.training.runs import Run
 from iptkit.training.state import Clock
-from iptkit.training.trainer import seeded
+from iptkit.training.trainer import dev_scores, seeded
 
 METHODS = ("LoRA", "fine-tuning", "DID")
 DENSE = 16  # largest d_I for which DID stores its directions, which take d_I times the model's memory
@@ -52,7 +53,7 @@ class Reference:
       num_parameters: number of trained parameters.
       seconds: of the training.
       cpu_seconds: CPU time of the training, user and system, summed over all threads.
-      dev_loss: mean token loss on dev if that set was scored, else None.
+      dev_loss: mean token loss on dev if that set was scored or asked for, else None.
     """
 
     score: float
@@ -75,6 +76,7 @@ def fine_tune(
     split: str = "test",
     intrinsic_dim: int = 0,
     is_mixed: bool = False,
+    dev_examples: int = 0,
 ) -> Reference:
     """The score of a copy of the model whose weights are trained on a task's few-shot examples, in float32.
 
@@ -91,6 +93,7 @@ def fine_tune(
       split: the set that is scored, "test" or "dev".
       intrinsic_dim: d_I >= 1, for "DID".
       is_mixed: matrix products in bfloat16; weights and gradients stay float32.
+      dev_examples: also measure the loss on at most so many examples of dev; 0: only if that set is scored.
     Raises: ValueError for an unknown method, DID without d_I or in bfloat16, or a task that does not fit the
       model (see `limits.check`).
     """
@@ -103,6 +106,8 @@ def fine_tune(
     copy = load(backbone.name, str(backbone.device), "float32")
     words = copy.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids
     _check(Engine(backbone), task, len(words), split, test_examples)
+    if dev_examples:
+        _check(Engine(backbone), task, len(words), "dev", dev_examples)
     if copy.device.type != "cpu":
         prepare(copy.model)  # transformers' own masks would wait for the GPU at each forward
     model = copy.model.requires_grad_(True)
@@ -129,6 +134,8 @@ def fine_tune(
     source = FixedPrompt(prompt_tuning.from_words(copy, len(words))[None])
     (found,) = evaluation.outcomes(engine, source, [task], split, test_examples)
     loss = -found.log_likelihood if split == "dev" else None
+    if dev_examples:
+        loss = -float(dev_scores(engine, source, [Run(task)], dev_examples)[0, 1])
     return Reference(found.score, found.log_likelihood, trained, **spent, dev_loss=loss)
 
 

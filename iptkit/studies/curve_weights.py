@@ -17,8 +17,7 @@ METHODS = ("fine-tuning", "DID")
 def weights(part: StudySteps, method: str, task_id: str, steps: int, batch: int) -> step_cache.Step:
     """A task learned by the model's own weights, at the learning rate of the scale, in float32.
 
-    The weights after the last step are measured. dev_loss is their mean token loss on dev; there is no test
-    score, because `fine_tuning.fine_tune` measures one set of examples.
+    The weights after the last step are measured, on dev and on test.
 
     Args:
       part: a part of a study.
@@ -35,11 +34,13 @@ def weights(part: StudySteps, method: str, task_id: str, steps: int, batch: int)
     def make(_: Path) -> Made:
         part.engine.forget_contexts()  # frees their memory
         task = part.task(task_id, first)
-        sizes = (steps, batch, rate, first, dev_examples)
-        found = fine_tuning.fine_tune(part.backbone, task, method, *sizes, split="dev", intrinsic_dim=dim)
-        loss = -found.log_likelihood  # of dev
-        row = score_rows.of_task(part, task, method, Outcome(math.nan, math.nan), dim)
-        row |= {"score": None, "log_likelihood": None, "dtype": "float32", "stage": "weights"}
+        sizes = (steps, batch, rate, first, scale.test_examples)
+        found = fine_tuning.fine_tune(
+            part.backbone, task, method, *sizes, intrinsic_dim=dim, dev_examples=dev_examples
+        )
+        loss = math.nan if found.dev_loss is None else found.dev_loss
+        row = score_rows.of_task(part, task, method, Outcome(found.score, found.log_likelihood), dim)
+        row |= {"dtype": "float32", "stage": "weights"}
         row |= {"budget": budget, "steps": steps, "rows_per_run": batch, "lr": rate, "best_step": steps}
         row |= {"msf": "", "decoder": "", "dev_loss": round(loss, 6), "dev_losses": [round(loss, 4)]}
         row |= {"seconds": round(found.seconds, 2), "cpu_seconds": round(found.cpu_seconds, 2)}

@@ -50,6 +50,15 @@ def test_the_log_likelihood_is_minus_the_loss_on_the_scored_set(name, monkeypatc
     assert after > before + 0.01
 
 
+def test_one_training_is_scored_on_test_and_dev():
+    model, task = backbone.load("tiny-causal"), suites.load_task("tiny-kind", suite="tiny")
+    how = (model, task, "fine-tuning", 3, 2, 1e-2, 0)
+    both = fine_tuning.fine_tune(*how, 4, dev_examples=8)
+    test, dev = (fine_tuning.fine_tune(*how, n, split=split) for n, split in ((4, "test"), (8, "dev")))
+    assert (both.score, both.log_likelihood) == (test.score, test.log_likelihood)
+    assert both.dev_loss == pytest.approx(dev.dev_loss, rel=1e-6) and test.dev_loss is None
+
+
 def test_logits_of_answers_alone_give_the_loss_of_all():
     model, task = backbone.load("tiny-causal", dtype="float64"), suites.load_task("tiny-mood", suite="tiny")
     words = [5, 6]

@@ -66,7 +66,7 @@ def test_all_stages_on_the_chosen_tasks_and_the_second_time_from_the_cache():
             assert row["budget"] == f"{row['steps']}x{row['rows_per_run']}" and row["seed"] == 0
             assert row["n_test"] == 4 and row["dtype"] == "float32" and row["lr"] > 0
             assert 0 < row["best_step"] <= row["steps"]
-            is_scored = stage not in ("weights", "msf")
+            is_scored = stage != "msf"
             assert (row["score"] is not None) == (row["log_likelihood"] is not None) == is_scored
     assert {(r["msf"], r["budget"]) for r in by_stage["ist"]} == {
         (msf, ist) for msf in ("4x2", "12x4") for ist in ("3x2", "6x2")
