@@ -10,9 +10,11 @@ by leakage group. Each task is trained on a few examples and on all, in an encod
     MPT-2                     one deep prompt for several tasks, then each task from there
     fine-tuning               all weights, from the probe (tuned_encoder.py)
 
+In a causal model, a linear head is compared with label words (`heads`), for which the encoder has no output.
 Fine-tuning tries its learning rates in turn until it is better than the probe on dev; rows whose "is_trained"
-is false are below the probe, and B3 and B9 leave such tasks out. Learning rates were chosen on dev on a few
-named tasks (`rates`), and hold for all tasks. Settings are in data/encoder_study.json.
+is false are below the probe, and B3 and B9 leave such tasks out. The learning rates of the other methods are
+chosen first, on dev on a few named tasks (`rates`), and then hold for all tasks and for parts of the model.
+Settings are in data/encoder_study.json.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ from typing import Any
 
 import torch
 
+from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
+from iptkit.engine.interface import PromptEngine
+from iptkit.engine.layouts import PROMPT, TEXT
+from iptkit.engine.prompt import PromptSource
 from iptkit.methods import p_tuning_v2
 from iptkit.methods.heads import SharedPrompt, WithHead
 from iptkit.methods.tuned_encoder import TunedEncoder, tune_encoder
@@ -41,8 +47,9 @@ from iptkit.scores.evaluation import Outcome
 from iptkit.storage import paths, reading, step_cache
 from iptkit.studies import provenance, score_rows
 from iptkit.studies.base import digest_of
+from iptkit.studies.lesson04 import HEADS
 from iptkit.studies.lesson04_methods import COMMONEST, METHODS, Lab, answers_of, classes, encoder
-from iptkit.studies.scales import DATA
+from iptkit.studies.scales import DATA, HeadsConfig
 from iptkit.studies.score_rows import Row
 from iptkit.studies.steps import Made
 from iptkit.tasks import suites
@@ -94,8 +101,9 @@ class EncoderStudyConfig:
       dev_examples: largest size of the dev set beside all examples; few-shot ones keep theirs.
       fits: how to train on each kind of data, some or all of DATA.
       tuning: how to fine-tune on each of them.
-      rates: for each of them the learning rate of each method, P-Tuning v2 with an MLP included.
-      rate_grid: for each of these methods but MPT-2 the learning rates that are tried on the `rated` tasks.
+      rate_grid: for each method that `rated` trains, the learning rates to choose from.
+      heads: sizes of the comparison of heads, few-shot.
+      causal: the model in which heads are compared.
     """
 
     name: str
@@ -117,11 +125,12 @@ class EncoderStudyConfig:
     dev_examples: int
     fits: dict[str, FitConfig]
     tuning: dict[str, TuningConfig]
-    rates: dict[str, dict[str, float]]
     rate_grid: dict[str, tuple[float, ...]]
+    heads: HeadsConfig
+    causal: str
 
     def __post_init__(self) -> None:
-        for name in ("layers", "tuning", "rates"):
+        for name in ("layers", "tuning"):
             if not self.fits or set(self.fits) - set(DATA) or set(getattr(self, name)) != set(self.fits):
                 given = f"{list(self.fits)} and {list(getattr(self, name))}"
                 raise ValueError(f"{FILE}: fits and {name} are for {given}; give both for some of {DATA}")
@@ -166,7 +175,11 @@ def load(name: str) -> EncoderStudyConfig:
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
     }
-    plain |= {"name": name, "fits": fits, "tuning": tuning, **named}
+    heads: dict[str, Any] = {
+        key: tuple(value) if key == "tasks" else value for key, value in given["heads"].items()
+    }
+    heads["fit"] = FitConfig(**heads["fit"])
+    plain |= {"name": name, "fits": fits, "tuning": tuning, "heads": HeadsConfig(**heads), **named}
     return EncoderStudyConfig(**plain)
 
 
@@ -194,6 +207,11 @@ class EncoderStudy:
     def ids(self) -> tuple[str, ...]:
         """Ids of all tasks, in the order of the suite."""
         return self.scale.tasks or tuple(card.id for card in suites.list_cards(self.scale.suite))
+
+    @functools.cached_property
+    def rates(self) -> dict[str, dict[str, float]]:
+        """Data -> method -> its learning rate, chosen by the part `rates`; makes what is missing of it."""
+        return best_rates([row for step, _ in rates(self) for row in step.values["rows"]])
 
     def lab(self, layers: int) -> Lab:
         """The first `layers` of the encoder, 0 for all, and the rows that were made for it."""
@@ -250,7 +268,7 @@ def steps(study: EncoderStudy) -> Measured:
 def rates(study: EncoderStudy) -> Measured:
     """Scores on dev, not on test, of the `rated` tasks at every learning rate of the grid; rows have "lr".
 
-    `best_rates` reads the learning rates of the settings from these rows.
+    The other parts use what `best_rates` finds in these rows.
     """
     for data in study.scale.fits:
         for method in study.scale.rate_grid:
@@ -292,7 +310,17 @@ def forms(study: EncoderStudy) -> Measured:
             yield _ablated(study, changes, (seed,)), {"form": form, "seed": seed}
 
 
-PARTS = {part.__name__: part for part in (rates, compared, lengths, depths, forms)}
+def heads(study: EncoderStudy) -> Measured:
+    """Deep prompts in the causal model, with answers from one of HEADS; rows have "head".
+
+    The LM head answers with the label names, after " It was". The linear head reads the state of the last
+    token.
+    """
+    for head in HEADS:
+        yield with_head(study, head), {"head": head}
+
+
+PARTS = {part.__name__: part for part in (rates, compared, lengths, depths, forms, heads)}
 ABLATIONS = ("lengths", "depths", "forms")
 
 
@@ -329,7 +357,7 @@ def trained(
     """
     config, changes = study.scale, dict(changes or {})
     read = [task for seed in seeds or config.seeds for task in study.read(seed, data, only)]
-    rate = config.rates[data][MLP if changes.get("form") == "mlp" else method]
+    rate = study.rates[data][MLP if changes.get("form") == "mlp" else method]
 
     def make(checkpoint: Path) -> Made:
         lab = study.lab(layers)
@@ -364,7 +392,7 @@ def multi_task(study: EncoderStudy, name: str, layers: int, data: str) -> step_c
       layers: of the model, 0 for all.
       data: what to train on, one of DATA.
     """
-    config, rate, whole = study.scale, study.scale.rates[data][SHARED], study.scale.fits[data]
+    config, rate, whole = study.scale, study.rates[data][SHARED], study.scale.fits[data]
     sets = [study.read(seed, data, config.shared[name]) for seed in config.seeds]
     read = [task for of_seed in sets for task in of_seed]
     half = replace(whole, steps=whole.steps // 2)
@@ -409,7 +437,7 @@ def fine_tuned(study: EncoderStudy, task_id: str, layers: int, data: str) -> ste
     """
     config, plan = study.scale, study.scale.tuning[data]
     read = [study.read(seed, data, [task_id])[0] for seed in config.seeds]
-    fitted = config.fits[data], config.rates[data][PROBE]
+    fitted = config.fits[data], study.rates[data][PROBE]
 
     def make(_: Path) -> Made:
         probe, lab = trained(study, PROBE, layers, data), study.lab(layers)
@@ -485,19 +513,53 @@ def rated(study: EncoderStudy, method: str, data: str) -> step_cache.Step:
 
 
 def best_rates(found: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """The learning rate of each method with the highest mean log-likelihood on dev, for each kind of data.
+    """The learning rate of each method with the highest log-likelihood on dev, for each kind of data.
+
+    It counts the best evaluation of each task, whichever state its accuracy on dev has chosen.
 
     Args:
       found: rows of the part `rates`.
     Returns: data -> method -> learning rate; that of P-Tuning v2 holds for MPT-2, too.
     """
-    means: dict[tuple[str, str, float], list[float]] = {}
+    values: dict[tuple[str, str, float], list[float]] = {}
     for row in found:
-        means.setdefault((row["data"], row["method"], row["lr"]), []).append(row["log_likelihood"])
+        values.setdefault((row["data"], row["method"], row["lr"]), []).append(max(row["dev_curve"]))
     best: dict[str, dict[str, float]] = {}
-    for data, method, lr in sorted(means, key=lambda of: fmean(means[of])):
+    for data, method, lr in sorted(values, key=lambda of: fmean(values[of])):
         best.setdefault(data, {})[method] = lr
     return {data: of | {SHARED: of[DEEP]} for data, of in best.items()}
+
+
+def with_head(study: EncoderStudy, head: str) -> step_cache.Step:
+    """P-Tuning v2 in the causal model with one of HEADS, all tasks of the comparison in one fit."""
+    config, plan = study.scale, study.scale.heads
+    read = [task for seed in config.seeds for task in study.read(seed, "few-shot", plan.tasks)]
+    rate = plan.rates[head]
+
+    def make(checkpoint: Path) -> Made:
+        lab = Lab(config, study.seed, models.load(config.causal, study.device, "float32"))
+        prompt = lab.deep_prompt(len(read), prompt_length=plan.prompt_length)
+        engine: PromptEngine
+        source: PromptSource
+        if head == "LM head":
+            engine = Engine(lab.backbone, (PROMPT, TEXT, " It was"), sites=prompt.sites)
+            source, numbers = prompt, [prompt.P[0].numel()] * len(read)
+        else:
+            source = with_linear = lab.with_head(read, prompt)
+            engine, numbers = lab.engine(source), _numbers(lab, with_linear, read)
+        runs = [Run(task, task.seed, lr=rate) for task in read]
+        made = fit(engine, source, runs, plan.fit, checkpoint, f"{head}, {len(runs)} runs")
+        found = evaluation.outcomes(engine, source, read, limit=plan.test_examples, label=f"test of {head}")
+        rows = [
+            _row(lab, task, DEEP, outcome, "few-shot", count)
+            | {"n_test": min(len(task.test), plan.test_examples)}
+            | _training([made], r, rate, plan.fit, len(read))
+            for r, (task, outcome, count) in enumerate(zip(read, found, numbers, strict=True))
+        ]
+        return {}, {"rows": rows}
+
+    causal = models.identity(config.causal, lambda: models.load(config.causal, study.device, "float32"))
+    return step_cache.step(_name(head), study.key(0, read, causal, head, plan), make)
 
 
 def commonest(study: EncoderStudy, data: str) -> step_cache.Step:

@@ -422,7 +422,7 @@ def test_the_study_of_encoders_has_settings_and_a_file_of_its_own(iptkit_command
     code, text = iptkit_command(*command)
     assert code == 0 and "rows in runs/smoke-encoders.jsonl" in text
     rows = result_files.read(tmp_path / "runs" / "smoke-encoders.jsonl")
-    assert {row["part"] for row in rows} == {"rates", "compared", "lengths", "depths", "forms"}
+    assert {row["part"] for row in rows} == {"rates", "compared", "lengths", "depths", "forms", "heads"}
     code, text = iptkit_command(
         "study", "--scale", "smoke", "--part", "deep", "--out", "runs/smoke-encoders.jsonl"
     )

@@ -13,7 +13,7 @@ from iptkit.methods.tuned_encoder import TunedEncoder
 from iptkit.models import backbone
 from iptkit.storage import paths, result_files, step_cache
 from iptkit.studies import encoder_study
-from iptkit.studies.encoder_study import DEEP, MLP, PROBE, SHALLOW, SHARED, TUNED
+from iptkit.studies.encoder_study import DATA, DEEP, MLP, PROBE, SHALLOW, SHARED, TUNED
 from iptkit.studies.lesson04_methods import COMMONEST
 from iptkit.tasks import suites
 from iptkit.tasks.examples import Example
@@ -46,6 +46,8 @@ def test_every_method_meets_every_task_and_a_second_run_reads_the_same_rows(stud
     assert parts["depths", None, 1, "first"] == parts["depths", None, 1, "last"] == 2
     forms = Counter((row["form"], row["seed"]) for row in rows if row["part"] == "forms")
     assert forms == {(form, seed): 2 for form in ("embedding", "mlp") for seed in (0, 1)}
+    heads = Counter((row["head"], row["backbone"], row["task"]) for row in rows if row["part"] == "heads")
+    assert heads == {(head, "tiny-causal", "tiny-colours"): 1 for head in ("linear", "LM head")}
     for row in rows:
         assert row["group"] and row["processor"] and row["fold"] == "" and row["log_likelihood"] < 0
         assert (row["method"] == COMMONEST) == ("cpu_seconds" not in row)
@@ -138,31 +140,41 @@ def test_the_commonest_answer_by_hand(study):
     assert found.log_likelihood == pytest.approx((math.log(4 / 6) + 3 * math.log(2 / 6)) / 4)
 
 
-def test_the_best_rate_has_the_highest_mean_likelihood():
-    def row(method, lr, value):
-        return {"data": "full", "method": method, "lr": lr, "log_likelihood": value}
+def test_the_best_rate_has_the_highest_likelihood_on_dev_whatever_state_was_chosen():
+    def row(method, lr, *curve):
+        return {"data": "full", "method": method, "lr": lr, "dev_curve": list(curve)}
 
-    rows = [row(DEEP, 0.1, -1.0), row(DEEP, 0.1, -2.0), row(DEEP, 0.3, -1.2), row(DEEP, 0.3, -1.7)]
+    rows = [row(DEEP, 0.1, -1.0, -9.0), row(DEEP, 0.1, -2.0), row(DEEP, 0.3, -1.2), row(DEEP, 0.3, -1.9)]
     assert encoder_study.best_rates([*rows, row(PROBE, 0.01, -9.0)]) == {
-        "full": {DEEP: 0.3, SHARED: 0.3, PROBE: 0.01}
+        "full": {DEEP: 0.1, SHARED: 0.1, PROBE: 0.01}
     }
+
+
+def test_all_parts_train_at_the_rates_that_dev_has_chosen(study, monkeypatch):
+    chosen = {"few-shot": {PROBE: 0.5, SHALLOW: 0.4, DEEP: 0.3, MLP: 0.2, SHARED: 0.1}}
+    monkeypatch.setattr(encoder_study, "best_rates", lambda found: chosen)
+    for method in (PROBE, SHALLOW, DEEP):
+        rows = encoder_study.trained(study, method, 0, "few-shot").values["rows"]
+        assert {row["lr"] for row in rows} == {chosen["few-shot"][method]}
+    mlp = encoder_study.trained(study, DEEP, 0, "few-shot", ("tiny-parts",), (0,), {"form": "mlp"})
+    assert mlp.values["rows"][0]["lr"] == 0.2
+    assert encoder_study.multi_task(study, "tags", 0, "few-shot").values["rows"][0]["lr"] == 0.1
 
 
 def test_the_settings_name_tasks_of_the_suite_in_enough_groups():
     for scale in json.loads((paths.data_dir() / encoder_study.FILE).read_text("utf-8")):
         config = encoder_study.load(scale)
         cards = {card.id: card for card in suites.list_cards(config.suite)}
-        named = {*config.tasks, *config.rated, *config.ablated}.union(*config.shared.values())
-        assert named <= set(cards) and set(config.rate_grid) == {PROBE, SHALLOW, DEEP, MLP}
-        for data, of in config.rates.items():
-            assert set(of) == {PROBE, SHALLOW, DEEP, MLP, SHARED} and of[SHARED] == of[DEEP]
-            assert all(of[method] in grid for method, grid in config.rate_grid.items()), (scale, data)
+        named = {*config.tasks, *config.rated, *config.ablated, *config.heads.tasks}
+        assert named.union(*config.shared.values()) <= set(cards)
+        assert set(config.rate_grid) == {PROBE, SHALLOW, DEEP, MLP} and not set(config.fits) - set(DATA)
         if scale == "full":
             for some in (cards, config.ablated):
                 of_kind = {
                     kind: [cards[t] for t in some if cards[t].category == kind] for kind in ("cls", "tag")
                 }
                 assert all(len({card.group for card in of}) >= 6 for of in of_kind.values())
+            assert len({cards[task].group for task in config.heads.tasks}) >= 6
             assert len({cards[task].group for tasks in config.shared.values() for task in tasks}) >= 6
             assert len(cards) == 55 and {c.category for c in cards.values()} == {"cls", "tag"}
 
