@@ -76,22 +76,22 @@ regen: $(STAMP)
 
 study: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --device cpu --overwrite --out data/results/core36.jsonl; \
+	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --device cpu --overwrite --compact --out data/results/core36.jsonl; \
 	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'full')"
 
 study-deep: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --overwrite --out data/results/encoder9.jsonl; \
+	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --overwrite --compact --out data/results/encoder9.jsonl; \
 	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'full')"
 
 study-encoders: $(STAMP)
-	$(BIN)/iptkit study --scale full --part encoders --device cpu --overwrite --out data/results/encoders.jsonl
+	$(BIN)/iptkit study --scale full --part encoders --device cpu --overwrite --compact --out data/results/encoders.jsonl
 
 study-ipt120: $(STAMP)
 	@rm -rf runs/study; set -e; set -x; \
-	IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --suite ipt120 --split random --dims 5,10,50 --seeds 2 --device cpu --overwrite --out data/results/ipt120.jsonl; \
+	IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --suite ipt120 --split random --dims 5,10,50 --seeds 2 --device cpu --overwrite --compact --out data/results/ipt120.jsonl; \
 	for split in cls non_cls random20 leaky no_siblings random40 random60 random80; do \
-	  $(BIN)/iptkit study --suite ipt120 --split $$split --dims 5 --seeds 2 --only-unseen --device cpu --overwrite --out data/results/ipt120-$$split.jsonl; \
+	  $(BIN)/iptkit study --suite ipt120 --split $$split --dims 5 --seeds 2 --only-unseen --device cpu --overwrite --compact --out data/results/ipt120-$$split.jsonl; \
 	done; \
 	IPTKIT_RESULTS=runs/study $(BIN)/python -c "from iptkit.studies import verdicts_splits; verdicts_splits.record()"; \
 	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'ipt120')"

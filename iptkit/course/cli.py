@@ -215,6 +215,14 @@ def study(
     finished_only: Annotated[
         bool, typer.Option("--finished-only", help="Measure nothing; write the rows of finished jobs.")
     ] = False,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="For storing: what many rows have in common is written once, into the .about.json; "
+            "studies.load_rows puts both together.",
+        ),
+    ] = False,
     cluster: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Run the jobs on a Ray cluster: local, auto or HOST:PORT."),
@@ -225,8 +233,7 @@ def study(
 ) -> Reply:
     """Run a study without notebooks. A stopped study resumes where it was."""
     from iptkit.course import pipeline
-    from iptkit.storage import result_files
-    from iptkit.studies import learning_curves, scales
+    from iptkit.studies import learning_curves, provenance, scales
 
     scale = scale or scales.of_suite(suite)
     named = suite if suite != scale else None
@@ -240,6 +247,7 @@ def study(
         part,
         overwrite=overwrite,
         finished_only=finished_only,
+        compact=compact,
         address=cluster,
         job_cpus=job_cpus,
         suite=suite,
@@ -252,7 +260,7 @@ def study(
     value = {"rows": rows, "file": target, "about": about}
     text = f"{rows} rows in {target}, and how they were made in {about}"
     if part == "curves":
-        found = result_files.read(target)
+        found, _ = provenance.read_rows(target)
         value |= {"chosen": learning_curves.choose(found), "relative": learning_curves.relative(found)}
         text = f"{learning_curves.table(found)}\n\n{text}"
     return Reply(value, text)

@@ -136,6 +136,7 @@ def study(
     part: str = "subspace",
     overwrite: bool = False,
     finished_only: bool = False,
+    compact: bool = False,
     address: str | None = None,
     job_cpus: int | None = None,
     **changes: Any,
@@ -152,6 +153,7 @@ def study(
       overwrite: allow to replace rows of another study in `out`.
       finished_only: measure nothing, write the rows of the jobs that are finished; not for "deep"
         and "encoders".
+      compact: write what many rows have in common once, beside them (see `provenance.make_compact`).
       address: address of a Ray cluster to run the jobs on (see `cluster.connect`); None to run them here.
       job_cpus: cores that a job takes on the cluster.
       changes: suite, split, dims, num_seeds and only_unseen of `scales.variant`; for "subspace" only.
@@ -210,7 +212,10 @@ def study(
 
     def write(**more: Any) -> int:
         check()  # again: on a file system without locks another process may have written
-        return writers[part](measured, out, **more)
+        count = writers[part](measured, out, **more)
+        if compact:
+            provenance.make_compact(out)
+        return count
 
     with locks.one_writer(out, "wait for its end, or name another file with --out"):
         check()

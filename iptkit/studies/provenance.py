@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from iptkit.models.backbone import Backbone
 from iptkit.models.devices import resolve_device
 from iptkit.storage import digests, files, paths, reading, result_files, step_cache
-from iptkit.studies import jobs
+from iptkit.studies import compact_rows, jobs
 from iptkit.studies.study import Study
 
 ENDING = ".about.json"  # of the file with the provenance
@@ -76,7 +76,8 @@ def write_rows(
 
     All files are written as drafts before the first one takes its place. The provenance takes its place first
     and has the checksums of the others, so that `check_files` notices if the process is killed in between.
-    Files of the previous study, such as its prompts, are removed if this one does not write them.
+    Files of the previous study, such as its prompts, are removed if this one does not write them. The rows
+    are whole; `make_compact` makes their file smaller.
 
     Args:
       study: whose rows they are.
@@ -101,6 +102,45 @@ def write_rows(
         about["files"] = {file.name: digests.sha256(file) for file in sorted(place.iterdir())}
         files.write_json(place / name, about)
     return len(rows)
+
+
+def make_compact(path: str | Path) -> None:
+    """Rewrite a file of rows so that what many of them have in common is in the provenance, and there once.
+
+    `read_rows` returns the same rows as before; the other files beside the rows are left alone.
+
+    Args:
+      path: of the rows that `write_rows` wrote.
+    Raises: see `read_rows`.
+    """
+    path = Path(path)
+    rows, about = read_rows(path)
+    rows, shared = compact_rows.pack(rows)
+    name = path.with_suffix(ENDING).name
+    with files.together(path.parent, name) as place:
+        lines = [json.dumps(row, sort_keys=True, separators=(",", ":")) for row in rows]
+        (place / path.name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if "files" in about:
+            about["files"] = {**about["files"], path.name: digests.sha256(place / path.name)}
+        files.write_json(place / name, {**about, **shared})
+
+
+def read_rows(path: str | Path, fields: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows that `write_rows` wrote, whole also after `make_compact`, and their provenance.
+
+    Args:
+      path: of the rows.
+      fields: that the rows have in any case, see `result_files.read`; of compact rows the fields that stay.
+    Returns: the rows; and what made them, without the fields that the rows share.
+    Raises: FileNotFoundError; ValueError for a file that is broken, or is not the one that its provenance was
+      written with.
+    """
+    path = Path(path)
+    rows = result_files.read(path, fields)
+    about = reading.read_json(path.with_suffix(ENDING))
+    check_files(path, about)
+    shared = {name: about.pop(name) for name in compact_rows.SHARED if name in about}
+    return compact_rows.unpack(rows, shared, path.with_suffix(ENDING)), about
 
 
 def _written(path: Path) -> list[str]:

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from iptkit.scores.summary import FIELDS, OF_SUBSPACE
-from iptkit.storage import paths, reading, result_files, tensor_files
+from iptkit.storage import messages, paths, tensor_files
 from iptkit.studies import provenance
 
 PROMPTS = ".prompts.safetensors"
 
 
-def load_rows(name: str = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def load_rows(name: str | Path = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of a stored study (data/results/NAME.jsonl), and what made them.
 
     Args:
-      name: of the study, such as "core36", "ipt120" or "encoder9".
-    Returns: the rows, and their provenance.
+      name: of the study, such as "core36", "ipt120" or "encoder9"; or a path that ends in .jsonl, of rows of
+        your own.
+    Returns: the whole rows, also if the file is compact (see data/results/README.md), and their provenance.
     Raises: FileNotFoundError with the command that makes them; ValueError naming file and line of a row that
       lacks a field, or a file that `iptkit study` did not write.
     """
-    path = paths.data_dir() / "results" / f"{name}.jsonl"
-    rows = result_files.read(path, FIELDS)
-    if not any("part" in row for row in rows):  # rows of `--part deep` have one, and no d_I
-        rows = result_files.read(path, OF_SUBSPACE)
-    about = reading.read_json(path.with_suffix(provenance.ENDING))
-    provenance.check_files(path, about)
+    is_path = str(name).endswith(".jsonl")
+    path = Path(name) if is_path else paths.data_dir() / "results" / f"{name}.jsonl"
+    rows, about = provenance.read_rows(path, FIELDS)
+    if not any("part" in row for row in rows):  # rows of other parts than "subspace" have one, and no d_I
+        lacking = [(n, [field for field in OF_SUBSPACE if field not in row]) for n, row in enumerate(rows, 1)]
+        advice = "restore the file or make it again"
+        messages.refuse(
+            path, [f"{path}:{n}: the row lacks {', '.join(names)}; {advice}" for n, names in lacking if names]
+        )
     return rows, about
 
 

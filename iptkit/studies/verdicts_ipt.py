@@ -75,7 +75,7 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
 
     Next to the rows (`provenance.write`) lie the codes (`codes.save`; none with folds) and, unless the study
     is deep or has only unseen tasks, the trained prompts of all tasks (`stored_results.load_prompts`) and the
-    subspace at the main d_I (of the first fold).
+    subspace at the main d_I (with folds the prompts of the first sample and the subspace of the first fold).
 
     Verdicts on claims are recorded in the results folder (`claims.record`) if the prompts are at the input,
     as in the paper, and the study has the tasks, split, d_I and seeds of its scale.
@@ -103,16 +103,22 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
 
 
 def _save_prompts_and_subspace(study: Study, path: Path, finished_only: bool) -> None:
-    """Write the prompts of all (finished) seeds and the (finished) subspace next to the rows at `path`."""
+    """Write the trained prompts and the subspace, as far as they are finished, next to the rows at `path`.
+
+    With folds these are the prompts of the first few-shot sample and the subspace of the first fold,
+    otherwise the prompts of all samples.
+    """
     about = {"command": provenance.command(study), **made_for(study.engine, study.scale.prompt_length)}
     found = [
         step_cache.finished(partial(study.bank_of, [seeds])) if finished_only else study.bank_of([seeds])
-        for seeds in study.groups()
+        for seeds in (study.groups()[:1] if study.scale.folds else study.groups())
     ]
     parts = [step for step in found if step]
     if parts:
         seeds = sorted({row["seed"] for part in parts for row in part.values["rows"]})
         trained = torch.cat([part.tensors["P"] for part in parts])
+        if study.scale.folds:
+            seeds, trained = seeds[:1], trained[:1]
         tensor_files.write(
             path.with_suffix(stored_results.PROMPTS),
             {"P": trained},

@@ -14,7 +14,7 @@ import iptkit
 from iptkit.course import cli, pipeline
 from iptkit.storage import downloads, paths, result_files
 from iptkit.storage.files import DiskFullError
-from iptkit.studies import learning_curves
+from iptkit.studies import learning_curves, stored_results
 
 
 @pytest.fixture
@@ -360,6 +360,11 @@ def test_study_writes_rows_and_where_they_come_from(iptkit_command, tmp_path, mo
     assert {"zero-shot", "prompt tuning", "IST", "random decoder"} <= {row["method"] for row in rows}
     about = json.loads(target.with_suffix(".about.json").read_text(encoding="utf-8"))
     assert about["scale"]["name"] == "smoke" and about["seed"] == 0
+    small = tmp_path / "small.jsonl"
+    for given in (["--out", str(small), "--compact"], ["--out", str(small), "--compact", "--finished-only"]):
+        code, _ = iptkit_command("study", "--scale", "smoke", "--device", "cpu", *given)
+        assert code == 0 and 2 * small.stat().st_size < target.stat().st_size
+        assert stored_results.load_rows(small)[0] == rows == stored_results.load_rows(target)[0]
 
 
 def test_a_study_of_another_suite_and_split(iptkit_command, tmp_path, monkeypatch):

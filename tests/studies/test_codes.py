@@ -159,8 +159,8 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
     ("change", "message"),
     [
         (lambda t, a: ({"Q": t["P"]}, a), "not prompts P"),
-        (lambda t, a: ({"P": t["P"][0]}, a), r"'P': \[120, 4, 576\]\} for 2 seeds and 120 tasks"),
-        (lambda t, a: (t, a | {"seeds": [0]}), "for 1 seeds and 120 tasks"),
+        (lambda t, a: ({"P": t["P"][0]}, a), r"'P': \[120, 4, 576\]\} for \d seeds and 120 tasks"),
+        (lambda t, a: (t, a | {"seeds": [0, 1, 2]}), "for 3 seeds and 120 tasks"),
         (lambda t, a: (t, {}), "for 0 seeds and 0 tasks"),
         (lambda t, a: ({"P": t["P"] / 0}, a), "not finite"),
     ],

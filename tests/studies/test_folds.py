@@ -1,5 +1,6 @@
 """A study with folds: every task is unseen once, the folds share the prompts and differ in the subspace."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -9,8 +10,8 @@ from stock import backbone, timeless
 
 from iptkit.methods import subspace
 from iptkit.scores import evaluation
-from iptkit.storage import step_cache
-from iptkit.studies import scales, unseen
+from iptkit.storage import paths, step_cache
+from iptkit.studies import base, scales, stored_results, unseen, verdicts_ipt
 from iptkit.studies.jobs import unfinished
 from iptkit.studies.score_rows import AROUND, DECODERS
 from iptkit.studies.study import Study
@@ -129,6 +130,50 @@ def test_a_second_run_of_one_fold_gives_equal_rows(tmp_path, monkeypatch):
     first = folded().table()
     monkeypatch.setenv("IPTKIT_STEPS", str(tmp_path / "others"))
     assert timeless(folded().table()) == timeless(first)
+
+
+def test_what_is_finished_of_a_study_with_folds_is_written(tmp_path, steps, monkeypatch):
+    """Rows of finished jobs; prompts of the first sample and the subspace of the first fold once there."""
+    monkeypatch.setattr(base, "MOST_RUNS", 8)  # one group of jobs per few-shot sample
+    study = folded()
+    jobs = {job.name: job for job in study.jobs()}
+    out = tmp_path / "rows.jsonl"
+
+    def write(*names):
+        for name in names:
+            jobs[name].make()
+        there = sorted(step.name for step in steps.iterdir())
+        count = verdicts_ipt.write(study, out, finished_only=True)
+        assert there == sorted(step.name for step in steps.iterdir()), "nothing was measured"
+        rows, about = stored_results.load_rows(out)
+        assert count == len(rows) and about["files"].keys() == {
+            file.name for file in tmp_path.glob("rows.*") if file.name != "rows.about.json"
+        }
+        left = [job.name for job in unfinished(study.jobs())]
+        assert about["not finished"] == left and not {*names} & {*left}
+        endings = {file.suffixes[0] for file in tmp_path.glob("rows.*.safetensors")}
+        return {(r["method"], r.get("fold", ""), r["seed"]) for r in rows}, endings
+
+    with pytest.raises(ValueError, match="only 0 rows are finished"):
+        verdicts_ipt.write(study, out, finished_only=True)
+    bare = {("zero-shot", "", 0)}
+    assert write("zero-shot") == (bare, set())
+    tuned = {("prompt tuning", "", 1)}
+    assert write("prompts-seed1") == (bare | tuned, set()), "not of the first sample"
+    tuned |= {("prompt tuning", "", 0)}
+    assert write("prompts-seed0") == (bare | tuned, {".prompts"})
+    found = {("MSF", "fold2", 0), ("mean code", "fold2", 0)}
+    assert write("subspace-2-fold2", "msf-2-fold2") == (bare | tuned | found, {".prompts"})
+    assert write("subspace-2-fold1") == (bare | tuned | found, {".prompts", ".subspace"})
+    (tmp_path / "results").mkdir()
+    shutil.copy(out.with_suffix(stored_results.PROMPTS), tmp_path / "results")
+    monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
+    trained, about = stored_results.load_prompts("rows")
+    assert torch.equal(trained, study.bank().tensors["P"][:1])
+    assert (about["seeds"], about["tasks"]) == ([0], list(study.ids))
+    stored = subspace.load(out.with_suffix(subspace.ENDING))
+    assert stored.about["tasks"] == list(study.parts[0].seen)
+    assert torch.equal(stored.codes(), study.parts[0].found(2)[0].codes())
 
 
 def test_weights_are_tuned_on_all_tasks(monkeypatch):

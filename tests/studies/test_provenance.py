@@ -1,4 +1,5 @@
 import errno
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -47,11 +48,13 @@ def test_stored_rows_that_lack_a_field_and_another_about_are_named(tmp_path, mon
     with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks score; restore the file"):
         stored_results.load_rows("mine")
     (folder / "mine.jsonl").write_text(whole + whole.replace('"d_I": 5, ', ""))
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*mine.about.json"):
+        stored_results.load_rows("mine")
+    (folder / "mine.about.json").write_text("{}")
     with pytest.raises(ValueError, match=r"mine.jsonl:2: the row lacks d_I; restore the file"):
         stored_results.load_rows("mine")
     (folder / "mine.jsonl").write_text(whole)
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*mine.about.json"):
-        stored_results.load_rows("mine")
+    assert stored_results.load_rows("mine") == ([json.loads(whole)], {})
     (folder / "mine.about.json").write_text("[]")
     with pytest.raises(ValueError, match=r"mine.about.json: the file holds a JSON list"):
         stored_results.load_rows("mine")

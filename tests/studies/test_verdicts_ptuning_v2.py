@@ -3,8 +3,8 @@
 import pytest
 
 from iptkit.scores import intervals
-from iptkit.storage import paths, result_files
-from iptkit.studies import lesson04_methods
+from iptkit.storage import paths
+from iptkit.studies import lesson04_methods, stored_results
 from iptkit.studies import verdicts_ptuning_v2 as dr
 
 
@@ -133,7 +133,7 @@ def test_what_was_not_measured_or_not_repeated_has_no_verdict(rows):
 
 def test_the_lessons_words_on_depth_are_those_of_the_stored_rows():
     folder = paths.data_dir()
-    stored = result_files.read(folder / "results" / "encoder9.jsonl")
+    stored, _ = stored_results.load_rows("encoder9")
     text = (folder.parent / "notebooks" / "04_p_tuning_v2.ipynb").read_text(encoding="utf-8")
 
     def mean(part, task, **wanted):
