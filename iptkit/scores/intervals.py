@@ -1,18 +1,20 @@
-"""Confidence intervals for mean scores over tasks.
+"""Confidence intervals, a test and the power for mean scores over tasks.
 
 They say how far the mean might be off on other tasks of the same kind. The code is our own because tasks of
-one leakage group have to be drawn together, which the bootstraps of scipy and its like do not do.
+one leakage group have to be drawn (or flipped) together, which scipy and its like do not do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Interval = tuple[float, float, float]  # mean, low, high
 FEW_TASKS, MANY_TASKS = 4, 30  # see `interval`
+FEW_GROUPS = 12  # see `sign_flip`
+LEAST_GROUPS = 6  # a verdict needs so many: with five, no sign-flip test has p <= 0.05
 
 
 def interval(
@@ -81,14 +83,112 @@ def over_tasks(
       rows: the result rows that the values come from. If no row has a "group", each task is its own group.
     Raises: ValueError if some tasks have a group and others do not.
     """
-    group = {row["task"]: row["group"] for row in rows if "group" in row}
-    without = sorted(values.keys() - group.keys())
+    return interval(list(values.values()), groups=groups_of(values, rows))
+
+
+def groups_of(tasks: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the leakage group of each task, as the rows name it; the task itself if no row has a "group".
+
+    Args:
+      tasks: task ids.
+      rows: result rows that have all tasks.
+    Raises: ValueError if some tasks have a group and others do not.
+    """
+    tasks, group = list(tasks), {row["task"]: row["group"] for row in rows if "group" in row}
+    without = sorted({*tasks} - group.keys())
     if group and without:
         raise ValueError(
             f"the rows of {without[0]} have no leakage group, but others do; give every row the `group` of "
             "its task's card"
         )
-    return interval(list(values.values()), groups=[group.get(task, task) for task in values])
+    return [group.get(task, task) for task in tasks]
+
+
+def sign_flip(values_by_group: Mapping[str, Sequence[float]], draws: int = 20_000, seed: int = 0) -> float:
+    """Return the two-sided p of the sign-flip test that the mean over tasks is 0.
+
+    This is Fisher's randomisation test for paired values (Good 2005, "Permutation, Parametric and Bootstrap
+    Tests of Hypotheses"). If the mean is 0, each group's values might as well have the opposite sign: p is
+    the share of all such sign patterns with a sum at least as far from 0 as the measured one.
+
+    Args:
+      values_by_group: leakage group -> the value of each of its tasks, which share one sign. To test for
+        another mean than 0, subtract it from the values.
+      draws: how many sign patterns are drawn if there are more than FEW_GROUPS groups; up to there, all are
+        tried.
+      seed: seeds the draws.
+    Raises: ValueError if there is no value.
+
+    Example:
+      >>> sign_flip({"a": [0.1], "b": [0.2, 0.1], "c": [0.3], "d": [0.1], "e": [0.2], "f": [0.2]})
+      0.03125
+    """
+    sums = np.array([np.sum(values) for values in values_by_group.values() if len(values)], dtype=float)
+    if not len(sums):
+        raise ValueError("there are no values to test; give at least one group with a value")
+    least = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()  # equal sums may differ by rounding
+    if len(sums) <= FEW_GROUPS:
+        patterns = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
+        return float((np.abs((1 - 2 * patterns) @ sums) >= least).mean())
+    patterns = np.random.default_rng(seed).integers(0, 2, (draws, len(sums)))
+    as_far = int((np.abs((1 - 2 * patterns) @ sums) >= least).sum())
+    return (1 + as_far) / (1 + draws)  # the measured pattern is one of them
+
+
+def standard_error(values: Sequence[float] | np.ndarray, groups: Sequence[Any]) -> tuple[float, int]:
+    """Return the cluster-robust standard error of the mean over tasks, and its degrees of freedom.
+
+    Args:
+      values: one per task.
+      groups: the leakage group of each task.
+    Returns: (error, freedom); freedom is one less than the number of groups. With one group the error is nan.
+
+    Example:
+      >>> standard_error([0.0, 2.0], ["a", "b"]), standard_error([0.0, 2.0], ["a", "a"])
+      ((1.0, 1), (nan, 0))
+    """
+    means, place = np.asarray(values, dtype=float), np.unique(groups, return_inverse=True)[1]
+    size = int(place.max()) + 1
+    if size < 2:
+        return float("nan"), 0
+    deviations = np.bincount(place, means - float(means.mean()))  # summed over the tasks of a group
+    return float(np.sqrt((deviations**2).sum() * size / (size - 1)) / len(means)), size - 1
+
+
+def smallest_effect(error: float, freedom: int, power: float = 0.8, level: float = 0.05) -> float:
+    """Return the smallest effect that a design sees with this power: (t_{1 - level / 2} + t_power) · error.
+
+    The t are quantiles of Student's distribution. A smaller effect may well be there and not be significant.
+
+    Args:
+      error: standard error of the mean, see `standard_error`.
+      freedom: its degrees of freedom; the effect is nan without one.
+      power: probability that an effect of this size is significant, between 0 and 1.
+      level: of the two-sided test, between 0 and 1.
+
+    Example:
+      >>> round(smallest_effect(0.1, 10**6), 3)  # 1.96 + 0.84 standard errors
+      0.28
+    """
+    from scipy.stats import t as student
+
+    return float(sum(student.ppf([1 - level / 2, power], freedom)) * error) if freedom > 0 else float("nan")
+
+
+def by_group(
+    values: Mapping[str, Sequence[float]], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[float]]:
+    """Return leakage group -> the mean over seeds of each of its tasks, for `sign_flip`.
+
+    Args:
+      values: task id -> its values, one per seed.
+      rows: the result rows that the values come from.
+    """
+    out: dict[str, list[float]] = {}
+    for group, of_task in zip(groups_of(values, rows), values.values(), strict=True):
+        if len(of_task):
+            out.setdefault(group, []).append(float(np.mean(of_task)))
+    return out
 
 
 def by_task(rows: Sequence[dict[str, Any]], value: str = "score") -> dict[str, list[float]]:
@@ -138,9 +238,7 @@ def _of_clusters(
     place = np.unique(labels, return_inverse=True)[1]
     mean, size = float(means.mean()), int(place.max()) + 1
     if size < MANY_TASKS:
-        deviations = np.bincount(place, means - mean)  # summed over the tasks of a group
-        error = np.sqrt((deviations**2).sum() * size / (size - 1)) / len(means)
-        return _student(mean, error, size - 1, level)
+        return _student(mean, *standard_error(means, labels), level)
     sums, counts = np.bincount(place, means), np.bincount(place)
     chosen = rng.integers(0, size, (draws, size))
     drawn = sums[chosen].sum(-1) / counts[chosen].sum(-1)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from iptkit.scores.intervals import by_task, interval, over_tasks
+from iptkit.scores.intervals import (
+    by_group,
+    by_task,
+    interval,
+    over_tasks,
+    sign_flip,
+    smallest_effect,
+    standard_error,
+)
 
 
 def test_interval_of_known_values():
@@ -93,3 +101,62 @@ def test_few_groups_have_wide_intervals():
     assert mean == pytest.approx(0.26) and high - low > 3
     _, low, high = interval(values, groups=list("aaaaaa"))
     assert 0 < high - low < 0.05
+
+
+# ---- the sign-flip test and the power ----------------------------------------------------------------
+def test_sign_flips_of_known_values():
+    six = {name: [0.2] for name in "abcdef"}
+    assert sign_flip(six) == 2 / 64, "only all plus and all minus are as far from 0"
+    assert sign_flip({name: six[name] for name in "abcde"}) == 2 / 32, "five groups are never significant"
+    assert sign_flip({name: [-0.2] for name in "abcdef"}) == 2 / 64, "two-sided"
+    one = {"a": [0.3], "b": [0.1], "c": [-0.1]}  # |sum| >= 0.3 in 6 of the 8 patterns: 0.1 and 0.1 cancel
+    assert sign_flip(one) == 6 / 8
+    assert sign_flip({"a": [0.1, -0.1], "b": [0.0]}) == 1.0
+    with pytest.raises(ValueError, match="no values to test; give at least one group"):
+        sign_flip({"a": []})
+
+
+def test_tasks_of_a_group_flip_together():
+    alone = {name: [0.2] for name in "abcdef"}
+    assert sign_flip({name: [0.1, 0.1, 0.2] for name in "abcdef"}) == sign_flip(alone)
+    assert sign_flip({"a": [0.1] * 20}) == 1.0, "one group says nothing, however many tasks it has"
+
+
+def test_drawn_patterns_agree_with_all_of_them():
+    values = np.random.default_rng(3).normal(0.4, 1, 13)
+    patterns = 1 - 2 * (np.arange(2**13)[:, None] >> np.arange(13) & 1)
+    exact = (np.abs(patterns @ values) >= abs(values.sum()) - 1e-12).mean()
+    drawn = sign_flip({str(i): [v] for i, v in enumerate(values)})
+    assert drawn == pytest.approx(exact, abs=0.01) and 0 < exact < 1
+    assert drawn == sign_flip({str(i): [v] for i, v in enumerate(values)}), "the draws are seeded"
+    assert sign_flip({str(i): [1.0] for i in range(40)}) == 1 / 20_001
+
+
+def test_p_is_at_most_the_level_as_often_as_it_says():
+    drawn = np.random.default_rng(0).normal(size=(1000, 8))
+    rejected = np.mean([sign_flip({str(i): [v] for i, v in enumerate(of)}) <= 0.05 for of in drawn])
+    assert 0.025 <= rejected <= 0.06
+
+
+def test_the_standard_error_is_that_of_the_interval():
+    values, groups = [0.1, 0.4, 0.5, 0.9, 0.7, 0.2], list("aabcde")
+    error, freedom = standard_error(values, groups)
+    mean, low, high = interval([[v] for v in values], groups=groups)
+    assert freedom == 4 and (high - low) / 2 == pytest.approx(2.776445 * error)
+    alone, more = standard_error(values, range(6))
+    assert more == 5 and alone == pytest.approx(np.std(values, ddof=1) / 6**0.5)
+
+
+def test_four_of_five_designs_see_the_smallest_effect():
+    count, rng = 12, np.random.default_rng(1)
+    effect = smallest_effect(1 / count**0.5, count - 1)
+    assert effect == pytest.approx((2.200985 + 0.875530) / 12**0.5, rel=1e-5)
+    drawn = rng.normal(effect, 1, (4000, count))
+    t = drawn.mean(1) / (drawn.std(1, ddof=1) / count**0.5)
+    assert np.mean(np.abs(t) > 2.200985) == pytest.approx(0.8, abs=0.03)
+    assert math.isnan(smallest_effect(0.1, 0)), "one group has no power"
+
+
+def test_by_group_takes_means_over_seeds():
+    rows = [{"task": t, "group": g} for t, g in zip("abc", "xxy", strict=True)]
+    assert by_group({"a": [0.1, 0.3], "b": [1.0], "c": [2.0]}, rows) == {"x": [0.2, 1.0], "y": [2.0]}
