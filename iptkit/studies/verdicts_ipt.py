@@ -1,8 +1,10 @@
-"""Verdicts of a study's rows on the claims about Intrinsic Prompt Tuning (A1, A3, ...)."""
+"""Verdicts of a study's rows on the claims about Intrinsic Prompt Tuning (A1, A3, ...).
+
+Those of a study with folds are in `verdicts_folds`.
+"""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +18,13 @@ from iptkit.methods import subspace
 from iptkit.scores import claims, intervals, summary
 from iptkit.scores.intervals import Interval, difference_text, level_text
 from iptkit.storage import step_cache, tensor_files
-from iptkit.studies import codes, provenance, scales, stored_results
+from iptkit.studies import codes, provenance, scales, stored_results, verdicts_folds
 from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.adapters import SHARED
 from iptkit.studies.score_rows import DECODERS
 from iptkit.studies.study import Study
 from iptkit.studies.unseen import FROM_WORDS, STAGE_TWO
+from iptkit.studies.verdicts_folds import run_deviations
 
 PAPER_DIM = 5
 PAPER = {"seen": 0.87, "unseen": 0.65}  # E_rel of IST at that d_I (arXiv 2110.07867, first version)
@@ -95,10 +98,12 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
             _save_prompts_and_subspace(study, path, finished_only)
 
     count = provenance.write(study, path, finished_only, extra_files)
-    is_own = study.scale == scales.load(study.scale.name) and not (study.scale.deep or study.scale.folds)
+    is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
     if not finished_only and is_own:
-        for verdict in verdicts(study.table(), study.scale.main_dim):
-            claims.record(scale=study.scale.name, **verdict)
+        judge = verdicts_folds.verdicts if study.scale.folds else verdicts
+        for verdict in judge(study.table(), study.scale.main_dim):
+            row = {name: value for name, value in verdict.items() if name != "effects"}
+            claims.record(scale=study.scale.name, **row)
     return count
 
 
@@ -250,23 +255,6 @@ def _better_on_both_sides(measured: Measured, first: str, second: str) -> tuple[
     gaps = {side: measured.gap(first, second, side) for side in SIDES}
     here = ", ".join(f"{measured.side(side)} {difference_text(gap)}" for side, gap in gaps.items())
     return f"{first} − {second}: {here}", claims.of_both([claims.of_difference(g) for g in gaps.values()])
-
-
-def run_deviations(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:
-    """Task -> standard deviation of a method's score over its runs with the first few-shot sample.
-
-    Raises: ValueError if a task has fewer than 2 runs.
-    """
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        if row["method"] == method:
-            scores.setdefault(row["task"], []).append(row["score"])
-    few = sorted(task for task, of_task in scores.items() if len(of_task) < 2)
-    if few or not scores:
-        raise ValueError(
-            f"{method!r} has fewer than two runs on {', '.join(few) or 'every task'}; set stage_two_runs >= 2"
-        )
-    return {task: statistics.stdev(of_task) for task, of_task in scores.items()}
 
 
 def run_deviation_gap(rows: Sequence[dict[str, Any]], first: str, second: str) -> Interval:

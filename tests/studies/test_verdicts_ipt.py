@@ -3,7 +3,7 @@
 import pytest
 
 from iptkit.scores import claims
-from iptkit.studies import adapters, stored_results, unseen, verdicts_splits
+from iptkit.studies import adapters, stored_results, unseen, verdicts_folds, verdicts_splits
 from iptkit.studies import verdicts_ipt as sr
 
 SCORES = {  # method -> d_I, score on seen, on unseen tasks
@@ -153,8 +153,12 @@ def test_a_deviation_takes_two_runs():
 )
 def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
     rows, about = stored_results.load_rows(name)
-    found = sr.verdicts(rows, about["scale"]["main_dim"])
-    found += verdicts_splits.verdicts(verdicts_splits.load_studies()) if name == "ipt120" else []
+    dim = about["scale"]["main_dim"]
+    if any(row.get("fold") for row in rows):
+        found = verdicts_folds.verdicts(rows, dim)
+    else:
+        found = sr.verdicts(rows, dim)
+        found += verdicts_splits.verdicts(verdicts_splits.load_studies()) if name == "ipt120" else []
     expected = {v["name"]: v for v in found}
     kept = {r["claim"]: r for r in claims.load_stored() if r["scale"] == scale and r["claim"][0] == "A"}
     assert (
