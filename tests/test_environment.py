@@ -29,6 +29,7 @@ COMES_WITH = {
     "nbclient": "papermill",
     "huggingface_hub": "transformers",
     "pyarrow": "datasets",
+    "pandas": "datasets",
     "bleach": "nbconvert",
     "bs4": "nbconvert",
     "jinja2": "nbconvert",
