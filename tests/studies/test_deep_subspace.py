@@ -86,18 +86,21 @@ def test_a_whole_study_of_deep_prompts():
 
 
 def test_costs_of_deep_prompts_count_every_row_whole():
-    deep, shallow = study(), Study(scales.load("smoke", seeds=(0, 1), test_examples=4))
+    """Text and answers run in every pass, the prompt in none; attention sees all three."""
+    of = study()
+    costs, task = Costs(of), of.tasks(0)[0]
+    text, answer, options, count, _ = costs._lengths(task)
     config = FitConfig(steps=10, rows_per_run=2, evaluations=3, dev_examples=4)
-    for of in (deep, shallow):
-        costs, task = Costs(of), of.tasks(0)[0]
-        texts = 2 * costs.layers * costs._lengths(task)[0]
-        without = costs.fit([task], config, 2) - costs.fit([task], config)
-        once = 2 * 10 * 2 * costs._prompted(of.scale.prompt_length, costs._lengths(task)[1])
-        dev = 3 * 4 * costs._prompted(of.scale.prompt_length, costs._lengths(task)[2])
-        passes = 2 * 20 + 12 if of is deep else 0  # forward and backward, and the evaluations
-        assert without - once - dev == pytest.approx(passes * texts)
-        one = (texts if of is deep else 0) + costs._prompted(of.scale.prompt_length, costs._lengths(task)[2])
-        assert costs.score([task], 3) - costs.score([task]) == pytest.approx(2 * 4 * one)
+
+    def row(answers, count, passes=1):
+        new = text + answers - count
+        seen = new + of.scale.prompt_length
+        products = 2 * (costs.layers * new + costs.head * answers)
+        return products * passes + 4 * costs.sizes.attention * new * seen * (2 * passes - 1)
+
+    assert costs.fit([task], config) == pytest.approx(20 * row(answer, 1, 2) + 12 * row(options, count))
+    assert costs.fit([task], config, 2) == pytest.approx(2 * costs.fit([task], config))
+    assert costs.score([task], 3) == pytest.approx(3 * 4 * row(options, count))
 
 
 def test_deep_and_shallow_studies_share_no_step():

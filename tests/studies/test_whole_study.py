@@ -196,17 +196,21 @@ def test_costs_count_what_runs():
     """FLOPs of scoring and training, against the formula on a task of known lengths."""
     study = small()
     costs, task = Costs(study), study.tasks(0)[0]
-    text, answer, options = costs._lengths(task)
+    text, answer, options, count, free = costs._lengths(task)
     n, layers, head = study.scale.prompt_length, costs.layers, costs.head
-    assert head == study.backbone.embedding.numel() and layers > 0
+    assert head == study.backbone.embedding.numel() and layers > 0 and free == 0 and count > 1
     tokens = [len(costs.tokenizer(e.input, add_special_tokens=False).input_ids) for e in task.train[:16]]
     assert text == pytest.approx(sum(tokens) / len(tokens)) and options >= answer > 0
-    one = 2 * layers * (n + options) + 2 * head * options
-    assert costs.score([task]) == pytest.approx(4 * (2 * layers * text + one))
+    seen = 4 * 2 * 32  # FLOPs of a query and a token that it sees: two layers of 32 numbers
+    new = n + options - count  # nothing is read after the last token of an answer
+    one = 2 * layers * new + 2 * head * options + seen * new * (text + new)
+    read = 2 * layers * text + seen * text**2
+    assert costs.score([task]) == pytest.approx(4 * (read + one))
     assert costs.score([task], 3) - costs.score([task]) == pytest.approx(4 * 2 * one)
     config = FitConfig(steps=5, rows_per_run=2, evaluations=3, dev_examples=4)
-    steps = 2 * 10 * (2 * layers * (n + answer) + 2 * head * answer)
-    assert costs.fit([task], config) == pytest.approx(steps + 14 * 2 * layers * text + 12 * one)
+    new = n + answer - 1
+    steps = 10 * (2 * (2 * layers * new + 2 * head * answer) + 3 * seen * new * (text + new))
+    assert costs.fit([task], config) == pytest.approx(steps + 14 * read + 12 * one)
     every = study.jobs(costs)
     assert all(job.flops > 0 and job.seconds(1e12) == job.flops / (OF_PEAK * 1e12) for job in every)
 
@@ -223,7 +227,7 @@ def test_the_models_own_weights_on_unseen_tasks():
     assert names[-len(added) :] == added
     costs, task = Costs(of), of.unseen_tasks(0)[0]
     words = len(costs.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids)
-    text, answer, _ = costs._lengths(task)
+    text, answer = costs._lengths(task)[:2]
     config = FitConfig(steps=5, rows_per_run=2)
     tokens = 10 * (text + words + answer)
     assert costs.weights(task, config) == pytest.approx(6 * (costs.layers + costs.head) * tokens)
