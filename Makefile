@@ -14,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course test wheel-test check-course regen study study-deep study-encoders study-ipt120 lock clean
+.PHONY: help setup course test wheel-test check-course regen study study-deep study-encoders study-ipt120 study-paper lock clean
 
 help:
 	@echo "make course        install, download, run all notebooks at lesson scale; report: runs/lesson/index.html"
@@ -28,6 +28,7 @@ help:
 	@echo "make study-deep    measure the study of lesson 04 at scale full; rows and verdicts to data/results/"
 	@echo "make study-encoders  measure P-Tuning v2 on all tasks of the suite encoders (hours; a stopped run resumes)"
 	@echo "make study-ipt120  measure the 120 tasks and their splits (hours; a stopped run resumes); rows and verdicts"
+	@echo "make study-paper   the paper's own set-up (weeks of a GPU; costs: iptkit study --scale paper --estimate)"
 	@echo "make lock          write requirements.lock again (needs the program uv)"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
 
@@ -95,6 +96,9 @@ study-ipt120: $(STAMP)
 	done; \
 	IPTKIT_RESULTS=runs/study $(BIN)/python -c "from iptkit.studies import verdicts_splits; verdicts_splits.record()"; \
 	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'ipt120')"
+
+study-paper: $(STAMP)
+	$(BIN)/iptkit study --scale paper --out runs/paper.jsonl
 
 lock:
 	@set -e; new=$$(mktemp); trap 'rm -f "$$new"' EXIT; \

@@ -178,7 +178,8 @@ def study(
         str | None,
         typer.Option(
             envvar="IPTKIT_SCALE",
-            help="smoke, lesson, lesson-deep, full, ipt120 or ipt120-long; default: full, or the suite's.",
+            help="smoke, lesson, lesson-deep, full, ipt120, ipt120-long or paper; default: full, or "
+            "the suite's.",
         ),
     ] = None,
     out: Annotated[
@@ -200,7 +201,8 @@ def study(
         str | None,
         typer.Option(
             help="random; for ipt120 also random20 to random80, cls, non_cls, leaky, no_siblings, "
-            "fold1 to fold6, fold1_20 to fold6_20, cls1 to cls5 or non_cls1 to non_cls3."
+            "fold1 to fold6, fold1_20 to fold6_20, cls1 to cls5 or non_cls1 to non_cls3; for crossfit "
+            "paper_random, paper_random20 to paper_random80, paper_cls or paper_non_cls."
         ),
     ] = None,
     dims: Annotated[str | None, typer.Option(help="Intrinsic dimensions, for example 5,10,50.")] = None,
@@ -230,12 +232,34 @@ def study(
     job_cpus: Annotated[
         int | None, typer.Option(min=1, help="Cores per job on the cluster; default: a whole node.")
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Run nothing; say how many FLOPs and hours the jobs take.")
+    ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="With --estimate: also for a machine of N TFLOP/s, such as a GPU."),
+    ] = None,
 ) -> Reply:
     """Run a study without notebooks. A stopped study resumes where it was."""
     from iptkit.course import pipeline
     from iptkit.studies import learning_curves, provenance, scales
 
     scale = scale or scales.of_suite(suite)
+    changes: dict[str, Any] = {
+        "suite": suite,
+        "split": split,
+        "dims": _whole_numbers(dims),
+        "num_seeds": seeds,
+        "only_unseen": only_unseen,
+    }
+    if tflops is not None and not (estimate and tflops > 0):
+        raise ValueError(f"--tflops is {tflops}; give a number above 0, with --estimate")
+    if estimate:
+        if part != "subspace" or finished_only or cluster or out:
+            raise ValueError(
+                "--estimate is for the study 'subspace', and runs nothing; leave out other options"
+            )
+        return _estimated(scale, device, tflops, changes)
     named = suite if suite != scale else None
     parts = [scale, *([part] if part != "subspace" else []), *filter(None, (named, split))]
     parts += ["only-unseen"] if only_unseen else []
@@ -250,11 +274,7 @@ def study(
         compact=compact,
         address=cluster,
         job_cpus=job_cpus,
-        suite=suite,
-        split=split,
-        dims=_whole_numbers(dims),
-        num_seeds=seeds,
-        only_unseen=only_unseen,
+        **changes,
     )
     about = target.with_suffix(".about.json")
     value = {"rows": rows, "file": target, "about": about}
@@ -264,6 +284,14 @@ def study(
         value |= {"chosen": learning_curves.choose(found), "relative": learning_curves.relative(found)}
         text = f"{learning_curves.table(found)}\n\n{text}"
     return Reply(value, text)
+
+
+def _estimated(scale: str, device: str, tflops: float | None, changes: dict[str, Any]) -> Reply:
+    """The reply of `iptkit study --estimate`."""
+    from iptkit.course import estimates
+
+    found = estimates.of_study(scale, device, **changes)
+    return Reply(estimates.as_value(found, tflops), estimates.as_text(found, tflops))
 
 
 def _whole_numbers(given: str | None) -> tuple[int, ...]:

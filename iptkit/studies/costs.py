@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from iptkit.engine.layouts import LAYOUTS
 from iptkit.methods import prompt_tuning
@@ -94,14 +94,14 @@ class Lengths(NamedTuple):
       text: of a text.
       answer: of the first right answer, with its end token if it is free.
       options: of all options together; of the answer, if there are none.
-      count: number of options, 1 if there are none.
+      choices: number of options, 1 if there are none.
       free: share of examples without options.
     """
 
     text: float
     answer: float
     options: float
-    count: float
+    choices: float
     free: float
 
 
@@ -139,7 +139,7 @@ class Costs:
             if is_cached:
                 total += (min(rows, len(task.train)) + dev) * self._text(of)
             total += runs * rows * self._row(of, of.answer, 1, is_cached, is_training=True)
-            total += runs * config.evaluations * dev * self._row(of, of.options, of.count, is_cached)
+            total += runs * config.evaluations * dev * self._row(of, of.options, of.choices, is_cached)
         return total
 
     def weights(self, task: Task, config: FitConfig) -> float:
@@ -157,7 +157,7 @@ class Costs:
         total = 0.0
         for task in on:
             of, count = self._lengths(task), min(self.scale.test_examples, len(task.test))
-            one = (1 + of.free) * self._row(of, of.options, of.count, self.is_cached)
+            one = (1 + of.free) * self._row(of, of.options, of.choices, self.is_cached)
             total += count * (prompts * one + self.is_cached * self._text(of))
         return total
 
@@ -200,7 +200,7 @@ class Costs:
                 text=self._mean([[e.input] for e in sample]),
                 answer=self._mean([e.targets[:1] for e in sample]) + free,
                 options=self._mean([e.options or e.targets[:1] for e in sample]) + free,
-                count=mean(len(e.options) or 1 for e in sample),
+                choices=mean(len(e.options) or 1 for e in sample),
                 free=free,
             )
         return self.lengths[key]
@@ -212,11 +212,6 @@ class Costs:
 
 def _weights(part: nn.Module) -> int:
     """Number of weights of the linear layers of a part of a model (GPT-2 has layers of its own for them)."""
-    found = {
-        id(module.weight): module.weight.numel()
-        for module in part.modules()
-        if not isinstance(module, nn.Embedding)
-        and getattr(module, "weight", None) is not None
-        and module.weight.dim() == 2
-    }
-    return sum(found.values())
+    layers = (module for module in part.modules() if not isinstance(module, nn.Embedding))
+    weights = (getattr(module, "weight", None) for module in layers)
+    return sum({id(w): w.numel() for w in weights if isinstance(w, Tensor) and w.dim() == 2}.values())

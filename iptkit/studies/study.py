@@ -7,11 +7,15 @@ IST. One row of the table is one score.
 
 A scale with `folds` is cross-fitted: one prompt for every task, then for each fold a subspace of its own and
 what builds on it. So every task is unseen once.
+
+At the scales of GENERATED the model writes every answer, as in Qin et al. 2021, where other scales choose the
+likeliest option. Training is the same. Without options, dev examples are judged by their loss alone.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 from iptkit.storage import step_cache
@@ -19,6 +23,9 @@ from iptkit.studies import lesson02, scales, unseen
 from iptkit.studies.costs import Costs
 from iptkit.studies.jobs import Job, in_order_of_table, jobs_of, jobs_of_folds, unfinished
 from iptkit.studies.steps import StudySteps
+from iptkit.tasks.examples import ALL_SETS, Task
+
+GENERATED = ("paper",)  # scales at which no task has options
 
 
 class Study(StudySteps):
@@ -37,6 +44,13 @@ class Study(StudySteps):
         scale = self.scale
         names = (*scale.folds, *scale.compared)
         return tuple(type(self)(scales.part(scale, name), self.device, self.seed, self) for name in names)
+
+    def _load_tasks(self, seed: int) -> list[Task]:
+        return self.as_asked(super()._load_tasks(seed))
+
+    def as_asked(self, tasks: list[Task]) -> list[Task]:
+        """The tasks without their options, if the model writes every answer at this scale."""
+        return [without_options(task) for task in tasks] if self.scale.name in GENERATED else tasks
 
     def start_and_rate(self) -> step_cache.Step:
         """Prompt tuning from words and from noise at three learning rates: values["rows"]."""
@@ -80,3 +94,11 @@ class Study(StudySteps):
     def jobs(self, costs: Costs | None = None) -> list[Job]:
         """All jobs, each after those that it needs; with `costs` their FLOPs are estimated."""
         return jobs_of_folds(self, self.parts, costs) if self.scale.folds else jobs_of(self, costs)
+
+
+def without_options(task: Task) -> Task:
+    """The task with free answers in place of options: the model has to write the right one."""
+    sets: dict[str, Any] = {
+        name: tuple(replace(e, options=()) for e in getattr(task, name)) for name in ALL_SETS
+    }
+    return replace(task, chance=0.0, **sets)
