@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from iptkit.storage import paths
-from iptkit.studies import verdicts_folds
+from iptkit.studies import stored_results, verdicts_folds
 
 MAIN, FEW, CLS, NON_CLS = r"fold\d+", r"fold\d+_\d+", r"cls\d+", r"non_cls\d+"
 DRAWS = 20_000
@@ -163,8 +163,7 @@ BY_HAND = {  # groups, changed effects, noise of score and log-likelihood
 
 def rows_named(name):
     if name == "stored":
-        file = paths.data_dir() / "results" / "ipt120.jsonl"
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+        rows, _ = stored_results.load_rows("ipt120")
         if not any(row.get("fold") for row in rows):
             pytest.skip("the stored rows of ipt120 are of a study without folds")
         return rows
