@@ -43,6 +43,7 @@ class CurveConfig:
       kinds: how many tasks of each category, at most.
       prompts, weights, msf, ist: the budgets of each stage.
       num_weights: number of tasks, from the first, that the stage "weights" trains.
+      prompt_rates: learning rates of prompt tuning that are compared at the scale's own budget.
       rates: learning rates of IST that are compared.
       steps_per_evaluation: on dev, for prompts, MSF and IST.
       most_evaluations: of one training; it has at least two.
@@ -51,11 +52,12 @@ class CurveConfig:
 
     fold: str = ""
     kinds: tuple[tuple[str, int], ...] = (("cls", 4), ("mcqa", 2), ("qa", 2), ("gen", 2), ("seq", 2))
-    prompts: tuple[Budget, ...] = ((40, 2), (120, 2), (360, 2), (60, 4), (120, 4))
+    prompts: tuple[Budget, ...] = ((40, 2), (120, 2), (360, 2))
     weights: tuple[Budget, ...] = ((40, 2), (120, 2))
     msf: tuple[Budget, ...] = ((40, 2), (120, 2), (120, 1), (360, 2))
     ist: tuple[Budget, ...] = ((16, 2), (48, 2), (120, 2), (360, 2))
     num_weights: int = 6
+    prompt_rates: tuple[float, ...] = (0.1, 0.3, 1.0)
     rates: tuple[float, ...] = (0.1, 0.3, 1.0)
     steps_per_evaluation: int = 20
     most_evaluations: int = 18
@@ -162,6 +164,12 @@ def _prompts(study: StudySteps, config: CurveConfig) -> Listed:
     for budget in config.prompts:
         how = config.fit(study.scale.prompt, budget)
         yield f"prompts-{budget_of(how)}", functools.partial(curve_steps.prompts, part, ids, how)
+    own = study.scale.prompt
+    for rate in config.prompt_rates:
+        how = replace(config.fit(own, (own.steps, own.rows_per_run)), lr=rate)
+        if rate != own.lr or (own.steps, own.rows_per_run) not in config.prompts:
+            job = functools.partial(curve_steps.prompts, part, ids, how)
+            yield f"prompts-{budget_of(how)}-at-{rate:g}", job
 
 
 def _weights(study: StudySteps, config: CurveConfig) -> Listed:
@@ -219,9 +227,10 @@ def _msf_budgets(study: StudySteps, config: CurveConfig) -> list[FitConfig]:
 def choose(rows: Sequence[Row], margin: float = CONFIG.margin) -> dict[str, Any]:
     """The recipe: the cheapest budget of each curve that is as good as its best one, and rates of IST.
 
-    A budget is as good as the best if its mean dev loss is at most `margin` above the lowest of the curve.
-    Of these, the one with the fewest CPU seconds per run is chosen. For each decoder, the chosen learning
-    rate has the lowest mean dev loss. Means are over the tasks that all budgets of the curve have.
+    A budget (of prompt tuning: with its learning rate) is as good as the best if its mean dev loss is at most
+    `margin` above the lowest of the curve. Of these, the one with the fewest CPU seconds per run is chosen.
+    For each decoder, the chosen learning rate has the lowest mean dev loss. Means are over the tasks that all
+    budgets of the curve have.
 
     Args:
       rows: of any stages.
@@ -239,7 +248,7 @@ def choose(rows: Sequence[Row], margin: float = CONFIG.margin) -> dict[str, Any]
     lines: list[Row] = []
     for curve, mine in _grouped(rows, _curve).items():
         is_of_rates = mine[0]["stage"] == "rates"
-        compared = _lines(curve, _grouped(mine, _rate if is_of_rates else _budget))
+        compared = _lines(curve, _grouped(mine, _setting))
         if not compared:
             continue
         best = min(line["dev_loss"] for line in compared)
@@ -263,19 +272,20 @@ def relative(rows: Sequence[Row]) -> list[Row]:
     Args:
       rows: of the stages "prompts" and "ist".
 
-    Returns: lines with "prompts", "msf" and "ist" (budgets), "tasks", "groups", and "E_rel" and "E_rel above
-      chance", each (ratio, low, high), or None if prompt tuning is not above 0 or chance on average.
+    Returns: lines with "prompts", "msf" and "ist" (budgets), "lr" (of the prompts), "tasks", "groups", and
+      "E_rel" and "E_rel above chance", each (ratio, low, high), or None if prompt tuning is not above 0 or
+      chance on average.
     """
-    prompts = _grouped([row for row in rows if row["stage"] == "prompts"], _budget)
+    prompts = _grouped([row for row in rows if row["stage"] == "prompts"], _setting)
     codes = _grouped([row for row in rows if row["stage"] == "ist"], lambda row: (row["msf"], row["budget"]))
     lines = []
-    for budget, full in prompts.items():
+    for (budget, rate), full in prompts.items():
         whole = {row["task"]: row for row in full}
         for (msf, ist), tuned in codes.items():
             both = [(row, whole[row["task"]]) for row in tuned if row["task"] in whole]
             if not both:
                 continue
-            line = {"prompts": budget, "msf": msf, "ist": ist, "tasks": len(both)}
+            line = {"prompts": budget, "lr": rate, "msf": msf, "ist": ist, "tasks": len(both)}
             line["groups"] = len({row["group"] for row, _ in both})
             for name, floor in (("E_rel", 0.0), ("E_rel above chance", 1.0)):
                 over = [[r["score"] - floor * r["chance"] for r in pair] for pair in both]
@@ -299,10 +309,12 @@ def table(rows: Sequence[Row]) -> str:
             )
             test = [_shown(line["log_likelihood"], 13), _shown(line["score"], 8)]
             text.append(f"{numbers}  {gap:<26}{''.join(test)}{line['cpu_seconds']:>13.2f}")
-    full = found["budgets"].get("prompt tuning")
-    compared = [line for line in relative(rows) if line["prompts"] == full]
+    full = [line for line in found["lines"] if line["is_chosen"] and line["curve"] == "prompt tuning"]
+    chosen = [(line["budget"], line["lr"]) for line in full]
+    compared = [line for line in relative(rows) if (line["prompts"], line["lr"]) in chosen]
     if compared:
-        text += ["", f"share of prompt tuning, {full}, that IST keeps (ratio of means, 95 % interval)"]
+        ((budget, rate),) = chosen
+        text += ["", f"share of prompt tuning, {budget} at {rate:g}, that IST keeps (ratio of means, 95 %)"]
         text.append(f"  {'MSF':<9}{'IST':<9}{'E_rel':<24}above chance")
     for line in compared:
         shown = [intervals.level_text(line[n]) if line[n] else "-" for n in ("E_rel", "E_rel above chance")]
@@ -317,12 +329,8 @@ def _curve(row: Row) -> str:
     return f"{row['method']}, MSF {row['msf']}" if row["msf"] else row["method"]
 
 
-def _budget(row: Row) -> str:
-    return row["budget"]
-
-
-def _rate(row: Row) -> float:
-    return row["lr"]
+def _setting(row: Row) -> tuple[str, float]:
+    return row["budget"], row["lr"]
 
 
 def _grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:

@@ -19,8 +19,8 @@ from iptkit.tasks import suites
 from iptkit.training import trainer
 
 FEW = CurveConfig(
-    prompts=((4, 2), (9, 1)), weights=((2, 2), (3, 2)), msf=((4, 2), (12, 4)), ist=((3, 2), (6, 2)),
-    num_weights=1, rates=(0.1, 0.3), steps_per_evaluation=2,
+    prompts=((4, 2), (9, 1)), prompt_rates=(0.05,), weights=((2, 2), (3, 2)), msf=((4, 2), (12, 4)),
+    ist=((3, 2), (6, 2)), num_weights=1, rates=(0.1, 0.3), steps_per_evaluation=2,
 )  # fmt: skip
 CONTROLS = ("pca_around", "random")
 TIMES = ("seconds", "cpu_seconds")
@@ -56,7 +56,7 @@ def test_all_stages_on_the_chosen_tasks_and_the_second_time_from_the_cache():
     by_stage = {stage: [r for r in rows if r["stage"] == stage] for stage in learning_curves.STAGES}
     assert [r["stage"] for r in rows] == [s for s, mine in by_stage.items() for _ in mine], "in their order"
     counts = {stage: len(mine) for stage, mine in by_stage.items()}
-    assert counts == {"prompts": 2 * 4, "weights": 2 * 2, "msf": 2 * 4, "ist": 4 * 4, "rates": 3 * 2 * 4}
+    assert counts == {"prompts": 3 * 4, "weights": 2 * 2, "msf": 2 * 4, "ist": 4 * 4, "rates": 3 * 2 * 4}
     for stage, mine in by_stage.items():
         held_out = suites.split("fold1", "tiny")
         of = {"msf": held_out.seen, "weights": tasks[:1]}.get(stage, tasks)
