@@ -109,6 +109,7 @@ def jobs_of_folds(study: StudySteps, parts: Sequence[StudySteps], costs: Costs |
       costs: see `jobs_of`.
     Raises: see `jobs_of`.
     """
+    _check_weights(study)
     for part in parts:
         _check(part)
     if costs:
@@ -196,7 +197,8 @@ class _Lister:
         """Unseen tasks under the prompt of a seen one, if the scale asks for it."""
         study, scale = self.study, self.scale
         if scale.nearest:
-            prompts = 1 + len(study.seen) * scale.prompt.dev_examples // scale.test_examples
+            read = min(unseen.NEAREST_EXAMPLES, scale.prompt.dev_examples)
+            prompts = 1 + len(study.seen) * read // scale.test_examples
             flops = self._scoring(study.unseen_tasks, prompts)
             make = functools.partial(unseen.nearest_prompt, study)
             yield Job(study.named("nearest-prompt"), make, flops, (self.bank,), (NEAREST,))
@@ -280,6 +282,12 @@ def _check(study: StudySteps) -> None:
         )
     for seed in study.seeds:
         study.fresh_tasks(seed)  # raises for a task with too few new examples, before anything trains
+    _check_weights(study)
+
+
+def _check_weights(study: StudySteps) -> None:
+    """Raise ValueError if the model's own weights or adapters are to be trained, and cannot be."""
+    scale = study.scale
     if (scale.weights or scale.adapters) and study.backbone.kind != "causal":
         raise ValueError(
             f"weights {scale.weights} and adapters are for causal models, but {scale.backbone} is "

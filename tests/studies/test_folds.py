@@ -209,6 +209,13 @@ def test_a_scale_that_contradicts_itself_is_refused(changes, told):
         folded(**changes)
 
 
+def test_weights_of_an_encoder_decoder_are_refused_before_anything_runs():
+    study = folded(weights=("fine-tuning",))
+    study.backbone = replace(study.backbone, kind="seq2seq")
+    with pytest.raises(ValueError, match="are for causal models, but tiny-causal is seq2seq"):
+        study.jobs()
+
+
 def test_reconstruction_alone_has_a_training_of_its_own():
     part = folded(seeds=(0,)).parts[0]
     alone, both = part.found(2, task_weight=0.0)[1], part.found(2)[1]

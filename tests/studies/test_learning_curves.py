@@ -83,7 +83,7 @@ def test_all_stages_on_the_chosen_tasks_and_the_second_time_from_the_cache():
 
 
 def test_dev_is_read_all_along_and_the_lowest_loss_is_kept(steps):
-    (step,) = learning_curves.make(small(), ("prompts",), replace(FEW, prompts=((9, 1),)))
+    (step,) = learning_curves.make(small(), ("prompts",), replace(FEW, prompts=((9, 1),), prompt_rates=()))
     dev = step.tensors["dev"]
     assert dev.shape == (4, 4), "evaluations (9 // 2) and tasks"
     for i, row in enumerate(step.values["rows"]):
@@ -266,10 +266,10 @@ def test_finished_only_writes_what_is_there_and_names_the_rest(tmp_path):
         with pytest.raises(ValueError, match="only 0 rows are finished"):
             learning_curves.write(study, out, finished_only=True)
         learning_curves.make(study, ("prompts",))
-        assert learning_curves.write(study, out, finished_only=True) == 8 == len(result_files.read(out))
+        assert learning_curves.write(study, out, finished_only=True) == 12 == len(result_files.read(out))
         about = json.loads(out.with_suffix(".about.json").read_text(encoding="utf-8"))
         assert about["command"] == "iptkit study --scale smoke --part curves"
-        assert about["not finished"] == list(learning_curves.jobs(study))[2:]
+        assert about["not finished"] == list(learning_curves.jobs(study))[3:]
         result_files.write(out, [*result_files.read(out)] * 2)
-        with pytest.raises(ValueError, match="only 8 rows are finished in .* has 16"):
+        with pytest.raises(ValueError, match="only 12 rows are finished in .* has 24"):
             learning_curves.write(study, out, finished_only=True)
