@@ -27,7 +27,7 @@ help:
 	@echo "make study         measure the 36 tasks at scale full; rows and verdicts to data/results/"
 	@echo "make study-deep    measure the study of lesson 04 at scale full; rows and verdicts to data/results/"
 	@echo "make study-encoders  measure P-Tuning v2 on all tasks of the suite encoders (hours; a stopped run resumes)"
-	@echo "make study-ipt120  measure the 120 tasks and their splits (hours; a stopped run resumes); rows and verdicts"
+	@echo "make study-ipt120  measure the 120 tasks in six folds (many hours; a stopped run resumes); rows and verdicts"
 	@echo "make study-paper   the paper's own set-up (weeks of a GPU; costs: iptkit study --scale paper --estimate)"
 	@echo "make lock          write requirements.lock again (needs the program uv)"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
@@ -90,11 +90,8 @@ study-encoders: $(STAMP)
 
 study-ipt120: $(STAMP)
 	@rm -rf runs/study; set -e; set -x; \
-	IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --suite ipt120 --split random --dims 5,10,50 --seeds 2 --device cpu --overwrite --compact --out data/results/ipt120.jsonl; \
-	for split in cls non_cls random20 leaky no_siblings random40 random60 random80; do \
-	  $(BIN)/iptkit study --suite ipt120 --split $$split --dims 5 --seeds 2 --only-unseen --device cpu --overwrite --compact --out data/results/ipt120-$$split.jsonl; \
-	done; \
-	IPTKIT_RESULTS=runs/study $(BIN)/python -c "from iptkit.studies import verdicts_splits; verdicts_splits.record()"; \
+	$(BIN)/iptkit study --scale ipt120 --part curves --device cpu --overwrite --compact --out data/results/curves.jsonl; \
+	IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale ipt120 --device cpu --overwrite --compact --out data/results/ipt120.jsonl; \
 	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'ipt120')"
 
 study-paper: $(STAMP)
