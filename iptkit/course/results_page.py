@@ -342,7 +342,6 @@ def _again(stored: Stored) -> list[str]:
     commands = {
         "core36": "make study",
         "encoder9": "make study-deep",
-        "ipt120": "make study-ipt120",
         "lesson": "iptkit study --scale lesson --dims 5 --overwrite --out data/results/lesson.jsonl",
         "lesson-deep": "iptkit study --scale lesson-deep --overwrite --out data/results/lesson-deep.jsonl",
     }
@@ -356,9 +355,10 @@ def _again(stored: Stored) -> list[str]:
     return [
         "## How to make the rows again",
         "\n".join(table),
-        "`make study-ipt120` also measures the other splits. `make regen` runs the lessons and writes the "
-        "verdicts of scale `lesson`. [data/results/README.md](../data/results/README.md) describes every "
-        "file.",
+        f"The rows of `ipt120` took {stored.about['ipt120']['seconds'] / 3600:.1f} hours at the commit that "
+        "their `.about.json` names: the scale `ipt120` has other settings now. `make regen` runs the lessons "
+        "and writes the verdicts of scale `lesson`. [data/results/README.md](../data/results/README.md) "
+        "describes every file.",
         f"Then `{_command()}` writes this page; with `--check` it only compares.",
     ]
 

@@ -74,8 +74,8 @@ class Effect(Protocol):
 
 
 @dataclass(frozen=True)
-class Gap:
-    """`first` − `second`, paired by task and few-shot sample, on the tasks of both."""
+class Pair:
+    """Two arms that an effect compares."""
 
     first: Arm
     second: Arm
@@ -84,6 +84,10 @@ class Gap:
     def arms(self) -> tuple[Arm, ...]:
         """What it compares."""
         return self.first, self.second
+
+
+class Gap(Pair):
+    """`first` − `second`, paired by task and few-shot sample, on the tasks of both."""
 
     def values(self, rows: Rows, dim: int, measure: str) -> Values:
         """The differences of each task, in the score or the log-likelihood."""
@@ -134,17 +138,8 @@ class Level:
         return intervals.by_task(self.arm.of(rows, dim), measure)
 
 
-@dataclass(frozen=True)
-class Steadier:
+class Steadier(Pair):
     """How much less `second` varies over its runs than `first`: the difference of their deviations."""
-
-    first: Arm
-    second: Arm
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """What it compares."""
-        return self.first, self.second
 
     def values(self, rows: Rows, dim: int, measure: str) -> Values:
         """One difference of standard deviations for each task."""

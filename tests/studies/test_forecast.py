@@ -1,4 +1,4 @@
-"""What a study takes is told before it runs, from what is on this machine."""
+"""The cost of a study is known before it runs, from what is on this machine."""
 
 import json
 

@@ -91,7 +91,7 @@ def facts(data: dict) -> Iterator[dict]:
 
 
 def dialogues(data: dict) -> Iterator[dict]:
-    """Yield sentences of an assistant with the places of the values that it tells, by KINDS."""
+    """Yield sentences of an assistant and the places of the values in them, by KINDS."""
     for record in data["examples"]:
         told = [
             (value, KINDS.get(slot.rpartition("_")[2], "")) for value, slot in VALUE.findall(record["input"])
