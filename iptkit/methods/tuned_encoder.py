@@ -75,7 +75,7 @@ def tune_encoder(
         source.head.copy_(head[None])
     run, clock = Run(task, seed), Clock()
     weights = [*model.parameters(), *source.parameters()]
-    optimizer = torch.optim.Adam(weights, config.lr)
+    optimizer = torch.optim.Adam(weights, config.lr, fused=True)
     best, best_step = torch.full((1, 2), -torch.inf, dtype=torch.float64), 0
     kept: list[Tensor] = []
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}

@@ -9,7 +9,7 @@ into a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,18 @@ def record(name: str, scale: str, here: str, verdict: str, num_tasks: int, num_s
     row |= {"tasks": num_tasks, "seeds": num_seeds, "judged_with": dict(versions.rows())}
     files.write_json(_folder(paths.results_dir(), scale) / f"{name}.json", row)
     return row
+
+
+def record_all(verdicts: Iterable[Mapping[str, Any]], scale: str) -> None:
+    """Write verdicts to the results folder, see `record`.
+
+    Args:
+      verdicts: dictionaries of the arguments of `record`, for example of `studies.verdicts_folds.verdicts`;
+        their "effects" are not written.
+      scale: name of the scale that the measurements ran at.
+    """
+    for verdict in verdicts:
+        record(scale=scale, **{name: value for name, value in verdict.items() if name != "effects"})
 
 
 def found(folder: str | Path, scale: str) -> list[dict[str, Any]]:

@@ -62,12 +62,12 @@ def interval(
     if len(tasks) >= FEW_TASKS and 1 < count < len(tasks):
         return _of_clusters(means, labels, draws, level, rng)
     if FEW_TASKS <= count < MANY_TASKS:
-        return _student(mean, means.std(ddof=1) / np.sqrt(len(means)), len(means) - 1, level)
+        return student(mean, means.std(ddof=1) / np.sqrt(len(means)), len(means) - 1, level)
     if count < FEW_TASKS:
         repeated = [t for t in tasks if len(t) > 1]
         error = np.sqrt(sum(t.var(ddof=1) / len(t) for t in repeated)) / len(tasks)
         freedom = sum(len(t) - 1 for t in tasks) if len(repeated) == len(tasks) else 0
-        return _student(mean, error, freedom, level)
+        return student(mean, error, freedom, level)
     drawn = rng.choice(means, size=(draws, len(means))).mean(-1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
@@ -155,7 +155,26 @@ def standard_error(values: Sequence[float] | np.ndarray, groups: Sequence[Any]) 
     return float(np.sqrt((deviations**2).sum() * size / (size - 1)) / len(means)), size - 1
 
 
-def smallest_effect(error: float, freedom: int, power: float = 0.8, level: float = 0.05) -> float:
+def student(mean: float, error: float, freedom: float, level: float = 0.95) -> Interval:
+    """Return Student's t interval of a mean.
+
+    Args:
+      mean: the estimate.
+      error: its standard error, see `standard_error`.
+      freedom: its degrees of freedom; low and high are nan without one.
+      level: confidence level, between 0 and 1.
+
+    Example:
+      >>> "{:.2f} {:.2f} {:.2f}".format(*student(1.0, 0.1, 10**6))
+      '1.00 0.80 1.20'
+    """
+    from scipy.stats import t
+
+    half = t.ppf((1 + level) / 2, freedom) * error if freedom > 0 else np.nan
+    return mean, float(mean - half), float(mean + half)
+
+
+def smallest_effect(error: float, freedom: float, power: float = 0.8, level: float = 0.05) -> float:
     """Return the smallest effect that a design sees with this power: (t_{1 - level / 2} + t_power) · error.
 
     The t are quantiles of Student's distribution. A smaller effect may well be there and not be significant.
@@ -170,9 +189,9 @@ def smallest_effect(error: float, freedom: int, power: float = 0.8, level: float
       >>> round(smallest_effect(0.1, 10**6), 3)  # 1.96 + 0.84 standard errors
       0.28
     """
-    from scipy.stats import t as student
+    from scipy.stats import t
 
-    return float(sum(student.ppf([1 - level / 2, power], freedom)) * error) if freedom > 0 else float("nan")
+    return float(sum(t.ppf([1 - level / 2, power], freedom)) * error) if freedom > 0 else float("nan")
 
 
 def by_group(
@@ -238,17 +257,9 @@ def _of_clusters(
     place = np.unique(labels, return_inverse=True)[1]
     mean, size = float(means.mean()), int(place.max()) + 1
     if size < MANY_TASKS:
-        return _student(mean, *standard_error(means, labels), level)
+        return student(mean, *standard_error(means, labels), level)
     sums, counts = np.bincount(place, means), np.bincount(place)
     chosen = rng.integers(0, size, (draws, size))
     drawn = sums[chosen].sum(-1) / counts[chosen].sum(-1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
-
-
-def _student(mean: float, error: float, freedom: int, level: float) -> tuple[float, float, float]:
-    """Return Student's t interval of a mean, given its standard error; nan without degrees of freedom."""
-    from scipy.stats import t as student
-
-    half = student.ppf((1 + level) / 2, freedom) * error if freedom else np.nan
-    return mean, float(mean - half), float(mean + half)

@@ -10,11 +10,14 @@ by leakage group. Each task is trained on a few examples and on all, in an encod
     MPT-2                     one deep prompt for several tasks, then each task from there
     fine-tuning               all weights, from the probe (tuned_encoder.py)
 
-In a causal model, a linear head is compared with label words (`heads`), for which the encoder has no output.
+The first layers have the linear probe, P-Tuning v2 and fine-tuning only, and MPT-2 trains on all examples
+only: no criterion compares more. In a causal model, a linear head is compared with label words (`heads`), for
+which the encoder has no output.
+
 Fine-tuning tries its learning rates in turn until it is better than the probe on dev; rows whose "is_trained"
 is false are below the probe, and B3 and B9 leave such tasks out. The learning rates of the other methods are
 chosen first, on dev on a few named tasks (`rates`), and then hold for all tasks and for parts of the model.
-Settings are in data/encoder_study.json.
+`write` records the verdicts of `verdicts_encoders`. Settings are in data/encoder_study.json.
 """
 
 from __future__ import annotations
@@ -42,10 +45,10 @@ from iptkit.methods.heads import SharedPrompt, WithHead
 from iptkit.methods.tuned_encoder import TunedEncoder, tune_encoder
 from iptkit.models import backbone as models
 from iptkit.models.devices import resolve_device
-from iptkit.scores import evaluation, metrics
+from iptkit.scores import claims, evaluation, metrics
 from iptkit.scores.evaluation import Outcome
 from iptkit.storage import paths, reading, step_cache
-from iptkit.studies import provenance, score_rows
+from iptkit.studies import provenance, score_rows, verdicts_encoders
 from iptkit.studies.base import digest_of
 from iptkit.studies.lesson04 import HEADS
 from iptkit.studies.lesson04_methods import COMMONEST, METHODS, Lab, answers_of, classes, encoder
@@ -247,11 +250,18 @@ def rows(study: EncoderStudy) -> list[Row]:
 
 
 def write(study: EncoderStudy, path: str | Path) -> int:
-    """Measure what is missing, write the rows and their provenance, and return the number of rows."""
+    """Measure what is missing, write the rows and their provenance, and return the number of rows.
+
+    Verdicts on claims are recorded in the results folder (`claims.record`) if the study has the settings of
+    its scale.
+    """
     made = list(steps(study))
     found = [row for step, what in made for row in _rows_of(study, step, what)]
     once = {step.folder: step for step, _ in made}
-    return provenance.write_rows(study, path, found, list(once.values()), "encoders")
+    count = provenance.write_rows(study, path, found, list(once.values()), "encoders")
+    if study.scale == load(study.scale.name):
+        claims.record_all(verdicts_encoders.verdicts(found), study.scale.name)
+    return count
 
 
 Measured = Iterator[tuple[step_cache.Step, dict[str, Any]]]  # steps, and fields that their rows get
@@ -272,18 +282,23 @@ def rates(study: EncoderStudy) -> Measured:
     """
     for data in study.scale.fits:
         for method in study.scale.rate_grid:
-            yield rated(study, method, data), {}
+            if method != MLP or data == study.scale.ablated_data:
+                yield rated(study, method, data), {}
 
 
 def compared(study: EncoderStudy) -> Measured:
-    """The main table: every method on its tasks, in every model, on every kind of data."""
+    """The main table: every method in the whole encoder, three methods in its first layers.
+
+    MPT-2 trains on the last of `fits` only, as ablations do.
+    """
     for data in study.scale.fits:
         yield commonest(study, data), {}
         for layers in study.scale.layers[data]:
-            for method in (PROBE, SHALLOW, DEEP):
+            for method in (PROBE, DEEP) if layers else (PROBE, SHALLOW, DEEP):
                 yield trained(study, method, layers, data), {}
-            for name in study.scale.shared:
-                yield multi_task(study, name, layers, data), {"shared": name}
+            if not layers and data == study.scale.ablated_data:
+                for name in study.scale.shared:
+                    yield multi_task(study, name, layers, data), {"shared": name}
             for task in study.ids:
                 yield fine_tuned(study, task, layers, data), {}
 

@@ -59,8 +59,7 @@ def write(study: StudySteps, path: str | Path) -> int:
     found = [row for part, step, what in measured for row in _rows_of(study, part, step, what)]
     once = {step.folder: step for _, step, _ in measured}  # a figure may use a step of another
     count = provenance.write_rows(study, path, found, list(once.values()), "deep")
-    for verdict in verdicts_ptuning_v2.verdicts(found):
-        claims.record(scale=study.scale.name, **verdict)
+    claims.record_all(verdicts_ptuning_v2.verdicts(found), study.scale.name)
     return count
 
 

@@ -101,9 +101,7 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
     if not finished_only and is_own:
         judge = verdicts_folds.verdicts if study.scale.folds else verdicts
-        for verdict in judge(study.table(), study.scale.main_dim):
-            row = {name: value for name, value in verdict.items() if name != "effects"}
-            claims.record(scale=study.scale.name, **row)
+        claims.record_all(judge(study.table(), study.scale.main_dim), study.scale.name)
     return count
 
 

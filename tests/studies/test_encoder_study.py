@@ -11,8 +11,9 @@ import torch
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.methods.tuned_encoder import TunedEncoder
 from iptkit.models import backbone
+from iptkit.scores import claims
 from iptkit.storage import paths, result_files, step_cache
-from iptkit.studies import encoder_study
+from iptkit.studies import encoder_study, verdicts_encoders
 from iptkit.studies.encoder_study import DATA, DEEP, MLP, PROBE, SHALLOW, SHARED, TUNED
 from iptkit.studies.lesson04_methods import COMMONEST
 from iptkit.tasks import suites
@@ -30,17 +31,26 @@ def study():
     return encoder_study.EncoderStudy(encoder_study.load("smoke"))
 
 
-def test_every_method_meets_every_task_and_a_second_run_reads_the_same_rows(study, tmp_path):
+def test_every_method_meets_every_task_and_a_second_run_reads_the_same_rows(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
     count = encoder_study.write(study, tmp_path / "encoders.jsonl")
     rows = result_files.read(tmp_path / "encoders.jsonl")
     assert len(rows) == count and all(step_cache.HITS[name] is False for name in step_cache.HITS)
     compared = [row for row in rows if row["part"] == "compared"]
     of = Counter((row["data"], row["backbone"], row["method"]) for row in compared)
     cut = "tiny-encoder, first 1 layers"
-    for data, model in (("few-shot", "tiny-encoder"), ("full", "tiny-encoder"), ("full", cut)):
-        assert all(of[data, model, method] == 3 for method in (PROBE, SHALLOW, DEEP, TUNED))
-        assert of[data, model, SHARED] == 2
-    assert sum(of.values()) == 3 * (4 * 3 + 2) + 2 * 3 and of["few-shot", "tiny-encoder", COMMONEST] == 3
+    for data, model, methods in (
+        ("few-shot", "tiny-encoder", (PROBE, SHALLOW, DEEP, TUNED)),
+        ("full", "tiny-encoder", (PROBE, SHALLOW, DEEP, TUNED)),
+        ("full", cut, (PROBE, DEEP, TUNED)),
+    ):
+        assert all(of[data, model, method] == 3 for method in methods)
+    assert of["full", "tiny-encoder", SHARED] == 2
+    assert sum(of.values()) == 3 * (4 + 4 + 3) + 2 + 2 * 3 and of["few-shot", "tiny-encoder", COMMONEST] == 3
+    rated = Counter((row["data"], row["method"]) for row in rows if row["part"] == "rates")
+    assert rated == {(data, m): 4 for data in DATA for m in (PROBE, SHALLOW, DEEP)} | {("full", MLP): 2}, (
+        "ablations train on all examples"
+    )
     parts = Counter((row["part"], row.get("length"), row.get("layers"), row.get("order")) for row in rows)
     assert parts["lengths", 1, None, None] == parts["lengths", 2, None, None] == 2
     assert parts["depths", None, 1, "first"] == parts["depths", None, 1, "last"] == 2
@@ -57,8 +67,17 @@ def test_every_method_meets_every_task_and_a_second_run_reads_the_same_rows(stud
         1,
         2,
     ]
+    judged = verdicts_encoders.verdicts(rows)
+    names = {v["name"] for v in judged} - {"B3"}  # fine-tuning of tiny tasks may stay untrained
+    assert names == {"B4", "B5", "B7", "B8", "B10"}, "no first 3 layers, no 64 vectors"
+    recorded = [(row["claim"], row["here"], row["verdict"]) for row in claims.found(tmp_path, "smoke")]
+    assert recorded == [(v["name"], v["here"], v["verdict"]) for v in judged]
     again = encoder_study.EncoderStudy(encoder_study.load("smoke"))
     assert encoder_study.rows(again) == rows, "from the step cache"
+    other = encoder_study.EncoderStudy(replace(again.scale, lengths=(1,)))
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path / "others"))
+    encoder_study.write(other, tmp_path / "other.jsonl")
+    assert claims.found(tmp_path / "others", "smoke") == [], "its settings are not those of the scale"
 
 
 def test_fine_tuning_tries_its_rates_until_it_beats_the_probe_on_dev(study, monkeypatch):

@@ -1,20 +1,22 @@
-"""Every effect, interval, p and verdict of a study with folds once more, by pandas and numpy alone.
+"""Every effect, interval, p and verdict of the big studies once more, by pandas and numpy alone.
 
 Nothing here uses `intervals`, `summary` or the criteria's code: the definitions are written down a second
-time. The rows are made by hand, and those stored of the study `ipt120`.
+time. The rows are made by hand, and those stored of the studies `ipt120` and `encoders`.
 """
 
+import functools
 import itertools
 import json
 import math
 
+import encoded
 import folded
 import numpy as np
 import pandas as pd
 import pytest
 
 from iptkit.storage import paths
-from iptkit.studies import stored_results, verdicts_folds
+from iptkit.studies import stored_results, verdicts_encoders, verdicts_folds
 
 MAIN, FEW, CLS, NON_CLS = r"fold\d+", r"fold\d+_\d+", r"cls\d+", r"non_cls\d+"
 DRAWS = 20_000
@@ -91,6 +93,7 @@ def effects_of(frame):
     }
 
 
+@functools.cache
 def student(share, freedom):
     """The quantile of Student's t above 0, by adding up its density."""
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / (freedom * math.pi) ** 0.5
@@ -119,6 +122,11 @@ def judged(values, group, asks, value, equal):
     all_signs = itertools.product([1, -1], repeat=size)
     signs = np.array([*all_signs]) if size <= 12 else rng.choice([1, -1], (DRAWS, size))
     p = (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).mean()
+    verdict = verdict_of(low, high, p, size, asks, value, equal)
+    return {"mean": values.mean(), "low": low, "high": high, "p": p, "smallest": smallest, "verdict": verdict}
+
+
+def verdict_of(low, high, p, size, asks, value, equal):
     verdict = "not testable at this scale"
     if size >= 6 and asks == "about":
         verdict = (
@@ -131,7 +139,7 @@ def judged(values, group, asks, value, equal):
             verdict = "holds in part" if is_inside else "holds"
         elif is_inside or (most < 0 and p <= 0.05):
             verdict = "does not hold here"
-    return {"mean": values.mean(), "low": low, "high": high, "p": p, "smallest": smallest, "verdict": verdict}
+    return verdict
 
 
 def overall(verdicts):
@@ -177,22 +185,31 @@ def test_every_number_is_found_again(name):
     frame = pd.DataFrame(rows)
     frame["fold"] = frame.fold.fillna("")
     group = frame.drop_duplicates("task").set_index("task").group
-    values, claims = effects_of(frame), json.loads((paths.data_dir() / "claims.json").read_text("utf-8"))
+    values = effects_of(frame)
+
+    def again(claim, number, how):
+        return values[claim, number], judged(values[claim, number], group, *how)
+
     found = {v["name"]: v for v in verdicts_folds.verdicts(rows)}
-    wanted = [name for name, claim in claims.items() if name[0] == "A" and claim.get("criteria")]
+    compare("A", found, group, again)
+
+
+def compare(letter, found, group, again):
+    """Every number of the verdicts `found`, and that of `again(claim, number, how)`: values and `judged`."""
+    claims = json.loads((paths.data_dir() / "claims.json").read_text("utf-8"))
+    wanted = [name for name, claim in claims.items() if name[0] == letter and claim.get("criteria")]
     assert list(found) == wanted
     for claim in wanted:
         asked, effects = claims[claim]["criteria"], found[claim]["effects"]
-        again = []
+        verdicts, tasks = [], set()
         for number, (criterion, effect) in enumerate(zip(asked, effects, strict=True)):
-            of_tasks = values[claim, number]
             how = (criterion["asks"], criterion["value"], criterion["equal"])
-            own = judged(of_tasks, group, *how)
+            of_tasks, own = again(claim, number, how)
             place = f"{claim}, {criterion['effect']}: {effect} and {own}"
             assert effect["effect"] == criterion["effect"] and effect["tasks"] == len(of_tasks), place
             assert effect["groups"] == group[of_tasks.index].nunique(), place
             assert effect["mean"] == pytest.approx(own["mean"], abs=1e-9), place
-            is_drawn = effect["groups"] >= 30
+            is_drawn = effect["groups"] >= 30 and "least_groups" not in effect
             width = (
                 max(0.005, 0.08 * (own["high"] - own["low"])) if is_drawn else 1e-6
             )  # quantiles of 2000 draws
@@ -200,15 +217,15 @@ def test_every_number_is_found_again(name):
                 assert (effect["low"], effect["high"]) == pytest.approx(
                     (own["low"], own["high"]), abs=width
                 ), place
-            assert effect["smallest"] == pytest.approx(own["smallest"], rel=1e-5), place
+            assert effect["smallest"] == pytest.approx(own["smallest"], rel=1e-5, abs=1e-12), place
             assert effect["p"] == pytest.approx(own["p"], abs=0.02 if effect["groups"] > 12 else 1e-12), place
             assert effect["verdict"] == own["verdict"], place
-            again.append(own["verdict"])
-            assert f"{effect['mean'] + 0.0:.3f}".lstrip("-") in found[claim]["here"], place
-        assert found[claim]["verdict"] == overall(again)
-        assert found[claim]["num_tasks"] == len(
-            {t for i in range(len(asked)) for t in values[claim, i].index}
-        )
+            verdicts.append(own["verdict"])
+            tasks |= {*of_tasks.index}
+            said = f"{effect['mean']:.2%}" if effect["measure"] == "share" else f"{effect['mean'] + 0.0:.3f}"
+            assert said.lstrip("-") in found[claim]["here"] or effect.get("digits"), place
+        assert found[claim]["verdict"] == overall(verdicts)
+        assert found[claim]["num_tasks"] == len(tasks)
 
 
 def test_the_rows_made_by_hand_give_every_verdict():
@@ -216,3 +233,119 @@ def test_the_rows_made_by_hand_give_every_verdict():
         e["verdict"] for n in BY_HAND for v in verdicts_folds.verdicts(rows_named(n)) for e in v["effects"]
     }
     assert given == {"holds", "holds in part", "does not hold here", "not testable at this scale"}
+
+
+ENCODERS = {  # arguments of encoded.rows
+    "as in the paper": {},
+    "five groups": {"groups": 10},
+    "seven groups of a kind": {"groups": 14, "noise": 0.02, "spread": 0.0, "seed": 2},
+    "noise": {"noise": 0.2, "seed": 3, "groups": 62, "spread": 0.0},
+    "other effects": {
+        "changes": {"MPT-2": (0.706, 0.706), "prompt tuning": (0.6, 0.69), "length 64": (0.6, 0.7)},
+        "noise": 0.005,
+        "groups": 40,
+        "untrained": ("t2a", "t3a", "t3b"),
+    },
+}
+
+
+@functools.cache
+def encoders_named(name):
+    """Rows, and verdicts on them by claim."""
+    rows = _encoders_named(name)
+    return rows, {v["name"]: v for v in verdicts_encoders.verdicts(rows)}
+
+
+def _encoders_named(name):
+    if name != "stored":
+        return encoded.rows(**ENCODERS[name])
+    if not (paths.data_dir() / "results" / "encoders.jsonl").is_file():
+        pytest.skip("rows of the study of encoders are not stored yet: data/results/encoders.jsonl")
+    return stored_results.load_rows("encoders")[0]
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, "stored"])
+def test_every_number_of_the_encoders_is_found_again(name):
+    rows, found = encoders_named(name)
+    frame = pd.DataFrame(rows)
+    group = frame.drop_duplicates("task").set_index("task").group
+    values = encoder_effects(frame)
+
+    def again(claim, number, how):
+        if (claim, number) != ("B3", 2):
+            return values[claim, number], judged(values[claim, number], group, *how)
+        return contrast(values["B3", 0], values["B3", 1], group, *how)
+
+    compare("B", found, group, again)
+
+
+def test_the_encoders_made_by_hand_give_every_verdict():
+    given = {e["verdict"] for n in ENCODERS for v in encoders_named(n)[1].values() for e in v["effects"]}
+    assert given == {"holds", "holds in part", "does not hold here", "not testable at this scale"}
+
+
+def encoder_effects(frame):
+    """(claim, number of the criterion) -> a value per task."""
+    full = frame[frame.data == "full"]
+    is_cut = full.backbone.str.endswith("first 3 layers")
+    counts = full.is_trained.map(lambda said: said is not False)
+    main = full[(full.part == "compared") & counts]
+    whole, cut = main[~main.backbone.str.contains("first")], main[is_cut[main.index]]
+
+    def of(rows, column, category=None):
+        """Task -> sample -> mean score of each value in a column."""
+        some = rows if category is None else rows[rows.category == category]
+        return some.pivot_table(index=["task", "seed"], columns=column, values="score", aggfunc="mean")
+
+    def minus(table, first, second):
+        return (table[first] - table[second]).dropna().groupby("task").mean()
+
+    def methods(first, second, rows=whole, category=None):
+        return minus(of(rows, "method", category), first, second)
+
+    lengths, depths, forms = (full[full.part == part] for part in ("lengths", "depths", "forms"))
+    gains = of(forms, "form").pipe(lambda t: t["mlp"] - t["embedding"]).unstack("seed").dropna()
+    centred = gains - gains.mean()
+    products = centred.prod(axis=1) * len(gains) / (len(gains) - 1)
+    assert products.mean() == pytest.approx(np.cov(gains.T.to_numpy())[0, 1])
+    share = whole[whole.method == "P-Tuning v2"].groupby("task").share.mean()
+    heads, deep, tuned = of(frame[frame.part == "heads"], "head"), "P-Tuning v2", "fine-tuning"
+    return {
+        ("B3", 0): methods(tuned, "prompt tuning", category="tag"),
+        ("B3", 1): methods(tuned, "prompt tuning", category="cls"),
+        ("B4", 0): share,
+        ("B4", 1): share,
+        ("B4", 2): methods(deep, "prompt tuning"),
+        ("B5", 0): minus(of(forms, "form"), "embedding", "mlp"),
+        ("B5", 1): products,
+        ("B6", 0): minus(of(lengths, "length", "tag"), 64, 16),
+        ("B6", 1): minus(of(lengths, "length", "cls"), 64, 16),
+        ("B7", 0): methods("MPT-2", deep),
+        ("B8", 0): methods(deep, "commonest answer", category="cls"),
+        ("B8", 1): methods(deep, "commonest answer", category="tag"),
+        ("B8", 2): minus(heads, "linear", "LM head"),
+        ("B9", 0): methods(deep, tuned, category="cls"),
+        ("B9", 1): methods(deep, tuned, category="tag"),
+        ("B9", 2): methods(deep, tuned, cut),
+        ("B10", 0): minus(of(depths[depths.layers < 6], "order"), "last", "first"),
+    }
+
+
+def contrast(first, second, group, asks, value, equal):
+    """The mean of `first` − that of `second`, as `judged` gives it, with Welch's interval."""
+    errors, freedoms, deviations = [], [], []
+    for side in (first, second):
+        each = (side - side.mean()).groupby(group[side.index]).sum()
+        errors.append(((each**2).sum() * len(each) / (len(each) - 1)) / len(side) ** 2)
+        freedoms.append(len(each) - 1)
+        deviations.append((side - side.mean()) / len(side))
+    mean, error = first.mean() - second.mean(), sum(errors) ** 0.5
+    freedom = sum(errors) ** 2 / sum(e**2 / f for e, f in zip(errors, freedoms, strict=True))
+    low, high = (mean + sign * student(0.975, freedom) * error for sign in (-1, 1))
+    count = len(first) + len(second)
+    each = mean + count * pd.concat([deviations[0], -deviations[1]])
+    p = judged(each, group, asks, value, equal)["p"]
+    verdict = verdict_of(low, high, p, min(freedoms) + 1, asks, value, equal)
+    smallest = (student(0.975, freedom) + student(0.8, freedom)) * error
+    names = {"mean": mean, "low": low, "high": high, "p": p, "smallest": smallest, "verdict": verdict}
+    return each, names
