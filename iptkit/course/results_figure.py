@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,17 +46,14 @@ def figure(rows: Sequence[dict[str, Any]], dim: int, prompt_size: int) -> str:
       dim: the d_I of its mean code and IST.
       prompt_size: trainable parameters of one prompt.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
-        plots.use()
-        matplotlib.rcParams.update({"svg.hashsalt": "iptkit", "svg.fonttype": "path"})
+    def draw() -> Figure:
         drawn = Figure(figsize=(7.2, 3.8))
         _draw(drawn.subplots(), rows, dim, prompt_size)
-        text = io.StringIO()
-        drawn.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+        return drawn
+
+    return plots.svg(draw)
 
 
 def num_tasks(rows: Sequence[dict[str, Any]], side: str) -> int:
@@ -84,8 +80,8 @@ def _draw(ax: Axes, rows: Sequence[dict[str, Any]], dim: int, prompt_size: int) 
             look, (mean, low, high), at = plots.style(method), of[side], place + sign * 0.12
             face = look["color"] if side == "seen" else "white"
             ends = [[mean - low], [high - mean]]
-            ax.errorbar(at, mean, ends, color=look["color"], capsize=3, linewidth=1.6, zorder=2)
-            ax.plot(at, mean, "o", color=look["color"], mfc=face, ms=8, mew=1.8, zorder=3)
+            ax.errorbar(at, mean, ends, color=plots.BLACK, capsize=3, linewidth=1.6, zorder=2)
+            ax.plot(at, mean, "o", color=plots.BLACK, mfc=face, ms=8, mew=1.6, zorder=3)
             ax.annotate(
                 f"{mean:.2f}",
                 (at, mean),

@@ -1,7 +1,8 @@
 """docs/results.md: the results of the course in tables and sentences, written from the stored rows.
 
-`python -m iptkit.course.results_page` writes the page and its figure (see `results_figure`). With `--check`
-it writes nothing and exits with 1 if a file differs from the rows. Every value in the text is computed from
+`python -m iptkit.course.results_page` writes the page, its first figure (see `results_figure`) and, if the
+rows of `ipt120` have folds, those in docs/figures/ (see `results_folds`). With `--check` it writes nothing
+and exits with 1 if a file differs from the rows. Every value in the text is computed from
 data/results/. Where a sentence depends on a sign, or on whether an interval contains 0, the code chooses its
 words (see `verb`), so the sentences always agree with the rows.
 """
@@ -13,11 +14,16 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from iptkit.course import results_folds, sentences
+from iptkit.course.folds_figures import pictures
+from iptkit.course.folds_study import Folds, have_folds
+from iptkit.course.folds_tables import claims_table
 from iptkit.course.results_figure import SIDES, alt, figure, in_words, num_tasks
+from iptkit.course.sentences import SAME, Gap, against, bullets, folded, listed, than, verb, with_interval
 from iptkit.methods import shares, subspace
 from iptkit.scores import claims, intervals, summary
 from iptkit.scores.intervals import difference_text
@@ -25,12 +31,10 @@ from iptkit.storage import files
 from iptkit.studies import stored_results, unseen, verdicts_ipt, verdicts_ptuning_v2, verdicts_splits
 
 Rows = Sequence[dict[str, Any]]
-Gap = Sequence[float]  # mean, low and high end of its interval
 Method = tuple[str, int]  # its name and d_I; 0 for a method without d_I
-STUDIES = ("core36", "ipt120", "ipt120-long", "lesson", "lesson-deep", "encoder9")  # files of data/results
+STUDIES = ("core36", "ipt120", "lesson", "lesson-deep", "encoder9")  # files of data/results
+BEFORE_FOLDS = ("ipt120-long",)  # and these, as long as the rows of ipt120 have no folds
 DECISIVE = ("ipt120", "full", "lesson")  # the verdict at the first of these scales counts
-HIGHER, LOWER = "scores higher than", "scores lower than"
-SAME = "shows no significant difference from"
 NEAR = 0.001  # a score; an interval that ends this close to 0 decides little
 ZERO, TUNED, FINE = ("zero-shot", 0), ("prompt tuning", 0), ("fine-tuning", 0)
 NEAREST = ("nearest task's prompt", 0)
@@ -74,6 +78,10 @@ PLAIN = {  # words of the stored verdicts -> the field's terms
     "is asked for": "is required",
     "are asked for": "are required",
 }
+PAPER_ANSWERS = (
+    "E_rel of the first paper and of this page differ in one more way: the paper's model generates every "
+    "answer ([what that changes](#how-large-are-the-effects-that-the-claims-are-judged-by))."
+)
 RECALLED = {"[recalled]": "quoted from memory", "[second-hand]": "second-hand"}  # marks in a claim's source
 
 
@@ -84,35 +92,63 @@ class Stored:
     Attributes:
       rows: result rows of each of STUDIES (see `stored_results.load_rows`).
       about: how each of STUDIES was made.
-      splits: rows of every split of ipt120 (see `verdicts_splits.load_studies`).
       verdicts: the verdicts on claims (see `claims.load_stored`).
       prompt_size: trainable parameters of one prompt.
+      folds: the study ipt120, if its rows have folds; then splits and error are not used.
+      splits: rows of every split of ipt120 (see `verdicts_splits.load_studies`).
       error: |p* - p|^2 / |p - mean|^2, averaged over the prompts p of the seen tasks; p* is MSF's
         reconstruction of p.
     """
 
     rows: Mapping[str, Rows]
     about: Mapping[str, Mapping[str, Any]]
-    splits: Mapping[str, Rows]
     verdicts: Rows
     prompt_size: int
-    error: float
+    folds: Folds | None = None
+    splits: Mapping[str, Rows] = field(default_factory=dict)
+    error: float = float("nan")
 
 
 def read() -> Stored:
     """Read everything that the page is made from, out of data/results/."""
     found = {name: stored_results.load_rows(name) for name in STUDIES}
     prompts, about = stored_results.load_prompts("ipt120")
+    stored = of_rows(found, claims.load_stored(), prompts[0, 0].numel())
+    if stored.folds:
+        return stored
+    found |= {name: stored_results.load_rows(name) for name in BEFORE_FOLDS}
     seen = subspace.load_stored("ipt120")
     mine = [about["tasks"].index(task) for task in seen.about["tasks"]]
-    return Stored(
-        rows={name: rows for name, (rows, _) in found.items()},
-        about={name: about for name, (_, about) in found.items()},
+    return replace(
+        of_rows(found, stored.verdicts, stored.prompt_size),
         splits=verdicts_splits.load_studies(),
-        verdicts=claims.load_stored(),
-        prompt_size=prompts[0, 0].numel(),
         error=1 - float(shares.rebuilt(seen, prompts[0, mine]).mean()),
     )
+
+
+def of_rows(
+    found: Mapping[str, tuple[Rows, Mapping[str, Any]]],
+    verdicts: Rows,
+    prompt_size: int,
+    curves: Rows | None = None,
+) -> Stored:
+    """What the page is made from, given the rows of studies; with folds the verdicts of ipt120 are its rows'.
+
+    Args:
+      found: study -> its rows and how they were made (see `stored_results.load_rows`).
+      verdicts: see Stored.
+      prompt_size: see Stored.
+      curves: rows of the learning curves of ipt120; None: the stored ones, if its rows have folds.
+    """
+    rows, about = {name: of for name, (of, _) in found.items()}, {name: of for name, (_, of) in found.items()}
+    stored = Stored(rows, about, verdicts, prompt_size)
+    if not have_folds(rows["ipt120"]):
+        return stored
+    if curves is None:
+        curves, _ = stored_results.load_rows("curves")
+    study = Folds(rows["ipt120"], about["ipt120"], curves)
+    others = [row for row in verdicts if not row["scale"].startswith("ipt120")]
+    return replace(stored, verdicts=[*others, *study.stored_verdicts()], folds=study)
 
 
 def page(stored: Stored) -> str:
@@ -120,50 +156,19 @@ def page(stored: Stored) -> str:
     parts = [
         "# What came out?",
         f"<!-- Written by `{_command()}` from the rows in data/results/. Do not edit. -->",
-        "All results of the course, from the rows that come with it. "
-        f"`{_command()}` writes this page and its figure; nothing on it is typed in by hand.",
-        f"![{alt(stored.rows['ipt120'], _dim(stored, 'ipt120'))}](figure.svg)",
+        f"All results of the course, from the rows that come with it. `{_command()}` writes this page and "
+        "its figures; nothing on it is typed in by hand.",
+        f"![{alt(_main(stored), _dim(stored, 'ipt120'))}](figure.svg)",
         *_reading(stored),
         *_of_36(stored),
-        *_of_120(stored),
+        "## The 120-task study",
+        *(results_folds.section(stored.folds) if stored.folds else _of_120(stored)),
         *_deep(stored),
         *_encoders(stored),
         *_of_claims(stored),
         *_again(stored),
     ]
-    return "\n\n".join(parts) + "\n"
-
-
-def verb(gap: Gap) -> str:
-    """The verb of a comparison of two methods, from the 95 % interval of their difference.
-
-    Args:
-      gap: score of the first method minus score of the second.
-
-    Example:
-      >>> verb((0.1, 0.02, 0.2)), verb((-0.2, -0.3, -0.1)), verb((0.1, -0.1, 0.3))
-      ('scores higher than', 'scores lower than', 'shows no significant difference from')
-    """
-    return HIGHER if gap[1] > 0 else LOWER if gap[2] < 0 else SAME
-
-
-def against(subject: str, gaps: Mapping[str, Gap]) -> str:
-    """Sentences that compare a method with others: those it beats, those that beat it, and the rest.
-
-    Args:
-      subject: the method, as the subject of the first sentence.
-      gaps: name of another method -> score of `subject` minus its score.
-
-    Example:
-      >>> against("IST", {"a": (0.1, 0.02, 0.2), "b": (0.1, -0.1, 0.3)})[:50]
-      'IST scores higher than a (+0.100 [+0.020, +0.200])'
-    """
-    sentences: list[str] = []
-    for words in (HIGHER, LOWER, SAME):
-        named = [f"{name} ({difference_text(gap)})" for name, gap in gaps.items() if verb(gap) == words]
-        if named:
-            sentences.append(f"{'It' if sentences else subject} {words} {_listed(named)}.")
-    return " ".join(sentences)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 # ---- sections ------------------------------------------------------------------------------------------
@@ -175,31 +180,31 @@ def _reading(stored: Stored) -> list[str]:
     )
     return [
         "## How to read this page",
-        _bullets(
+        bullets(
             f"*Prompt tuning* trains a few vectors per task ({stored.prompt_size:,} parameters here). The "
             "model stays frozen.",
-            "*MSF* (multi-task subspace finding) trains an auto-encoder on the prompts of the *seen* "
-            "tasks. It maps a prompt to a code of d_I dimensions and back. The *unseen* tasks take no part "
-            "in it.",
+            "*MSF* (multi-task subspace finding) trains an auto-encoder on the prompts of the *seen* tasks. "
+            "It maps a prompt to a code of d_I dimensions and back. The *unseen* tasks take no part in it.",
             "*IST* (intrinsic subspace tuning) keeps the decoder, freezes it and trains a code per task: "
-            f"d_I parameters, here {dim}. On seen tasks it trains on new examples, which neither the "
-            "prompts nor the auto-encoder were trained on.",
-            "*Mean code* is the average code of the seen tasks, decoded. IST starts there. Nothing is "
-            "tuned for the task.",
+            f"d_I parameters, here {dim}. On seen tasks it trains on new examples, which neither the prompts "
+            "nor the auto-encoder were trained on.",
+            "*Mean code* is the average code of the seen tasks, decoded. IST starts there. Nothing is tuned "
+            "for the task.",
             "*Random decoder* is IST through an untrained decoder, centred and scaled by the trained "
             "prompts. It starts at the mean prompt. It is a stronger control than the paper's, which does "
             "not use the trained prompts.",
-            f"*Score* is a task's own metric ({_listed(metrics)}) on its test examples; 1 is best.",
+            f"*Score* is a task's own metric ({listed(metrics)}) on its test examples; 1 is best.",
             "*E_rel* is a task's score divided by its prompt tuning score, averaged over tasks. Tasks with "
             f"a prompt tuning score below {least:.2f} are left out. Its intervals take the prompt tuning "
             "scores as given. The paper (Qin et al. 2021, arXiv 2110.07867; BART-base) reports "
             f"{paper['seen']:.2f} on seen and {paper['unseen']:.2f} on unseen tasks at d_I = "
             f"{verdicts_ipt.PAPER_DIM}.",
             "A *leakage group* holds tasks that are made of the same texts or facts. Such tasks are not "
-            "independent. Unseen tasks share no group with seen tasks, except in the split `leaky`.",
-            f"*Intervals* are 95 % intervals over leakage groups: bootstrap from {many} groups on, "
-            f"Student's t below. With fewer than {few} tasks they are over few-shot samples only and say "
-            "nothing about other tasks.",
+            "independent. Unseen tasks share no group with seen "
+            f"tasks{'' if stored.folds else ', except in the split `leaky`'}.",
+            f"*Intervals* are 95 % intervals over leakage groups: bootstrap from {many} groups on, Student's "
+            f"t below. With fewer than {few} tasks they are over few-shot samples only and say nothing about "
+            "other tasks.",
             "A *difference* is paired by task. It is called *no significant difference* where its interval "
             "holds 0. That is no proof of equality. Intervals are not corrected for multiple comparisons.",
         ),
@@ -214,7 +219,7 @@ def _of_36(stored: Stored) -> list[str]:
         _set_up(stored, "core36"),
         _methods(rows, dim, stored.prompt_size),
         _pairs(rows, dim),
-        _bullets(
+        bullets(
             f"**What IST keeps.** {_shares(rows, dim)}",
             f"**Beside its controls.** {_both_sides('IST', rows, ('IST', dim), controls)}",
             f"**Beside prompt tuning.** {_both_sides('IST', rows, ('IST', dim), {'prompt tuning': TUNED})}",
@@ -225,11 +230,10 @@ def _of_36(stored: Stored) -> list[str]:
 def _of_120(stored: Stored) -> list[str]:
     rows, dim = stored.rows["ipt120"], _dim(stored, "ipt120")
     return [
-        "## The 120-task study",
         _set_up(stored, "ipt120"),
         _methods(rows, dim, stored.prompt_size),
         _pairs(rows, dim),
-        _bullets(
+        bullets(
             f"**What IST keeps.** {_shares(rows, dim)}",
             "**Tuning the code.** "
             f"{_both_sides('IST', rows, ('IST', dim), {'the mean code': ('mean code', dim)})}",
@@ -252,20 +256,20 @@ def _deep(stored: Stored) -> list[str]:
     own = {"the mean code of deep prompts": ("mean code", dim), "deep prompt tuning": TUNED}
     tuned = {side: _between(deep, shallow, TUNED, side) for side in SIDES}
     studies = {"shallow": shallow, "deep": deep}
-    kept = {name: _with_interval(_kept(rows, ist, "seen")) for name, rows in studies.items()}
+    kept = {name: with_interval(_kept(rows, ist, "seen")) for name, rows in studies.items()}
     return [
         "## Deep prompts",
         "A deep prompt is trained keys and values at every layer (P-Tuning v2). MSF and IST work on it "
         "unchanged. The papers do not report this combination; notebook 08 shows it. "
         + _set_up(stored, "lesson-deep"),
         _side_by_side(studies, dim),
-        _bullets(
-            f"On seen tasks IST keeps E_rel {kept['deep']} with deep prompts and "
-            f"{kept['shallow']} with shallow ones. The mean code of deep prompts, which is not "
-            f"tuned, keeps {_with_interval(_kept(deep, ('mean code', dim), 'seen'))}.",
+        bullets(
+            f"On seen tasks IST keeps E_rel {kept['deep']} with deep prompts and {kept['shallow']} with "
+            "shallow ones. The mean code of deep prompts, which is not tuned, keeps "
+            f"{with_interval(_kept(deep, ('mean code', dim), 'seen'))}.",
             *(_compared(f"On {side} tasks, deep IST", deep, ist, own, side) for side in SIDES),
             " ".join(
-                f"On {side} tasks, deep prompt tuning {_than(gap, 'shallow prompt tuning')}."
+                f"On {side} tasks, deep prompt tuning {than(gap, 'shallow prompt tuning')}."
                 for side, gap in tuned.items()
             ),
             f"Only {num_tasks(deep, 'unseen')} tasks are unseen, so the intervals there are wide.",
@@ -289,7 +293,7 @@ def _encoders(stored: Stored) -> list[str]:
         f"P-Tuning v2), {steps['full']} steps on all examples and {steps['few-shot']} on few. Counts of "
         "tasks are in parentheses. Notebook 04 explains the methods.",
         _of_encoders(made),
-        _bullets(
+        bullets(
             f"On the {len(tuned)} tasks that were fine-tuned, P-Tuning v2 trains {deep:,.0f} parameters per "
             f"task on average, heads included. Fine-tuning trains {all_weights / deep:,.0f} times as many.",
             *(_on_encoders(made, data, kind) for data in DATA for kind in KINDS),
@@ -313,28 +317,54 @@ def _on_encoders(made: Rows, data: str, kind: str) -> str:
 def _of_claims(stored: Stored) -> list[str]:
     known = claims.known()
     last = {name: _decisive(stored.verdicts, name) for name in known}
-    measured = {name: row for name, row in last.items() if row}
+    measured = {name: row | {"here": _reworded(row["here"])} for name, row in last.items() if row}
     counts = [f"{sum(r['verdict'] == v for r in measured.values())} *{v}*" for v in claims.VERDICTS]
-    table = ["| claim | | the paper reports | verdict | scale |", "|---|---|---|---|---|"]
-    for name, claim in known.items():
-        mark = [words for sign, words in RECALLED.items() if sign in claim.source]
-        reports = " ".join([claim.paper, *(f"({words})" for words in mark)])
-        row = measured.get(name)
-        verdict = (f"**{row['verdict']}**", f"`{row['scale']}`") if row else ("not measured", "")
-        table.append(f"| {' | '.join([name, claim.claim, reports, *verdict])} |")
     return [
         "## Claims of the two papers",
         "A: Qin et al. 2021 (arXiv 2110.07867), Intrinsic Prompt Tuning. B: Liu et al. 2022 (arXiv "
-        f"2110.07602), P-Tuning v2. {len(measured)} of {len(known)} claims were measured: "
-        f"{_listed(counts)}. The others describe a design or a set-up. Models and tasks here are much "
-        "smaller than the papers', so no verdict refutes a paper.",
-        "\n".join(table),
+        f"2110.07602), P-Tuning v2. {len(measured)} of {len(known)} claims were measured: {listed(counts)}. "
+        "The others describe a design or a set-up. Models and tasks here are much smaller than the papers', "
+        "so no verdict refutes a paper.",
+        claims_table(known, measured, stored.folds.effects, _reports)
+        if stored.folds
+        else _overview(known, measured),
+        PAPER_ANSWERS if stored.folds else "",
         "### How a verdict is chosen",
         _rules(stored),
         "### What each verdict rests on",
-        "Counts of tasks are in parentheses. *Samples* are the fewest few-shot samples of a method in "
-        "the row.",
-        _measurements(stored.verdicts),
+        *_rests_on(stored),
+    ]
+
+
+def _reports(claim: claims.Claim) -> str:
+    """What the paper reports on a claim, and how reliable our source is."""
+    mark = [words for sign, words in RECALLED.items() if sign in claim.source]
+    return " ".join([claim.paper, *(f"({words})" for words in mark)])
+
+
+def _overview(known: Mapping[str, claims.Claim], measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """All claims with their verdicts, before ipt120 has folds."""
+    lines = []
+    for name, claim in known.items():
+        row = measured.get(name)
+        verdict = (f"**{row['verdict']}**", f"`{row['scale']}`") if row else ("not measured", "")
+        lines.append([name, claim.claim, _reports(claim), *verdict])
+    return sentences.table(["claim", "", "the paper reports", "verdict", "scale"], lines)
+
+
+def _rests_on(stored: Stored) -> list[str]:
+    """The measurements behind the verdicts."""
+    intro = (
+        "Counts of tasks are in parentheses. *Samples* are the fewest few-shot samples of a method in the "
+        "row."
+    )
+    if stored.folds is None:
+        return [intro, _measurements(stored.verdicts)]
+    name = stored.about["ipt120"]["scale"]["name"]
+    others = [row for row in stored.verdicts if row["scale"] != name]
+    return [
+        folded(f"Scale `{name}`, effect by effect", results_folds.details(stored.folds)),
+        folded("The other scales", intro, _measurements(others)),
     ]
 
 
@@ -345,20 +375,24 @@ def _again(stored: Stored) -> list[str]:
         "lesson": "iptkit study --scale lesson --dims 5 --overwrite --out data/results/lesson.jsonl",
         "lesson-deep": "iptkit study --scale lesson-deep --overwrite --out data/results/lesson-deep.jsonl",
     }
+    before = (
+        f"The rows of `ipt120` took {stored.about['ipt120']['seconds'] / 3600:.1f} hours at the commit that "
+        "their `.about.json` names: the scale `ipt120` has other settings now. "
+    )
+    if stored.folds:
+        commands, before = {"ipt120": "make study-ipt120", **commands}, ""
     table = ["| rows | command | these rows took | on |", "|---|---|---|---|"]
     for name, command in commands.items():
         about = stored.about[name]
-        where = _listed(sorted({made["processor"] for made in about["made"]}))
+        where = listed(sorted({made["processor"] for made in about["made"]}))
         minutes = about["seconds"] / 60
         took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
         table.append(f"| `{name}` | `{command}` | {took} | {where} |")
     return [
         "## How to make the rows again",
         "\n".join(table),
-        f"The rows of `ipt120` took {stored.about['ipt120']['seconds'] / 3600:.1f} hours at the commit that "
-        "their `.about.json` names: the scale `ipt120` has other settings now. `make regen` runs the lessons "
-        "and writes the verdicts of scale `lesson`. [data/results/README.md](../data/results/README.md) "
-        "describes every file.",
+        f"{before}`make regen` runs the lessons and writes the verdicts of scale `lesson`. "
+        "[data/results/README.md](../data/results/README.md) describes every file.",
         f"Then `{_command()}` writes this page; with `--check` it only compares.",
     ]
 
@@ -370,8 +404,8 @@ def _controls(rows: Rows, dim: int) -> str:
     chosen = {"the prompt of the nearest seen task, which is chosen and not tuned": NEAREST}
     start = _gap(rows, ("mean code", dim), ("random decoder", dim), "unseen")
     return (
-        f"{against('On unseen tasks, IST', gaps)} These controls start from other prompts than IST does. "
-        f"The mean code, where IST starts, {_than(start, 'the tuned random decoder')}. "
+        f"{against('On unseen tasks, IST', gaps)} These controls start from other prompts than IST does. The "
+        f"mean code, where IST starts, {than(start, 'the tuned random decoder')}. "
         f"{_compared('IST', rows, ('IST', dim), chosen, 'unseen')}"
     )
 
@@ -380,18 +414,18 @@ def _more_parameters(rows: Rows, dims: Sequence[int]) -> str:
     kept = []
     for side in SIDES:
         shares = [f"{_kept(rows, ('IST', dim), side)[0]:.2f}" for dim in dims]
-        kept.append(f"{_listed(shares)} on {side} tasks")
+        kept.append(f"{listed(shares)} on {side} tasks")
     more = {side: _gap(rows, ("IST", dims[-1]), ("IST", dims[0]), side) for side in SIDES}
     codes = {dim: _gap(rows, ("IST", dim), ("mean code", dim), "unseen") for dim in dims}
     return (
-        f"With {_listed(dims)} parameters per task IST keeps E_rel {' and '.join(kept)}. "
+        f"With {listed(dims)} parameters per task IST keeps E_rel {' and '.join(kept)}. "
         + " ".join(
-            f"On {side} tasks, IST with {dims[-1]} parameters {_than(gap, f'IST with {dims[0]}')}."
+            f"On {side} tasks, IST with {dims[-1]} parameters {than(gap, f'IST with {dims[0]}')}."
             for side, gap in more.items()
         )
         + " On unseen tasks, "
-        + _listed(
-            [f"IST with {dim} {_than(gap, 'the mean code of its subspace')}" for dim, gap in codes.items()]
+        + listed(
+            [f"IST with {dim} {than(gap, 'the mean code of its subspace')}" for dim, gap in codes.items()]
         )
         + "."
     )
@@ -402,11 +436,11 @@ def _where_lost(stored: Stored, dim: int) -> str:
     first, second = _gap(rows, ("MSF", dim), TUNED, "seen"), _gap(rows, ("IST", dim), ("MSF", dim), "seen")
     is_worse = stored.error > 1
     return (
-        "On seen tasks, a task's own prompt through the auto-encoder (MSF) "
-        f"{_than(first, 'prompt tuning')}, and IST {_than(second, 'MSF')}. The prompt vectors themselves "
-        f"are {'not ' if is_worse else ''}rebuilt: on the prompts that MSF was trained on, its relative "
-        f"squared error is {stored.error:.2f}, where the mean prompt has 1. In score, MSF keeps E_rel "
-        f"{_with_interval(_kept(rows, ('MSF', dim), 'seen'))}."
+        f"On seen tasks, a task's own prompt through the auto-encoder (MSF) {than(first, 'prompt tuning')}, "
+        f"and IST {than(second, 'MSF')}. The prompt vectors themselves are "
+        f"{'not ' if is_worse else ''}rebuilt: on the prompts that MSF was trained on, its relative squared "
+        f"error is {stored.error:.2f}, where the mean prompt has 1. In score, MSF keeps E_rel "
+        f"{with_interval(_kept(rows, ('MSF', dim), 'seen'))}."
     )
 
 
@@ -416,7 +450,7 @@ def _kinds_of_answers(rows: Rows, dim: int) -> str:
     for name, categories in kinds.items():
         mine = [row for row in rows if row["category"] in categories]
         ist, tuned = (_gap(mine, method, ZERO, "seen") for method in (("IST", dim), TUNED))
-        both = f"IST {_than(ist, 'zero-shot')} and prompt tuning {_than(tuned, 'zero-shot')}"
+        both = f"IST {than(ist, 'zero-shot')} and prompt tuning {than(tuned, 'zero-shot')}"
         sentences.append(f"On seen tasks {name}, {both}.")
     return " ".join(sentences)
 
@@ -427,17 +461,17 @@ def _fewer_examples(rows: Rows, dim: int) -> str:
     for k in sorted({row["examples"] for row in rows if "examples" in row}):
         mine = [row for row in rows if row.get("examples") == k]
         gap = _gap(mine, (names[0], 0), (names[1], dim), "unseen")
-        sentences.append(f"Trained on {k} examples of an unseen task, prompt tuning {_than(gap, 'IST')}.")
+        sentences.append(f"Trained on {k} examples of an unseen task, prompt tuning {than(gap, 'IST')}.")
     return " ".join(sentences)
 
 
 def _fine_tuning(rows: Rows, dim: int) -> str:
     gap = _gap(rows, FINE, TUNED, "unseen")
     lines = summary.summary(rows, [("IST", dim), TUNED], ["unseen"], reference="fine-tuning")
-    ist, tuned = (_with_interval(line["E_rel"]) for line in lines)
+    ist, tuned = (with_interval(line["E_rel"]) for line in lines)
     return (
-        f"On unseen tasks, fine-tuning of all weights {_than(gap, 'prompt tuning')}. With fine-tuning as "
-        f"the reference, IST keeps {ist} and prompt tuning {tuned}."
+        f"On unseen tasks, fine-tuning of all weights {than(gap, 'prompt tuning')}. With fine-tuning as the "
+        f"reference, IST keeps {ist} and prompt tuning {tuned}."
     )
 
 
@@ -451,7 +485,7 @@ def _adapters_and_stage_two(rows: Rows, dim: int) -> str:
     deviation = ("smaller" if steadier[0] > 0 else "larger") if is_clear else "not significantly different"
     return (
         f"{_compared('On unseen tasks, IST through adapters', rows, adapters, tuned, 'unseen')} Prompt "
-        f"tuning that starts from IST's solution (stage two) {_than(gap, 'prompt tuning from words')}; its "
+        f"tuning that starts from IST's solution (stage two) {than(gap, 'prompt tuning from words')}; its "
         f"standard deviation over runs is {deviation} ({difference_text(intervals.opposite(steadier))})."
     )
 
@@ -464,8 +498,8 @@ def _siblings(stored: Stored, dim: int) -> str:
     more = summary.difference(verdicts_splits.side_by_side(both, dim), (many, dim), (few, dim))
     return (
         "On unseen tasks with relatives among the seen tasks, IST in a subspace found with these relatives "
-        f"{_than(gap, 'IST in one found without them')}. IST in a subspace of {counts[many]} seen tasks "
-        f"{_than(more, f'IST in one of {counts[few]}')}."
+        f"{than(gap, 'IST in one found without them')}. IST in a subspace of {counts[many]} seen tasks "
+        f"{than(more, f'IST in one of {counts[few]}')}."
     )
 
 
@@ -473,7 +507,7 @@ def _longer(stored: Stored) -> str:
     rows, dim = stored.rows["ipt120-long"], _dim(stored, "ipt120-long")
     about = stored.about["ipt120-long"]
     scale, is_part = about["scale"], bool(about.get("not finished"))
-    kept = [f"{_with_interval(_kept(rows, ('IST', dim), side))} on {side} tasks" for side in SIDES]
+    kept = [f"{with_interval(_kept(rows, ('IST', dim), side))} on {side} tasks" for side in SIDES]
     there = {row["method"] for row in rows}
     others = {"the mean code": ("mean code", dim)}
     others |= {title: (name, dim) for name, title in CONTROLS.items() if name in there}
@@ -494,8 +528,8 @@ def _methods(rows: Rows, dim: int, prompt_size: int) -> str:
     lines = {(x["method"], x["split"]): x for x in summary.summary(rows, list(methods))}
     seen, unseen = (num_tasks(rows, side) for side in SIDES)
     table = [
-        f"| method | trainable parameters per task | few-shot samples | score, seen ({seen}) | "
-        f"score, unseen ({unseen}) | E_rel, seen | E_rel, unseen |",
+        f"| method | trainable parameters per task | few-shot samples | score, seen ({seen}) | score, unseen "
+        f"({unseen}) | E_rel, seen | E_rel, unseen |",
         "|---|---|---|---|---|---|---|",
     ]
     for (method, of), (title, trains) in methods.items():
@@ -504,7 +538,7 @@ def _methods(rows: Rows, dim: int, prompt_size: int) -> str:
             size = f"{prompt_size:,}" if trains == "prompt" else trains or str(dim)
             samples = _seeds([r for r in rows if (r["method"], r["d_I"]) == (method, of)])
             shown = [line and line[name] for name in ("score", "E_rel") for line in both]
-            cells = [_with_interval(value) if value else "" for value in shown]
+            cells = [with_interval(value) if value else "" for value in shown]
             table.append(f"| {' | '.join([title, size, str(samples), *cells])} |")
     return "\n".join(table)
 
@@ -540,7 +574,7 @@ def _side_by_side(studies: Mapping[str, Rows], dim: int) -> str:
         for side in SIDES:
             for rows in studies.values():
                 line = summary.summary(rows, [method], [side])
-                cells.append(_with_interval(line[0]["score"], 3) if line else "")
+                cells.append(with_interval(line[0]["score"], 3) if line else "")
         table.append(f"| {METHODS[key][0]} | {' | '.join(cells)} |")
     return "\n".join(table)
 
@@ -559,7 +593,7 @@ def _of_encoders(made: Rows) -> str:
                 part = [r for r in mine if r["data"] == data and r["category"] == kind]
                 values = intervals.by_task(part)
                 mean = intervals.over_tasks(values, part) if part else None
-                cells.append(f"{_with_interval(mean, 3)} ({len(values)})" if mean else "")
+                cells.append(f"{with_interval(mean, 3)} ({len(values)})" if mean else "")
         size = _mean_size(made, method, {row["task"] for row in mine})
         table.append(f"| {method} | {size:,.0f} | {' | '.join(cells)} |")
     return "\n".join(table)
@@ -584,24 +618,29 @@ def _rules(stored: Stored) -> str:
     score, kept = verdicts_ptuning_v2.MARGIN, verdicts_ipt.MARGIN
     near = [f"{row['claim']} (`{row['scale']}`)" for row in stored.verdicts if _is_near(row["here"])]
     holds, in_part, fails, is_open = (f"*{word}*" for word in claims.VERDICTS)
-    return _bullets(
-        f"{holds}: the whole 95 % interval speaks for the claim. {fails}: the whole interval speaks against "
-        f"it. {is_open}: the interval does not decide.",
+    of_folds = results_folds.rules(stored.folds) if stored.folds else ()
+    before = (  # the rows of ipt120 have folds
+        f"*Fails* (A9) means at most {verdicts_splits.MARGIN} above zero-shot. `ipt120-long` is shown for "
+        "comparison only.",
+        "The controls of A1 and A14 start from another prompt than IST does, so the start may account for a "
+        "part of their differences. A3 asks only whether a task's own code scores higher than the mean "
+        "code, not whether MSF rebuilds the prompt vectors.",
+    )
+    return bullets(
+        *of_folds,
+        f"{'At the other scales, ' * bool(of_folds)}{holds}: the whole 95 % interval speaks for the claim. "
+        f"{fails}: the whole interval speaks against it. {is_open}: the interval does not decide.",
         f"A claim of several parts gets {in_part} if one part holds and another does not or is open. It gets "
         f"{fails} if one part fails and none holds.",
         f"*About as good* allows {kept} of E_rel (A1, A7) or {score} of a score (B8, B9). *Far behind* (B3) "
-        f"means more than {score} on tagging, and more there than on classification. *Fails* (A9) means at "
-        f"most {verdicts_splits.MARGIN} above zero-shot.",
+        f"means more than {score} on tagging, and more there than on classification.",
         "Where a claim was measured at several scales, the verdict in the table is that of "
-        f"{_listed([f'`{scale}`' for scale in DECISIVE], 'or')}, in this order. `ipt120-long` "
-        "is shown for comparison only.",
+        f"{listed([f'`{scale}`' for scale in DECISIVE], 'or')}, in this order.",
         "B5 and B10 are judged task by task. Their intervals, and all intervals of fewer than "
         f"{intervals.FEW_TASKS} tasks, are over few-shot samples and say nothing about other tasks.",
-        "The controls of A1 and A14 start from another prompt than IST does, so the start may account for "
-        "a part of their differences. A3 asks only whether a task's own code scores higher than the mean "
-        "code, not whether MSF rebuilds the prompt vectors.",
-        f"An interval ends within {NEAR} of 0 in {_listed(near)}. A small change of the scores would move "
-        "it across 0."
+        *(() if stored.folds else before),
+        f"An interval ends within {NEAR} of 0 in {listed(near)}. A small change of the scores would move it "
+        "across 0."
         if near
         else f"No interval ends within {NEAR} of 0.",
     )
@@ -637,18 +676,14 @@ def _both_sides(subject: str, rows: Rows, first: Method, others: Mapping[str, Me
     return " ".join(_compared(f"On {side} tasks, {subject}", rows, first, others, side) for side in SIDES)
 
 
-def _than(gap: Gap, other: str) -> str:
-    return f"{verb(gap)} {other} ({difference_text(gap)})"
-
-
 def _shares(rows: Rows, dim: int) -> str:
     """E_rel of IST, of the untuned mean code and of zero-shot."""
     sentences = []
     for side in SIDES:
         ist, code, zero = (_kept(rows, method, side) for method in (("IST", dim), ("mean code", dim), ZERO))
         sentences.append(
-            f"On {side} tasks IST keeps {_with_interval(ist)} of prompt tuning (E_rel); the untuned mean "
-            f"code keeps {code[0]:.2f} and zero-shot {zero[0]:.2f}."
+            f"On {side} tasks IST keeps {with_interval(ist)} of prompt tuning (E_rel); the untuned mean code "
+            f"keeps {code[0]:.2f} and zero-shot {zero[0]:.2f}."
         )
     return " ".join(sentences)
 
@@ -706,23 +741,13 @@ def _samples(rows: Rows) -> str:
     return f"{_seeds(rows)} few-shot sample{'s' * (_seeds(rows) > 1)}"
 
 
-def _with_interval(gap: Gap, places: int = 2) -> str:
-    """A mean with its interval, as text; no plus sign."""
-    mean, low, high = gap[:3]
-    return f"{mean:.{places}f} [{low:.2f}, {high:.2f}]"
-
-
 def _figure(stored: Stored) -> str:
-    return figure(stored.rows["ipt120"], _dim(stored, "ipt120"), stored.prompt_size)
+    return figure(_main(stored), _dim(stored, "ipt120"), stored.prompt_size)
 
 
-def _listed(parts: Sequence[Any], last: str = "and") -> str:
-    *first, end = map(str, parts)
-    return f"{', '.join(first)} {last} {end}" if first else end
-
-
-def _bullets(*texts: str) -> str:
-    return "\n".join(f"- {text}" for text in texts)
+def _main(stored: Stored) -> Rows:
+    """The rows of ipt120 in its main folds."""
+    return summary.of_folds(stored.rows["ipt120"])
 
 
 def _command() -> str:
@@ -730,16 +755,23 @@ def _command() -> str:
     return f"python -m {__spec__.name}"
 
 
+def written(stored: Stored) -> dict[str, str]:
+    """The text of each file, by its path in docs/: the page and its figures."""
+    found = pictures(stored.folds) if stored.folds else {}
+    figures = {f"figures/{name}.svg": picture.svg() for name, picture in found.items()}
+    return {"results.md": page(stored), "figure.svg": _figure(stored), **figures}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page and its figure, or compare them with the files; return the exit status."""
-    parser = argparse.ArgumentParser(description="Write results.md and figure.svg from the stored rows.")
+    """Write the page and its figures, or compare them with the files; return the exit status."""
+    parser = argparse.ArgumentParser(description="Write results.md and its figures from the stored rows.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="their folder; default: docs")
     options, stored = parser.parse_args(arguments), read()
-    made = {options.out / "results.md": page(stored), options.out / "figure.svg": _figure(stored)}
+    made = {options.out / name: text for name, text in written(stored).items()}
     if not options.check:
-        options.out.mkdir(parents=True, exist_ok=True)
         for path, text in made.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             with files.atomic(path) as new:
                 new.write_text(text, encoding="utf-8", newline="\n")
         return 0

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from iptkit.storage import paths
-from iptkit.studies import stored_results, verdicts_encoders, verdicts_folds
+from iptkit.studies import learning_curves, stored_results, verdicts_encoders, verdicts_folds
 
 MAIN, FEW, CLS, NON_CLS = r"fold\d+", r"fold\d+_\d+", r"cls\d+", r"non_cls\d+"
 DRAWS = 20_000
@@ -349,3 +349,107 @@ def contrast(first, second, group, asks, value, equal):
     smallest = (student(0.975, freedom) + student(0.8, freedom)) * error
     names = {"mean": mean, "low": low, "high": high, "p": p, "smallest": smallest, "verdict": verdict}
     return each, names
+
+
+# ---- what the results page shows besides -----------------------------------------------------------
+def framed(rows):
+    frame = pd.DataFrame(rows)
+    frame["fold"] = frame.fold.fillna("")
+    return frame, frame.drop_duplicates("task").set_index("task").group
+
+
+def check(line, values, group, place, value=0.0):
+    """Mean, interval and p of a line are those of values by task."""
+    own = judged(values, group, "more", value, 0.0)
+    is_drawn = group[values.index].nunique() >= 30
+    width = max(0.005, 0.08 * (own["high"] - own["low"])) if is_drawn else 1e-6
+    assert line["mean"] == pytest.approx(own["mean"], abs=1e-9), place
+    assert (line["low"], line["high"]) == pytest.approx((own["low"], own["high"]), abs=width), place
+    if "p" in line:
+        assert line["p"] == pytest.approx(own["p"], abs=0.02 if line["groups"] > 12 else 1e-12), place
+        assert line["smallest"] == pytest.approx(own["smallest"], rel=1e-5), place
+
+
+SHOWN = ["more groups", "many groups", "stored"]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_gains_and_controls_are_found_again(name):
+    rows = rows_named(name)
+    frame, group = framed(rows)
+    for line in verdicts_folds.starts(rows):
+        side = line["split"]
+        arms = [mine(frame, method, side) for method in ("zero-shot", "mean code", "IST")]
+        below, above = arms[:2] if line["gain"] == "start" else arms[1:]
+        check(line, gap(above, below, line["measure"]), group, line)
+    ist, lines = mine(frame, "IST", "unseen"), verdicts_folds.controls(rows)
+    assert len(lines) == 14
+    for line in lines:
+        control = mine(frame, line["control"], "unseen")
+        check(line, gap(ist, control, line["measure"]), group, line)
+
+
+def above_chance(rows, reference):
+    """As `kept`, with the score of guessing taken from both scores."""
+    chance = reference.groupby("task").chance.first()
+    less = [part.assign(score=part.score - part.task.map(chance)) for part in (rows, reference)]
+    return kept(*less)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_shares_by_category_are_found_again(name):
+    rows = rows_named(name)
+    frame, group = framed(rows)
+    for line in verdicts_folds.per_category(rows):
+        of = frame[frame.category == line["category"]]
+        own, whole = (mine(of, method, line["split"]) for method in (line["method"], "prompt tuning"))
+        found = {"E_rel": kept(own, whole), "E_rel above chance": above_chance(own, whole)}
+        found |= {value: means(own, value) for value in ("score", "log_likelihood")}
+        for value, by_task in found.items():
+            if line[value] is None:
+                assert by_task.empty
+            elif group[by_task.index].nunique() >= 4:
+                shown = dict(zip(("mean", "low", "high"), line[value], strict=True))
+                check(shown, by_task, group, (line, value))
+        references = [
+            np.mean([below(row.seed, whole[whole.task == task]) for row in of_task.itertuples()])
+            for task, of_task in own.groupby("task")
+        ]
+        ratio = own.groupby("task").score.mean().mean() / np.mean(references)
+        assert line["ratio of means"] == pytest.approx(ratio), line
+        assert line["tasks"] == own.task.nunique() and line["groups"] == own.group.nunique()
+
+
+def below(seed, whole):
+    """Prompt tuning's score with the other samples."""
+    others = whole[whole.seed != seed]
+    return (others if len(others) else whole).score.mean()
+
+
+@pytest.mark.parametrize("name", ["by hand", "stored"])
+def test_shares_by_budget_are_found_again(name):
+    rows = folded.curves()
+    if name == "stored":
+        try:
+            rows, _ = stored_results.load_rows("curves")
+        except FileNotFoundError:
+            pytest.skip("no learning curves are stored yet")
+    frame, lines = pd.DataFrame(rows), learning_curves.relative(rows)
+    assert bool(lines) == ({"prompts", "ist"} <= {*frame.stage})
+    for line in lines:
+        full = frame[
+            (frame.stage == "prompts") & (frame.budget == line["prompts"]) & (frame.lr == line["lr"])
+        ]
+        codes = frame[(frame.stage == "ist") & (frame.msf == line["msf"]) & (frame.budget == line["ist"])]
+        both = codes.merge(full, on="task")
+        groups = both.group_x.nunique()
+        assert (line["tasks"], line["groups"]) == (len(both), groups)
+        for value, floor in (("E_rel", 0.0), ("E_rel above chance", 1.0)):
+            own, whole = (both[f"score_{end}"] - floor * both[f"chance_{end}"] for end in "xy")
+            if whole.sum() <= 0:
+                assert line[value] is None
+                continue
+            ratio = own.sum() / whole.sum()
+            off = ((own - ratio * whole) / whole.mean()).groupby(both.group_x).sum()
+            half = student(0.975, groups - 1) * math.sqrt((off**2).sum() * groups / (groups - 1)) / len(both)
+            assert line[value] == pytest.approx((ratio, ratio - half, ratio + half), abs=1e-6), line

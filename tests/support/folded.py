@@ -1,7 +1,10 @@
 """Rows of a study with folds made by hand, with effects that are known."""
 
+from dataclasses import asdict
+
 import numpy as np
 
+from iptkit.studies import scales
 from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.adapters import SHARED
 from iptkit.studies.score_rows import AROUND, DECODERS
@@ -79,3 +82,43 @@ def _fold(about, place):
     return {"few": f"fold{place}_20", "cls": f"cls{place}", "non_cls": f"non_cls{place}"}.get(
         kind, f"fold{place}"
     )
+
+
+def curves(seed=0, tasks=12):
+    """Rows of learning curves: longer training has a lower loss and a higher score, MSF has none."""
+    rng, found = np.random.default_rng(seed), []
+    own = [(f"c{i}", CATEGORIES[i % len(CATEGORIES)], rng.uniform(0.6, 1.0)) for i in range(tasks)]
+
+    def add(stage, method, budget, lr, gain, msf="", decoder="", dim=0, count=tasks):
+        steps, batch = map(int, budget.split("x"))
+        for task, category, level in own[:count]:
+            loss = 2.0 - gain + rng.normal(0, 0.02)
+            row = {
+                "task": task, "group": f"g{task}", "category": category, "split": "unseen", "seed": 0,
+                "stage": stage, "method": method, "budget": budget, "rows_per_run": batch, "steps": steps,
+                "lr": lr, "msf": msf, "decoder": decoder, "d_I": dim, "chance": 0.1,
+                "dev_loss": loss, "cpu_seconds": steps * batch / 40, "log_likelihood": -loss,
+                "score": level * gain + rng.normal(0, 0.02),
+            }  # fmt: skip
+            found.append(row | ({"score": None, "log_likelihood": None} if stage == "msf" else {}))
+
+    for budget, gain in (("40x2", 0.6), ("120x2", 0.8), ("360x2", 0.81)):
+        add("prompts", "prompt tuning", budget, 0.3, gain)
+        add("msf", "MSF", budget, 0.003, gain, dim=5)
+        for own_budget, more in (("16x2", 0.35), ("48x2", 0.55), ("120x2", 0.56)):
+            add("ist", "IST", own_budget, 0.1, more + gain / 10, budget, "learned", 5)
+    for lr in (0.1, 1.0):
+        add("prompts", "prompt tuning", "120x2", lr, 0.7)
+    for method, dim in (("fine-tuning", 0), ("DID", 5)):
+        add("weights", method, "40x2", 1e-4, 0.7, dim=dim, count=6)
+        add("weights", method, "120x2", 1e-4, 0.75, dim=dim, count=6)
+    for decoder in ("learned", *AROUND):
+        for lr, gain in ((0.1, 0.62), (0.3, 0.6)):
+            add("rates", DECODERS[decoder], "48x2", lr, gain, "120x2", decoder, 5)
+    return found
+
+
+def about(name="ipt120"):
+    """How these rows would have been made: settings of a scale, and the rest of their provenance."""
+    made = [{"processor": "a CPU, 2 cores", "steps": []}]
+    return {"scale": asdict(scales.load(name)), "dtype": "float32", "seconds": 7200, "made": made}

@@ -1,0 +1,216 @@
+"""What the results page shows of a study with folds: rows, verdicts, gains, controls, learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from iptkit.course.sentences import (
+    with_interval,
+)
+from iptkit.scores import intervals, summary
+from iptkit.studies import learning_curves, verdicts_folds
+from iptkit.studies.effects import Gap
+from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
+from iptkit.studies.verdicts_folds import MEAN_CODE, Arm
+
+Rows = Sequence[dict[str, Any]]
+KINDS = {  # categories of tasks
+    "cls": "classification",
+    "mcqa": "multiple choice",
+    "qa": "question answering",
+    "gen": "generation",
+    "seq": "extraction",
+}
+WITH_OPTIONS = ("cls", "mcqa")  # their answers are options, of which the model's likeliest counts
+SUBSPACES = {  # kind of folds -> the seen tasks that a subspace was found on
+    "main": "many tasks of all kinds",
+    "few": "few tasks of all kinds",
+    "cls": "classifications only",
+    "non_cls": "other tasks only",
+}
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A study with folds.
+
+    Attributes:
+      rows: its result rows (see `scores.summary`).
+      about: how they were made (see `studies.provenance`).
+      curves: rows of its learning curves (see `studies.learning_curves`).
+    """
+
+    rows: Rows
+    about: Mapping[str, Any]
+    curves: Rows
+
+    @property
+    def scale(self) -> Mapping[str, Any]:
+        """The settings of the study."""
+        scale: Mapping[str, Any] = self.about["scale"]
+        return scale
+
+    @property
+    def dim(self) -> int:
+        """The d_I that the controls were run at."""
+        return int(self.scale.get("main_dim", verdicts_folds.PAPER_DIM))
+
+    @cached_property
+    def main(self) -> Rows:
+        """The rows of the main folds."""
+        return summary.of_folds(self.rows)
+
+    @cached_property
+    def at_dim(self) -> Rows:
+        """The rows at `dim`, and those of methods without a d_I."""
+        return verdicts_folds.at(self.rows, self.dim)
+
+    @cached_property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """See `studies.effects.verdicts`."""
+        return verdicts_folds.verdicts(self.rows, self.dim)
+
+    @cached_property
+    def effects(self) -> dict[str, list[dict[str, Any]]]:
+        """Claim -> its effects (see `studies.effects.effect_of`)."""
+        return {verdict["name"]: verdict["effects"] for verdict in self.verdicts}
+
+    @cached_property
+    def gains(self) -> list[dict[str, Any]]:
+        """See `verdicts_folds.starts`."""
+        return verdicts_folds.starts(self.rows, self.dim)
+
+    @cached_property
+    def controls(self) -> list[dict[str, Any]]:
+        """See `verdicts_folds.controls`."""
+        return verdicts_folds.controls(self.rows, self.dim)
+
+    @cached_property
+    def categories(self) -> list[dict[str, Any]]:
+        """See `verdicts_folds.per_category`."""
+        return verdicts_folds.per_category(self.rows, self.dim)
+
+    @cached_property
+    def budgets(self) -> list[dict[str, Any]]:
+        """See `learning_curves.relative`."""
+        return learning_curves.relative(self.curves)
+
+    @cached_property
+    def task_gaps(self) -> list[float]:
+        """Stage two − prompt tuning from words in log-likelihood, one per unseen task."""
+        values = Gap(Arm(STAGE_TWO), Arm(FROM_WORDS)).values(self.at_dim, "log_likelihood")
+        return [sum(of_task) / len(of_task) for of_task in values.values()]
+
+    def line(
+        self, method: str, side: str, dim: int | None = None, rows: Rows | None = None
+    ) -> dict[str, Any]:
+        """The line of `summary.summary` (crossed) of one method and side, {} if it was not measured."""
+        which = (method, self.dim if dim is None else dim)
+        found = summary.summary(self.main if rows is None else rows, [which], [side], crossed=True)
+        return found[0] if found else {}
+
+    def gap(self, first: tuple[str, int], second: tuple[str, int], side: str) -> intervals.Interval | None:
+        """The difference in score of two methods (see `summary.difference`); None if one was not measured."""
+        there = {(r["method"], r["d_I"]) for r in self.main if r["split"] in (side, "both")}
+        return summary.difference(self.main, first, second, side) if {first, second} <= there else None
+
+    def stored_verdicts(self) -> list[dict[str, Any]]:
+        """The verdicts in the form in which `claims.load_stored` returns them."""
+        return [
+            {
+                "claim": v["name"],
+                "scale": self.scale["name"],
+                "tasks": v["num_tasks"],
+                "seeds": v["num_seeds"],
+                **{name: v[name] for name in ("here", "verdict")},
+            }
+            for v in self.verdicts
+        ]
+
+
+def have_folds(rows: Rows) -> bool:
+    """Whether rows are of a study with folds."""
+    return any(row.get("fold") for row in rows)
+
+
+# ---- learning curves ------------------------------------------------------------------------------
+def by_prompts(study: Folds) -> list[dict[str, Any]]:
+    """E_rel of the study's IST and MSF, by the budget of the prompts that it is compared with."""
+    own = {
+        "msf": name_of(study.scale["msf"]),
+        "ist": name_of(study.scale["ist"]),
+        "lr": study.scale["prompt"]["lr"],
+    }
+    mine = [line for line in study.budgets if own.items() <= line.items() and line["E_rel"]]
+    return sorted(mine, key=lambda line: examples_of(line["prompts"]))
+
+
+def by_ist(study: Folds) -> list[tuple[str, list[dict[str, Any]]]]:
+    """MSF budget -> E_rel of IST by its budget, compared with prompts of the study's budget."""
+    own = {"prompts": name_of(study.scale["prompt"]), "lr": study.scale["prompt"]["lr"]}
+    mine = [line for line in study.budgets if own.items() <= line.items() and line["E_rel"]]
+    return [
+        (msf, sorted((x for x in mine if x["msf"] == msf), key=lambda line: examples_of(line["ist"])))
+        for msf in dict.fromkeys(line["msf"] for line in mine)
+    ]
+
+
+# ---- words ----------------------------------------------------------------------------------------
+def budget_text(fit: Mapping[str, Any]) -> str:
+    """The budget of a FitConfig, in words.
+
+    Example:
+      >>> budget_text({"steps": 120, "rows_per_run": 2})
+      '120 steps of 2 examples'
+    """
+    return f"{fit['steps']} steps of {fit['rows_per_run']} examples"
+
+
+def name_of(fit: Mapping[str, Any]) -> str:
+    """The budget of a FitConfig, as `studies.curve_steps.budget_of` writes it.
+
+    Example:
+      >>> name_of({"steps": 120, "rows_per_run": 2})
+      '120x2'
+    """
+    return f"{fit['steps']}x{fit['rows_per_run']}"
+
+
+def examples_of(budget: str) -> int:
+    """How many examples a training with a budget reads.
+
+    Example:
+      >>> examples_of("120x2")
+      240
+    """
+    steps, batch = budget.split("x")
+    return int(steps) * int(batch)
+
+
+def gap_of(line: Mapping[str, Any]) -> intervals.Interval:
+    """The mean of a line of `verdicts_folds` with its interval."""
+    return line["mean"], line["low"], line["high"]
+
+
+def one_of(lines: Sequence[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any] | None:
+    """The first line that has these values; None if there is none."""
+    return next((line for line in lines if wanted.items() <= line.items()), None)
+
+
+def share(value: Sequence[float] | None) -> str:
+    """E_rel with its interval; a dash if no task has a usable reference."""
+    return with_interval(value) if value else "–"
+
+
+def kind_of(line: Mapping[str, Any]) -> str:
+    """The category of a line, in words."""
+    return KINDS.get(line["category"], line["category"])
+
+
+def control_name(control: str) -> str:
+    """A control as a sentence names it."""
+    names = {MEAN_CODE: f"the {MEAN_CODE}", NEAREST: f"the {NEAREST}", "random decoder": "a random decoder"}
+    return names.get(control, control)

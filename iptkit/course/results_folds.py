@@ -1,0 +1,386 @@
+"""The part of docs/results.md on a study with folds: its text, tables and figures, from its rows.
+
+    rows of `ipt120`, rows of its learning curves -> Folds -> section() and pictures(), claims_table()
+
+`results_page` puts the parts on the page and writes the figures to docs/figures/. Every value is computed
+from the rows. Only EARLIER is typed in: what an earlier study of the same tasks found, whose rows are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from iptkit.course.folds_figures import pictures
+from iptkit.course.folds_study import (
+    WITH_OPTIONS,
+    Folds,
+    budget_text,
+    by_ist,
+    by_prompts,
+    control_name,
+    gap_of,
+    kind_of,
+    name_of,
+    one_of,
+    share,
+)
+from iptkit.course.folds_tables import category_table, curve_table, method_table, recipe
+from iptkit.course.sentences import (
+    against,
+    bullets,
+    folded,
+    gap_text,
+    listed,
+    than,
+    with_interval,
+)
+from iptkit.scores import claims, intervals, summary
+from iptkit.studies import effects, learning_curves, verdicts_ipt
+from iptkit.studies.score_rows import AROUND, DECODERS
+from iptkit.studies.verdicts_folds import MEAN_CODE, PROMPT_TUNING, SIDES
+
+EARLIER: dict[
+    str, Any
+] = {  # the study of the same tasks before this one, from docs/results.md and data/scales.json of 0.1.0
+    "tasks": {"seen": 100, "unseen": 20},
+    "prompt": (40, 2),  # steps, examples per step
+    "ist": (24, 2),
+    "test_examples": 16,
+    "dtype": "mixed",
+    "E_rel": {"seen": (0.814, 0.732, 0.895), "unseen": (0.673, 0.542, 0.804)},
+}
+
+
+def section(study: Folds, folder: str = "figures") -> list[str]:
+    """The parts of the page on the study, in Markdown, without its heading.
+
+    Args:
+      study: to be shown.
+      folder: of the figures, from the page.
+    """
+    found = pictures(study)
+
+    def shown(name: str) -> str:
+        return f"![{found[name].alt}]({folder}/{name}.svg)" if name in found else ""
+
+    parts = [
+        _set_up(study),
+        bullets(*_in_short(study)),
+        "### How large are the effects that the claims are judged by?",
+        shown("forest"),
+        "Each line is one effect with its 95 % interval. Inside the shaded margin an effect makes no "
+        "difference; for E_rel, the margin is what counts as about as much. The triangle points to the side "
+        "that the claim asks for. The margins were written down before the study; they are shaded in the "
+        "next figures, too. [The claims](#claims-of-the-two-papers) are below.",
+        paper_note(study),
+        "### What does the start gain, and what do the directions add?",
+        _gains(study),
+        shown("gains"),
+        "### Do other directions from the same start do as well?",
+        _controls(study),
+        shown("controls"),
+        "### Which kinds of tasks keep most?",
+        _kinds(study),
+        shown("categories"),
+        folded("Scores by category", category_table(study)),
+        "### Does it matter which tasks were seen?",
+        _seen_tasks(study),
+        shown("seen_tasks"),
+        *_stage_two(study, shown("stage_two")),
+        *_budgets(study, shown("budgets")),
+        "### All methods",
+        "E_rel divides a score by the prompt tuning score of the *other* few-shot samples, so that the luck "
+        "of one sample does not stand on both sides. *Above chance* takes the score of guessing from both. "
+        "The *ratio of means* divides the mean scores.",
+        folded("Scores, shares and log-likelihoods of all methods", method_table(study)),
+        "### What changed since the earlier study?",
+        _changes(study),
+    ]
+    return [part for part in parts if part]
+
+
+def details(study: Folds) -> str:
+    """Every effect with its p and, where it is undecided, the smallest one that the study sees; a list."""
+    lines = []
+    for verdict in study.verdicts:
+        few = f"{verdict['num_seeds']} few-shot sample{'s' * (verdict['num_seeds'] > 1)}"
+        texts = [f"{effects.as_text(e)}: *{e['verdict']}*" for e in verdict["effects"]]
+        lines.append(f"{verdict['name']} ({verdict['num_tasks']} tasks, {few}): {'; '.join(texts)}.")
+    return bullets(*lines)
+
+
+def rules(study: Folds) -> list[str]:
+    """How a verdict is chosen in a study with folds, one sentence or a few each."""
+    holds, in_part, fails, is_open = (f"*{word}*" for word in claims.VERDICTS)
+    return [
+        f"Claims at scale `{study.scale['name']}` are judged by criteria that were written down before the "
+        f"study (data/claims.json). {holds}: the whole 95 % interval is on the side that the claim asks for, "
+        f"and the sign-flip test over leakage groups gives p ≤ {claims.LEVEL}. {fails}: the whole interval "
+        f"is on the other side, or inside the margin. {in_part}: the effect is significant, but inside the "
+        f"margin. {is_open}: anything else, and any effect with fewer than {intervals.LEAST_GROUPS} leakage "
+        "groups.",
+        "Where the claim is about a paper's E_rel, the whole interval has to be above it minus the margin.",
+        "*> a ± b*: the claim asks for an effect above a; one within b of a makes no difference.",
+        "An undecided effect is shown with the smallest one that the study would see with a power of 80 %.",
+    ]
+
+
+# ---- sentences ------------------------------------------------------------------------------------
+def _set_up(study: Folds) -> str:
+    scale, rows = study.scale, study.main
+    tasks, groups = {r["task"] for r in rows}, {r["group"] for r in rows}
+    folds = sorted({r["fold"] for r in rows if r.get("fold")})
+    samples = len({r["seed"] for r in rows})
+    return (
+        f"Scale `{scale['name']}`: {len(tasks)} tasks in {len(groups)} leakage groups, model "
+        f"`{rows[0]['backbone']}`, number type `{study.about['dtype']}`, prompts of {scale['prompt_length']} "
+        f"vectors, {scale['test_examples']} test examples per task, {samples} few-shot "
+        f"sample{'s' * (samples > 1)}. Prompts are trained for {budget_text(scale['prompt'])}, IST for "
+        f"{budget_text(scale['ist'])}. The study is cross-fitted: each of {len(folds)} folds holds out some "
+        "tasks and finds a subspace of the others. So every task is unseen once, and is scored once as a "
+        "seen one."
+    )
+
+
+def _in_short(study: Folds) -> list[str]:
+    dim, kept = study.dim, []
+    for side in SIDES:
+        ist, code, tuned = (
+            study.line(m, side, d) for m, d in (("IST", dim), (MEAN_CODE, dim), (PROMPT_TUNING, 0))
+        )
+        kept.append(
+            f"On {side} tasks IST scores {with_interval(ist['score'])} and prompt tuning "
+            f"{with_interval(tuned['score'])}: E_rel {share(ist['E_rel'])}, above chance "
+            f"{share(ist['E_rel above chance'])}, ratio of means {ist['ratio of means']:.2f}. The mean code, "
+            f"which is not tuned, keeps E_rel {share(code['E_rel'])}."
+        )
+    gaps = {side: study.gap(("IST", dim), (PROMPT_TUNING, 0), side) for side in SIDES}
+    beside = " ".join(
+        f"On {side} tasks, IST {than(gap, 'prompt tuning')}." for side, gap in gaps.items() if gap
+    )
+    dims, more = sorted({r["d_I"] for r in study.main if r["method"] == "IST"}), ""
+    if len(dims) > 1:
+        most = {side: study.gap(("IST", dims[-1]), ("IST", dims[0]), side) for side in SIDES}
+        more = "**More parameters.** " + " ".join(
+            f"On {side} tasks, IST with {dims[-1]} parameters {than(gap, f'IST with {dims[0]}')}."
+            for side, gap in most.items()
+            if gap
+        )
+    gap = study.gap(("fine-tuning", 0), (PROMPT_TUNING, 0), "unseen")
+    fine = ""
+    if gap:
+        fit = study.scale.get("weights_fit") or study.scale["prompt"]
+        said = than(gap, "prompt tuning")
+        fine = f"**Fine-tuning.** Fine-tuning of all weights for {budget_text(fit)} {said}."
+    adapters = ""
+    if "A13" in study.effects:
+        prompts, shared = study.effects["A13"]
+        adapters = (
+            f"**Adapters.** On unseen tasks, IST of adapters {_compared(prompts, 'IST of prompts')}. It "
+            f"{_compared(shared, 'the same adapters before tuning')}."
+        )
+    each = [
+        f"*{word}*: {', '.join(mine)}"
+        for word in claims.VERDICTS
+        if (mine := [v["name"] for v in study.verdicts if v["verdict"] == word])
+    ]
+    judged = f"**Claims of the paper.** {'; '.join(each)}." if each else ""
+    kept = [f"**What IST keeps.** {' '.join(kept)}", f"**Beside prompt tuning.** {beside}"]
+    return [judged, *kept, more, fine, adapters]
+
+
+def paper_note(study: Folds) -> str:
+    """What to know beside the paper's E_rel: its model generates every answer, here a part has options."""
+    tasks = {r["task"] for r in study.main}
+    mine = [r for r in study.main if r["category"] in WITH_OPTIONS]
+    rest = [r for r in study.main if r["category"] not in WITH_OPTIONS]
+    paper = listed([f"{value:.2f} on {side} tasks" for side, value in verdicts_ipt.PAPER.items()])
+    text = f"The paper's E_rel of {paper} is of a model that generates every answer. "
+    if not mine or not rest:
+        return text + f"Here {len({r['task'] for r in mine})} of {len(tasks)} tasks have answer options."
+    chance = {r["task"]: r["chance"] for r in mine}
+    guess = sum(chance.values()) / len(chance)
+    whole = study.line(PROMPT_TUNING, "unseen", 0, mine)["score"][0]
+    kept = [study.line("IST", "unseen", rows=rows) for rows in (mine, rest)]
+    with_options, without = (share(line.get("E_rel")) for line in kept)
+    return text + (
+        f"Here {len(chance)} of {len(tasks)} tasks have answer options, of which the likeliest counts. "
+        f"Guessing scores {guess:.2f} there on average, {guess / whole:.2f} of prompt tuning's score, so "
+        f"these tasks give E_rel a floor. On unseen tasks IST keeps E_rel {with_options} on tasks with "
+        f"options and {without} on the others."
+    )
+
+
+def _gains(study: Folds) -> str:
+    """What the start gains over zero-shot, and what tuning adds, on both sides."""
+    words = {
+        "start": ("The mean code, where IST starts,", "zero-shot"),
+        "directions": ("IST", "the mean code"),
+    }
+    sentences = []
+    for side in SIDES:
+        texts = []
+        for gain, (subject, other) in words.items():
+            both = [one_of(study.gains, gain=gain, split=side, measure=m) for m in summary.VALUES]
+            if None not in both:
+                score, likelihood = (line or {} for line in both)
+                said = than(gap_of(likelihood), other, "log_likelihood", likelihood["p"])
+                texts.append(f"{subject} {said}. The difference in score is {gap_text(gap_of(score))}.")
+        if texts:
+            sentences.append(f"**On {side} tasks.** {' '.join(texts)}")
+    return bullets(*sentences)
+
+
+def _controls(study: Folds) -> str:
+    """IST beside each control, those that start where it starts first."""
+    lines = {x["control"]: x for x in study.controls if x["measure"] == "log_likelihood"}
+    around = [DECODERS[name] for name in AROUND]
+    texts = []
+    for before, subject, is_around in (
+        ("", "On unseen tasks, IST", True),
+        ("The other controls start elsewhere, or are not tuned. ", "IST", False),
+    ):
+        mine = {control_name(name): line for name, line in lines.items() if (name in around) == is_around}
+        if mine:
+            gaps, p = {n: gap_of(x) for n, x in mine.items()}, {n: x["p"] for n, x in mine.items()}
+            texts.append(before + against(subject, gaps, "log_likelihood", p))
+    return " ".join(texts)
+
+
+def _kinds(study: Folds) -> str:
+    mine = [x for x in study.categories if x["method"] == "IST" and x["split"] == "unseen" and x["E_rel"]]
+    if not mine:
+        return ""
+    most, least = (choose(mine, key=lambda x: x["E_rel"][0]) for choose in (max, min))
+    text = (
+        f"On unseen tasks, E_rel of IST is highest on {kind_of(most)} ({share(most['E_rel'])}) and lowest on "
+        f"{kind_of(least)} ({share(least['E_rel'])})."
+    )
+    above = [x for x in mine if x["E_rel above chance"]]
+    if above:
+        best = max(above, key=lambda x: x["E_rel above chance"][0])
+        text += f" Above chance it is highest on {kind_of(best)} ({share(best['E_rel above chance'])})."
+    few = [x for x in mine if x["groups"] < intervals.LEAST_GROUPS]
+    if few:
+        text += f" Fewer than {intervals.LEAST_GROUPS} leakage groups: {listed([kind_of(x) for x in few])}."
+    return text
+
+
+def _seen_tasks(study: Folds) -> str:
+    """Claims A9 and A10 in sentences."""
+    texts = []
+    if "A9" in study.effects:
+        own, others, between = study.effects["A9"]
+        texts.append(
+            f"On unseen classifications, IST in a subspace of classifications {_compared(own, 'zero-shot')}. "
+            f"On other tasks it {_compared(others, 'zero-shot')}. There, IST in a subspace of other tasks "
+            f"{_compared(between, 'IST in one of classifications')}."
+        )
+    if "A10" in study.effects:
+        (more,) = study.effects["A10"]
+        texts.append(f"IST with 100 seen tasks {_compared(more, 'IST with 20')}.")
+    return " ".join(texts)
+
+
+def _compared(effect: Mapping[str, Any], other: str) -> str:
+    """Verb, other method and difference of an effect; its p counts if it is of a comparison with 0."""
+    return than(gap_of(effect), other, effect["measure"], 0.0 if effect["value"] else effect["p"])
+
+
+def _stage_two(study: Folds, picture: str) -> list[str]:
+    """Claim A12 in sentences, with its figure."""
+    if "A12" not in study.effects or not picture:
+        return []
+    gaps = study.task_gaps
+    gain, steadier = study.effects["A12"]
+    is_clear = (steadier["low"] > 0 or steadier["high"] < 0) and steadier["p"] <= claims.LEVEL
+    deviation = (
+        ("smaller" if steadier["mean"] > 0 else "larger") if is_clear else "not significantly different"
+    )
+    return [
+        "### Is IST's solution a good start for prompt tuning?",
+        "On unseen tasks, prompt tuning that starts from IST's solution (stage two) "
+        f"{_compared(gain, 'prompt tuning from words')}; on {sum(gap > 0 for gap in gaps)} of {len(gaps)} "
+        f"tasks it is higher. Its standard deviation over runs is {deviation} "
+        f"({gap_text(intervals.opposite(gap_of(steadier)))}).",
+        picture,
+    ]
+
+
+def _budgets(study: Folds, picture: str) -> list[str]:
+    """E_rel against budgets, in two sentences and a figure, and the recipe that the curves choose."""
+    if not study.curves:
+        return []
+    found = learning_curves.choose(study.curves)
+    parts = ["### How does E_rel depend on the budgets?"]
+    if picture:
+        references, codes = by_prompts(study), [line for _, mine in by_ist(study) for line in mine]
+        tasks = {line["tasks"] for line in study.budgets}
+        text = f"Learning curves of {listed(sorted(tasks), 'or')} unseen tasks, ratio of means. "
+        if references:
+            first, last = references[0], references[-1]
+            ist, msf = first["ist"], first["msf"]
+            text += (
+                f"The same IST ({ist}, in the subspace of an MSF of {msf}) keeps {share(first['E_rel'])} of "
+                f"prompts trained for {first['prompts']}, and {share(last['E_rel'])} of prompts trained for "
+                f"{last['prompts']}: {_falls(first, last)}. "
+            )
+        if codes:
+            own = [line for line in codes if line["msf"] == name_of(study.scale["msf"])] or codes
+            first, last = own[0], own[-1]
+            text += (
+                f"With prompts of {first['prompts']}, IST of {first['ist']} keeps {share(first['E_rel'])} "
+                f"and IST of {last['ist']} {share(last['E_rel'])}."
+            )
+        parts += [text.strip(), picture]
+    parts += [recipe(study, found), folded("All budgets and rates that were compared", curve_table(found))]
+    return parts
+
+
+def _falls(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    before, after = (line["E_rel"][0] if line["E_rel"] else float("nan") for line in (first, last))
+    return (
+        "the less the reference is trained, the better IST looks"
+        if after < before
+        else "a longer trained reference does not lower E_rel here"
+    )
+
+
+def _changes(study: Folds) -> str:
+    scale, old = study.scale, EARLIER
+    prompt, ist = (f"{steps} steps of {batch} examples" for steps, batch in (old["prompt"], old["ist"]))
+    lines = {side: study.line("IST", side) for side in SIDES}
+    now = listed([f"{share(lines[side]['E_rel'])} on {side} tasks" for side in SIDES])
+    before = listed([f"{share(old['E_rel'][side])} on {side} tasks" for side in SIDES])
+    folds = len({r["fold"] for r in study.main if r.get("fold")})
+    text = [
+        f"An earlier study of the same tasks had one split ({old['tasks']['seen']} seen and "
+        f"{old['tasks']['unseen']} unseen tasks), trained prompts for {prompt} and IST for {ist}, and scored "
+        f"{old['test_examples']} test examples per task in number type `{old['dtype']}`.",
+        f"This one has {folds} folds, {budget_text(scale['prompt'])} for prompts and "
+        f"{budget_text(scale['ist'])} for IST, {scale['test_examples']} test examples and "
+        f"`{study.about['dtype']}`.",
+        "Its controls start from the mean code, as IST does. Those of the earlier study started elsewhere, "
+        "so their start may have accounted for their differences.",
+        f"E_rel of IST was {before}. It is {now}.",
+    ]
+    if (reached := _share_of_score(study, old["prompt"])) is not None:
+        text.append(
+            "The two cannot be compared directly, because the reference is trained longer now: on the tasks "
+            f"of the learning curves, prompts of {old['prompt'][0]}x{old['prompt'][1]} reach {reached:.0%} "
+            f"of the score of prompts of {name_of(scale['prompt'])}."
+        )
+    text.append("The rows of the earlier study are no longer stored.")
+    return " ".join(text)
+
+
+def _share_of_score(study: Folds, budget: tuple[int, int]) -> float | None:
+    """The mean score of prompts of a budget, over that of prompts of the study's own budget."""
+    scores = {
+        line["budget"]: line["score"]
+        for line in learning_curves.choose(study.curves)["lines"]
+        if line["curve"] == PROMPT_TUNING and line["lr"] == study.scale["prompt"]["lr"]
+    }
+    first, own = scores.get(f"{budget[0]}x{budget[1]}"), scores.get(name_of(study.scale["prompt"]))
+    return first / own if first is not None and own else None

@@ -1,0 +1,289 @@
+"""The page of a study with folds says what its rows say, and its words follow the numbers."""
+
+import ast
+import inspect
+import json
+import re
+from collections import Counter
+
+import folded
+import pytest
+
+from iptkit.course import folds_figures, folds_study, folds_tables, forest, results_folds
+from iptkit.course import results_page as rp
+from iptkit.scores import claims, summary
+from iptkit.studies import learning_curves, stored_results, verdicts_folds
+from iptkit.studies.score_rows import DECODERS
+from iptkit.tasks import suites
+
+AROUND = DECODERS["random_around"]
+
+
+def rows_of(changes=None, **more):
+    """Rows as a stored study has them; classifications have options."""
+    fields = {"backbone": "tiny-causal", "metric": "accuracy"}
+    return [
+        row | fields | {"chance": 0.4 if row["category"] == "cls" else 0.0}
+        for row in folded.rows(changes, **{"groups": 8, **more})
+    ]
+
+
+def study_of(rows, curves=None):
+    return folds_study.Folds(rows, json.loads(json.dumps(folded.about())), curves or folded.curves())
+
+
+@pytest.fixture(scope="module")
+def study():
+    return study_of(rows_of())
+
+
+@pytest.fixture(scope="module")
+def text(study):
+    return "\n\n".join(results_folds.section(study))
+
+
+@pytest.fixture(scope="module")
+def others():
+    return {name: stored_results.load_rows(name) for name in rp.STUDIES if name != "ipt120"}
+
+
+def page_of(study, others):
+    found = {"ipt120": (study.rows, study.about), **others}
+    return rp.of_rows(found, claims.load_stored(), 2304, study.curves)
+
+
+def part(text, heading):
+    (found,) = re.findall(rf"^### {re.escape(heading)}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
+    return found
+
+
+# ---- the claims ----------------------------------------------------------------------------------
+def test_every_claim_has_one_line_with_effect_margin_paper_and_verdict(study, others):
+    page = rp.page(page_of(study, others))
+    overview = page.split("## Claims of the two papers")[1].split("### ")[0]
+    for name, claim in claims.known().items():
+        (line,) = (line for line in overview.splitlines() if line.startswith(f"| {name} | "))
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        assert len(cells) == 6 and claim.paper in cells[4]
+        for effect in study.effects.get(name, ()):
+            mean, low, high = (f"{effect[key]:.2f}" for key in ("mean", "low", "high"))
+            is_small = max(abs(effect["low"]), abs(effect["high"])) < 0.05
+            shown = re.sub(r"(?<=[\[ ])\+", "", cells[2])
+            assert is_small or f"{effect['effect']}: {mean} [{low}, {high}]" in shown
+            assert folds_tables.asked_text(effect) in cells[3].replace("&nbsp;", " ")
+        if name in study.effects:
+            verdict = next(v["verdict"] for v in study.verdicts if v["name"] == name)
+            assert cells[5] == f"**{verdict}** (`ipt120`)"
+    shown = overview.replace("&nbsp;", " ")
+    assert "> 0.77 <br> > 0.55" in shown and "< 0.5 <br> > 0 ± 0.05" in shown
+
+
+def test_the_verdicts_are_those_of_the_rows_and_old_ones_are_gone(study, others):
+    stored = page_of(study, others)
+    assert "ipt120-long" not in {row["scale"] for row in stored.verdicts}
+    mine = {row["claim"]: row for row in stored.verdicts if row["scale"] == "ipt120"}
+    assert {name: row["verdict"] for name, row in mine.items()} == {
+        v["name"]: v["verdict"] for v in verdicts_folds.verdicts(study.rows)
+    }
+    counts = Counter(row["verdict"] for row in mine.values())
+    said = "\n".join(results_folds.section(study))
+    for verdict in counts:
+        names = ", ".join(name for name, row in mine.items() if row["verdict"] == verdict)
+        assert f"*{verdict}*: {names}" in said
+
+
+def test_details_have_p_and_the_smallest_effect():
+    noisy = study_of(rows_of({AROUND: (0.5, -0.25)}, groups=10, noise=(0.01, 0.3)))
+    effect = noisy.effects["A1"][0]
+    assert effect["verdict"] == claims.VERDICTS[3]
+    assert f"this design sees differences of {effect['smallest']:.3f} nats" in results_folds.details(noisy)
+
+
+# ---- words ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        ((0.3, -0.5), "IST has a higher log-likelihood than random directions around the mean code (+"),
+        ((0.7, 0.1), "It has a lower log-likelihood than random directions around the mean code (-"),
+        ((0.56, -0.2), "no significant difference in log-likelihood from random directions around the mean "),
+    ],
+)
+def test_words_on_a_control_follow_its_rows(level, words):
+    rows = rows_of({AROUND: level}, noise=(0.01, 0.03))
+    mine = part(
+        "\n".join(results_folds.section(study_of(rows))),
+        "Do other directions from the same start do as well?",
+    )
+    assert words in mine
+
+
+def test_the_start_is_told_from_the_directions(text, study):
+    mine = part(text, "What does the start gain, and what do the directions add?")
+    for line in study.gains:
+        unit = " nats" if line["measure"] == "log_likelihood" else ""
+        assert f"{line['mean']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]{unit}" in mine
+    assert "scores" not in mine and mine.count("has a higher log-likelihood than zero-shot") == 2
+
+
+def test_runs_that_vary_more_are_called_so():
+    heading = "Is IST's solution a good start for prompt tuning?"
+    for runs, word in (
+        (folded.RUNS, "smaller"),
+        (dict(zip(folded.RUNS, (0.05, 0.01), strict=True)), "larger"),
+    ):
+        study = study_of(rows_of(runs=runs))
+        assert f"deviation over runs is {word} (" in part("\n".join(results_folds.section(study)), heading)
+
+
+def test_the_note_on_the_paper_counts_tasks_with_options(study):
+    tasks = {row["task"]: row for row in study.rows}
+    with_options = [row for row in tasks.values() if row["category"] in folds_study.WITH_OPTIONS]
+    note = results_folds.paper_note(study)
+    assert f"Here {len(with_options)} of {len(tasks)} tasks have answer options" in note
+    assert "0.87 on seen tasks and 0.65 on unseen tasks" in note and "Guessing scores 0.40 there" in note
+
+
+def test_tasks_with_options_are_those_with_a_chance():
+    rows, _ = stored_results.load_rows("ipt120")
+    chances = {row["task"]: row["chance"] for row in rows}
+    for card in suites.list_cards("ipt120"):
+        assert (card.category in folds_study.WITH_OPTIONS) == (chances[card.id] > 0), card.id
+
+
+def test_the_earlier_study_is_the_stored_one_as_long_as_it_is_stored():
+    rows, about = stored_results.load_rows("ipt120")
+    if folds_study.have_folds(rows):
+        pytest.skip("the rows of the earlier study are gone")
+    old, scale = results_folds.EARLIER, about["scale"]
+    for name in ("prompt", "ist"):
+        assert old[name] == (scale[name]["steps"], scale[name]["rows_per_run"])
+    assert (old["test_examples"], old["dtype"]) == (scale["test_examples"], about["dtype"])
+    for side, count in old["tasks"].items():
+        (line,) = summary.summary(rows, [("IST", 5)], [side])
+        assert line["tasks"] == count and line["E_rel"] == pytest.approx(old["E_rel"][side], abs=5e-4)
+
+
+def test_what_changed_is_that_of_the_settings(text):
+    mine = part(text, "What changed since the earlier study?")
+    assert "3 folds, 120 steps of 2 examples for prompts and 48 steps of 2 examples for IST, 48 test" in mine
+    scores = {
+        line["budget"]: line["score"]
+        for line in learning_curves.choose(folded.curves())["lines"]
+        if line["curve"] == "prompt tuning" and line["lr"] == 0.3
+    }
+    assert f"prompts of 40x2 reach {scores['40x2'] / scores['120x2']:.0%} of the score" in mine
+
+
+# ---- budgets -------------------------------------------------------------------------------------
+def test_e_rel_against_budgets(text, study):
+    mine = part(text, "How does E_rel depend on the budgets?")
+    ratio = {(x["prompts"], x["msf"], x["ist"]): x["E_rel"] for x in study.budgets if x["lr"] == 0.3}
+    for key in (("40x2", "120x2", "48x2"), ("360x2", "120x2", "48x2"), ("120x2", "120x2", "16x2")):
+        assert "{:.2f} [{:.2f}, {:.2f}]".format(*ratio[key]) in mine
+    assert "the less the reference is trained, the better IST looks" in mine
+    flat = [r | {"score": 0.8} if r["stage"] == "prompts" else r for r in study.curves]
+    other = part(
+        "\n".join(results_folds.section(study_of(study.rows, flat))), "How does E_rel depend on the budgets?"
+    )
+    assert "a longer trained reference does not lower E_rel here" in other
+    assert "| prompt tuning: budget, learning rate | 120x2, 0.3 | 120x2, 0.3 |" in mine
+    assert "| MSF: budget | **360x2** | 120x2 |" in mine
+
+
+def test_curves_that_are_not_finished_leave_out_what_they_lack(study):
+    few = [r for r in study.curves if r["stage"] == "prompts"]
+    assert "budgets" not in folds_figures.pictures(study_of(study.rows, few))
+    assert "prompt tuning: budget" in "\n".join(results_folds.section(study_of(study.rows, few)))
+
+
+# ---- tables --------------------------------------------------------------------------------------
+def test_the_table_of_methods_has_scores_shares_and_log_likelihoods(text, study):
+    mine = part(text, "All methods")
+    (line,) = (x for x in mine.splitlines() if x.startswith("| **IST**, d_I = 5 | unseen |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    expected = study.line("IST", "unseen")
+    for name, cell in zip(("score", "E_rel", "E_rel above chance"), cells[3:6], strict=True):
+        assert cell == "{:.2f} [{:.2f}, {:.2f}]".format(*expected[name])
+    assert cells[6] == f"{expected['ratio of means']:.2f}" and cells[7].startswith("-")
+    renamed = [r | {"method": "other"} if r["method"] == "DID" else r for r in study.rows]
+    assert "| other, d_I = 5 | unseen |" in folds_tables.method_table(study_of(renamed)), "none is left out"
+
+
+# ---- figures -------------------------------------------------------------------------------------
+def test_figures_have_the_same_bytes_a_description_and_contrast(text, study):
+    found = folds_figures.pictures(study)
+    assert list(found) == ["forest", "gains", "controls", "categories", "seen_tasks", "stage_two", "budgets"]
+    for name, picture in found.items():
+        made = picture.svg()
+        assert made == picture.svg() and "<dc:date>" not in made and "<text" not in made, name
+        assert f"![{picture.alt}](figures/{name}.svg)" in text and "\n" not in picture.alt
+        colours = {c.lower() for c in re.findall(r"(?:fill|stroke): (#[0-9a-fA-F]{6})", made)}
+        shades = {"#ffffff", "#e6e6e6", forest.BAND, "#bbbbbb"}  # background, grid, margins, separators
+        assert all(contrast(colour) >= 3 for colour in colours - shades), name
+        assert f"fill: {forest.BAND}" in made or name in ("categories", "stage_two", "budgets")
+        assert re.search(r'id="patch_1">\s*<path d="[^"]*" style="fill: #ffffff', made), "white background"
+
+
+def contrast(colour):
+    """Contrast with white, as the Web Content Accessibility Guidelines define it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 1.05 / (sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) + 0.05)
+
+
+def test_descriptions_follow_the_rows(study):
+    better = study_of([r | {"score": r["score"] + 0.1} if r["method"] == "IST" else r for r in study.rows])
+    before, after = folds_figures.pictures(study), folds_figures.pictures(better)
+    for name in ("forest", "gains", "controls", "categories", "seen_tasks"):
+        assert before[name].alt != after[name].alt and before[name].svg() != after[name].svg(), name
+    assert before["stage_two"].alt == after["stage_two"].alt
+
+
+def test_a_forest_has_every_effect_its_margin_and_the_papers_figures(study):
+    drawn = forest.forest(study.verdicts, folds_figures.PAPER)
+    assert [ax.get_xlabel() for ax in drawn.axes] == list(forest.AXES.values())
+    effects = [e for of in study.effects.values() for e in of]
+    for measure, ax in zip(forest.AXES, drawn.axes, strict=True):
+        mine = [e for e in effects if e["measure"] == measure]
+        assert len(ax.get_yticks()) == len(mine)
+        bands = [end for band in ax.collections for end in band.get_datalim(ax.transData).intervalx]
+        ends = [e["value"] + sign * e["equal"] for e in mine if e["equal"] for sign in (-1, 1)]
+        assert bands == pytest.approx(ends)
+        stars = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "*"]
+        assert stars == ([0.65, 0.87, 0.65] if measure == "E_rel" else [])
+
+
+# ---- the switch ----------------------------------------------------------------------------------
+def test_stored_rows_with_folds_are_all_that_the_page_needs(study, others, monkeypatch, tmp_path, capsys):
+    stored = {"ipt120": (study.rows, study.about), "curves": (study.curves, {}), **others}
+    monkeypatch.setattr(stored_results, "load_rows", lambda name: stored[name])  # no ipt120-long
+    monkeypatch.setattr(rp.verdicts_splits, "load_studies", lambda: pytest.fail("splits are gone"))
+    assert rp.read().folds is not None
+    assert rp.main(["--out", str(tmp_path)]) == 0
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*"))
+    assert files == sorted(
+        ["results.md", "figure.svg", *(f"figures/{name}.svg" for name in folds_figures.pictures(study))]
+    )
+    assert rp.main(["--out", str(tmp_path), "--check"]) == 0
+    (tmp_path / "figures" / "gains.svg").unlink()
+    assert (
+        rp.main(["--out", str(tmp_path), "--check"]) == 1 and "gains.svg differs" in capsys.readouterr().err
+    )
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    anchors = {
+        re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", page, re.M)
+    }
+    for target in re.findall(r"\]\(#([^)]+)\)", page):
+        assert target in anchors, target
+    assert "`leaky`" not in page and "ipt120-long" not in page and "nan" not in page
+
+
+def test_no_result_is_typed_into_the_modules():
+    for module in (results_folds, folds_tables, folds_figures, folds_study, forest):
+        tree = ast.parse(inspect.getsource(module))
+        docs = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+        said = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        mine = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docs]
+        assert said and not [
+            n.value for n in mine if isinstance(n.value, str) and re.search(r"\d\.\d", n.value)
+        ]
