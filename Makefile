@@ -14,10 +14,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course test wheel-test check-course regen study study-deep study-encoders study-ipt120 study-paper lock clean
+.PHONY: help setup course student test wheel-test check-course regen study study-deep study-encoders study-ipt120 study-paper lock clean
 
 help:
 	@echo "make course        install, download, run all notebooks at lesson scale; report: runs/lesson/index.html"
+	@echo "make student       notebooks without solutions, the solutions, tests for otter-grader: runs/editions"
 	@echo "make test          install, check code and types, download; run the unit tests (the numeric ones also as"
 	@echo "                   two older CPUs), methods and notebooks on pretended GPUs, all notebooks at smoke scale,"
 	@echo "                   notebook 06 with the real model on five real tasks (scale check)"
@@ -46,6 +47,9 @@ $(BIN)/ray: $(STAMP)
 
 course: $(STAMP)
 	$(BIN)/iptkit run --scale lesson --out runs/lesson$(if $(AT_ONCE), --at-once $(AT_ONCE))
+
+student: $(STAMP)
+	$(BIN)/iptkit editions --out runs/editions --overwrite
 
 test: $(STAMP) $(BIN)/ray
 	$(BIN)/ruff check .

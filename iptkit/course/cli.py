@@ -1,4 +1,4 @@
-"""The command line: `iptkit init`, `run`, `study`, `fetch`, `doctor`, `tasks` and `steps`.
+"""The command line: `iptkit init`, `run`, `editions`, `study`, `fetch`, `doctor`, `tasks` and `steps`.
 
 The commands call the functions that the notebooks use. Heavy packages are imported only when a command runs.
 """
@@ -169,6 +169,25 @@ def run(
     names = None if only is None else only.split(",")
     if pipeline.run(scale, names, out, device, cell_timeout, notebooks, at_once).error:
         raise typer.Exit(1)
+
+
+@app.command()
+@output.replies
+def editions(
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for student/, solutions/, autograder/.")
+    ],
+    only: Annotated[str | None, typer.Option(help="Only these notebooks, for example 02,05.")] = None,
+    notebooks: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the notebooks; default: as for run.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of other content.")] = False,
+) -> Reply:
+    """Write the notebooks without solutions for students, the solutions, and tests for otter-grader."""
+    from iptkit.course import editions as editions_of
+
+    done = editions_of.write(out, None if only is None else only.split(","), notebooks, overwrite)
+    return Reply(done, f"{done.exercises} exercises; {len(done.written)} files written to {out}")
 
 
 @app.command()

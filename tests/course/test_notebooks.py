@@ -7,10 +7,12 @@ import nbformat
 import pytest
 import toy_notebooks as toy
 
+from iptkit.course import editions
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 FIRST = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "90")
 HEADINGS = ("At a glance", "The idea", "What you should see", "Summary")
-TAGS = {"parameters", "nbval-check-output", "nbval-ignore-output", "summary", "solution", "exercise"}
+TAGS = {"parameters", "nbval-check-output", "nbval-ignore-output", "summary", *editions.TAGS}
 PARAMETERS = ("scale", "seed", "device")
 MAX_LINES, MAX_COLUMNS, MAX_WORDS, MAX_BYTES = 25, 88, 120, 300 * 1024
 
@@ -86,10 +88,15 @@ def _of_code(cell):
         yield f"unknown tags: {', '.join(sorted(tags - TAGS))}"
     if "papermill" in cell.metadata:
         yield "metadata of papermill"
-    if "nbval-check-output" in tags and not any(output.get("text", "").strip() for output in cell.outputs):
+    if "nbval-check-output" in tags and not any(map(_words_of, cell.outputs)):
         yield "it is checked, but has no stored output to compare with"
     for output in cell.outputs:
         yield from _of_output(output)
+
+
+def _words_of(output):
+    """What an output says in words: printed, or the last value of the cell."""
+    return (output.get("text") or output.get("data", {}).get("text/plain", "")).strip()
 
 
 def _of_output(output):

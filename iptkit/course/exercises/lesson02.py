@@ -1,0 +1,167 @@
+"""Checks of the exercises of lesson 02, prompt tuning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.feedback import Feedback
+from iptkit.models import tiny
+
+
+def check_02_1(answer: object, seed: int = 0) -> Feedback:
+    """Check a function that computes the loss of a batch from logits, tokens and marks of the answers.
+
+    Args:
+      answer: batch_loss(logits [B, S, V], tokens [B, S], is_answer [B, S]) -> the mean over answer tokens.
+      seed: of the random inputs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(3, 9, 13, generator=generator)
+    tokens = torch.randint(13, (3, 9), generator=generator)
+    place = torch.arange(9)
+    first = torch.randint(2, 5, (3, 1), generator=generator)
+    marks = (place >= first) & (place < first + torch.tensor([[1], [2], [4]]))  # answers of 1, 2 and 4 tokens
+
+    def minus(scores: Tensor, shift: int = 1) -> Tensor:  # [B, S - shift]
+        return -scores[:, : 9 - shift].gather(-1, tokens[:, shift:, None])[..., 0]
+
+    losses, later = minus(logits.log_softmax(-1)), marks[:, 1:]
+    by_row = [row[mark].mean() for row, mark in zip(losses, later, strict=True)]
+    mistakes = {
+        "The logits at position i predict token i + 1, and you compare them with token i: your labels are "
+        "not shifted.": minus(logits.log_softmax(-1), 0)[marks].mean(),
+        "You shifted the tokens, but not `is_answer`: both need `[:, 1:]`.": losses[marks[:, :-1]].mean(),
+        "This is the mean over all positions. Only answer tokens count; select them with `is_answer`.": (
+            losses.mean()
+        ),
+        "Zeros of the text count in your mean: divide the sum by the number of answer tokens, not of "
+        "positions.": (losses * later).mean(),
+        "This is the sum over answer tokens; take their mean.": losses[later].sum(),
+        "This is the sum divided by the number of rows; divide by the number of answer tokens.": (
+            losses[later].sum() / 3
+        ),
+        "You average each row first, so a token of a short answer weighs more. Take one mean over all answer "
+        "tokens.": torch.stack(by_row).mean(),
+        "The sign is wrong: the loss is minus the log-probability.": -losses[later].mean(),
+        "This is one value per token; return their mean.": losses[later],
+        "This is a sigmoid for each token by itself. The tokens of the vocabulary compete: use "
+        "`log_softmax`.": (minus(functional.logsigmoid(logits))[later].mean()),
+        "Your softmax is over positions, not over the vocabulary: use `dim=-1`.": minus(
+            logits.log_softmax(1)
+        )[later].mean(),
+        "Your softmax is over the rows of the batch, not over the vocabulary: use `dim=-1`.": minus(
+            logits.log_softmax(0)
+        )[later].mean(),
+        "This is the mean of probabilities; the loss needs their logarithms: `log_softmax`.": (
+            minus(logits.softmax(-1))[later].mean()
+        ),
+        "These are the logits themselves; turn them into log-probabilities first: `log_softmax`.": (
+            minus(logits)[later].mean()
+        ),
+    }
+    case = Case({"logits": logits, "tokens": tokens, "is_answer": marks}, losses[later].mean(), mistakes)
+    return judge_function(
+        answer, [case], "This is the loss of `loss_of` above for a whole batch, without a loop over tokens."
+    )
+
+
+def check_02_2(answer: object, seed: int = 0) -> Feedback:
+    """Check a function that makes one training step for several prompts in one frozen model.
+
+    Args:
+      answer: train_step(model, P [R, n, d], text [R, L], answer [R, T], lr) -> the new prompts [R, n, d].
+      seed: of the random inputs.
+    """
+    model: Any = tiny.build("tiny-causal")[0]
+    table = model.get_input_embeddings().weight.detach()
+    generator = torch.Generator().manual_seed(seed)
+    text, target = (torch.randint(4, len(table), (2, size), generator=generator) for size in (5, 3))
+    P, lr = 0.2 * torch.randn(2, 4, table.shape[1], generator=generator), 0.5
+
+    def slope(order: str = "text first", shift: int = -1) -> Tensor:  # [R, n, d]
+        p = P.clone().requires_grad_()
+        front, back = (table[text], p) if order == "text first" else (p, table[text])
+        x = torch.cat([front, back, table[target]], 1)
+        first = front.shape[1] + back.shape[1] + shift
+        log_p = model(inputs_embeds=x).logits[:, first : first + 3].log_softmax(-1)
+        return torch.autograd.grad(-log_p.gather(-1, target[..., None]).mean((1, 2)).sum(), p)[0]
+
+    g = slope()
+    mistakes = {
+        "The step goes uphill: subtract the gradient.": P + lr * g,
+        "The new prompt is the old one: nothing was learned. Does the loss depend on the very tensor that "
+        "you asked the gradient of, and do you return the new one?": P,
+        "You step by the gradient itself; multiply it by `lr`.": P - g,
+        "Each step is divided by the number of runs. Add the losses of the runs, so that each run trains as "
+        "if it were alone.": P - lr * g / len(P),
+        "Each step is larger by the number of answer tokens: take the mean over a run's answer tokens.": (
+            P - lr * g * target.shape[1]
+        ),
+        "Your prompt stands before the text. Here the text comes first, then the prompt, then the answer.": (
+            P - lr * slope("prompt first")
+        ),
+        "Your logits are one position late. The logits at position i predict what stands at i + 1, so the "
+        "first answer token is predicted at position L + n - 1.": P - lr * slope(shift=0),
+        "Your logits are one position early: the first answer token is predicted at position L + n - 1.": (
+            P - lr * slope(shift=-2)
+        ),
+        "This is the gradient; return the new prompts.": g,
+    }
+    arguments = {"model": model, "P": P, "text": text, "answer": target, "lr": lr}
+    return judge_function(
+        answer,
+        [Case(arguments, P - lr * g, mistakes)],
+        "All runs learn in one batch, none touches another's prompt, and the model stays as it was.",
+        lambda new: (
+            "The values are right, but the new prompts still carry the graph of this step, so memory grows "
+            "with every step: return `....detach()`."
+            if isinstance(new, Tensor) and new.requires_grad
+            else ""
+        ),
+    )
+
+
+def check_02_3(answer: object, seed: int = 0) -> Feedback:
+    """Check a prediction: the largest cosine between a random direction and 10,000 others, 576 numbers each.
+
+    Args:
+      answer: a number.
+      seed: not used, because the answer is the same for every draw; all checks have it.
+    """
+    return judge_number(
+        answer,
+        0.12,
+        0.22,
+        "In 576 dimensions two random directions are nearly at right angles: their cosine has mean 0 and "
+        "standard deviation 1 / sqrt(576) = 0.04. Even the largest of 10,000 is only three to five times "
+        "that. So a "
+        '"nearest word" always exists, and alone it says little about what a vector means.',
+    )
+
+
+def check_02_4(answer: object, seed: int = 0) -> Feedback:
+    """Check a choice: what follows if the learning rate was chosen by the test score.
+
+    Args:
+      answer: "a", "b", "c" or "d".
+      seed: not used; all checks have it.
+    """
+    return judge_choice(
+        answer,
+        "b",
+        {
+            "a": "The same test examples make the cells comparable with each other. But you chose the cell "
+            "because its score was high, and part of that is luck with these examples.",
+            "b": "Each score is the true one plus noise, and the largest is likely to have lucky noise. "
+            "Choose by dev, then look at test once.",
+            "c": "Overlapping intervals say that you cannot tell the cells apart. Then the maximum is mostly "
+            "noise, and the bias is largest.",
+            "d": "More seeds make the noise smaller, and with it the bias. But the choice still saw the test "
+            "examples, and those stay the same for all seeds.",
+        },
+    )
