@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import linecache
+import sysconfig
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +27,9 @@ from iptkit.course.exercises.feedback import Feedback
 from iptkit.storage import paths
 
 NOT_WRITTEN = "Not written yet: replace `{}` by your answer, then run this cell again."
-RTOL, ATOL = 1e-3, 1e-5  # wide enough for another order of sums, or half the digits of float32
+RTOL, ATOL = 1e-3, 1e-5  # of the largest value: wide enough for other orders of sums and number types
 MAX_TEXT = 300  # characters of an error, or of what was printed, that a message shows
-STDLIB = str(Path(io.__file__).resolve().parent)
+STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Case:
       arguments: name and value of each argument, in order; the names are used in messages.
       right: what the function has to return: a number or a tensor.
       mistakes: for each typical mistake its hint, and what a function with this mistake returns.
+      rtol: largest error that counts as rounding, as a share of the largest value; 0 for counts.
     """
 
     arguments: Mapping[str, Any]
     right: Any
     mistakes: Mapping[str, Any] = field(default_factory=dict)
+    rtol: float = RTOL
 
 
 @dataclass(frozen=True)
@@ -169,10 +172,10 @@ def run(answer: object, arguments: Mapping[str, Any]) -> Outcome:
 def _difference(value: object, case: Case) -> str:
     """What is wrong with a result, as a hint; empty if it is right."""
     right = torch.as_tensor(case.right).detach().cpu().double()
-    if _is_same(value, right):
+    if _is_same(value, right, case.rtol):
         return ""
     for hint, result in case.mistakes.items():
-        if _is_same(value, torch.as_tensor(result).detach().cpu().double()):
+        if _is_same(value, torch.as_tensor(result).detach().cpu().double(), case.rtol):
             return hint
     numbers = _numbers(value, right.numel())
     if numbers is None or _sizes(numbers.shape) != _sizes(right.shape):
@@ -188,13 +191,13 @@ def _difference(value: object, case: Case) -> str:
     return f"Not right, and it is none of the usual mistakes. On one input ({inputs}), {told}."
 
 
-def _is_same(value: object, wanted: Tensor) -> bool:
+def _is_same(value: object, wanted: Tensor, rtol: float) -> bool:
     """Whether a learner's result has these numbers, up to rounding and axes of size 1."""
     numbers = _numbers(value, wanted.numel())
     if numbers is None or _sizes(numbers.shape) != _sizes(wanted.shape):
         return False
     gap = (numbers.flatten() - wanted.flatten()).abs()
-    return bool((gap <= ATOL + RTOL * wanted.abs().max()).all())
+    return bool((gap <= ATOL + rtol * wanted.abs().max()).all())
 
 
 def _numbers(value: object, count: int) -> Tensor | None:
@@ -315,7 +318,8 @@ def _altered(name: str, value: object, before: Any) -> str:
         return f"Your function changes its argument `{name}` in place; make a new tensor instead."
     if isinstance(value, nn.Module):
         weights = list(value.parameters())
-        if not all(torch.equal(p, old) for p, old in zip(weights, before, strict=True)):
+        same = len(weights) == len(before) and all(map(torch.equal, weights, before))
+        if not same:
             return f"Your function changes the weights of `{name}`, which is frozen; change the prompt only."
         if any(p.grad is not None for p in weights):
             return (

@@ -1,0 +1,326 @@
+"""Answers of learners: typical wrong ones with a part of their hint, and right ones written in other ways.
+
+Each list has (number of the exercise, answer, part of the feedback).
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from iptkit.methods.p_tuning_v2 import DeepPrompt
+from iptkit.tasks.wordings import Template, Verbalizer, Wording
+
+
+# ---- 02.1: the loss of a batch -------------------------------------------------------------------
+def shifted(logits, tokens):
+    return -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+
+
+def not_shifted(logits, tokens, is_answer):
+    return functional.cross_entropy(logits[is_answer], tokens[is_answer])
+
+
+def marks_not_shifted(logits, tokens, is_answer):
+    return shifted(logits, tokens)[is_answer[:, :-1]].mean()
+
+
+def all_positions(logits, tokens, is_answer):
+    return functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))
+
+
+def zeros_count(logits, tokens, is_answer):
+    return (shifted(logits, tokens) * is_answer[:, 1:]).mean()
+
+
+def summed(logits, tokens, is_answer):
+    return (shifted(logits, tokens) * is_answer[:, 1:]).sum()
+
+
+def per_row(logits, tokens, is_answer):
+    rows = (shifted(logits, tokens) * is_answer[:, 1:]).sum(1) / is_answer.sum(1)
+    return rows.mean()
+
+
+def divided_by_rows(logits, tokens, is_answer):
+    return summed(logits, tokens, is_answer) / len(logits)
+
+
+def wrong_sign(logits, tokens, is_answer):
+    return -shifted(logits, tokens)[is_answer[:, 1:]].mean()
+
+
+def not_averaged(logits, tokens, is_answer):
+    return shifted(logits, tokens)[is_answer[:, 1:]]
+
+
+def sigmoid(logits, tokens, is_answer):
+    log_p = logits[:, :-1].sigmoid().log().gather(-1, tokens[:, 1:, None])[..., 0]
+    return -log_p[is_answer[:, 1:]].mean()
+
+
+def softmax_over_positions(logits, tokens, is_answer):
+    log_p = logits.log_softmax(1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+    return -log_p[is_answer[:, 1:]].mean()
+
+
+def no_logarithm(logits, tokens, is_answer):
+    p = logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    return -p[is_answer[:, 1:]].mean()
+
+
+def only_logits(logits, tokens, is_answer):
+    return functional.nll_loss(logits[:, :-1][is_answer[:, 1:]], tokens[:, 1:][is_answer[:, 1:]])
+
+
+def returns_nothing(logits, tokens, is_answer):
+    shifted(logits, tokens)
+
+
+def indexes_out_of_range(logits, tokens, is_answer):
+    return logits[0, 99]
+
+
+def exits(logits, tokens, is_answer):
+    raise SystemExit(3)
+
+
+def huge(logits, tokens, is_answer):
+    return torch.zeros(1).expand(10**13)
+
+
+def shouts(logits, tokens, is_answer):
+    print("<b>look</b>\x1b[2J" * 10_000)
+    return "a" * 10_000_000
+
+
+def in_place(logits, tokens, is_answer):
+    logits -= logits.logsumexp(-1, keepdim=True)
+    return -logits[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0][is_answer[:, 1:]].mean()
+
+
+def not_a_number(logits, tokens, is_answer):
+    return torch.tensor(float("nan"))
+
+
+def made_up(logits, tokens, is_answer):
+    return 7.5
+
+
+class Liar:
+    """An object that cannot even be shown."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+    __str__ = __float__ = __array__ = __len__ = __repr__
+
+
+def lies(logits, tokens, is_answer):
+    return Liar()
+
+
+def raises_a_lie(logits, tokens, is_answer):
+    class Hidden(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    raise Hidden
+
+
+# ---- 02.2: one training step ---------------------------------------------------------------------
+def step(model, P, text, answer, lr, *, front="text", late=0, loss=lambda x: x.mean(1).sum(), sign=-1):
+    embed, P = model.get_input_embeddings(), P.detach().clone().requires_grad_()
+    pieces = [embed(text), P] if front == "text" else [P, embed(text)]
+    first = text.shape[1] + P.shape[1] - 1 + late
+    log_p = model(inputs_embeds=torch.cat([*pieces, embed(answer)], 1)).logits.log_softmax(-1)
+    log_p = log_p[:, first : first + answer.shape[1]].gather(-1, answer[..., None])[..., 0]
+    (gradient,) = torch.autograd.grad(loss(-log_p), P)
+    return (P + sign * lr * gradient).detach()
+
+
+def changed(**how):
+    def train_step(model, P, text, answer, lr):
+        return step(model, P, text, answer, lr, **how)
+
+    return train_step
+
+
+def forgets_lr(model, P, text, answer, lr):
+    return step(model, P, text, answer, 1.0)
+
+
+def learns_nothing(model, P, text, answer, lr):
+    step(model, P, text, answer, lr)
+    return P
+
+
+def keeps_the_graph(model, P, text, answer, lr):
+    return step(model, P, text, answer, lr) + 0 * P.requires_grad_()
+
+
+def fills_the_model(model, P, text, answer, lr):
+    model(input_ids=text).logits.sum().backward()
+    return step(model, P, text, answer, lr)
+
+
+def trains_the_model(model, P, text, answer, lr):
+    with torch.no_grad():
+        next(model.parameters()).sub_(lr)
+    return P
+
+
+def overwrites_the_prompt(model, P, text, answer, lr):
+    return P.copy_(step(model, P, text, answer, lr))
+
+
+def adds_a_weight(model, P, text, answer, lr):
+    model.prompt = torch.nn.Parameter(P)
+    return P
+
+
+# ---- 03.2: parameters of P-tuning ----------------------------------------------------------------
+def counted(half=1, biases=2, gates=4, inputs=1, linears=2):
+    def num_trainable(n, d):
+        h = d // 2
+        lstm = 4 // half * gates * h * (d + h + biases)
+        return inputs * n * d + lstm + linears * (d * d + d)
+
+    return num_trainable
+
+
+# ---- 01.1 and 04.1 -------------------------------------------------------------------------------
+def wording(template="{text} I felt {answer}", **words):
+    words = words or {"negative": ("low",), "positive": ("high",)}
+    return lambda: Wording(Template(template), Verbalizer(words))
+
+
+def prompt_for(layers, runs=1, extra=0):
+    return lambda sites, n, generator: DeepPrompt(runs, sites[layers], n + extra, generator)
+
+
+WRONG = [
+    ("01.1", lambda: Template("{text} {answer}"), "Template alone"),
+    ("01.1", lambda: (Template("{text} {answer}"), 1), "put them together"),
+    ("01.1", lambda: "great", "does not return a wording"),
+    ("01.1", lambda: Template("{text}"), "answer slots; write {answer} once"),
+    ("01.1", wording("{tweet} {answer}"), "the slots tweet"),
+    ("01.1", wording(neg=("low",), pos=("high",)), "the labels neg, pos"),
+    ("01.1", wording(negative=("Great",), positive=("high",)), "swapped"),
+    ("01.1", wording("{text}\nIt was {answer}", negative=("terrible",), positive=("great",)), "comes with"),
+    ("01.2", "a", "one label only"),
+    ("01.2", "(D)", "never sees labels"),
+    ("01.2", 3, "choose one of 'a', 'b', 'c', 'd'"),
+    ("02.1", not_shifted, "labels are not shifted"),
+    ("02.1", marks_not_shifted, "but not `is_answer`"),
+    ("02.1", all_positions, "mean over all positions"),
+    ("02.1", zeros_count, "Zeros of the text"),
+    ("02.1", summed, "sum over answer tokens"),
+    ("02.1", per_row, "average each row first"),
+    ("02.1", divided_by_rows, "divided by the number of rows"),
+    ("02.1", wrong_sign, "sign is wrong"),
+    ("02.1", not_averaged, "one value per token"),
+    ("02.1", sigmoid, "sigmoid"),
+    ("02.1", softmax_over_positions, "softmax is over positions"),
+    ("02.1", no_logarithm, "mean of probabilities"),
+    ("02.1", only_logits, "the logits themselves"),
+    ("02.1", returns_nothing, "returns nothing"),
+    ("02.1", indexes_out_of_range, "`return logits[0, 99]`"),
+    ("02.1", exits, "ends the program"),
+    ("02.1", huge, "a tensor of shape [10000000000000]; return one number"),
+    ("02.1", shouts, "a str of length 10000000; return one number"),
+    ("02.1", in_place, "changes its argument `logits`"),
+    ("02.1", not_a_number, "not finite"),
+    ("02.1", made_up, "yours is 7.5"),
+    ("02.1", lies, "of type Liar"),
+    ("02.1", raises_a_lie, "stops with Hidden (line"),
+    ("02.1", lambda logits: logits, "cannot be called with its arguments (logits, tokens, is_answer)"),
+    ("02.1", torch.tensor(2.0), "needs your function itself, not a tensor of shape []"),
+    ("02.2", changed(sign=1), "goes uphill"),
+    ("02.2", changed(front="prompt"), "stands before the text"),
+    ("02.2", changed(late=1), "one position late"),
+    ("02.2", changed(late=-1), "one position early"),
+    ("02.2", changed(loss=torch.mean), "divided by the number of runs"),
+    ("02.2", changed(loss=torch.sum), "larger by the number of answer tokens"),
+    ("02.2", forgets_lr, "multiply it by `lr`"),
+    ("02.2", learns_nothing, "nothing was learned"),
+    ("02.2", keeps_the_graph, "still carry the graph"),
+    ("02.2", fills_the_model, "leaves gradients in the weights of `model`"),
+    ("02.2", trains_the_model, "changes the weights of `model`"),
+    ("02.2", adds_a_weight, "changes the weights of `model`"),
+    ("02.2", overwrites_the_prompt, "changes its argument `P`"),
+    ("02.3", 0.9, "0.9 is too high: right is 0.12 to 0.22. In 576 dimensions"),
+    ("02.3", 0, "0 is too low"),
+    ("02.3", float("nan"), "nan is no number"),
+    ("02.3", "large", "give one number"),
+    ("02.3", True, "give one number"),
+    ("02.4", "a", "luck with these examples"),
+    ("02.4", "C", "mostly noise"),
+    ("02.4", "d", "still saw the test examples"),
+    ("02.4", "bd", "choose one of"),
+    ("03.1", "a", "It learns"),
+    ("03.1", "d", "It learns"),
+    ("03.2", counted(half=2), "half of the LSTM"),
+    ("03.2", counted(half=4), "one direction of one layer"),
+    ("03.2", counted(biases=1), "two vectors of biases"),
+    ("03.2", counted(biases=0), "biases of the LSTM"),
+    ("03.2", counted(gates=3), "three gates"),
+    ("03.2", counted(inputs=0), "input vectors X"),
+    ("03.2", counted(linears=1), "two linear layers"),
+    ("03.2", counted(linears=0), "left out the MLP"),
+    ("04.1", lambda sites, n, generator: sites[-1:], "These are the sites"),
+    ("04.1", lambda sites, n, generator: 192, "does not return a DeepPrompt"),
+    ("04.1", prompt_for(slice(None)), "all layers; choose"),
+    ("04.1", prompt_for(slice(0, 1)), "first layer, index 0"),
+    ("04.1", prompt_for(slice(-1, None), extra=1), "4 virtual tokens; make it for 1 run"),
+    ("04.1", prompt_for(slice(-1, None), runs=2), "2 runs"),
+]
+
+
+# ---- right ones, written in other ways -----------------------------------------------------------
+def by_cross_entropy(logits, tokens, is_answer):
+    """With labels as transformers has them, in float64, and with an axis to spare."""
+    labels = tokens.masked_fill(~is_answer, -100)
+    print("shapes:", labels.shape)
+    return functional.cross_entropy(logits[:, :-1].double().transpose(1, 2), labels[:, 1:])[None, None]
+
+
+def by_hand(logits, tokens, is_answer):
+    """Without torch: loops and numpy, a number of Python."""
+    found = []
+    for row, ids, marks in zip(logits.numpy(), tokens.tolist(), is_answer.tolist(), strict=True):
+        for i in range(1, len(ids)):
+            if marks[i]:
+                found.append(float(np.log(np.exp(row[i - 1]).sum()) - row[i - 1, ids[i]]))
+    return [sum(found) / len(found)]
+
+
+def by_an_optimiser(model, P, text, answer, lr):
+    """With backward and SGD, the model frozen first, the prompts one by one, as a tuple."""
+    model.requires_grad_(False)
+    new = []
+    for p, left, right in zip(P, text, answer, strict=True):
+        p = torch.nn.Parameter(p.clone())
+        optimiser = torch.optim.SGD([p], lr=lr)
+        embed = model.get_input_embeddings()
+        x = torch.cat([embed(left), p, embed(right)])[None]
+        logits = model(inputs_embeds=x).logits[0, -len(right) - 1 : -1]
+        functional.cross_entropy(logits, right).backward()
+        optimiser.step()
+        new.append(p.detach())
+    return tuple(new)
+
+
+RIGHT = [
+    ("01.1", wording(), "passed"),
+    ("01.2", "C)", "passed"),
+    ("02.1", by_cross_entropy, "Your code printed: shapes: torch.Size([3, 9])"),
+    ("02.1", by_hand, "passed"),
+    ("02.2", by_an_optimiser, "passed"),
+    ("02.2", changed(), "passed"),
+    ("02.3", np.float32(0.2), "passed"),
+    ("02.3", torch.tensor([0.15]), "passed"),
+    ("02.4", " (B) ", "passed"),
+    ("03.2", counted(), "passed"),
+    ("03.2", lambda n, d: float(counted()(n, d)), "passed"),
+    ("04.1", prompt_for(slice(-1, None)), "passed"),
+]
