@@ -145,7 +145,8 @@ def test_a_warning_is_one_line(iptkit_command, tmp_path):
     assert code == 0 and text.startswith(f"iptkit: warning: {file}: 1 input(s) differ") and ".py:" not in text
 
 
-def test_how_a_file_was_read_is_a_note_for_people_and_no_warning(iptkit_command, tmp_path):
+def test_how_a_file_was_read_is_a_note_for_people_and_no_warning(iptkit_command, tmp_path, monkeypatch):
+    monkeypatch.delenv("IPTKIT_QUIET", raising=False)
     file = tmp_path / "mine.csv"
     rows = [f"it is {n},{'good' if n % 2 else 'bad'}" for n in range(24)]
     file.write_text("\n".join(["sentence,label", *rows]))
