@@ -14,10 +14,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course student test wheel-test check-course regen study study-deep study-encoders study-ipt120 study-paper lock clean
+.PHONY: help setup course site student test wheel-test check-course regen study study-deep study-encoders study-ipt120 study-paper lock clean
 
 help:
 	@echo "make course        install, download, run all notebooks at lesson scale; report: runs/lesson/index.html"
+	@echo "make site          write the web site of the course from the stored outputs: runs/site/index.html"
 	@echo "make student       notebooks without solutions, the solutions, tests for otter-grader: runs/editions"
 	@echo "make test          install, check code and types, download; run the unit tests (the numeric ones also as"
 	@echo "                   two older CPUs), methods and notebooks on pretended GPUs, all notebooks at smoke scale,"
@@ -50,6 +51,10 @@ course: $(STAMP)
 
 student: $(STAMP)
 	$(BIN)/iptkit editions --out runs/editions --overwrite
+
+site: $(STAMP)
+	@rm -rf runs/site
+	$(BIN)/python -m iptkit.course.site runs/site
 
 test: $(STAMP) $(BIN)/ray
 	$(BIN)/ruff check .

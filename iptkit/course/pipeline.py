@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from iptkit.course import execution, lessons, report, schedule
+from iptkit.course import execution, lessons, schedule, site
 from iptkit.course.display import Display
 from iptkit.course.estimates import clock, expected_seconds
 from iptkit.course.execution import STOPPED
@@ -109,7 +109,7 @@ def check() -> None:
     Raises: ImportError, AttributeError (see `installation.problem`) or ValueError for what is missing.
     """
     execution.check()
-    report.exporter()
+    site.check()
 
 
 def fetch() -> None:
@@ -357,15 +357,21 @@ def _report_all(
     display: Display,
     at_once: int,
 ) -> Report:
-    """Write the report's pages as notebooks end; results of earlier runs stay for the other notebooks."""
-    seconds, status = report.earlier(out, scale, [lesson for lesson in course if lesson not in chosen])
+    """Note the notebooks as they end, then write the pages; results of earlier runs stay for the others."""
+    seconds, status = site.earlier(out, scale, [lesson for lesson in course if lesson not in chosen])
     begun, elapsed, count, error = time.time(), 0.0, 0, ""
-    with closing(finished):
-        for lesson, took, wrong in finished:
-            seconds[lesson.name], count, error = took, count + 1, error or wrong
-            status[lesson.name] = STOPPED if wrong == STOPPED else "failed" if wrong else "ok"
-            elapsed = time.time() - begun
-            report.write(lesson, course, scale, out, seconds, status, at_once, elapsed)
+    try:
+        with closing(finished):
+            for lesson, took, wrong in finished:
+                seconds[lesson.name], count, error = took, count + 1, error or wrong
+                status[lesson.name] = STOPPED if wrong == STOPPED else "failed" if wrong else "ok"
+                elapsed = time.time() - begun
+                site.write_times(out, scale, seconds, status, at_once)
+    finally:  # also when the user stops the run
+        if count:
+            whole = "together" if at_once == 1 else f"this run, {at_once} at a time"
+            taken = sum(seconds.values()) if at_once == 1 else elapsed
+            site.write_run(out, course, scale, seconds, status, (whole, taken))
     shown = out / "index.html"
     display.say(
         f"{error}\nTo continue, run the same command again: finished steps are kept. Report: {shown}"

@@ -101,14 +101,15 @@ def step(
 ) -> Step:
     """Return the finished step `name` for `config`, making it first if it is not in the step cache.
 
+    If another process is making the step, wait and use its result (but see `without_waiting`). A stored step
+    that is damaged or has other settings is set aside with a warning and made again.
+
     Args:
       name: the first part of the name of the step's folder; the hash follows it.
       config: everything that determines the step except the code of `make` (see `digests.digest`).
       make: called with a checkpoint path inside the step's folder; returns (tensors, JSON values). Files
         whose names end like that path are removed once the step is stored.
       root: folder of the step cache (default: paths.steps_dir()).
-    If another process is making the step, wait and use its result (but see `without_waiting`). A stored step
-    that is damaged or has other settings is set aside with a warning and made again.
     Raises: NotFinishedError inside `only_finished`; what `locks.alone` raises.
     """
     code = revision.of(make)

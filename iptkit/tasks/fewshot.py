@@ -26,10 +26,11 @@ MIN_NEW_EXAMPLES = 4  # of new data: fewer are next to none
 class Pool:
     """All usable examples of a task: `rows` to draw few-shot sets from, and the fixed `test` set.
 
-    shots: examples per label in each few-shot set; the only key is "" unless the task is a classification. A
-      label with 0 has at most three examples, which go to train first, then to dev.
-    dev: the task's own dev set; None draws it from `rows`.
-    is_own: `rows` are the task's own training set, and train gets all of it if it is small.
+    Attributes:
+      shots: examples per label in each few-shot set; the only key is "" unless the task is a classification.
+        A label with 0 has at most three examples, which go to train first, then to dev.
+      dev: the task's own dev set; None draws it from `rows`.
+      is_own: `rows` are the task's own training set, and train gets all of it if it is small.
     """
 
     rows: Sequence[Example]

@@ -219,10 +219,10 @@ def test_run_passes_its_arguments_on(iptkit_command, tmp_path, monkeypatch):
             "papermill is not installed",
         ),
         (
-            ModuleNotFoundError("No module named 'nbconvert.filters'", name="nbconvert.filters"),
+            ModuleNotFoundError("No module named 'myst_nb.sphinx_'", name="myst_nb.sphinx_"),
             2,
-            "nbconvert is installed but broken, or has another version "
-            "(No module named 'nbconvert.filters'); "
+            "myst-nb is installed but broken, or has another version "
+            "(No module named 'myst_nb.sphinx_'); "
             "install it again with: python -m pip install -c constraints.txt --force-reinstall",
         ),
         (
@@ -288,7 +288,7 @@ BROKEN = {  # what a module of that name is instead
     ),
     "filelock.py": ("", "the package filelock is installed but broken"),
     "papermill/__init__.py": ("", "the package papermill is installed but broken"),
-    "nbconvert/__init__.py": ("", "the package nbconvert is installed but broken"),
+    "sphinx/__init__.py": ("", "the package Sphinx is installed but broken"),
     "bleach/__init__.py": ("", "the package bleach is installed but broken"),
     "torch/__init__.py": ("from torch._C import x", "the package torch is installed but broken"),
 }

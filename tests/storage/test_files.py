@@ -193,8 +193,9 @@ INSIDE = (
     "iptkit.course.display",
     "iptkit.course.execution",
     "iptkit.course.processes",
-    "iptkit.course.report",
+    "iptkit.course.reference",
     "iptkit.course.schedule",
+    "iptkit.course.site",
     "iptkit.storage.indexes",
     "iptkit.storage.revision",
 )  # the kit calls them itself
