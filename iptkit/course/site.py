@@ -48,6 +48,7 @@ PICTURE = re.compile(
 )
 PICTURE_FILE = re.compile(r"""(?:\]\(|src=["']?)([^\s"'()<>]+\.(?:png|jpe?g|gif|webp|svg))""", re.IGNORECASE)
 MATH = re.compile(r'<(span|div) class="math ([^"]*)">([^<]*)</\1>')
+SIGNATURE = re.compile(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", re.DOTALL)
 NAVIGATION = re.compile("<nav>.*?</nav>", re.DOTALL)
 DIRECTIVE = re.compile(r"([`~]{3,}[ \t]*)\{")
 PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -517,6 +518,12 @@ def _mathml(found: re.Match[str]) -> str:
     return f'<{found[1]} class="math{scrolls}">{made}</{found[1]}>'
 
 
+def _lines(found: re.Match[str]) -> str:
+    """The lines of a long signature, which Sphinx writes as a list of definitions without terms."""
+    lines = found[1].replace("<dd>", "<span>").replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Register what this module adds to Sphinx, which calls it.
 
@@ -560,7 +567,8 @@ def setup(app: Any) -> dict[str, Any]:
         context["script_files"] = [one for one in context["script_files"] if "body" not in one.attributes]
         if tree is not None:
             is_notebook = app.env.doc2path(name).suffix == ".ipynb"
-            context["body"] = MATH.sub(_mathml, _clean(context["body"]) if is_notebook else context["body"])
+            body = context["body"]
+            context["body"] = MATH.sub(_mathml, _clean(body) if is_notebook else SIGNATURE.sub(_lines, body))
 
     def docstring(_app: Any, _kind: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
         lines[:] = list(reference.as_rst(lines))
