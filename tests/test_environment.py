@@ -18,6 +18,7 @@ import iptkit
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTED_AS = {
+    "axe_playwright_python": "axe-playwright-python",
     "sklearn": "scikit-learn",
     "lazy_loader": "lazy-loader",
     "rouge_score": "rouge-score",
@@ -29,9 +30,8 @@ COMES_WITH = {
     "huggingface_hub": "transformers",
     "pyarrow": "datasets",
     "pandas": "datasets",
-    "bleach": "nbconvert",
-    "bs4": "nbconvert",
-    "jinja2": "nbconvert",
+    "bs4": "pydata-sphinx-theme",
+    "docutils": "sphinx",
     "jupyter_client": "papermill",
     "packaging": "transformers",
 }

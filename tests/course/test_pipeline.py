@@ -4,12 +4,12 @@ import re
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
+import sites
 import toy_notebooks as toy
 
 from iptkit.course import pipeline, processes, schedule
@@ -62,32 +62,14 @@ def test_a_whole_run(place, tmp_path, capsys):
     )
 
 
-class Page(HTMLParser):
-    """Collects what a page shows and what it would fetch."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.links, self.pictures = set(), [], []
-        self.html = path.read_text(encoding="utf-8")
-        self.feed(self.html)
-
-    def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        self.tags.add(tag)
-        self.links += [values["href"]] if "href" in values else []
-        self.pictures += [(values["alt"], values["src"])] if tag == "img" else []
-
-
 def check_pages(out):
-    index, page = Page(out / "index.html"), Page(out / "00_start_here.html")
-    assert index.links == ["00_start_here.html", "05_msf.html", "00_start_here.html", "05_msf.html"]
-    assert set(page.links) == {"index.html", "05_msf.html"}
-    assert "What is &lt;a&gt; prompt?" in index.html and "E 0.5" in index.html and "processor" in index.html
+    index, page = sites.article(out / "index.html"), sites.article(out / "00_start_here.html")
+    links = [a["href"] for a in index.named("a") if a["href"].endswith(".html")]
+    assert links == ["00_start_here.html", "05_msf.html", "00_start_here.html", "05_msf.html"]
+    assert "What is &lt;a&gt; prompt?" in index.html and "E 0.5" in index.said and "processor" in index.said
     for shown in (index, page):
-        assert [alt for alt, _ in shown.pictures] == ['a "white" square <1>']
-        assert shown.pictures[0][1].startswith("data:image/png;base64,")
-        assert not {"script", "link", "iframe"} & shown.tags
-        assert not re.search(r"@import|url\(", shown.html)
+        assert [picture["alt"] for picture in shown.named("img")] == ['a "white" square <1>']
+    assert sites.dead_links(out) == []
 
 
 def test_a_failing_notebook_stops_the_run_and_says_how_to_go_on(place, tmp_path, capsys):
@@ -157,7 +139,7 @@ def test_two_notebooks_run_at_once_and_the_last_waits_for_all(place, tmp_path, c
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "90 end | started" and lines[-2].startswith("90 end | done in")
     took = re.fullmatch(r"4 notebooks in (0:\d\d); open .*", lines[-1])[1]
-    (shown,) = re.findall(r"this run, 2 at a time</th>.*?(\d+:\d\d)", Page(report.out / "index.html").html)
+    (shown,) = re.findall(r"this run, 2 at a time (\d+:\d\d)", sites.article(report.out / "index.html").said)
     assert took == shown
     assert json.loads((report.out / "timings.json").read_text(encoding="utf-8"))["at_once"] == 2
     pids = list(map(int, parents.read_text().split()))

@@ -334,7 +334,7 @@ def test_the_site_of_the_course_has_texts_and_reference(course):
     )
     assert "Parameters" in api.said and "Raises" in api.said and "Warning" not in api.said
     index = (out / "searchindex.js").read_text(encoding="utf-8")
-    assert "scoreboard" in index and "how it is done" in index.lower()
+    assert '"How":[[' in index and "90. Why 90_scoreboard?" in index
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
