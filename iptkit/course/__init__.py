@@ -1,4 +1,4 @@
-"""The course: command line, pipeline of notebooks, report, checks, plots."""
+"""The course: command line, pipeline of notebooks, web pages, checks, plots."""
 
 import lazy_loader
 

@@ -87,11 +87,14 @@ def _page(folder: Path, title: str, *parts: str) -> None:
 
 def _described(name: str, file: Path) -> str:
     """The directive that shows a class, a function or a value."""
-    kinds = {ast.ClassDef: "class", ast.FunctionDef: "function"}
     last = name.rpartition(".")[2]
-    found = [kinds.get(type(node)) for node in _tree(file).body if getattr(node, "name", None) == last]
-    kind = found[0] if found else "data"
-    return f".. auto{kind}:: {name}" + ("\n   :members:\n   :show-inheritance:" if kind == "class" else "")
+    for node in _tree(file).body:
+        if isinstance(node, ast.FunctionDef) and node.name == last:
+            return f".. autofunction:: {name}"
+        if isinstance(node, ast.ClassDef) and node.name == last:
+            bases = "\n   :show-inheritance:" if node.bases else ""
+            return f".. autoclass:: {name}\n   :members:{bases}"
+    return f".. autodata:: {name}"
 
 
 def _imports(place: Path) -> dict[str, str]:

@@ -62,7 +62,7 @@ POLICY = (
     "img-src 'self' file: data:; font-src 'self' file:; base-uri 'none'; form-action 'self' file:"
 )
 TEXTS = {
-    "Guides": ["docs/*.md"],
+    "Guides": ["docs/results.md", "docs/tasks.md", "docs/prompts.md", "docs/*.md"],
     "Project": [
         "README.md",
         "CONTRIBUTING.md",
@@ -242,7 +242,8 @@ def write_course(out: Path, root: Path = paths.PACKAGE.parent) -> list[str]:
         raise FileNotFoundError(f"{root} is no checkout of iptkit: it has no folder docs")
     course, seconds = lessons.find(root / "notebooks"), expected_seconds("lesson")
     texts = {
-        group: [file for name in names for file in sorted(root.glob(name))] for group, names in TEXTS.items()
+        group: [*dict.fromkeys(file for name in names for file in sorted(root.glob(name)))]
+        for group, names in TEXTS.items()
     }
     with files.scratch(_folder(out), ".unfinished") as place:
         source = _Source(place / "source")
