@@ -1,6 +1,7 @@
 from . import (
     check,
     cli,
+    diagrams,
     display,
     doctor,
     editions,
@@ -35,6 +36,7 @@ from . import (
 __all__ = [
     "check",
     "cli",
+    "diagrams",
     "display",
     "doctor",
     "editions",
