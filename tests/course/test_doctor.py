@@ -10,12 +10,12 @@ from iptkit.storage import installation
 
 @pytest.fixture
 def without(monkeypatch):
-    """Make packages absent, or of another version."""
-    known = importlib.metadata.version
+    """Make packages absent, or of another version; those of optional extras are there unless named."""
+    known, optional = importlib.metadata.version, {"ray": "2.60.0", "otter_grader": "7.0.0"}
 
     def make(**versions):
         def version(name):
-            found = versions.get(name.replace("-", "_"), ...)
+            found = (optional | versions).get(name.replace("-", "_"), ...)
             if found is None:
                 raise importlib.metadata.PackageNotFoundError(name)
             return known(name) if found is ... else found
@@ -39,8 +39,17 @@ def test_the_extra_that_is_missing_is_the_one_advised(without):
     ]
 
 
+def test_each_optional_extra_is_named_by_itself(without):
+    without(otter_grader=None)
+    findings, _ = doctor._packages()
+    assert [text for name, text in findings if not name] == [
+        "without the optional extra grading (otter-grader); to install it: "
+        'python -m pip install -c constraints.txt -e ".[grading]"'
+    ]
+
+
 def test_what_the_course_needs_is_a_duty(without):
-    without(ray="2.60.0", papermill=None, typer=None, torch="1.13.0")
+    without(papermill=None, typer=None, torch="1.13.0")
     findings, (duty,) = doctor._packages()
     assert duty.startswith('python -m pip install -c constraints.txt -e ".[notebooks,dev]"  (missing: ')
     assert findings == [("installed", "without torch (>=2.13; 1.13.0 is installed), typer, papermill")]
@@ -48,7 +57,7 @@ def test_what_the_course_needs_is_a_duty(without):
 
 def test_outside_a_checkout_the_advice_needs_no_files_of_it(without, tmp_path, monkeypatch):
     monkeypatch.setattr(installation, "ROOT", tmp_path)
-    without(ray="2.60.0", papermill=None, pytest=None)
+    without(papermill=None, pytest=None)
     findings, duties = doctor._packages()
     assert duties == ['python -m pip install "iptkit[notebooks]"  (missing: papermill)']
     assert (
