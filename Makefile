@@ -17,7 +17,7 @@ STAMP := .venv/.installed
 .PHONY: help setup course site student test wheel-test check-course regen study study-deep study-encoders study-ipt120 study-paper lock clean
 
 help:
-	@echo "make course        install, download, run all notebooks at lesson scale; report: runs/lesson/index.html"
+	@echo "make course        install, download, run all notebooks at lesson scale; pages: runs/lesson/index.html"
 	@echo "make site          write the web site of the course from the stored outputs: runs/site/index.html"
 	@echo "make student       notebooks without solutions, the solutions, tests for otter-grader: runs/editions"
 	@echo "make test          install, check code and types, download; run the unit tests (the numeric ones also as"

@@ -163,7 +163,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run the notebooks and write a report. A stopped run resumes where it was."""
+    """Run the notebooks and write their pages. A stopped run resumes where it was."""
     from iptkit.course import pipeline
 
     names = None if only is None else only.split(",")

@@ -2,8 +2,8 @@
 
 The cells of an exercise have tags: `exercise` (the task, whose first line is its title, and the stub of the
 answer), `hint`, `solution` directly behind the stub, and `check`, one call of `exercises.check_NN_K`.
-docs/exercises.md tells how to write one. The tests have the OK format of otter-grader 7, which is not needed
-to write them.
+docs/exercises.md explains how to write one. The tests have the OK format of otter-grader 7, which is not
+needed to write them.
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from iptkit.course.sentences import (
-    with_interval,
-)
+from iptkit.course.sentences import with_interval
 from iptkit.scores import intervals, summary
 from iptkit.studies import learning_curves, verdicts_folds
+from iptkit.studies.curve_steps import budget_of
 from iptkit.studies.effects import Gap
 from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
 from iptkit.studies.verdicts_folds import MEAN_CODE, Arm
+from iptkit.training.runs import FitConfig
 
 Rows = Sequence[dict[str, Any]]
 KINDS = {  # categories of tasks
@@ -170,13 +170,13 @@ def budget_text(fit: Mapping[str, Any]) -> str:
 
 
 def name_of(fit: Mapping[str, Any]) -> str:
-    """The budget of a FitConfig, as `studies.curve_steps.budget_of` writes it.
+    """The budget of a stored FitConfig, as the rows of learning curves have it.
 
     Example:
       >>> name_of({"steps": 120, "rows_per_run": 2})
       '120x2'
     """
-    return f"{fit['steps']}x{fit['rows_per_run']}"
+    return budget_of(FitConfig(**fit))
 
 
 def examples_of(budget: str) -> int:

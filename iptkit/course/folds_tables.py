@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from iptkit.course.folds_study import (
-    KINDS,
-    Folds,
-    name_of,
-    share,
-)
-from iptkit.course.sentences import (
-    gap_text,
-    table,
-    with_interval,
-)
+from iptkit.course.folds_study import Folds, kind_of, name_of, share
+from iptkit.course.sentences import gap_text, table, with_interval
 from iptkit.scores import summary
 from iptkit.scores.claims import Claim
 from iptkit.studies import learning_curves
 from iptkit.studies.score_rows import AROUND, DECODERS
 from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
 from iptkit.studies.verdicts_folds import MEAN_CODE, PROMPT_TUNING, SIDES, ZERO_SHOT
-
-if TYPE_CHECKING:
-    pass
 
 METHODS = {  # method -> its name in the table of all methods
     ZERO_SHOT: "zero-shot",
@@ -51,8 +39,7 @@ def claims_table(
     effects: Mapping[str, Sequence[Mapping[str, Any]]],
     reports: Callable[[Claim], str],
 ) -> str:
-    """One line a claim: what it says, what was measured, what it asks for, what the paper reports, the "
-    "verdict.
+    """One line a claim: what it says, what was measured, what it asks for, the paper's figure, the verdict.
 
     Args:
       known: all claims by id.
@@ -135,7 +122,7 @@ def category_table(study: Folds) -> str:
     lines = []
     for line in study.categories:
         where = f"{line['tasks']} ({line['groups']})"
-        cells = [KINDS.get(line["category"], line["category"]), line["split"], where, line["method"]]
+        cells = [kind_of(line), line["split"], where, line["method"]]
         lines.append([*cells, *_cells(line), with_interval(line["log_likelihood"])])
     heads = ["category", "side", "tasks (groups)", "method", "score", *_SHARES, "log-likelihood (nats)"]
     return table(heads, lines)

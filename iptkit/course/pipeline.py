@@ -1,4 +1,4 @@
-"""The work behind the commands: `run` (the notebooks and their report), `study` and `fetch`.
+"""The work behind the commands: `run` (the notebooks and their pages), `study` and `fetch`.
 
 An interrupted run is resumed with the same command: its notebooks start again, but take the results of
 finished steps from the step cache.
@@ -59,7 +59,7 @@ def run(
     notebooks: str | Path | None = None,
     at_once: int | None = None,
 ) -> Report:
-    """Run the notebooks and write the report.
+    """Run the notebooks and write their pages.
 
     Args:
       scale: a name that `scales.load` knows, such as "smoke" or "lesson".

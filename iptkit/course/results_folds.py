@@ -40,9 +40,8 @@ from iptkit.studies import effects, learning_curves, verdicts_ipt
 from iptkit.studies.score_rows import AROUND, DECODERS
 from iptkit.studies.verdicts_folds import MEAN_CODE, PROMPT_TUNING, SIDES
 
-EARLIER: dict[
-    str, Any
-] = {  # the study of the same tasks before this one, from docs/results.md and data/scales.json of 0.1.0
+# the study of the same tasks before this one, from docs/results.md and data/scales.json of 0.1.0
+EARLIER: dict[str, Any] = {
     "tasks": {"seen": 100, "unseen": 20},
     "prompt": (40, 2),  # steps, examples per step
     "ist": (24, 2),

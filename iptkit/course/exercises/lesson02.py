@@ -50,7 +50,7 @@ def check_02_1(answer: object, seed: int = 0) -> Feedback:
         "The sign is wrong: the loss is minus the log-probability.": -losses[later].mean(),
         "This is one value per token; return their mean.": losses[later],
         "This is a sigmoid for each token by itself. The tokens of the vocabulary compete: use "
-        "`log_softmax`.": (minus(functional.logsigmoid(logits))[later].mean()),
+        "`log_softmax`.": minus(functional.logsigmoid(logits))[later].mean(),
         "Your softmax is over positions, not over the vocabulary: use `dim=-1`.": minus(
             logits.log_softmax(1)
         )[later].mean(),
