@@ -30,6 +30,7 @@ from . import (
     stamp,
     starter,
     steps_commands,
+    tables,
     task_commands,
 )
 
@@ -65,5 +66,6 @@ __all__ = [
     "stamp",
     "starter",
     "steps_commands",
+    "tables",
     "task_commands",
 ]

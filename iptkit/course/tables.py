@@ -1,0 +1,111 @@
+"""Tables of results in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iptkit.course import output
+
+CELL = "padding: 0.15em 0.7em; text-align: {}; white-space: nowrap"
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """Rows as a table with a caption: HTML in a notebook, aligned columns elsewhere.
+
+    A cell shows a float with three decimals, an integer with thousands separated, a triple of floats as mean
+    and interval, None as nothing, and everything else as text.
+
+    Attributes:
+      caption: one sentence that says what the table shows.
+      rows: a mapping from heading to cell per row; all rows have the headings of the first.
+      signed: headings of columns whose floats have their sign, such as differences.
+
+    Raises:
+      ValueError: there is no row, or a row has other headings than the first.
+
+    Example:
+      >>> Table("Test scores.", [{"method": "IST", "score": (0.25, 0.125, 0.375), "runs": 1000}])
+      Test scores.
+      method  score                 runs
+      IST     0.250 [0.125, 0.375]  1,000
+    """
+
+    caption: str
+    rows: Sequence[Mapping[str, Any]]
+    signed: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError(f"the table {self.caption!r} has no row")
+        for row in self.rows:
+            if list(row) != list(self.rows[0]):
+                raise ValueError(
+                    f"a row of the table {self.caption!r} has the headings {', '.join(row)}, the first row "
+                    f"has {', '.join(self.rows[0])}; give all rows the same, with None where a cell is empty"
+                )
+
+    def __repr__(self) -> str:
+        return f"{self.caption}\n{output.table([list(self.rows[0]), *self._cells()])}"
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook; everything in it is escaped."""
+        is_number = [
+            all(isinstance(r[h], int | float | tuple | None) for r in self.rows) for h in self.rows[0]
+        ]
+        styles = [CELL.format("right" if number else "left") for number in is_number]
+
+        def line(cells: Sequence[str], tag: str, scope: str = "") -> str:
+            both = zip(cells, styles, strict=True)
+            return "".join(f'<{tag}{scope} style="{css}">{html.escape(cell)}</{tag}>' for cell, css in both)
+
+        body = "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self._cells())
+        head = line(list(self.rows[0]), "th", ' scope="col"')
+        caption = f'<caption style="text-align: left">{html.escape(self.caption)}</caption>'
+        table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<div style="overflow-x: auto">{table}</div>'
+
+    def _cells(self) -> list[list[str]]:
+        return [[_text(cell, head in self.signed) for head, cell in row.items()] for row in self.rows]
+
+
+def of_summary(caption: str, lines: Sequence[Mapping[str, Any]]) -> Table:
+    """The lines of `scores.summary.summary` as a table: score, ratio of means and E_rel with its tasks.
+
+    Args:
+      caption: one sentence that says what the table shows.
+      lines: what `summary` returned for the value "score".
+    """
+    return Table(
+        caption,
+        [
+            {
+                "method": line["method"],
+                "d_I": line["d_I"] or None,
+                "tasks": line["split"],
+                "score": line["score"],
+                "ratio": line["ratio of means"],
+                "E_rel": line["E_rel"],
+                "tasks of E_rel": line["E_rel tasks"],
+            }
+            for line in lines
+        ],
+    )
+
+
+def _text(cell: Any, is_signed: bool) -> str:
+    sign = "+" if is_signed else ""
+    match cell:
+        case None:
+            return ""
+        case float():
+            return f"{cell:{sign}.3f}"
+        case int() if not isinstance(cell, bool):
+            return f"{cell:{sign},}"
+        case (float() as mean, float() as low, float() as high):
+            return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+        case _:
+            return str(cell)
