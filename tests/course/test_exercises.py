@@ -125,6 +125,11 @@ def test_feedback_is_escaped_and_says_its_verdict_in_words():
     assert "<strong>not yet:</strong>" in shown and "\x1b" not in shown + repr(feedback)
 
 
+def test_words_in_backticks_are_code_in_html():
+    shown = Feedback(True, "`a < b` is not `b`, and ` alone is a backtick.")._repr_html_()
+    assert "<code>a &lt; b</code> is not <code>b</code>, and ` alone is a backtick." in shown
+
+
 def test_settings_and_random_numbers_are_as_before():
     def unruly(x):
         torch.manual_seed(0)

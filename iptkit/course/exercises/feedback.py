@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 
 from iptkit.storage import messages
@@ -31,9 +32,9 @@ class Feedback:
         return f"{self._verdict}: {messages.visible(self.message)}"
 
     def _repr_html_(self) -> str:
-        """The same for a notebook; everything in it is escaped."""
+        """The same for a notebook; everything in it is escaped, and words in backticks are code."""
         style = STYLE.format(COLOURS[self.is_passed])
-        text = html.escape(messages.visible(self.message))
+        text = re.sub("`([^`\n]+)`", r"<code>\1</code>", html.escape(messages.visible(self.message)))
         return f'<div style="{style}"><strong>{self._verdict}:</strong> {text}</div>'
 
     @property
