@@ -9,7 +9,9 @@ from typing import Any
 
 from iptkit.course import output
 
-CELL = "padding: 0.15em 0.7em; text-align: {}; white-space: nowrap"
+CELL = (
+    'align="{0}" style="padding: 0.15em 0.7em; text-align: {0}; white-space: nowrap"'  # a site drops styles
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,11 +58,11 @@ class Table:
         is_number = [
             all(isinstance(r[h], int | float | tuple | None) for r in self.rows) for h in self.rows[0]
         ]
-        styles = [CELL.format("right" if number else "left") for number in is_number]
+        looks = [CELL.format("right" if number else "left") for number in is_number]
 
         def line(cells: Sequence[str], tag: str, scope: str = "") -> str:
-            both = zip(cells, styles, strict=True)
-            return "".join(f'<{tag}{scope} style="{css}">{html.escape(cell)}</{tag}>' for cell, css in both)
+            both = zip(cells, looks, strict=True)
+            return "".join(f"<{tag}{scope} {look}>{html.escape(cell)}</{tag}>" for cell, look in both)
 
         body = "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self._cells())
         head = line(list(self.rows[0]), "th", ' scope="col"')
