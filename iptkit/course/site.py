@@ -14,6 +14,7 @@ import base64
 import hashlib
 import importlib
 import io
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from iptkit.course.estimates import clock, expected_seconds
 from iptkit.course.lessons import Lesson
 from iptkit.storage import files, paths, reading, versions
 
+MAP = "data/results/ipt120.map.json"
 TEMPLATES = Path(__file__).resolve().parent / "templates" / "site"
 TAGS = frozenset(
     "a abbr aside b blockquote br caption cite code col colgroup dd del details dfn div dl dt em figcaption "
@@ -260,6 +262,9 @@ def write_course(out: Path, root: Path = paths.PACKAGE.parent) -> list[str]:
         pages = {name: [_docname(file.relative_to(root)) for file in group] for name, group in texts.items()}
         api = [f"api/{name}" for name in reference.write(_folder(source.folder / "api"))]
         notebooks = [f"notebooks/{one.name}" for one in course]
+        if (root / MAP).is_file():
+            source.map(root / MAP)
+            pages["Guides"].insert(1, "map")
         source.index([_text(front)], {"Lessons": notebooks, **pages, "Library": api})
         warnings = _build(source, place / "site", "iptkit")
         _move(place / "site", out)
@@ -350,6 +355,18 @@ class _Source:
         ]
         made = new_code_cell("...", metadata={"tags": ["remove-input"]}, outputs=shown)
         return [_text(heading), made] if shown else []
+
+    def map(self, stored: Path) -> None:
+        """Write the page of the map of tasks; its script is among the static files."""
+        made = reading.read_json(stored)
+        data = json.dumps({name: made[name] for name in ("points", "walks", "examples")}).replace(
+            "</", "<\\/"
+        )
+        text = (TEMPLATES / "map.md").read_text(encoding="utf-8")
+        text = text.replace("TEST_EXAMPLES", str(made["test examples"])).replace(
+            "SHARE", f"{made['share']:.0%}"
+        )
+        (self.folder / "map.md").write_text(text.replace("MAP_DATA", data), encoding="utf-8")
 
     def index(self, cells: list[Any], contents: Mapping[str, Sequence[str]]) -> None:
         """Write the first page: its cells, and the groups of pages that the side of every page lists."""

@@ -196,6 +196,25 @@ def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
     return Agreement(share, float(np.mean(shuffled)), p, len(hits))
 
 
+def line(
+    decoder: subspace.PromptDecoder, start: torch.Tensor, end: torch.Tensor, points: int
+) -> tuple[list[float], torch.Tensor]:
+    """The prompts on the line between two codes.
+
+    Args:
+      decoder: of the subspace.
+      start: [d_I] in standard deviations of the seen tasks' codes from their mean.
+      end: the same.
+      points: number of points, both ends included.
+    Returns: the position of each point between 0 (start) and 1 (end), and the prompts [points, n, d].
+    """
+    way = torch.linspace(0, 1, points).tolist()
+    with torch.no_grad():
+        mean, std = subspace.code_statistics(decoder)
+        u = torch.stack([torch.lerp(start, end, share) for share in way]).to(mean.device)
+        return way, decoder.decode(mean + std * u)
+
+
 def walk(
     study: StudySteps, dim: int, first: str, second: str, points: int = 5
 ) -> tuple[list[float], dict[str, list[float]]]:
@@ -220,11 +239,7 @@ def walk(
     autoencoder, _ = study.found(dim)
     u = study.first_codes(dim).to(study.backbone.device)
     start, end = (u[study.coded.index(task)] for task in (first, second))
-    way = torch.linspace(0, 1, points).tolist()
-    with torch.no_grad():
-        mean, std = subspace.code_statistics(autoencoder)
-        codes = torch.stack([torch.lerp(start, end, share) for share in way])
-        prompts = autoencoder.decode(mean + std * codes)
+    way, prompts = line(autoencoder, start, end, points)
     both = [study.task(task, study.seeds[0]) for task in (first, second)]
     source = FixedPrompt(torch.cat([prompts] * 2), study.prompt_kind)
     outcomes = study.outcomes(source, [task for task in both for _ in way], "walk between two codes")

@@ -140,6 +140,24 @@ def run(tmp_path_factory):
     return out
 
 
+STEPS = [
+    {"score": [i / 2, 1 - i / 2], "log_likelihood": [-i, i - 2], "answer": [f"<b>{i}", "b"]} for i in range(3)
+]
+MAP = {
+    "points": [
+        {"task": f"task-{i}", "category": category, "side": "seen", "x": i, "y": i * i}
+        for i, category in enumerate(("cls", "mcqa", "qa", "gen", "seq"))
+    ],
+    "walks": [
+        {"first": a, "second": b, "steps": STEPS}
+        for a, b in (("task-0", "task-1"), ("task-0", "task-2"), ("task-1", "task-2"))
+    ],
+    "examples": {f"task-{i}": {"input": f"</script>{i}?", "target": f"{i}!"} for i in range(3)},
+    "share": 0.625,
+    "test examples": 48,
+}
+
+
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """The site of a small checkout, and Sphinx's warnings."""
@@ -154,9 +172,10 @@ def course(tmp_path_factory):
         "docs/prompts.md": "# Prompts\n\nx",
         "README.md": "# iptkit\n\n## Start\n\n![a figure](docs/figure.svg)",
         "docs/figure.svg": SVG,
+        "data/results/ipt120.map.json": json.dumps(MAP),
     }
     for name, text in texts.items():
-        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "packages", lambda: ["training"])
@@ -345,7 +364,13 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SEEN = {
     "run": ("index.html", "00_kept.html", "02_failed.html", "search.html?q=solution"),
-    "course": ("index.html", "docs/results.html", "notebooks/00_start_here.html", "api/iptkit.training.html"),
+    "course": (
+        "index.html",
+        "docs/results.html",
+        "notebooks/00_start_here.html",
+        "api/iptkit.training.html",
+        "map.html",
+    ),
 }
 LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
 PLACES = [(name, page) for name, pages in SEEN.items() for page in pages]
@@ -441,3 +466,26 @@ def test_the_search_finds_a_page_without_a_server(chromium, run):
         links = visit.page.locator("#search-results li a")
         links.first.wait_for()
         assert "00_kept.html" in links.first.get_attribute("href")
+
+
+@pytest.mark.browser
+def test_a_walk_on_the_map(chromium, course):
+    with Visit(chromium) as visit:
+        visit.open(course[0], "map.html")
+        cells = visit.page.locator("#map-rows > tr")
+
+        def shown():
+            return [row.locator("th, td").all_inner_texts() for row in cells.all()]
+
+        start = ["task-0", "</script>0?", "0!", "<b>0", "0.00", "0.00"]
+        assert shown() == [start, ["task-1", "</script>1?", "1!", "b", "1.00", "-2.00"]]
+        visit.page.locator("#map-way").press("ArrowRight")
+        assert visit.page.locator("#map-place").inner_text() == "50 % of the way"
+        assert [row[4] for row in shown()] == ["0.50", "0.50"]
+        visit.page.locator("#map-first").select_option("task-1")  # the ends change places
+        visit.page.locator("#map-way").press("End")
+        assert shown()[1] == start and shown()[0][0] == "task-1"
+        visit.page.locator("#map-picture > polygon").nth(1).click()  # the nearer end becomes task-2
+        assert [row[0] for row in shown()] == ["task-1", "task-2"]
+        assert "Scores are those of 48 test examples" in visit.page.inner_text("article")
+        assert "62%" in visit.page.inner_text("article") and not visit.errors and not visit.outside
