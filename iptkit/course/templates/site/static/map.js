@@ -68,7 +68,7 @@ function show() {
   place.textContent = `${Math.round(100 * way.value / way.max)} % of the way`;
   rows.replaceChildren(...[first.value, second.value].map((task, i) => {
     const row = document.createElement("tr"), { input, target } = examples[task];
-    const cells = [task, input, target, step.answer[i], step.score[i].toFixed(2), step.log_likelihood[i].toFixed(2)];
+    const cells = [task, step.answer[i], target, step.score[i].toFixed(2), step.log_likelihood[i].toFixed(2), input];
     row.append(...cells.map((text, column) => {
       const cell = document.createElement(column ? "td" : "th");
       if (!column) cell.scope = "row";
