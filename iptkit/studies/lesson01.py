@@ -1,4 +1,4 @@
-"""The measurements of lesson 01: wordings, in-context examples, word search and facts.
+"""The measurements of lesson 01: wordings, the plain question, in-context examples, word search and facts.
 
 Each is a step of a `Study` and returns its rows as values["rows"].
 """
@@ -6,6 +6,7 @@ Each is a step of a `Study` and returns its rows as values["rows"].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,8 +31,9 @@ from iptkit.training.trainer import credit
 def wordings_of(study: StudySteps) -> step_cache.Step:
     """Every task asked in every wording, without training.
 
-    Returns: a step whose values["rows"] have task, group, wording (0, 1, ...), words (its template),
-      accuracy, calibrated (accuracy after contextual calibration) and chance.
+    Returns: a step whose values["rows"] have task, group, wording (0, 1, ...), words (its template), chance,
+      accuracy and calibrated (test accuracy as scored, and after contextual calibration), dev and
+      dev_calibrated (the same on dev, to choose a wording by).
     """
     config = study.scale.discrete
     read = _load(study, config.tasks, study.seeds[0])
@@ -40,13 +42,44 @@ def wordings_of(study: StudySteps) -> step_cache.Step:
     def make(_: Path) -> Made:
         engine, rows = Engine(study.backbone, LAYOUTS[1]), []
         for task, card in read:
-            found = accuracies(engine, known[task.id], card, task.test)
-            for i, (wording, scored) in enumerate(zip(known[task.id], found, strict=True)):
-                asked = {"wording": i, "words": wording.template.words}
-                rows.append({**about(task), **asked, **scored, "chance": 1 / len(task.labels)})
+            asked = known[task.id]
+            found = zip(
+                asked,
+                accuracies(engine, asked, card, task.test),
+                accuracies(engine, asked, card, task.dev),
+                strict=True,
+            )
+            for i, (wording, test, dev) in enumerate(found):
+                chosen_by = {"dev": dev["accuracy"], "dev_calibrated": dev["calibrated"]}
+                words = {"wording": i, "words": wording.template.words, "chance": 1 / len(task.labels)}
+                rows.append({**about(task), **words, **test, **chosen_by})
         return {}, {"rows": rows}
 
     return step_cache.step("wordings", study.key_of(read, known, CONTENT_FREE), make)
+
+
+def plainly(study: StudySteps) -> step_cache.Step:
+    """Every task asked with the words that prompt tuning starts from, without a wording of its own.
+
+    Returns: a step whose values["rows"] have task, group, tokens, words, accuracy and chance: first for the
+      last n tokens of these words, the zero-shot prompt of the other lessons, then for all of them.
+    """
+    read, words = _load(study, study.scale.discrete.tasks, study.seeds[0]), prompt_tuning.WORDS
+    tasks = [replace(task, metric="accuracy") for task, _ in read]
+
+    def make(_: Path) -> Made:
+        tokenizer, rows = study.backbone.tokenizer, []
+        whole = len(tokenizer(words, add_special_tokens=False).input_ids)
+        for n in (study.scale.prompt_length, whole):
+            prompt = prompt_tuning.from_words(study.backbone, n)  # [n, d]
+            source = FixedPrompt(prompt.expand(len(tasks), -1, -1))
+            scores = evaluation.evaluate(study.engine, source, tasks, label="asking plainly")
+            said = {"tokens": n, "words": tokenizer.decode(prompt_tuning.word_tokens(study.backbone, n))}
+            for task, score in zip(tasks, scores, strict=True):
+                rows.append({**about(task), **said, "accuracy": score, "chance": 1 / len(task.labels)})
+        return {}, {"rows": rows}
+
+    return step_cache.step("plainly", study.key_of(read, words, study.scale.prompt_length), make)
 
 
 def in_context(study: StudySteps) -> step_cache.Step:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from iptkit.methods import p_tuning
-from iptkit.scores import claims
+from iptkit.engine.engine import Engine
+from iptkit.engine.layouts import LAYOUTS
+from iptkit.methods import p_tuning, prompt_tuning
+from iptkit.scores import claims, evaluation
 from iptkit.storage import result_files, step_cache
 from iptkit.studies import lesson01, lesson03, lesson04, lesson04_methods, scales
 from iptkit.studies.scales import DiscreteConfig, EncoderConfig, PTuningConfig
@@ -43,6 +45,27 @@ def test_every_task_is_asked_in_every_wording(study):
     again = lesson01.accuracy_of(study, wordings.of_task("tiny-mood")[0], "tiny-mood")
     assert first["accuracy"] == again and first["chance"] == 0.5
     assert name_their_group(rows) and first["group"] == "mood"
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("dev", "dev_calibrated"))
+
+
+def test_a_wording_is_chosen_on_dev(study):
+    """The dev accuracy of a wording is that on the few-shot sample's dev set."""
+    wording = wordings.of_task("tiny-kind")[1]
+    ((task, card),) = suites.with_cards("tiny", ["tiny-kind"], 0)
+    (scored,) = lesson01.accuracies(Engine(study.backbone, LAYOUTS[1]), [wording], card, task.dev)
+    rows = lesson01.wordings_of(study).values["rows"]
+    row = next(row for row in rows if row["task"] == "tiny-kind" and row["wording"] == 1)
+    assert (row["dev"], row["dev_calibrated"]) == (scored["accuracy"], scored["calibrated"])
+
+
+def test_the_plain_question_is_the_zero_shot_prompt(study):
+    rows = lesson01.plainly(study).values["rows"]
+    names, n = study.scale.discrete.tasks, study.scale.prompt_length
+    whole = len(study.backbone.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids)
+    assert [(r["tokens"], r["task"]) for r in rows] == [(k, name) for k in (n, whole) for name in names]
+    assert whole > n and rows[-1]["words"].endswith(rows[0]["words"]) and name_their_group(rows)
+    ((task, _),) = suites.with_cards("tiny", ["tiny-mood"], 0, study.scale.discrete.test_examples)
+    assert rows[0]["accuracy"] == evaluation.evaluate(study.engine, study.words(1), [task])[0]
 
 
 def test_without_examples_there_is_one_row_and_with_them_one_per_seed(study):
