@@ -40,7 +40,8 @@ def run_cells(exercise, *tags):
 
 def test_the_course_has_its_exercises():
     numbers = [one.number for one in ALL]
-    assert numbers == ["01.1", "01.2", "02.1", "02.2", "02.3", "02.4", "03.1", "03.2", "04.1"]
+    counts = {"00": 3, "01": 4, "02": 4, "03": 2, "04": 1}
+    assert numbers == [f"{lesson}.{k}" for lesson, count in counts.items() for k in range(1, count + 1)]
     assert [one.kind for one in ALL if one.number[:2] == "02"] == [
         "write code",
         "write code",
@@ -81,12 +82,12 @@ def test_other_ways_to_write_it_pass(number, answer, told):
 def test_no_mistake_is_right_and_hints_tell_mistakes_apart(monkeypatch):
     """For functions: the results of all mistakes differ from the right one and from each other."""
     seen = []
-    for module in (exercises.lesson02, exercises.lesson03):
+    for module in (exercises.lesson00, exercises.lesson01, exercises.lesson02, exercises.lesson03):
         monkeypatch.setattr(module, "judge_function", lambda answer, cases, *more: seen.extend(cases))
-    for number in ("02.1", "02.2", "03.2"):
+    for number in ("00.1", "01.3", "02.1", "02.2", "03.2"):
         for seed in range(3):
             checked(number, None, seed)
-    assert len(seen) == 12
+    assert len(seen) == 21
     for case in seen:
         results = [case.right, *case.mistakes.values()]
         for k, result in enumerate(results):
@@ -107,6 +108,16 @@ def test_the_predicted_range_is_the_measured_one():
         largest = torch.nn.functional.cosine_similarity(vectors, direction).max().item()
         assert exercises.check_02_3(largest).is_passed
         assert not {exercises.check_02_3(largest * factor).is_passed for factor in (0.5, 2)} - {False}
+
+
+def test_the_predicted_swing_is_that_of_luck():
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        right = torch.rand(2000, 8, 40, generator=generator) < 0.6
+        accuracy = right.float().mean(-1)
+        swing = (accuracy.amax(1) - accuracy.amin(1)).mean().item()
+        assert exercises.check_01_2(swing).is_passed
+        assert not {exercises.check_01_2(swing * factor).is_passed for factor in (0.5, 1.5)} - {False}
 
 
 def test_the_example_for_writers_of_lessons_works():

@@ -3,6 +3,8 @@
 Each list has (number of the exercise, answer, part of the feedback).
 """
 
+import random
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -188,6 +190,54 @@ def counted(half=1, biases=2, gates=4, inputs=1, linears=2):
     return num_trainable
 
 
+# ---- 00.1 and 00.2 -------------------------------------------------------------------------------
+def counts_each_layer(module):
+    """Layer by layer, so that the shared matrix counts for each layer that uses it."""
+    layers = [layer for layer in module.modules() if not list(layer.children())]
+    own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+    return sum(p.numel() for p in own) + sum(
+        p.numel() for layer in layers for p in layer.parameters() if p.requires_grad
+    )
+
+
+def by_state_dict(module):
+    return sum(p.numel() for p in module.state_dict().values() if p.requires_grad)
+
+
+def unfreezes(module):
+    return sum(p.requires_grad_().numel() for p in module.parameters())
+
+
+def split_groups(order=lambda seen, unseen: (seen, unseen), change=0, fixed=False, blind=False):
+    """The right split, with an error or without one."""
+
+    def split(group_of, num_unseen, seed):
+        drawn = random.Random(0 if fixed else None if blind else seed)
+        chosen = drawn.sample(sorted(set(group_of.values())), num_unseen + change)
+        sides = [[task for task, group in group_of.items() if (group in chosen) == k] for k in (False, True)]
+        return order(*sides)
+
+    return split
+
+
+def split_by_tasks(group_of, num_unseen, seed):
+    tasks = sorted(group_of)
+    random.Random(seed).shuffle(tasks)
+    return tasks[num_unseen:], tasks[:num_unseen]
+
+
+def names_of_groups(group_of, num_unseen, seed):
+    names = sorted(set(group_of.values()))
+    random.Random(seed).shuffle(names)
+    return names[num_unseen:], names[:num_unseen]
+
+
+def empties(group_of, num_unseen, seed):
+    sides = split_groups()(group_of, num_unseen, seed)
+    group_of.clear()
+    return sides
+
+
 # ---- 01.1 and 04.1 -------------------------------------------------------------------------------
 def wording(template="{text} I felt {answer}", **words):
     words = words or {"negative": ("low",), "positive": ("high",)}
@@ -199,6 +249,28 @@ def prompt_for(layers, runs=1, extra=0):
 
 
 WRONG = [
+    ("00.1", lambda module: sum(p.numel() for p in module.parameters()), "You count frozen parameters"),
+    ("00.1", lambda module: sum(p.requires_grad for p in module.parameters()), "You count the tensors"),
+    ("00.1", lambda module: len(module.P), "vectors of the prompt"),
+    ("00.1", lambda module: module.P.numel(), "only the model trains"),
+    ("00.1", counts_each_layer, "count it once"),
+    ("00.1", by_state_dict, "Nothing trains by your count"),
+    ("00.1", unfreezes, "You count frozen parameters"),
+    ("00.2", split_by_tasks, "is on both sides"),
+    ("00.2", split_groups(lambda seen, unseen: (unseen, seen)), "sides are swapped"),
+    ("00.2", split_groups(lambda seen, unseen: unseen), "two lists of task names"),
+    ("00.2", split_groups(lambda seen, unseen: (seen[1:], unseen)), "You lose tasks"),
+    ("00.2", split_groups(lambda seen, unseen: (seen + unseen[:1], unseen)), "listed twice"),
+    ("00.2", split_groups(change=1), "groups are unseen; `num_unseen` asks for 2"),
+    ("00.2", split_groups(fixed=True), "Every seed gives the same split"),
+    ("00.2", split_groups(blind=True), "The same seed gives two splits"),
+    ("00.2", names_of_groups, "names of groups"),
+    ("00.2", lambda group_of, num_unseen, seed: (["birds"] * 10**6, []), "two lists of task names"),
+    ("00.2", empties, "changes its argument `group_of`"),
+    ("00.3", "a", "the luck is gone"),
+    ("00.3", "c", "so its score there is too high"),
+    ("00.3", "(D)", "you do not draw"),
+    ("00.3", 0.66, "choose one of"),
     ("01.1", lambda: Template("{text} {answer}"), "Template alone"),
     ("01.1", lambda: (Template("{text} {answer}"), 1), "put them together"),
     ("01.1", lambda: "great", "does not return a wording"),
@@ -207,9 +279,20 @@ WRONG = [
     ("01.1", wording(neg=("low",), pos=("high",)), "the labels neg, pos"),
     ("01.1", wording(negative=("Great",), positive=("high",)), "swapped"),
     ("01.1", wording("{text}\nIt was {answer}", negative=("terrible",), positive=("great",)), "comes with"),
-    ("01.2", "a", "one label only"),
-    ("01.2", "(D)", "never sees labels"),
-    ("01.2", 3, "choose one of 'a', 'b', 'c', 'd'"),
+    ("01.2", 0, "0 is too low: right is 0.16 to 0.28"),
+    ("01.2", 0.08, "0.08 is too low"),
+    ("01.2", 0.6, "0.6 is too high"),
+    ("01.2", 22, "22 is too high"),
+    ("01.3", lambda dev, test: test.max(1).values.mean(), "nobody knows beforehand"),
+    ("01.3", lambda dev, test: dev.max(1).values.mean(), "return their test accuracies"),
+    ("01.3", lambda dev, test: test[:, dev.mean(0).argmax()].mean(), "one wording for all tasks"),
+    ("01.3", lambda dev, test: test[:, dev.argmax(1)].mean(), "task i with wording best[i]"),
+    ("01.3", lambda dev, test: test.mean(), "nothing was chosen"),
+    ("01.3", lambda dev, test: test.gather(1, dev.argmax(1)[:, None]), "return their mean"),
+    ("01.3", lambda dev, test: test.flatten()[dev.argmax()], "none of the usual mistakes"),
+    ("01.4", "a", "So the order stays"),
+    ("01.4", "C", "get another label"),
+    ("01.4", "d", "no text overtakes"),
     ("02.1", not_shifted, "labels are not shifted"),
     ("02.1", marks_not_shifted, "but not `is_answer`"),
     ("02.1", all_positions, "mean over all positions"),
@@ -311,8 +394,19 @@ def by_an_optimiser(model, P, text, answer, lr):
 
 
 RIGHT = [
+    ("00.1", lambda module: np.sum([p.numel() * p.requires_grad for p in module.parameters()]), "passed"),
+    ("00.2", split_groups(), "passed"),
+    ("00.2", split_groups(lambda seen, unseen: [set(seen), tuple(unseen)]), "passed"),
+    ("00.3", "b)", "passed"),
     ("01.1", wording(), "passed"),
-    ("01.2", "C)", "passed"),
+    ("01.2", 0.25, "passed"),
+    ("01.3", lambda dev, test: test[range(len(dev)), dev.argmax(1)].mean(), "passed"),
+    (
+        "01.3",
+        lambda dev, test: float(np.mean([t[d.argmax()] for d, t in zip(dev, test, strict=True)])),
+        "passed",
+    ),
+    ("01.4", "B", "passed"),
     ("02.1", by_cross_entropy, "Your code printed: shapes: torch.Size([3, 9])"),
     ("02.1", by_hand, "passed"),
     ("02.2", by_an_optimiser, "passed"),

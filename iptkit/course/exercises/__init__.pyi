@@ -1,6 +1,7 @@
-from . import answers, feedback, lesson01, lesson02, lesson03, lesson04
+from . import answers, feedback, lesson00, lesson01, lesson02, lesson03, lesson04
 from .feedback import Feedback
-from .lesson01 import check_01_1, check_01_2
+from .lesson00 import check_00_1, check_00_2, check_00_3
+from .lesson01 import check_01_1, check_01_2, check_01_3, check_01_4
 from .lesson02 import check_02_1, check_02_2, check_02_3, check_02_4
 from .lesson03 import check_03_1, check_03_2
 from .lesson04 import check_04_1
@@ -8,8 +9,13 @@ from .lesson04 import check_04_1
 __all__ = [
     "Feedback",
     "answers",
+    "check_00_1",
+    "check_00_2",
+    "check_00_3",
     "check_01_1",
     "check_01_2",
+    "check_01_3",
+    "check_01_4",
     "check_02_1",
     "check_02_2",
     "check_02_3",
@@ -18,6 +24,7 @@ __all__ = [
     "check_03_2",
     "check_04_1",
     "feedback",
+    "lesson00",
     "lesson01",
     "lesson02",
     "lesson03",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from iptkit.course.exercises.answers import judge_choice, run
+import torch
+
+from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number, run
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.tasks.wordings import Template, Verbalizer, Wording, of_task
 
@@ -49,7 +51,59 @@ def _problem(value: object) -> str:
 
 
 def check_01_2(answer: object, seed: int = 0) -> Feedback:
-    """Check a prediction: what happens if one word stands for two labels.
+    """Check a prediction: best minus worst of eight wordings that are equally good.
+
+    Args:
+      answer: a number, in shares of right answers.
+      seed: not used, because the answer is the same for every draw; all checks have it.
+    """
+    return judge_number(
+        answer,
+        0.16,
+        0.28,
+        "One accuracy of 40 examples has the standard deviation sqrt(0.6 · 0.4 / 40) = 0.08, and eight of "
+        "them lie about 2.8 standard deviations apart. So luck alone makes a swing of about 0.22. Only a "
+        "larger swing says that wordings differ.",
+    )
+
+
+def check_01_3(answer: object, seed: int = 0) -> Feedback:
+    """Check a function that chooses each task's wording on dev and returns the mean test accuracy.
+
+    Args:
+      answer: chosen_on_dev(dev [T, K], test [T, K]) -> one number.
+      seed: of the random accuracies.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    dev, test = torch.rand(2, 5, 8, generator=generator)
+    chosen = test.gather(1, dev.argmax(1, keepdim=True))[:, 0]  # [T]
+    mistakes = {
+        "This is the best on test, which nobody knows beforehand. Choose with `dev`.": test.max(
+            1
+        ).values.mean(),
+        "These are the dev accuracies of the chosen wordings; return their test accuracies.": (
+            dev.max(1).values.mean()
+        ),
+        "You choose one wording for all tasks; choose one per task, along the second axis.": (
+            test[:, dev.mean(0).argmax()].mean()
+        ),
+        "You take the wording that is worst on dev.": test.gather(1, dev.argmin(1, keepdim=True)).mean(),
+        "This is the mean over all wordings: nothing was chosen.": test.mean(),
+        "This is one accuracy per task; return their mean.": chosen,
+        "You choose a task for each wording; choose a wording for each task: `argmax(1)`.": (
+            test.gather(0, dev.argmax(0, keepdim=True)).mean()
+        ),
+        "`test[:, best]` takes every task with every chosen wording; take task i with wording best[i].": (
+            test[:, dev.argmax(1)].mean()
+        ),
+    }
+    arguments = {"dev": dev, "test": test}
+    praise = "This is what a user gets who has to decide before the test."
+    return judge_function(answer, [Case(arguments, chosen.mean(), mistakes)], praise)
+
+
+def check_01_4(answer: object, seed: int = 0) -> Feedback:
+    """Check a choice: what calibration changes for a task with two labels.
 
     Args:
       answer: "a", "b", "c" or "d".
@@ -57,15 +111,15 @@ def check_01_2(answer: object, seed: int = 0) -> Feedback:
     """
     return judge_choice(
         answer,
-        "c",
+        "b",
         {
-            "a": "Then the model's probability of 'good' would count for one label only, and nobody would "
-            "have said why. Run the cell and read what it says.",
-            "b": "Both labels would get the same evidence from this word, so it could not tell them apart. "
-            "Run the cell and read what it says.",
-            "c": "The model gives the word one probability. If it stood for both labels, it could not tell "
-            "them apart, so the verbalizer refuses it and names the word and both labels.",
-            "d": "The model never sees labels, only words. The mistake can be seen in the words alone, "
-            "before any model runs.",
+            "a": "The logarithm of p'(positive) / p'(negative) is that of p(positive) / p(negative) minus a "
+            "number that is the same for all texts. So the order stays.",
+            "b": "All texts move by the same step on the scale log p(positive) / p(negative). Their order "
+            "stays, and another share of them is on the positive side. So calibration mends a taste for a "
+            "label, and it adds no knowledge.",
+            "c": "The texts between the old line and the new one get another label, so accuracy can change.",
+            "d": "The step is the same for all texts, near the line and far from it, so no text overtakes "
+            "another.",
         },
     )
