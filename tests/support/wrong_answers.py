@@ -238,6 +238,28 @@ def empties(group_of, num_unseen, seed):
     return sides
 
 
+# ---- 03.3: the row of any layout -----------------------------------------------------------------
+def placed(order=None, is_counted=True, answer_at="end", each=None):
+    def row_of(layout, P, table, text, anchor, answer):
+        words, pieces, used = {"text": table[text], "anchor": table[anchor]}, [], 0
+        for entry in order or layout:
+            if entry in words:
+                pieces.append(words[entry])
+                continue
+            pieces.append(P[used : used + (each or entry)])
+            used += is_counted * (each or entry)
+        ends = {"end": [*pieces, table[answer]], "start": [table[answer], *pieces], "nowhere": pieces}
+        return torch.cat(ends[answer_at])
+
+    return row_of
+
+
+def takes_vector_number_k(layout, P, table, text, anchor, answer):
+    words = {"text": table[text], "anchor": table[anchor]}
+    pieces = [words[entry] if entry in words else P[entry, None] for entry in layout]
+    return torch.cat([*pieces, table[answer]])
+
+
 # ---- 01.1 and 04.1 -------------------------------------------------------------------------------
 def wording(template="{text} I felt {answer}", **words):
     words = words or {"negative": ("low",), "positive": ("high",)}
@@ -350,6 +372,21 @@ WRONG = [
     ("03.2", counted(inputs=0), "input vectors X"),
     ("03.2", counted(linears=1), "two linear layers"),
     ("03.2", counted(linears=0), "left out the MLP"),
+    ("03.3", placed(is_counted=False), "Count how many are used already"),
+    ("03.3", placed((6, "text", "anchor")), "in front of the text"),
+    ("03.3", placed(("text", 6, "anchor")), "behind the text"),
+    ("03.3", placed((3, "text", 2, "anchor", 1)), "right for one layout only"),
+    ("03.3", placed((3, "text", 3, "anchor")), "the layout of `log_p_of`"),
+    ("03.3", placed((3, "text", 3)), "anchor is missing"),
+    ("03.3", placed((3, "anchor", 2, "text", 1)), "swapped"),
+    ("03.3", placed(answer_at="nowhere"), "answer is missing"),
+    ("03.3", placed(answer_at="start"), "answer stands at the beginning"),
+    ("03.3", placed(each=1), "and you take one"),
+    ("03.3", takes_vector_number_k, "vector number k"),
+    ("03.4", 0, "0 is too low: right is 0.95 to 1. A new encoder"),
+    ("03.4", 0.5, "0.5 is too low"),
+    ("03.4", 1.2, "1.2 is too high"),
+    ("03.4", "large", "give one number"),
     ("04.1", lambda sites, n, generator: sites[-1:], "These are the sites"),
     ("04.1", lambda sites, n, generator: 192, "does not return a DeepPrompt"),
     ("04.1", prompt_for(slice(None)), "all layers; choose"),
@@ -393,6 +430,16 @@ def by_an_optimiser(model, P, text, answer, lr):
     return tuple(new)
 
 
+def by_concatenation(layout, P, table, text, anchor, answer):
+    """Without a counter: the prompt is split first, and rows are lists."""
+    parts = iter(P.split([entry for entry in layout if isinstance(entry, int)]))
+    ids = {"text": text, "anchor": anchor}
+    row = []
+    for entry in layout:
+        row += list(table[ids[entry]] if isinstance(entry, str) else next(parts))
+    return torch.stack(row + list(table[answer]))
+
+
 RIGHT = [
     ("00.1", lambda module: np.sum([p.numel() * p.requires_grad for p in module.parameters()]), "passed"),
     ("00.2", split_groups(), "passed"),
@@ -416,5 +463,8 @@ RIGHT = [
     ("02.4", " (B) ", "passed"),
     ("03.2", counted(), "passed"),
     ("03.2", lambda n, d: float(counted()(n, d)), "passed"),
+    ("03.3", placed(), "passed"),
+    ("03.3", by_concatenation, "passed"),
+    ("03.4", 0.98, "passed"),
     ("04.1", prompt_for(slice(-1, None)), "passed"),
 ]

@@ -3,7 +3,7 @@ from .feedback import Feedback
 from .lesson00 import check_00_1, check_00_2, check_00_3
 from .lesson01 import check_01_1, check_01_2, check_01_3, check_01_4
 from .lesson02 import check_02_1, check_02_2, check_02_3, check_02_4
-from .lesson03 import check_03_1, check_03_2
+from .lesson03 import check_03_1, check_03_2, check_03_3, check_03_4
 from .lesson04 import check_04_1
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "check_02_4",
     "check_03_1",
     "check_03_2",
+    "check_03_3",
+    "check_03_4",
     "check_04_1",
     "feedback",
     "lesson00",
