@@ -1,7 +1,7 @@
 """The look of the figures: white background, one colour and marker per method, a description in words.
 
-Colour-blind readers can tell the colours apart (Paul Tol's muted scheme); line styles and markers distinguish
-the methods in print.
+Most colours come from Paul Tol's schemes for colour-blind readers, and all have a contrast of at least 3:1 on
+white. Line styles and markers distinguish the methods in print.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ METHODS: dict[str, dict[str, str]] = {
     "prompt tuning": {"color": "#332288", "marker": "o", "linestyle": "-"},
     "MSF": {"color": "#117733", "marker": "s", "linestyle": "-"},
     "IST": {"color": "#CC6677", "marker": "D", "linestyle": "-"},
-    "mean code": {"color": "#DDCC77", "marker": "^", "linestyle": "-."},
-    "mean prompt": {"color": "#999933", "marker": "v", "linestyle": "-."},
-    "random decoder": {"color": "#88CCEE", "marker": "X", "linestyle": ":"},
+    "mean code": {"color": "#997700", "marker": "^", "linestyle": "-."},
+    "mean prompt": {"color": "#808000", "marker": "v", "linestyle": "-."},
+    "random decoder": {"color": "#7766BB", "marker": "X", "linestyle": ":"},
     "random directions around the mean code": {"color": "#0099AA", "marker": "+", "linestyle": "--"},
     "Fastfood around the mean code": {"color": "#3355AA", "marker": "4", "linestyle": "-."},
     "principal components around the mean code": {"color": "#227755", "marker": ".", "linestyle": "-."},
     "reconstruction alone": {"color": "#885522", "marker": "$r$", "linestyle": ":"},
-    "PCA": {"color": "#44AA99", "marker": "P", "linestyle": "-."},
+    "PCA": {"color": "#228877", "marker": "P", "linestyle": "-."},
     "PCA of the prompts": {"color": "#225555", "marker": "3", "linestyle": ":"},
     "Fastfood over the prompt": {"color": "#4477AA", "marker": "d", "linestyle": ":"},
-    "nearest task's prompt": {"color": "#BBBBBB", "marker": "2", "linestyle": "-."},
+    "nearest task's prompt": {"color": "#8A8A8A", "marker": "2", "linestyle": "-."},
     "IST, same data": {"color": "#EE6677", "marker": "x", "linestyle": "--"},
     "stage two": {"color": "#AA3377", "marker": "H", "linestyle": "-"},
     "linear probe": {"color": "#661100", "marker": "1", "linestyle": "--"},
     "P-Tuning v2": {"color": "#0077BB", "marker": "h", "linestyle": "-"},
-    "MPT-2": {"color": "#EE7733", "marker": "p", "linestyle": "-"},
+    "MPT-2": {"color": "#CC5500", "marker": "p", "linestyle": "-"},
     "LoRA": {"color": "#AA4499", "marker": "<", "linestyle": "-"},
     "fine-tuning": {"color": "#882255", "marker": ">", "linestyle": "-"},
-    "DID": {"color": "#DDAA33", "marker": "8", "linestyle": "--"},
+    "DID": {"color": "#B07700", "marker": "8", "linestyle": "--"},
     "chance": {"color": GREY, "marker": "|", "linestyle": ":"},
     "paper": {"color": GREY, "marker": "*", "linestyle": "-"},
 }

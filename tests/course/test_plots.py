@@ -32,6 +32,17 @@ def test_no_two_methods_look_alike():
         assert one["color"] != other["color"] or one["linestyle"] != other["linestyle"]
 
 
+@pytest.mark.parametrize("method", plots.METHODS)
+def test_lines_have_contrast_on_white(method):
+    """At least 3:1, WCAG 2.1, success criterion 1.4.11."""
+    shares = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in matplotlib.colors.to_rgb(plots.style(method)["color"])
+    ]
+    luminance = 0.2126 * shares[0] + 0.7152 * shares[1] + 0.0722 * shares[2]
+    assert 1.05 / (luminance + 0.05) >= 3
+
+
 def test_style_is_a_copy_and_knows_its_methods():
     plots.style("IST")["color"] = "red"
     assert plots.style("IST")["color"] != "red"

@@ -270,6 +270,127 @@ def prompt_for(layers, runs=1, extra=0):
     return lambda sites, n, generator: DeepPrompt(runs, sites[layers], n + extra, generator)
 
 
+# ---- 05.1: the mean code ---------------------------------------------------------------------------
+def mean_code(how=None, first="std", inner=torch.tanh, last="both"):
+    """A function for exercise 05.1 in which one thing is wrong."""
+
+    def mean_code_prompt(P, mean, std, W1, b1, W2, b2, W3, b3):
+        flat = P.flatten(1)
+        p = {"std": (flat - mean) / std, "mean": flat - mean, "none": flat}[first]
+        z = p @ W1.T + b1
+        z = {"code": z, "values": z.mean(1)}.get(how, z.mean(0))
+        out = inner(z @ W2.T + b2) @ W3.T + b3
+        shape = (*out.shape[:-1], *P.shape[1:])
+        return {"both": mean + std * out, "none": out, "mean": mean + out}[last].view(shape)
+
+    return mean_code_prompt
+
+
+def mean_of_decoded(*arguments):
+    return mean_code("code")(*arguments).mean(0)
+
+
+def tanh_of_the_code(P, mean, std, W1, b1, W2, b2, W3, b3):
+    z = (((P.flatten(1) - mean) / std) @ W1.T + b1).mean(0)
+    return (mean + std * ((torch.tanh(z) @ W2.T + b2) @ W3.T + b3)).view(P.shape[1:])
+
+
+def by_layers(P, mean, std, W1, b1, W2, b2, W3, b3):
+    """With functional.linear; the mean code as the code of the mean, because the encoder is linear."""
+    z = functional.linear((P.mean(0, keepdim=True).flatten(1) - mean) / std, W1, b1)
+    out = functional.linear(torch.tanh(functional.linear(z, W2, b2)), W3, b3)
+    return (mean + std * out).reshape(1, *P.shape[1:]).numpy()
+
+
+# ---- 05.2: parameters of the auto-encoder --------------------------------------------------------
+def layers(bias=1, parts=("encoder", "inner", "outer"), size=lambda n, d: n * d):
+    def num_parameters(n, d, hidden, d_I):
+        D = size(n, d)
+        shapes = {"encoder": (D, d_I), "inner": (d_I, hidden), "outer": (hidden, D), "linear": (d_I, D)}
+        return sum(a * b + bias * b for a, b in (shapes[part] for part in parts))
+
+    return num_parameters
+
+
+# ---- 06.1: one step of IST -------------------------------------------------------------------------
+def ist(sign=-1, code=lambda c, s, u: c + s * u, total=torch.sum, rows=lambda g: g):
+    def ist_step(decoder, loss_of, center, unit, u, lr):
+        v = u.clone().requires_grad_()
+        (g,) = torch.autograd.grad(total(loss_of(decoder(code(center, unit, v)))), v)
+        return u + sign * lr * rows(g)
+
+    return ist_step
+
+
+def trains_the_decoder(decoder, loss_of, center, unit, u, lr):
+    u = u.clone().requires_grad_()
+    optimiser = torch.optim.SGD([u, *decoder.parameters()], lr=lr)
+    loss_of(decoder(center + unit * u)).sum().backward()
+    optimiser.step()
+    return u.detach()
+
+
+def fills_the_decoder(decoder, loss_of, center, unit, u, lr):
+    u = u.clone().requires_grad_()
+    loss_of(decoder(center + unit * u)).sum().backward()
+    return (u - lr * u.grad).detach()
+
+
+def detaches_the_prompt(decoder, loss_of, center, unit, u, lr):
+    u = u.clone().requires_grad_()
+    (g,) = torch.autograd.grad(loss_of(decoder(center + unit * u).detach()).sum(), u)
+    return u - lr * g
+
+
+def asks_for_another_u(decoder, loss_of, center, unit, u, lr):
+    v = u.clone().requires_grad_()
+    loss = loss_of(decoder(center + unit * u.clone().requires_grad_())).sum()
+    return u - lr * torch.autograd.grad(loss, v)[0]
+
+
+def steps_along_z(decoder, loss_of, center, unit, u, lr):
+    z = (center + unit * u).requires_grad_()
+    return u - lr * torch.autograd.grad(loss_of(decoder(z)).sum(), z)[0]
+
+
+def returns_z(decoder, loss_of, center, unit, u, lr):
+    return center + unit * ist()(decoder, loss_of, center, unit, u, lr)
+
+
+def begins_anew(decoder, loss_of, center, unit, u, lr):
+    return ist()(decoder, loss_of, center, unit, torch.zeros_like(u), lr)
+
+
+def keeps_the_graph_of_u(decoder, loss_of, center, unit, u, lr):
+    return ist()(decoder, loss_of, center, unit, u, lr) + 0 * u.requires_grad_()
+
+
+def with_sgd(decoder, loss_of, center, unit, u, lr):
+    """With an optimizer, one run at a time, the decoder frozen first."""
+    decoder.requires_grad_(False)
+    u = torch.nn.Parameter(u.clone())
+    optimiser = torch.optim.SGD([u], lr=lr)
+    loss_of(decoder(center + unit * u)).sum().backward()
+    optimiser.step()
+    return u.data
+
+
+# ---- 06.2: E_rel and the ratio of means ------------------------------------------------------------
+def kept(e_rel=lambda mine, full, used: (mine / full)[used].mean(), of_all=True, order=1):
+    def relative(scores, full):
+        mine, whole = scores.mean(0), full.mean(0)
+        used = whole >= 0.05
+        some = torch.ones_like(used) if of_all else used
+        return [e_rel(mine, whole, used), mine[some].sum() / whole[some].sum()][::order]
+
+    return relative
+
+
+def by_seed(scores, full):
+    used = full >= 0.05
+    return (scores[used] / full[used]).mean(), scores.mean() / full.mean()
+
+
 WRONG = [
     ("00.1", lambda module: sum(p.numel() for p in module.parameters()), "You count frozen parameters"),
     ("00.1", lambda module: sum(p.requires_grad for p in module.parameters()), "You count the tensors"),
@@ -393,6 +514,59 @@ WRONG = [
     ("04.1", prompt_for(slice(0, 1)), "first layer, index 0"),
     ("04.1", prompt_for(slice(-1, None), extra=1), "4 virtual tokens; make it for 1 run"),
     ("04.1", prompt_for(slice(-1, None), runs=2), "2 runs"),
+    ("05.1", mean_of_decoded, "mean of the decoded prompts"),
+    ("05.1", mean_code("code"), "average their codes first"),
+    ("05.1", mean_code("values"), "mean over the values of a code"),
+    ("05.1", lambda P, *more: P.mean(0), "the mean prompt"),
+    ("05.1", mean_code(inner=lambda x: x), "tanh is missing"),
+    ("05.1", tanh_of_the_code, "not to the code"),
+    ("05.1", mean_code(last="none"), "still standardised"),
+    ("05.1", mean_code(last="mean"), "do not multiply by `std`"),
+    ("05.1", mean_code(first="none"), "expects standardised prompts"),
+    ("05.1", mean_code(first="mean"), "do not divide by `std`"),
+    ("05.1", lambda P, *more: mean_code()(P, *more).flatten(), "return a tensor of shape [2, 5]"),
+    ("05.2", layers(bias=0), "biases are missing"),
+    ("05.2", layers(parts=("inner", "outer")), "decoder alone"),
+    ("05.2", layers(parts=("encoder",)), "encoder alone"),
+    ("05.2", layers(size=lambda n, d: d), "not its width d"),
+    ("05.2", layers(parts=("encoder", "linear")), "decoder has a hidden layer"),
+    ("05.2", lambda n, d, hidden, d_I: d_I, "values of the code"),
+    ("05.2", lambda n, d, hidden, d_I: 59_447_813, "none of the usual mistakes"),
+    ("05.3", 100, "100 is too high: right is 99"),
+    ("05.3", 5, "5 is too low"),
+    ("05.3", 76_800, "span 99 directions"),
+    ("05.4", "a", "never saw a training example"),
+    ("05.4", "b", "ignores the code"),
+    ("05.4", "d", "distances of prompts"),
+    ("06.1", trains_the_decoder, "changes the weights of `decoder`"),
+    ("06.1", fills_the_decoder, "leaves gradients in the weights of `decoder`"),
+    ("06.1", detaches_the_prompt, "The chain from u to the loss is cut"),
+    ("06.1", asks_for_another_u, "The chain from u to the loss is cut"),
+    ("06.1", ist(sign=1), "goes uphill"),
+    ("06.1", ist(sign=0), "nothing was learned"),
+    ("06.1", ist(code=lambda c, s, u: s * u), "starts at the zero code"),
+    ("06.1", ist(code=lambda c, s, u: c + u), "multiply u by `unit`"),
+    ("06.1", ist(code=lambda c, s, u: u), "u itself to the decoder"),
+    ("06.1", ist(total=torch.mean), "divided by the number of runs"),
+    ("06.1", ist(rows=lambda g: g.mean(0)), "mean over runs"),
+    ("06.1", ist(rows=lambda g: g.sum(0)), "summed over runs"),
+    ("06.1", steps_along_z, "gradient of z"),
+    ("06.1", returns_z, "the new code z"),
+    ("06.1", begins_anew, "start at u = 0"),
+    ("06.1", keeps_the_graph_of_u, "still carries the graph"),
+    ("06.2", kept(order=-1), "other order"),
+    ("06.2", kept(lambda mine, full, used: (mine / full).mean()), "hardly solves"),
+    ("06.2", by_seed, "seed by seed"),
+    ("06.2", kept(of_all=False), "ratio of means leaves out a task"),
+    ("06.2", kept(lambda mine, full, used: mine.sum() / full.sum()), "Both of your numbers are the ratio"),
+    ("06.2", kept(lambda mine, full, used: (mine / full)[used].sum() / len(full)), "counts the task"),
+    ("06.2", lambda scores, full: scores.mean() / full.mean(), "return a tensor of shape [2]"),
+    ("06.3", 0.5, "0.5 is too low: right is 0.6 to 0.65"),
+    ("06.3", 0.8, "0.8 is too high"),
+    ("06.3", "half", "give one number"),
+    ("06.4", "a", "adds 0.06 already"),
+    ("06.4", "c", "not at the mean code"),
+    ("06.4", "d", "no merit of tuning"),
 ]
 
 
@@ -467,4 +641,16 @@ RIGHT = [
     ("03.3", by_concatenation, "passed"),
     ("03.4", 0.98, "passed"),
     ("04.1", prompt_for(slice(-1, None)), "passed"),
+    ("05.1", mean_code(), "passed"),
+    ("05.1", by_layers, "passed"),
+    ("05.2", layers(), "passed"),
+    ("05.2", lambda n, d, hidden, d_I: float(layers()(n, d, hidden, d_I)), "passed"),
+    ("05.3", torch.tensor(99), "passed"),
+    ("05.4", "(c)", "passed"),
+    ("06.1", ist(), "passed"),
+    ("06.1", with_sgd, "passed"),
+    ("06.2", kept(), "passed"),
+    ("06.2", lambda scores, full: torch.stack(kept()(scores, full)).double().numpy(), "passed"),
+    ("06.3", 5 / 8, "passed"),
+    ("06.4", "B.", "passed"),
 ]
