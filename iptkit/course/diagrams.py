@@ -71,7 +71,7 @@ def svg(name: str, **numbers: Any) -> str:
       numbers: what the picture shows beside its symbols. Methods that train have `trained`, the number of
         trained parameters. "p_tuning" also has `kept`, the numbers left after training, and "msf" has
         `tasks`, the number of seen tasks. "course_map" has `here`, a lesson such as "05"; "cross_fitting" has
-        `tasks` and `folds`.
+        `tasks` and `folds`; "jobs" has `dims`, three d_I.
     Raises: ValueError for an unknown name or number.
 
     Example:
@@ -709,3 +709,52 @@ def _cross_fitting(c: Canvas, tasks: int = 120, folds: int = 6) -> None:
     )
     for i, line in enumerate(lines):
         c.text(LEFT, y + 24 * i, line, SMALL, "start")
+
+
+@_diagram(
+    "Jobs of a study, and what they need",
+    """Zero-shot scores and prompts need no other job; the mean prompt, the codes of a random decoder and a
+    subspace for each d_I need the prompts, and the codes of each d_I need its subspace. The longest chain is
+    prompts, subspace, codes.""",
+)
+def _jobs(c: Canvas, dims: Sequence[int] = (2, 5, 20)) -> None:
+    if len(dims) != 3:
+        raise ValueError(f"dims={tuple(dims)}: the picture shows three d_I")
+    w, h, gap, down = 132, 62, 10, 34
+    x = [LEFT + i * (w + gap) for i in range(4)]
+    y = [60.0 + i * (h + down) for i in range(3)]
+
+    def job(column: int, line: int, lines: Sequence[str], is_long: bool = False, wide: float = w) -> None:
+        c.items.append(f"<g><title>{escape(' '.join(lines))}</title>")
+        look = f' stroke="{OUTLINE}" stroke-width="2"'
+        c.rect(x[column], y[line], wide, h, INK if is_long else WHITE, look)
+        for i, words in enumerate(lines):
+            at = y[line] + h / 2 + 6 + 23 * (i - (len(lines) - 1) / 2)
+            size, ink = (TEXT, SMALL)[i], WHITE if is_long else INK
+            c.text(x[column] + wide / 2, at, words, size, is_bold=i == 0, fill=ink)
+        c.items.append("</g>")
+
+    below = y[0] + h
+    c.forward((x[1] + 6, below), (x[1] + 6, below + 14), (x[0] + w / 2, below + 14), (x[0] + w / 2, y[1]))
+    side = x[1] - gap / 2
+    c.forward((x[1] + 24, below), (x[1] + 24, below + 22), (side, below + 22), (side, y[2] - 16),
+              (x[0] + w / 2, y[2] - 16), (x[0] + w / 2, y[2]))  # fmt: skip
+    for column in (1, 2, 3):
+        for line in (1, 2):
+            at = x[column] + w / 2
+            c.forward((at, y[line - 1] + h), (at, y[line]))
+    job(0, 0, ["zero-shot"])
+    job(0, 1, ["mean prompt"])
+    job(0, 2, ["codes", "random decoder"])
+    job(1, 0, ["prompts", "of all tasks"], True, 3 * w + 2 * gap)
+    for column, dim in enumerate(dims, 1):
+        job(column, 1, ["subspace", f"d_I = {dim}"], column == 3)
+        job(column, 2, ["codes", f"d_I = {dim}"], column == 3)
+    c.signs.clear()
+    lines = (
+        "Arrow: a job needs the result of another one.",
+        "Side by side: these jobs can run on different machines.",
+        "Dark: a longest chain. No number of machines shortens it.",
+    )
+    for i, words in enumerate(lines):
+        c.text(LEFT, y[2] + h + 30 + 24 * i, words, SMALL, "start")

@@ -3,6 +3,7 @@ import functools
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import families
 import pytest
@@ -18,6 +19,8 @@ from iptkit.methods.p_tuning import EncodedPrompt
 from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt, SubspaceConfig
+from iptkit.studies import scales
+from iptkit.studies.study import Study
 from iptkit.tasks import suites
 
 METHODS = {
@@ -37,6 +40,7 @@ LARGE = {
     "tasks": 1000,
     "folds": 6,
     "here": "08",
+    "dims": (1000, 1000, 1000),
 }  # the widest texts
 SMALLEST = 15  # units of the viewBox
 SVG = "{http://www.w3.org/2000/svg}"
@@ -45,9 +49,8 @@ every_diagram = pytest.mark.parametrize("name", diagrams.names())
 
 def numbers_of(name):
     """Every number that a diagram can show, each as wide as it may get."""
-    shown = {"zero_shot": [], "course_map": ["here"], "cross_fitting": ["tasks", "folds"]}.get(
-        name, ["trained"]
-    )
+    of_course = {"course_map": ["here"], "cross_fitting": ["tasks", "folds"], "jobs": ["dims"]}
+    shown = ({"zero_shot": []} | of_course).get(name, ["trained"])
     shown = shown + {"p_tuning": ["kept"], "msf": ["tasks"]}.get(name, [])
     return {key: LARGE[key] for key in shown}
 
@@ -90,7 +93,7 @@ def contrast(one, other):
 
 # ---- every picture ---------------------------------------------------------------------------------
 def test_there_is_one_for_every_method():
-    assert set(diagrams.names()) == METHODS | {"course_map", "cross_fitting"}
+    assert set(diagrams.names()) == METHODS | {"course_map", "cross_fitting", "jobs"}
 
 
 @every_diagram
@@ -279,6 +282,8 @@ def test_wrong_arguments_are_named():
         diagrams.svg("course_map", here="10")
     with pytest.raises(ValueError, match="tasks=120, folds=7"):
         diagrams.svg("cross_fitting", folds=7)
+    with pytest.raises(ValueError, match=r"dims=\(2, 5\): the picture shows three"):
+        diagrams.svg("jobs", dims=(2, 5))
 
 
 # ---- the course ------------------------------------------------------------------------------------
@@ -302,6 +307,21 @@ def test_every_fold_leaves_out_what_the_last_one_scored():
         assert cells == [{fold: "unseen", next_fold: "scored"}.get(group, "seen") for group in range(6)]
         splits = [suites.split(f"fold{one + 1}", "ipt120") for one in (fold, next_fold)]
         assert set(splits[0].scored) == set(splits[1].unseen) and len(splits[0].unseen) == 20
+
+
+def test_jobs_that_need_another_one_stand_below_it():
+    study = Study(replace(scales.load("smoke"), dims=(1, 2, 5)))
+    height = {}
+    for group in root_of("jobs", dims=(1, 2, 5)).iter(f"{SVG}g"):
+        height[group.findtext(f"{SVG}title")] = float(group.find(f"{SVG}rect").get("y"))
+    names = {"prompts": "prompts of all tasks", "codes-random-5": "codes random decoder"}
+    for job in study.jobs():
+        title = names.get(job.name) or re.sub(r"(-learned)?-(\d+)$", r" d_I = \2", job.name)
+        title = title if title in height else title.replace("-", " ")
+        for need in job.needs if title in height else ():
+            other = names.get(need) or re.sub(r"-(\d+)$", r" d_I = \1", need)
+            assert height.get(other, height[names["prompts"]]) < height[title], (title, other)
+        assert title in height or job.name in ("zero-shot", *(f"msf-{dim}" for dim in study.scale.dims))
 
 
 def test_show_displays_a_picture_with_its_words(monkeypatch):

@@ -391,6 +391,41 @@ def by_seed(scores, full):
     return (scores[used] / full[used]).mean(), scores.mean() / full.mean()
 
 
+# ---- 08.1: codes to deep prompts by layer ----------------------------------------------------------
+def decoded(order=(1, 2, 0, 3, 4, 5), act=torch.tanh, cut=None, scale=lambda p, mean, std: mean + std * p):
+    def decode_all(z, inner, outer, mean, std, shape):
+        flat = scale(outer(act(inner(z))), mean, std)
+        return flat.view(len(z), *shape).permute(order) if cut is None else flat.view(cut(len(z), shape))
+
+    return decode_all
+
+
+def without_biases(z, inner, outer, mean, std, shape):
+    p = torch.tanh(z @ inner.weight.T) @ outer.weight.T
+    return (mean + std * p).view(len(z), *shape).permute(1, 2, 0, 3, 4, 5)
+
+
+def one_by_one(z, inner, outer, mean, std, shape):
+    made = [
+        mean + std * (outer.weight @ torch.tanh(inner.weight @ row + inner.bias) + outer.bias) for row in z
+    ]
+    return torch.stack([prompt.view(shape) for prompt in made], 2).detach().numpy()
+
+
+# ---- 09.1: FLOPs of prompt tuning ------------------------------------------------------------------
+def tuning(read=2, train=4, texts=None, tokens=lambda prompt, answer: prompt + answer, rows=None):
+    def tuning_flops(N, examples, text, prompt, answer, steps, batch):
+        seen = examples if texts is None else texts(examples, steps, batch)
+        passed = steps * batch if rows is None else rows(steps, batch)
+        return N * (read * text * seen + train * tokens(prompt, answer) * passed)
+
+    return tuning_flops
+
+
+def reads_in_every_step(N, examples, text, prompt, answer, steps, batch):
+    return 4 * N * (text + prompt + answer) * steps * batch
+
+
 WRONG = [
     ("00.1", lambda module: sum(p.numel() for p in module.parameters()), "You count frozen parameters"),
     ("00.1", lambda module: sum(p.requires_grad for p in module.parameters()), "You count the tensors"),
@@ -567,6 +602,51 @@ WRONG = [
     ("06.4", "a", "adds 0.06 already"),
     ("06.4", "c", "not at the mean code"),
     ("06.4", "d", "no merit of tuning"),
+    ("08.1", decoded(order=(0, 1, 2, 3, 4, 5)), "run by run"),
+    ("08.1", decoded(cut=lambda runs, shape: (*shape[:2], runs, *shape[2:])), "mixes the runs"),
+    ("08.1", decoded(order=(2, 1, 0, 3, 4, 5)), "comes before that of the layers"),
+    ("08.1", decoded(order=(1, 0, 2, 3, 4, 5)), "their axis is the third"),
+    ("08.1", decoded(order=(1, 2, 0, 3, 5, 4)), "last two axes are swapped"),
+    ("08.1", decoded(scale=lambda p, mean, std: p), "standardised; undo that"),
+    ("08.1", decoded(scale=lambda p, mean, std: mean + p), "do not multiply by `std`"),
+    ("08.1", decoded(scale=lambda p, mean, std: std * p), "do not add the mean"),
+    ("08.1", decoded(scale=lambda p, mean, std: std * (mean + p)), "not std * (mean + p)"),
+    ("08.1", decoded(act=lambda x: x), "has a tanh"),
+    (
+        "08.1",
+        decoded(act=lambda x: x, scale=lambda p, mean, std: mean + std * p.tanh()),
+        "not behind",
+    ),
+    ("08.1", decoded(act=torch.relu), "none of the usual mistakes"),
+    (
+        "08.1",
+        decoded(cut=lambda runs, shape: (runs, -1)),
+        "return a tensor of shape [2, 2, 3, 2, 2, 2]",
+    ),
+    ("08.1", without_biases, "has no biases"),
+    ("08.2", 0.03, "0.03 is too low"),
+    ("08.2", 0.5, "remembers, and there is nothing to share"),
+    ("08.2", 1, "1 is too high"),
+    ("08.3", "a", "may be luck"),
+    ("08.3", "B", "can be clear although the intervals overlap"),
+    ("08.3", "d", "what the other settings change"),
+    ("09.1", tuning(train=6), "6 N is for fine-tuning"),
+    ("09.1", tuning(train=2), "forward pass alone"),
+    ("09.1", reads_in_every_step, "again in every step"),
+    ("09.1", tuning(read=4), "2 N per token, not 4 N"),
+    ("09.1", tuning(read=0), "cost something, too"),
+    ("09.1", tuning(texts=lambda examples, steps, batch: 1), "You read one text"),
+    ("09.1", tuning(texts=lambda examples, steps, batch: steps * batch), "texts of all steps"),
+    ("09.1", tuning(rows=lambda steps, batch: steps), "one example per step"),
+    ("09.1", tuning(rows=lambda steps, batch: batch), "You count one step"),
+    ("09.1", tuning(tokens=lambda prompt, answer: prompt), "The answers pass through"),
+    ("09.1", tuning(tokens=lambda prompt, answer: answer), "The prompt's tokens pass"),
+    ("09.2", 850, "850 is too high: right is 350"),
+    ("09.2", 8.5, "8.5 is too low"),
+    ("09.2", 200, "the longest chain is all that is left"),
+    ("09.3", "a", "only the renaming is one step"),
+    ("09.3", "c", "only half of one"),
+    ("09.3", "d", "after the jobs that it needs"),
 ]
 
 
@@ -653,4 +733,12 @@ RIGHT = [
     ("06.2", lambda scores, full: torch.stack(kept()(scores, full)).double().numpy(), "passed"),
     ("06.3", 5 / 8, "passed"),
     ("06.4", "B.", "passed"),
+    ("08.1", one_by_one, "passed"),
+    ("08.2", 0.81, "passed"),
+    ("08.2", torch.tensor(0.86), "passed"),
+    ("08.3", "(c)", "passed"),
+    ("09.1", tuning(), "passed"),
+    ("09.1", lambda *sizes: float(tuning()(*sizes)), "passed"),
+    ("09.2", 350.0, "passed"),
+    ("09.3", " B ", "passed"),
 ]

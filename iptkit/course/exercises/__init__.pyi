@@ -1,4 +1,16 @@
-from . import answers, feedback, lesson00, lesson01, lesson02, lesson03, lesson04, lesson05, lesson06
+from . import (
+    answers,
+    feedback,
+    lesson00,
+    lesson01,
+    lesson02,
+    lesson03,
+    lesson04,
+    lesson05,
+    lesson06,
+    lesson08,
+    lesson09,
+)
 from .feedback import Feedback
 from .lesson00 import check_00_1, check_00_2, check_00_3
 from .lesson01 import check_01_1, check_01_2, check_01_3, check_01_4
@@ -7,6 +19,8 @@ from .lesson03 import check_03_1, check_03_2, check_03_3, check_03_4
 from .lesson04 import check_04_1
 from .lesson05 import check_05_1, check_05_2, check_05_3, check_05_4
 from .lesson06 import check_06_1, check_06_2, check_06_3, check_06_4
+from .lesson08 import check_08_1, check_08_2, check_08_3
+from .lesson09 import check_09_1, check_09_2, check_09_3
 
 __all__ = [
     "Feedback",
@@ -35,6 +49,12 @@ __all__ = [
     "check_06_2",
     "check_06_3",
     "check_06_4",
+    "check_08_1",
+    "check_08_2",
+    "check_08_3",
+    "check_09_1",
+    "check_09_2",
+    "check_09_3",
     "feedback",
     "lesson00",
     "lesson01",
@@ -43,4 +63,6 @@ __all__ = [
     "lesson04",
     "lesson05",
     "lesson06",
+    "lesson08",
+    "lesson09",
 ]
