@@ -41,11 +41,7 @@ LESSONS: dict[str, dict[str, Work]] = {
         "LoRA and fine-tuning": Study.beside_prompt_tuning,
     },
     "03": {"P-tuning and best words": lesson03.compared},
-    "04": {
-        part: partial(lesson04.rows, part=part)
-        for part in lesson04.PARTS
-        if part != "heads"  # the lesson reads stored results
-    },
+    "04": {"probe, shallow and deep prompts": partial(lesson04.rows, part="compared")},
     "05": {
         "mean prompt": Study.mean_prompt,
         "MSF, every d_I": lambda study: [study.subspace(dim) for dim in study.scale.dims],

@@ -132,8 +132,13 @@ def of_adapters(study: Study, factor: float, every: int = 1) -> Cells:
 
 
 def fine_tuning(study: Study, factor: float) -> Cells:
-    """Full fine-tuning of the encoder model: mean dev score, because the Trainer keeps no dev loss."""
-    cells = []
+    """Full fine-tuning of the encoder model: mean dev score, because the Trainer keeps no dev loss.
+
+    There are no cells if the scale fine-tunes on no task.
+    """
+    cells: Cells = []
+    if not study.scale.encoders.tuned:
+        return cells
     for lr in rates_around(study.scale.encoders.rates["fine-tuning"], factor):
         scores = lesson04_methods.fine_tuning_scores(study, study.seeds[0], lr)
         about = {"method": "fine-tuning (04)", "lr": lr, "dev_loss": None, "tasks": len(scores)}

@@ -66,15 +66,19 @@ def write(study: StudySteps, path: str | Path) -> int:
 def compared(study: StudySteps) -> Measured:
     """The main table: every method on its tasks, with all seeds and all training data of the scale.
 
-    Its rows have task, seed, data, method (one of METHODS or COMMONEST), score, numbers (parameters trained
-    for one task), share (of the encoder's parameters) and seconds (of the method's step, divided by its
-    runs).
+    Its rows have task, seed, data, method (one of METHODS or COMMONEST), score, log_likelihood (on the same
+    test examples, see `evaluation.Outcome`; None for COMMONEST), numbers (parameters trained for one task),
+    share (of the encoder's parameters) and seconds (of the method's step, divided by its runs). MPT-2 and
+    fine-tuning are left out if the scale names no tasks for them.
     """
-    for data in study.scale.encoders.fits:
+    config = study.scale.encoders
+    for data in config.fits:
         for method in METHODS[:3]:
             yield trained(study, method, data=data), {}
-        yield multi_task(study, data), {}
-        yield fine_tuned(study, data), {}
+        if config.shared:
+            yield multi_task(study, data), {}
+        if config.tuned:
+            yield fine_tuned(study, data), {}
         yield commonest(study, data), {}
 
 

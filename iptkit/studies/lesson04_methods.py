@@ -24,6 +24,7 @@ from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.methods.prompt_tuning import SoftPrompt
 from iptkit.models import backbone
 from iptkit.scores import evaluation, metrics
+from iptkit.scores.evaluation import Outcome
 from iptkit.storage import progress, step_cache
 from iptkit.studies import score_rows
 from iptkit.studies.base import digest_of
@@ -36,6 +37,7 @@ from iptkit.training.trainer import fit
 
 METHODS = ("linear probe", "prompt tuning", "P-Tuning v2", "MPT-2", "fine-tuning")
 COMMONEST = "commonest answer"
+MEASURES = ("score", "log_likelihood")  # of each row that a method has; the second is None without a model
 
 
 def trained(
@@ -59,8 +61,8 @@ def trained(
         source = lab.source(method, read, **changes)
         label = f"{method}, {len(read)} runs"
         lab.train(source, read, rate, config.fits[data], label, checkpoint)
-        scores = lab.test(source, read, label)
-        return {}, {"rows": lab.rows(read, scores, method, source, data)}
+        found = lab.test(source, read, label)
+        return {}, {"rows": lab.rows(read, found, method, source, data)}
 
     parts = [method, sorted(changes.items()), rate, config.fits[data]]
     parts += [p_tuning_v2.MLP_STD, p_tuning_v2.MLP_INNER] if form == "mlp" else []
@@ -134,8 +136,8 @@ def multi_task(study: StudySteps, data: str = "") -> step_cache.Step:
             source.head[:, : heads[0].shape[1]].copy_(torch.cat(heads))
         drawn = half.steps * half.rows_per_run  # examples of the first stage; the second continues after them
         lab.train(source, read, rate, rest, "MPT-2, each data set", skip=drawn)
-        scores = lab.test(source, read, "MPT-2")
-        return {}, {"rows": lab.rows(read, scores, "MPT-2", source, data)}
+        found = lab.test(source, read, "MPT-2")
+        return {}, {"rows": lab.rows(read, found, "MPT-2", source, data)}
 
     return step_cache.step("encoder-MPT-2", _key(study, read, rate, half, rest, *_sizes(study)), make)
 
@@ -153,7 +155,8 @@ def fine_tuned(study: StudySteps, data: str = "") -> step_cache.Step:
                 made = fine_tuning.fine_tune_encoder(
                     lab.backbone, task, steps, batch, lr, task.seed, config.test_examples
                 )
-                rows.append(lab.row(task, made.score, "fine-tuning", made.num_parameters, data))
+                row = lab.row(task, made.score, "fine-tuning", made.num_parameters, data)
+                rows.append(row | {"log_likelihood": made.log_likelihood})
                 bar.update(1, note=task.id)
         return {}, {"rows": rows}
 
@@ -172,7 +175,7 @@ def commonest(study: StudySteps, data: str = "") -> step_cache.Step:
             ((answer, _count),) = counts.most_common(1)
             said = [" ".join([answer] * len(answers_of(example))) for example in task.test[:limit]]
             score = metrics.METRICS[task.metric](said, task.test[:limit], task)
-            rows.append(lab.row(task, score, COMMONEST, 0, data))
+            rows.append(lab.row(task, score, COMMONEST, 0, data) | {"log_likelihood": None})
         return {}, {"rows": rows}
 
     return step_cache.step("encoder-commonest", _key(study, read), make)
@@ -293,19 +296,20 @@ class Lab:
         source.to(self.backbone.device)
         return fit(self.engine(source), source, runs, replace(config, lr=rate), checkpoint, label)
 
-    def test(self, source: PromptSource, read: Sequence[Task], label: str) -> list[float]:
-        """Test scores of a source on its tasks."""
+    def test(self, source: PromptSource, read: Sequence[Task], label: str) -> list[Outcome]:
+        """Test scores and log-likelihoods of a source on its tasks."""
         engine, limit = self.engine(source), self.config.test_examples
-        return evaluation.evaluate(engine, source, read, limit=limit, label=f"test of {label}")
+        return evaluation.outcomes(engine, source, read, limit=limit, label=f"test of {label}")
 
     def rows(
-        self, read: Sequence[Task], scores: Sequence[float], method: str, source: WithHead, data: str
+        self, read: Sequence[Task], found: Sequence[Outcome], method: str, source: WithHead, data: str
     ) -> list[Row]:
-        """Result rows of a source; the arguments are those of `row`."""
+        """Result rows of a source, with "log_likelihood"; the other arguments are those of `row`."""
         prompt = 0 if source.prompt is None else sum(p[0].numel() for p in source.prompt.parameters())
         return [
-            self.row(task, score, method, prompt + len(task.labels) * (self.width + 1), data)
-            for task, score in zip(read, scores, strict=True)
+            self.row(task, one.score, method, prompt + len(task.labels) * (self.width + 1), data)
+            | {"log_likelihood": one.log_likelihood}
+            for task, one in zip(read, found, strict=True)
         ]
 
     def row(self, task: Task, score: float, method: str, numbers: int, data: str) -> Row:
@@ -346,8 +350,9 @@ def encoder(name: str, device: str) -> backbone.Backbone:
 
 def _tasks(study: StudySteps, ids: Sequence[str], data: str) -> list[Task]:
     """All tasks with the first seed, then all with the second, and so on."""
-    suite, is_full = study.scale.encoders.suite, data == "full"
-    loaded = [suites.load_suite(suite, seed, list(ids), full=is_full) for seed in study.seeds]
+    config, is_full = study.scale.encoders, data == "full"
+    seeds = study.seeds[: config.num_seeds or None]
+    loaded = [suites.load_suite(config.suite, seed, list(ids), full=is_full) for seed in seeds]
     return [task for of_seed in loaded for task in of_seed]
 
 
@@ -371,4 +376,4 @@ def _key(study: StudySteps, read: Sequence[Task], *parts: Any) -> list[Any]:
     """All that determines a step on the encoder."""
     config = study.scale.encoders
     model = backbone.identity(config.backbone, lambda: encoder(config.backbone, study.device))
-    return [model, *study.device_key(), digest_of(read), config.test_examples, study.seed, *parts]
+    return [model, *study.device_key(), digest_of(read), config.test_examples, study.seed, MEASURES, *parts]

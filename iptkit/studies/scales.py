@@ -225,8 +225,8 @@ class EncoderConfig:
       backbone: an encoder.
       suite: a suite of sentences to classify and words to tag.
       tasks: ids of tasks of the suite.
-      shared: those that MPT-2 trains one prompt for.
-      tuned: those that full fine-tuning is run on.
+      shared: those that MPT-2 trains one prompt for, () for none.
+      tuned: those that full fine-tuning is run on, () for none.
       ablated: those that depth, length and form are varied on.
       prompt_length, shallow_length: n of deep and of shallow prompts.
       depths: values of k for prompts in the first and in the last k layers.
@@ -236,6 +236,7 @@ class EncoderConfig:
       std: standard deviation of a deep prompt at the start.
       test_examples: number of test examples per task, >= 1.
       heads: sizes of the comparison of heads; None: it is left out.
+      num_seeds: how many of the scale's seeds are used, 0 for all.
     """
 
     backbone: str
@@ -253,6 +254,7 @@ class EncoderConfig:
     std: float = 0.5
     test_examples: int = 64
     heads: HeadsConfig | None = None
+    num_seeds: int = 0
 
     def __post_init__(self) -> None:
         for name in ("shared", "tuned", "ablated"):
@@ -268,6 +270,10 @@ class EncoderConfig:
             )
         if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths, *self.depths) < 1:
             raise ValueError("EncoderConfig: depths, prompt lengths and test_examples must be at least 1")
+        if self.num_seeds < 0:
+            raise ValueError(
+                f"EncoderConfig.num_seeds is {self.num_seeds}; give at least 1, or 0 for all seeds"
+            )
 
     @property
     def data(self) -> str:

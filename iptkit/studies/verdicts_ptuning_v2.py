@@ -5,7 +5,7 @@ Nothing is measured here: the rows come from `lesson04` or are stored ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from iptkit.scores import claims, intervals
@@ -31,15 +31,19 @@ def main(rows: Rows) -> list[dict[str, Any]]:
     return [row for row in compared if row["data"] == compared[-1]["data"]]
 
 
-def difference(first: Rows, second: Rows) -> tuple[float, float, float, int]:
+def difference(first: Rows, second: Rows, *, value: str = "score") -> tuple[float, float, float, int]:
     """The mean of first - second over the tasks that both have, paired by task and seed.
 
     Rows of the same task and seed (of several depths, say) are averaged first.
 
+    Args:
+      first: rows of one method.
+      second: rows of another one.
+      value: the field to compare, "score" or "log_likelihood".
     Returns: mean, low and high of the 95 % interval (`intervals.over_tasks`), and the number of tasks; nan if
       there is nothing to compare.
     """
-    a, b = _by_run(first), _by_run(second)
+    a, b = _by_run(first, value), _by_run(second, value)
     pairs: dict[str, list[float]] = {}
     for task, seed in a:
         if (task, seed) in b:
@@ -53,12 +57,18 @@ def share(rows: Rows, method: str) -> float:
     return sum(mine) / len(mine)
 
 
-def verdicts(rows: Rows) -> list[dict[str, Any]]:
-    """Verdicts on claims B3 to B10: each "name", "here" (in words), "verdict", "num_tasks", "num_seeds"."""
+def verdicts(rows: Rows, names: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Verdicts on claims B3 to B10: each "name", "here" (in words), "verdict", "num_tasks", "num_seeds".
+
+    Args:
+      rows: of the study.
+      names: of the claims to judge, () for all.
+    """
     seeds = len({row["seed"] for row in main(rows)})
     return [
         {"name": name, "here": here, "verdict": verdict, "num_tasks": num_tasks, "num_seeds": seeds}
         for name, judge in JUDGES.items()
+        if name in (names or JUDGES)
         for here, verdict, num_tasks in [judge(rows)]
     ]
 
@@ -209,13 +219,13 @@ def _split(rows: Rows, column: str, first: Any, second: Any) -> tuple[float, flo
     return difference(one, other)
 
 
-def _by_run(rows: Rows) -> dict[tuple[str, int], float]:
-    """(task, seed) -> mean score."""
+def _by_run(rows: Rows, value: str) -> dict[tuple[str, int], float]:
+    """(task, seed) -> mean of a field."""
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         runs.setdefault((row["task"], row["seed"]), []).append(row)
-    return {run: _mean(of) for run, of in runs.items()}
+    return {run: _mean(of, value) for run, of in runs.items()}
 
 
-def _mean(rows: Rows) -> float:
-    return sum(row["score"] for row in rows) / len(rows)
+def _mean(rows: Rows, value: str = "score") -> float:
+    return sum(row[value] for row in rows) / len(rows)

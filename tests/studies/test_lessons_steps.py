@@ -156,7 +156,19 @@ def test_every_method_is_run_on_its_tasks(study):
         assert numbers["P-Tuning v2", name] == count + 2 * 2 * 2 * 32
     assert numbers["MPT-2", "tiny-parts"] == numbers["P-Tuning v2", "tiny-parts"]
     assert all(0 <= row["share"] < 1 and row["data"] == "few-shot" for row in rows)
+    measured = {
+        method: {row["log_likelihood"] for row in rows if row["method"] == method} for method in methods
+    }
+    assert measured.pop(lesson04_methods.COMMONEST) == {None}
+    assert all(value < 0 for values in measured.values() for value in values)
     assert name_their_group(rows)
+
+
+def test_a_scale_leaves_methods_and_seeds_out(study):
+    fewer = replace(study.scale.encoders, shared=(), tuned=(), num_seeds=1)
+    rows = lesson04.rows(Study(replace(study.scale, encoders=fewer)), "compared")
+    assert {row["method"] for row in rows} == {*lesson04_methods.METHODS[:3], lesson04_methods.COMMONEST}
+    assert {row["seed"] for row in rows} == {0}
 
 
 def test_the_second_stage_of_mpt2_continues_from_the_shared_prompt_with_other_examples(study, monkeypatch):
@@ -245,6 +257,8 @@ def test_wrong_sizes_are_refused(study):
         replace(scale.encoders, tuned=("tiny-mood",))
     with pytest.raises(ValueError, match="must be at least 1"):
         replace(scale.encoders, depths=(0,))
+    with pytest.raises(ValueError, match="num_seeds is -1; give at least 1, or 0 for all"):
+        replace(scale.encoders, num_seeds=-1)
     with pytest.raises(ValueError, match=r"fits is for \['some'\]; give one for each of some of"):
         replace(scale.encoders, fits={"some": scale.prompt})
     with pytest.raises(ValueError, match="HeadsConfig needs prompt_length >= 1"):

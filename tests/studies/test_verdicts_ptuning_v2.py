@@ -3,8 +3,7 @@
 import pytest
 
 from iptkit.scores import intervals
-from iptkit.storage import paths
-from iptkit.studies import lesson04_methods, stored_results
+from iptkit.studies import lesson04_methods
 from iptkit.studies import verdicts_ptuning_v2 as dr
 
 
@@ -86,6 +85,18 @@ def test_differences_are_paired_by_task_and_seed():
     assert intervals.difference_text((0.12345, -0.5, 0.5)) == "+0.123 [-0.500, +0.500]"
 
 
+def test_another_field_is_compared_likewise():
+    first = [row("compared", "a", s, 0.5, log_likelihood=-1.0) for s in range(3)]
+    second = [row("compared", "a", s, 0.5, log_likelihood=-1.5) for s in range(3)]
+    assert dr.difference(first, second, value="log_likelihood") == (0.5, 0.5, 0.5, 1)
+    assert dr.difference(first, second)[0] == 0
+
+
+def test_some_claims_are_judged_by_rows_that_lack_what_the_others_need(rows):
+    compared = [r for r in rows if r["part"] == "compared"]
+    assert [v["name"] for v in dr.verdicts(compared, ("B8", "B4"))] == ["B4", "B8"]
+
+
 @pytest.mark.parametrize(
     ("name", "change", "wanted", "verdict"),
     [
@@ -129,20 +140,3 @@ def test_what_was_not_measured_or_not_repeated_has_no_verdict(rows):
     for name in ("B3", "B5", "B6", "B7", "B8", "B9", "B10"):
         assert verdict_of(once, name) == "not testable at this scale"
     assert verdict_of([r for r in rows if r["part"] != "depths"], "B10") == "not testable at this scale"
-
-
-def test_the_lessons_words_on_depth_are_those_of_the_stored_rows():
-    folder = paths.data_dir()
-    stored, _ = stored_results.load_rows("encoder9")
-    text = (folder.parent / "notebooks" / "04_p_tuning_v2.ipynb").read_text(encoding="utf-8")
-
-    def mean(part, task, **wanted):
-        scores = [r["score"] for r in dr.part(stored, part, task=task, **wanted)]
-        return sum(scores) / len(scores)
-
-    for task in ("address-tags", "company-tags"):
-        for k in (1, 4):
-            ends = sorted(mean("depths", task, layers=k, order=order) for order in ("first", "last"))
-            assert "{:.2f} to {:.2f}".format(*ends) in text
-        assert f"{mean('depths', task, layers=6, order='first'):.2f}" in text
-    assert f"(input {mean('compared', 'company-tags', method=dr.SHALLOW, data='full'):.2f})" in text

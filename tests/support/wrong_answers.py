@@ -426,6 +426,28 @@ def reads_in_every_step(N, examples, text, prompt, answer, steps, batch):
     return 4 * N * (text + prompt + answer) * steps * batch
 
 
+# ---- 04.2: an attention with a prompt -------------------------------------------------------------
+def attention(q, k, v, *, scale=True, axis=-1):
+    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale else 1)
+    return scores.softmax(axis) @ v
+
+
+def prompted(**how):
+    return lambda q, k, v, K, V: attention(q, torch.cat([K, k], 1), torch.cat([V, v], 1), **how)
+
+
+def swapped_values(q, k, v, K, V):
+    return attention(q, torch.cat([K, k], 1), torch.cat([v, V], 1))
+
+
+def keys_only(q, k, v, K, V):
+    return attention(q, torch.cat([K, k], 1), v)
+
+
+def two_softmaxes(q, k, v, K, V):
+    return attention(q, k, v) + attention(q, K, V)
+
+
 WRONG = [
     ("00.1", lambda module: sum(p.numel() for p in module.parameters()), "You count frozen parameters"),
     ("00.1", lambda module: sum(p.requires_grad for p in module.parameters()), "You count the tensors"),
@@ -549,6 +571,20 @@ WRONG = [
     ("04.1", prompt_for(slice(0, 1)), "first layer, index 0"),
     ("04.1", prompt_for(slice(-1, None), extra=1), "4 virtual tokens; make it for 1 run"),
     ("04.1", prompt_for(slice(-1, None), runs=2), "2 runs"),
+    ("04.2", lambda q, k, v, K, V: attention(q, k, v), "text alone"),
+    ("04.2", lambda q, k, v, K, V: attention(q, K, V), "prompt alone"),
+    ("04.2", two_softmaxes, "adds two attentions"),
+    ("04.2", lambda *parts: two_softmaxes(*parts) / 2, "mean of two attentions"),
+    ("04.2", prompted(scale=False), "not divided by sqrt(w)"),
+    ("04.2", prompted(axis=-2), "over the queries"),
+    ("04.2", swapped_values, "but the values have it last"),
+    ("04.2", keys_only, "stops with RuntimeError"),
+    ("04.3", "a", "Zeros are not nothing"),
+    ("04.3", "b", "it is not -infinity"),
+    ("04.3", "d", "cannot turn the output"),
+    ("04.4", "a", "may be ahead"),
+    ("04.4", "b", "not the same as equal"),
+    ("04.4", "c", "is a cost"),
     ("05.1", mean_of_decoded, "mean of the decoded prompts"),
     ("05.1", mean_code("code"), "average their codes first"),
     ("05.1", mean_code("values"), "mean over the values of a code"),
@@ -694,6 +730,11 @@ def by_concatenation(layout, P, table, text, anchor, answer):
     return torch.stack(row + list(table[answer]))
 
 
+def text_first(q, k, v, K, V):
+    """With the prompt behind the text, by PyTorch's own attention."""
+    return functional.scaled_dot_product_attention(q, torch.cat([k, K], 1), torch.cat([v, V], 1))
+
+
 RIGHT = [
     ("00.1", lambda module: np.sum([p.numel() * p.requires_grad for p in module.parameters()]), "passed"),
     ("00.2", split_groups(), "passed"),
@@ -721,6 +762,9 @@ RIGHT = [
     ("03.3", by_concatenation, "passed"),
     ("03.4", 0.98, "passed"),
     ("04.1", prompt_for(slice(-1, None)), "passed"),
+    ("04.2", text_first, "passed"),
+    ("04.3", "c", "passed"),
+    ("04.4", "(D)", "passed"),
     ("05.1", mean_code(), "passed"),
     ("05.1", by_layers, "passed"),
     ("05.2", layers(), "passed"),

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iptkit.course import cli
-from iptkit.storage import messages
+from iptkit.storage import messages, paths
 from iptkit.tasks import suites
 
 ANIMALS = ("cat", "dog", "hen", "cow", "owl", "bee", "fox", "ant")
@@ -540,3 +540,12 @@ def test_other_separators_and_empty_lines(tmp_path):
 def test_files_for_the_kits_own_suites_are_refused():
     with pytest.raises(ValueError, match="columns, files and drop_duplicates are for files of your own"):
         suites.load_suite("tiny", columns="input=a")
+
+
+def test_the_example_of_words_to_tag_is_read_without_a_note():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (task,) = suites.load_suite(paths.data_dir() / "own" / "kitchen.conll", full=True)
+    assert (task.category, task.metric) == ("tag", "span_f1")
+    assert (len(task.train), len(task.dev), len(task.test)) == (36, 18, 18)
+    assert {tag[2:] for tag in task.labels if tag != "O"} == {"amount", "food", "tool"}

@@ -16,7 +16,7 @@ from .lesson00 import check_00_1, check_00_2, check_00_3
 from .lesson01 import check_01_1, check_01_2, check_01_3, check_01_4
 from .lesson02 import check_02_1, check_02_2, check_02_3, check_02_4
 from .lesson03 import check_03_1, check_03_2, check_03_3, check_03_4
-from .lesson04 import check_04_1
+from .lesson04 import check_04_1, check_04_2, check_04_3, check_04_4
 from .lesson05 import check_05_1, check_05_2, check_05_3, check_05_4
 from .lesson06 import check_06_1, check_06_2, check_06_3, check_06_4
 from .lesson08 import check_08_1, check_08_2, check_08_3
@@ -41,6 +41,9 @@ __all__ = [
     "check_03_3",
     "check_03_4",
     "check_04_1",
+    "check_04_2",
+    "check_04_3",
+    "check_04_4",
     "check_05_1",
     "check_05_2",
     "check_05_3",

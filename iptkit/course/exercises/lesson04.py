@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from iptkit.course.exercises.answers import run
+from iptkit.course.exercises.answers import Case, judge_choice, judge_function, run
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.engine.prompt import Site
 from iptkit.engine.sites import find_sites
@@ -28,6 +28,94 @@ def check_04_1(answer: object, seed: int = 0) -> Feedback:
         "have L times as many."
     )
     return outcome.feedback(not problem, problem or praise)
+
+
+def check_04_2(answer: object, seed: int = 0) -> Feedback:
+    """Check an attention that sees a prompt.
+
+    Args:
+      answer: prompted_attention(q, k, v [heads, length, w], K, V [heads, n, w]) -> [heads, length, w].
+      seed: of the random input.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = torch.randn(3, 2, 5, 4, generator=generator)
+    K, V = torch.randn(2, 2, 3, 4, generator=generator)
+    keys, values = torch.cat([K, k], 1), torch.cat([V, v], 1)
+    scores = q @ keys.transpose(-1, -2) / 2  # width 4, so the root is 2
+    apart = _attention(q, k, v) + _attention(q, K, V)
+    mistakes = {
+        "This is the attention to the text alone; K and V have no effect.": _attention(q, k, v),
+        "This is the attention to the prompt alone; join keys and values of both along the axis of "
+        "positions.": _attention(q, K, V),
+        "This adds two attentions, each with a softmax of its own. Prompt and text share one softmax: join "
+        "the keys first.": apart,
+        "This is the mean of two attentions. Prompt and text share one softmax: join the keys first.": apart
+        / 2,
+        "The scores are not divided by sqrt(w).": (2 * scores).softmax(-1) @ values,
+        "The scores are divided by w; divide them by sqrt(w).": (scores / 2).softmax(-1) @ values,
+        "The softmax is over the queries; each query spreads its weights over the keys, the last axis.": (
+            scores.softmax(-2) @ values
+        ),
+        "The keys have the prompt first, but the values have it last; join both in the same order.": (
+            scores.softmax(-1) @ torch.cat([v, V], 1)
+        ),
+        "The softmax is missing; the weights of a query add up to 1.": scores @ values,
+    }
+    praise = (
+        "One softmax over prompt and text. The order of the two does not matter as long as keys and values "
+        "have the same one: an attention is a sum over positions."
+    )
+    arguments = {"q": q, "k": k, "v": v, "K": K, "V": V}
+    return judge_function(answer, [Case(arguments, _attention(q, keys, values), mistakes)], praise)
+
+
+def check_04_3(answer: object, seed: int = 0) -> Feedback:
+    """Check a choice: what a prompt of zeros does to an attention.
+
+    Args:
+      answer: the letter of the learner's option.
+      seed: not used.
+    """
+    share = (
+        "A key of zeros has the score 0, and exp(0) = 1, so it takes part in the softmax. Its value adds "
+        "nothing, so what is left is the old output times the share of the weight that stays on the text."
+    )
+    return judge_choice(
+        answer,
+        "c",
+        {
+            "a": f"Zeros are not nothing: only a score of -infinity would have no weight. {share}",
+            "b": f"The score of a key of zeros is q · 0 = 0, whatever q is; it is not -infinity. {share}",
+            "c": f"{share} Zeros have a second fault as a start: all n positions would get the same gradient "
+            "and stay equal. So a deep prompt starts at random numbers.",
+            "d": f"The values of the prompt are zeros, so they cannot turn the output. {share}",
+        },
+    )
+
+
+def check_04_4(answer: object, seed: int = 0) -> Feedback:
+    """Check a choice: what an interval that holds 0 says.
+
+    Args:
+      answer: the letter of the learner's option.
+      seed: not used.
+    """
+    return judge_choice(
+        answer,
+        "d",
+        {
+            "a": "The interval also holds +0.030, so deep prompts may be ahead.",
+            "b": 'The interval also holds -0.100: fine-tuning may be clearly ahead. "Not significant" is '
+            "not the same as equal.",
+            "c": "The number of trained parameters is a cost. It says nothing about the score.",
+            "d": "The data allow both. To decide it, measure more tasks: the interval is over tasks, so more "
+            "test examples or steps on the same ones help less.",
+        },
+    )
+
+
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
 
 
 def _problem(value: object, sites: list[Site], n: int) -> str:
