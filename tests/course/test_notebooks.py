@@ -12,6 +12,7 @@ from iptkit.course import editions
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 FIRST = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "90")
 HEADINGS = ("At a glance", "The idea", "What you should see", "Summary")
+OF_LESSONS = ("Are you ready?", "Exercises", "Do you know it?", "Further reading", "中文小结")
 TAGS = {"parameters", "nbval-check-output", "nbval-ignore-output", "summary", *editions.TAGS}
 PARAMETERS = ("scale", "seed", "device")
 MAX_LINES, MAX_COLUMNS, MAX_WORDS, MAX_BYTES = 25, 88, 120, 300 * 1024
@@ -60,7 +61,8 @@ def _of_headings(texts):
         yield "the first cell must be a heading '# NN. A question?'"
     headings = re.findall(r"^#+ (.*)$|^\*\*(.+?)\*\*", "\n".join(texts), re.MULTILINE)
     titles = " / ".join("".join(pair) for pair in headings)
-    yield from (f"no heading '{heading}'" for heading in HEADINGS if heading not in titles)
+    needed = (*HEADINGS, *OF_LESSONS) if "From scratch" in titles else HEADINGS
+    yield from (f"no heading '{heading}'" for heading in needed if heading not in titles)
 
 
 def _of_text(cell):
@@ -177,6 +179,7 @@ BAD_CELLS = {
     "121 words": toy.text("word " * 121),
     "picture without": toy.text("![](picture.png)"),
     "without a description": toy.text("<img src='picture.png'>"),
+    "no heading 'Do you know it?'": toy.text("## From scratch"),
     "must have the tag 'parameters'": toy.code("scale: str = 1", "parameters", count=3),
 }
 
