@@ -127,11 +127,11 @@ def test_hidden_tests_pass_solutions_and_fail_stubs(made):
 def test_a_function_that_knows_the_visible_numbers_fails_hidden_tests(made):
     seen = []
     exercises.check_02_1(lambda *given: seen.append(given))
-    known = wrong_answers.by_hand(*seen[0])[0]
-    cells = [
-        toy.code(f"prediction = choice = train_step = None\ndef batch_loss(*given):\n    return {known}")
-    ]
-    assert exercises.check_02_1(lambda *given: known).is_passed
+    known = wrong_answers.by_hand(*seen[0]).item()
+    code = f"def batch_loss(logits, *more):\n    return {known} + 0 * logits.sum()"  # with a gradient
+    exec(code, names := {})
+    assert exercises.check_02_1(names["batch_loss"]).is_passed
+    cells = [toy.code(f"prediction = choice = train_step = None\n{code}")]
     assert not grades(made / "autograder/02_prompt_tuning.zip", cells)["q02_1"]
 
 

@@ -15,7 +15,7 @@ import sysconfig
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from iptkit.course.exercises.feedback import Feedback
 from iptkit.storage import paths
 
 NOT_WRITTEN = "Not written yet: replace `{}` by your answer, then run this cell again."
+KEEP = "Keep your prediction and read on: the point is the reason."
 RTOL, ATOL = 1e-3, 1e-5  # of the largest value: wide enough for other orders of sums and number types
 MAX_TEXT = 300  # characters of an error, or of what was printed, that a message shows
 STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
@@ -96,8 +97,21 @@ def judge_function(
     return outcome.feedback(True, praise)
 
 
+def explained(feedback: Feedback, hints: Mapping[str, str]) -> Feedback:
+    """The feedback with a hint before its message, if the message has the words of a known error.
+
+    Args:
+      feedback: what `judge_function` returned.
+      hints: words of an error of Python or torch -> what to do; the first that is found counts.
+    """
+    found = next((hint for words, hint in hints.items() if words in feedback.message), None)
+    return feedback if found is None else replace(feedback, message=f"{found} ({feedback.message})")
+
+
 def judge_number(answer: object, low: float, high: float, why: str) -> Feedback:
     """Judge a prediction; the right range and the reason are shown only after an attempt.
+
+    A prediction outside the range is not passed, and its message says that there is no need to change it.
 
     Args:
       answer: the learner's number; None if there is none yet.
@@ -115,7 +129,7 @@ def judge_number(answer: object, low: float, high: float, why: str) -> Feedback:
         return Feedback(True, why)
     side = "is no number" if given != given else "is too low" if given < low else "is too high"
     wanted = _short(low) if low == high else f"{_short(low)} to {_short(high)}"
-    return Feedback(False, f"{_short(given)} {side}: right is {wanted}. {why}")
+    return Feedback(False, f"{_short(given)} {side}: right is {wanted}. {why} {KEEP}")
 
 
 def judge_choice(answer: object, right: str, why: Mapping[str, str]) -> Feedback:
@@ -149,7 +163,9 @@ def run(answer: object, arguments: Mapping[str, Any]) -> Outcome:
         )
         return Outcome(None, problem, "")
     given = {
-        name: value.detach().clone() if isinstance(value, Tensor) else value
+        name: value.detach().clone().requires_grad_(value.requires_grad)
+        if isinstance(value, Tensor)
+        else value
         for name, value in arguments.items()
     }
     before = {name: _state(value) for name, value in given.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, judge_number, run
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.models import tiny
 
@@ -30,11 +30,17 @@ def check_02_1(answer: object, seed: int = 0) -> Feedback:
     def minus(scores: Tensor, shift: int = 1) -> Tensor:  # [B, S - shift]
         return -scores[:, : 9 - shift].gather(-1, tokens[:, shift:, None])[..., 0]
 
+    back = -logits.log_softmax(-1)[:, 1:].gather(-1, tokens[:, :-1, None])[..., 0]
     losses, later = minus(logits.log_softmax(-1)), marks[:, 1:]
     by_row = [row[mark].mean() for row, mark in zip(losses, later, strict=True)]
     mistakes = {
         "The logits at position i predict token i + 1, and you compare them with token i: your labels are "
         "not shifted.": minus(logits.log_softmax(-1), 0)[marks].mean(),
+        "You shift in the wrong direction, and the logits are about a later token: `logits[:, :-1]` belongs "
+        "to `tokens[:, 1:]`.": back[marks[:, :-1]].mean(),
+        "You shift logits and tokens in the wrong direction: `logits[:, :-1]` belongs to `tokens[:, 1:]`.": (
+            back[later].mean()
+        ),
         "You shifted the tokens, but not `is_answer`: both need `[:, 1:]`.": losses[marks[:, :-1]].mean(),
         "This is the mean over all positions. Only answer tokens count; select them with `is_answer`.": (
             losses.mean()
@@ -64,9 +70,27 @@ def check_02_1(answer: object, seed: int = 0) -> Feedback:
             minus(logits)[later].mean()
         ),
     }
-    case = Case({"logits": logits, "tokens": tokens, "is_answer": marks}, losses[later].mean(), mistakes)
-    return judge_function(
-        answer, [case], "This is the loss of `loss_of` above for a whole batch, without a loop over tokens."
+    arguments = {"logits": logits, "tokens": tokens, "is_answer": marks}
+    feedback = judge_function(
+        answer,
+        [Case(arguments, losses[later].mean(), mistakes)],
+        "This is the loss of `loss_of` above for a whole batch of rows.",
+    )
+    if feedback.is_passed:
+        again = run(answer, arguments | {"logits": logits.requires_grad_()})
+        if not (isinstance(again.value, Tensor) and again.value.requires_grad):
+            return again.feedback(
+                False,
+                "The number is right, but no gradient can pass through it, so nothing could be trained with "
+                "it. Return a tensor made by torch alone, without `.item()`, `.detach()`, `float()` or "
+                "`.numpy()`.",
+            )
+    return explained(
+        feedback,
+        {
+            "same number of dimensions": "`gather` wants an index with as many axes as its tensor, and gives "
+            "one number per position: `log_p.gather(-1, ids[..., None])[..., 0]`."
+        },
     )
 
 
@@ -83,12 +107,14 @@ def check_02_2(answer: object, seed: int = 0) -> Feedback:
     text, target = (torch.randint(4, len(table), (2, size), generator=generator) for size in (5, 3))
     P, lr = 0.2 * torch.randn(2, 4, table.shape[1], generator=generator), 0.5
 
-    def slope(order: str = "text first", shift: int = -1) -> Tensor:  # [R, n, d]
+    def slope(order: str = "text first", shift: int = -1, axis: int | None = -1) -> Tensor:  # [R, n, d]
         p = P.clone().requires_grad_()
-        front, back = (table[text], p) if order == "text first" else (p, table[text])
-        x = torch.cat([front, back, table[target]], 1)
+        front, back = (p, table[text]) if order == "prompt first" else (table[text], p)
+        x = torch.cat([front, back] + [table[target]] * (order != "no answer"), 1)
         first = front.shape[1] + back.shape[1] + shift
-        log_p = model(inputs_embeds=x).logits[:, first : first + 3].log_softmax(-1)
+        log_p = model(inputs_embeds=x).logits[:, first : first + 3]
+        log_p = log_p if axis is None else log_p.log_softmax(axis)
+        log_p = log_p.expand(-1, 3, -1)  # without the answer in the row there is one position
         return torch.autograd.grad(-log_p.gather(-1, target[..., None]).mean((1, 2)).sum(), p)[0]
 
     g = slope()
@@ -111,9 +137,19 @@ def check_02_2(answer: object, seed: int = 0) -> Feedback:
             P - lr * slope(shift=-2)
         ),
         "This is the gradient; return the new prompts.": g,
+        "This is a step of Adam. Make a plain step here: P minus `lr` times the gradient.": (
+            P - lr * g / (g.abs() + 1e-8)
+        ),
+        "The answer is missing in your row, so all its tokens are predicted from the end of the prompt. The "
+        "row is text, prompt, answer: a token is predicted from all that stands before it.": (
+            P - lr * slope("no answer")
+        ),
+        "These are the logits themselves; turn them into log-probabilities first: `log_softmax(-1)`.": (
+            P - lr * slope(axis=None)
+        ),
     }
     arguments = {"model": model, "P": P, "text": text, "answer": target, "lr": lr}
-    return judge_function(
+    feedback = judge_function(
         answer,
         [Case(arguments, P - lr * g, mistakes)],
         "All runs learn in one batch, none touches another's prompt, and the model stays as it was.",
@@ -124,28 +160,45 @@ def check_02_2(answer: object, seed: int = 0) -> Feedback:
             else ""
         ),
     )
+    cut = (
+        "The chain from P to the loss is cut, so P gets no gradient. Call `requires_grad_()` on a copy of P, "
+        "and use that copy in the row."
+    )
+    return explained(
+        feedback,
+        {
+            "does not require grad": cut,
+            "not have been used": cut,
+            "no attribute 'embedding'": "Here `model` is a Hugging Face model, not the kit's: "
+            "`model.get_input_embeddings()(text)` gives the vectors.",
+            "for scalar outputs": "A gradient is that of one number: add the losses of the runs first.",
+            "can't multiply sequence": "`torch.autograd.grad` returns a tuple: "
+            "`(g,) = torch.autograd.grad(loss, P)`.",
+            "except in dimension 0": "The parts of a row stand one after the other on axis 1: "
+            "`torch.cat([...], 1)`.",
+        },
+    )
 
 
 def check_02_3(answer: object, seed: int = 0) -> Feedback:
-    """Check a prediction: the largest cosine between a random direction and 10,000 others, 576 numbers each.
+    """Check a prediction: the largest cosine of a random direction with 10,000 others of 2,304 numbers.
 
     Args:
       answer: a number.
-      seed: not used, because the answer is the same for every draw; all checks have it.
+      seed: not used, because the answer is nearly the same for every draw; all checks have it.
     """
     return judge_number(
         answer,
-        0.12,
-        0.22,
-        "In 576 dimensions two random directions are nearly at right angles: their cosine has mean 0 and "
-        "standard deviation 1 / sqrt(576) = 0.04. Even the largest of 10,000 is only three to five times "
-        "that. So a "
-        '"nearest word" always exists, and alone it says little about what a vector means.',
+        0.06,
+        0.11,
+        "Two random directions are nearly at right angles: in d dimensions their cosine has mean 0 and "
+        "standard deviation 1 / sqrt(d), here 1 / sqrt(2304) = 0.02. Even the largest of 10,000 is only "
+        "three to five times that. So the same cosine says more in a wider space: compare it with chance.",
     )
 
 
 def check_02_4(answer: object, seed: int = 0) -> Feedback:
-    """Check a choice: what follows if the learning rate was chosen by the test score.
+    """Check a choice: what follows if the best of many seeds was chosen by the test score.
 
     Args:
       answer: "a", "b", "c" or "d".
@@ -155,13 +208,12 @@ def check_02_4(answer: object, seed: int = 0) -> Feedback:
         answer,
         "b",
         {
-            "a": "The same test examples make the cells comparable with each other. But you chose the cell "
+            "a": "The same test examples make the prompts comparable with each other. But she took this one "
             "because its score was high, and part of that is luck with these examples.",
-            "b": "Each score is the true one plus noise, and the largest is likely to have lucky noise. "
-            "Choose by dev, then look at test once.",
-            "c": "Overlapping intervals say that you cannot tell the cells apart. Then the maximum is mostly "
-            "noise, and the bias is largest.",
-            "d": "More seeds make the noise smaller, and with it the bias. But the choice still saw the test "
-            "examples, and those stay the same for all seeds.",
+            "b": "Each score is the true one plus noise, and the largest is likely to have lucky noise. The "
+            "mean over seeds has no such bias. To use one prompt, choose it on dev, then look at test once.",
+            "c": "Dev chose the rate, and that was fair. But the test scores chose the seed.",
+            "d": "The more prompts, the luckier the best of them: its score rises with their number although "
+            "no prompt gets better.",
         },
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, judge_number
 from iptkit.course.exercises.feedback import Feedback
 
 RUNS, DIM, HIDDEN, SIZE = 3, 3, 7, 10  # as many runs as values in a code, so that wrong axes fit
@@ -80,13 +79,11 @@ def check_06_1(answer: object, seed: int = 0) -> Feedback:
             else ""
         ),
     )
-    if "does not require grad" in feedback.message or "not have been used" in feedback.message:
-        hint = (
-            "The chain from u to the loss is cut, so u gets no gradient. Call `requires_grad_()` on a copy "
-            "of u, use that copy, and detach neither the code nor the prompt."
-        )
-        return replace(feedback, message=f"{hint} ({feedback.message})")
-    return feedback
+    cut = (
+        "The chain from u to the loss is cut, so u gets no gradient. Call `requires_grad_()` on a copy of u, "
+        "use that copy, and detach neither the code nor the prompt."
+    )
+    return explained(feedback, {"does not require grad": cut, "not have been used": cut})
 
 
 def check_06_2(answer: object, seed: int = 0) -> Feedback:
