@@ -364,9 +364,41 @@ def tanh_of_the_code(P, mean, std, W1, b1, W2, b2, W3, b3):
 
 def by_layers(P, mean, std, W1, b1, W2, b2, W3, b3):
     """With functional.linear; the mean code as the code of the mean, because the encoder is linear."""
+    return rows_of_layers(P, mean, std, W1, b1, W2, b2, W3, b3)[0]
+
+
+def rows_of_layers(P, mean, std, W1, b1, W2, b2, W3, b3):
     z = functional.linear((P.mean(0, keepdim=True).flatten(1) - mean) / std, W1, b1)
     out = functional.linear(torch.tanh(functional.linear(z, W2, b2)), W3, b3)
     return (mean + std * out).reshape(1, *P.shape[1:]).numpy()
+
+
+def of_bank(own_mean, own_std):
+    """Mean and standard deviation taken from P, where these are functions of the rows and not None."""
+
+    def mean_code_prompt(P, mean, std, *weights):
+        flat = P.flatten(1)
+        return mean_code()(
+            P, own_mean(flat) if own_mean else mean, own_std(flat) if own_std else std, *weights
+        )
+
+    return mean_code_prompt
+
+
+def one_std(flat):
+    return (flat - flat.mean(0)).square().mean().sqrt()
+
+
+def leaves_P_out(P, mean, std, W1, b1, *weights):
+    return mean_code()(torch.zeros_like(P) + mean.view(P.shape[1:]), mean, std, W1, b1, *weights)
+
+
+def forgets_to_flatten(P, mean, std, *weights):
+    return mean_code()((P - mean) / std, mean, std, *weights)
+
+
+def forgets_to_transpose(P, mean, std, W1, b1, *weights):
+    return (P.flatten(1) - mean) / std @ W1 + b1
 
 
 # ---- 05.2: parameters of the auto-encoder --------------------------------------------------------
@@ -415,6 +447,26 @@ def asks_for_another_u(decoder, loss_of, center, unit, u, lr):
     return u - lr * torch.autograd.grad(loss, v)[0]
 
 
+def grads(gradient=lambda loss, u: torch.autograd.grad(loss.sum(), u)[0], losses=None):
+    def ist_step(decoder, loss_of, center, unit, u, lr):
+        u = u.clone().requires_grad_()
+        prompts = decoder(center + unit * u)
+        return (
+            u - lr * gradient(loss_of(prompts) if losses is None else losses(loss_of, prompts), u)
+        ).detach()
+
+    return ist_step
+
+
+def with_adam(decoder, loss_of, center, unit, u, lr):
+    u = torch.nn.Parameter(u.clone())
+    optimiser = torch.optim.Adam([u], lr=lr)
+    optimiser.zero_grad()
+    (u.grad,) = torch.autograd.grad(loss_of(decoder(center + unit * u)).sum(), u)
+    optimiser.step()
+    return u.data
+
+
 def steps_along_z(decoder, loss_of, center, unit, u, lr):
     z = (center + unit * u).requires_grad_()
     return u - lr * torch.autograd.grad(loss_of(decoder(z)).sum(), z)[0]
@@ -456,6 +508,29 @@ def kept(e_rel=lambda mine, full, used: (mine / full)[used].mean(), of_all=True,
 def by_seed(scores, full):
     used = full >= 0.05
     return (scores[used] / full[used]).mean(), scores.mean() / full.mean()
+
+
+def each_seed(e_rel=True, ratio=True):
+    """E_rel, the ratio of means, or both, for each seed first."""
+
+    def relative(scores, full):
+        right, used = kept()(scores, full), full.mean(0) >= 0.05
+        ours = (scores / full)[:, used].mean(), (scores.mean(1) / full.mean(1)).mean()
+        return ours[0] if e_rel else right[0], ours[1] if ratio else right[1]
+
+    return relative
+
+
+def wrong_axis(scores, full):
+    return kept()(scores.T, full.T)
+
+
+def still_by_task(scores, full):
+    return scores.mean(0) / full.mean(0), scores.mean() / full.mean()
+
+
+def divides_by_zero(scores, full):
+    return (scores / full).mean(0).mean(), scores.mean() / full.mean()
 
 
 # ---- 08.1: codes to deep prompts by layer ----------------------------------------------------------
@@ -679,6 +754,20 @@ WRONG = [
     ("05.1", mean_code(first="none"), "expects standardised prompts"),
     ("05.1", mean_code(first="mean"), "do not divide by `std`"),
     ("05.1", lambda P, *more: mean_code()(P, *more).flatten(), "return a tensor of shape [2, 5]"),
+    ("05.1", of_bank(lambda flat: flat.mean(0), None), "You take the mean from P"),
+    ("05.1", of_bank(None, one_std), "take the standard deviation from P"),
+    ("05.1", of_bank(None, torch.std), "the standard deviation (`std()` of all values) from P"),
+    ("05.1", of_bank(lambda flat: flat.mean(0), one_std), "Do not recompute them"),
+    ("05.1", of_bank(lambda flat: flat.mean(0), lambda flat: (flat - flat.mean(0)).std()), "what is left"),
+    ("05.1", of_bank(lambda flat: flat.mean(0), torch.std), "Do not recompute them"),
+    ("05.1", of_bank(lambda flat: flat.mean(0), lambda flat: flat.std(0)), "one for each entry"),
+    ("05.1", leaves_P_out, "Your mean code is b1"),
+    ("05.1", forgets_to_flatten, "`P.flatten(1)`"),
+    ("05.1", forgets_to_transpose, "`x @ W.T + b`"),
+    ("05.1", rows_of_layers, "the shape is [1, 2, 5]"),
+    ("05.2", lambda n, d, hidden, d_I: layers()(n, d, hidden, d_I) - n * d, "b3, are missing"),
+    ("05.2", lambda n, d, hidden, d_I: layers()(n, d, hidden, d_I) - hidden, "b2, are missing"),
+    ("05.2", lambda n, d, hidden, d_I: layers()(n, d, hidden, d_I) - d_I, "b1, are missing"),
     ("05.2", layers(bias=0), "biases are missing"),
     ("05.2", layers(parts=("inner", "outer")), "decoder alone"),
     ("05.2", layers(parts=("encoder",)), "encoder alone"),
@@ -689,9 +778,9 @@ WRONG = [
     ("05.3", 100, "100 is too high: right is 99"),
     ("05.3", 5, "5 is too low"),
     ("05.3", 76_800, "span 99 directions"),
-    ("05.4", "a", "never saw a training example"),
-    ("05.4", "b", "ignores the code"),
-    ("05.4", "d", "distances of prompts"),
+    ("05.4", "a", "the mean code loses as little"),
+    ("05.4", "c", "hardly rebuilt"),
+    ("05.4", "d", "0.24 more than the mean prompt"),
     ("06.1", trains_the_decoder, "changes the weights of `decoder`"),
     ("06.1", fills_the_decoder, "leaves gradients in the weights of `decoder`"),
     ("06.1", detaches_the_prompt, "The chain from u to the loss is cut"),
@@ -708,9 +797,24 @@ WRONG = [
     ("06.1", returns_z, "the new code z"),
     ("06.1", begins_anew, "start at u = 0"),
     ("06.1", keeps_the_graph_of_u, "still carries the graph"),
+    ("06.1", with_adam, "a step of Adam"),
+    ("06.1", grads(lambda loss, u: torch.autograd.grad(loss, u)[0]), "add them, `.sum()`"),
+    ("06.1", grads(lambda loss, u: torch.autograd.grad(loss.sum(), u)), "returns a tuple"),
+    (
+        "06.1",
+        grads(losses=lambda loss_of, prompts: torch.stack([loss_of(prompt) for prompt in prompts])),
+        "all R prompts at once",
+    ),
     ("06.2", kept(order=-1), "other order"),
     ("06.2", kept(lambda mine, full, used: (mine / full).mean()), "hardly solves"),
+    ("06.2", kept(lambda mine, full, used: (mine / full)[mine >= 0.05].mean()), "the method's own scores"),
     ("06.2", by_seed, "seed by seed"),
+    ("06.2", each_seed(ratio=False), "Your E_rel divides seed by seed, then"),
+    ("06.2", each_seed(e_rel=False), "Your ratio of means divides seed by seed"),
+    ("06.2", each_seed(), "Both of your numbers divide seed by seed"),
+    ("06.2", wrong_axis, "averages over tasks first"),
+    ("06.2", still_by_task, "a number for each task"),
+    ("06.2", divides_by_zero, "You divide by 0"),
     ("06.2", kept(of_all=False), "ratio of means leaves out a task"),
     ("06.2", kept(lambda mine, full, used: mine.sum() / full.sum()), "Both of your numbers are the ratio"),
     ("06.2", kept(lambda mine, full, used: (mine / full)[used].sum() / len(full)), "counts the task"),
@@ -718,6 +822,7 @@ WRONG = [
     ("06.3", 0.5, "0.5 is too low: right is 0.6 to 0.65"),
     ("06.3", 0.8, "0.8 is too high"),
     ("06.3", "half", "give one number"),
+    ("06.3", 62.5, "in per cent?"),
     ("06.4", "a", "adds 0.06 already"),
     ("06.4", "c", "not at the mean code"),
     ("06.4", "d", "no merit of tuning"),
@@ -853,7 +958,7 @@ RIGHT = [
     ("05.2", layers(), "passed"),
     ("05.2", lambda n, d, hidden, d_I: float(layers()(n, d, hidden, d_I)), "passed"),
     ("05.3", torch.tensor(99), "passed"),
-    ("05.4", "(c)", "passed"),
+    ("05.4", "(b)", "passed"),
     ("06.1", ist(), "passed"),
     ("06.1", with_sgd, "passed"),
     ("06.2", kept(), "passed"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, judge_number
 from iptkit.course.exercises.feedback import Feedback
 
 T = DIM = 3  # as many tasks as values in a code: a mean over the wrong axis has the right size
@@ -29,7 +30,7 @@ def check_05_1(answer: object, seed: int = 0) -> Feedback:
     P = 2 + 3 * draw(T, N, WIDTH)
     W1, b1, W2, b2 = draw(DIM, size) / 2, draw(DIM), draw(HIDDEN, DIM), draw(HIDDEN)
     W3, b3 = draw(size, HIDDEN), draw(size)
-    mean, std = 2 + draw(size), 2.5  # of a larger bank
+    mean, std = 2 + draw(size), 1.6  # of a larger bank
 
     def encode(flat: Tensor, bias: Tensor = b1) -> Tensor:
         return flat @ W1.T + bias
@@ -71,15 +72,50 @@ def check_05_1(answer: object, seed: int = 0) -> Feedback:
             standardised(encode((P.flatten(1) - mean) / std, none).mean(0))
         ),
         "The biases of the decoder are missing.": prompt(standardised(z, none, none)),
+        "Your mean code is b1. That is so for the whole bank, but P is only a part of it: encode P, "
+        "standardised with the `mean` and `std` that are given.": prompt(standardised(b1)),
     }
+    flat = P.flatten(1)
+    for taken, (mean_of, std_of) in _recomputed(flat, mean, std).items():
+        encoded = encode((flat - mean_of) / std_of).mean(0)
+        hint = f"You take {taken} from P. Do not recompute them: `mean` and `std` are those of the bank."
+        mistakes[hint] = (mean_of + std_of * standardised(encoded)).view(N, WIDTH)
     arguments = {"P": P, "mean": mean, "std": std}
     arguments |= {"W1": W1, "b1": b1, "W2": W2, "b2": b2, "W3": W3, "b3": b3}
-    return judge_function(
+    feedback = judge_function(
         answer,
         [Case(arguments, prompt(standardised(z)), mistakes)],
         "One prompt for all tasks. For the whole bank the standardised prompts have the mean 0, so the mean "
         "code is b1: nothing in it belongs to one task.",
+        lambda found: (
+            f"The values are right, but the shape is {list(found.shape)}: one prompt is [n, d]."
+            if isinstance(found, Tensor | np.ndarray) and found.shape != (N, WIDTH)
+            else ""
+        ),
     )
+    of_layers = "A linear layer with weights W [out, in] maps rows by `x @ W.T + b`."
+    hints = {
+        f"a ({WIDTH}) must match the size of tensor b ({size})": (
+            "`mean` has D = n * d entries; make P rows of D entries first: `P.flatten(1)`."
+        ),
+        "cannot be multiplied": of_layers,
+        "size mismatch": of_layers,
+    }
+    return explained(feedback, hints)
+
+
+def _recomputed(flat: Tensor, mean: Tensor, std: float) -> dict[str, tuple[Tensor, Tensor | float]]:
+    """What a learner may take from the prompts [T, D] -> the mean and the standard deviation then."""
+    own = flat.mean(0)
+    return {
+        "the mean": (own, std),
+        "the standard deviation": (mean, (flat - own).square().mean().sqrt()),
+        "the standard deviation (`std()` of all values)": (mean, flat.std()),
+        "mean and standard deviation": (own, (flat - own).square().mean().sqrt()),
+        "mean and standard deviation (`std()` of what is left)": (own, (flat - own).std()),
+        "mean and standard deviation (`std()` of all values)": (own, flat.std()),
+        "mean and standard deviation (`std(0)`, one for each entry)": (own, flat.std(0)),
+    }
 
 
 def check_05_2(answer: object, seed: int = 0) -> Feedback:
@@ -94,8 +130,8 @@ def check_05_2(answer: object, seed: int = 0) -> Feedback:
     return judge_function(
         answer,
         [_count_case(100, 768, 768, 5), _count_case(n, d, hidden, dim)],
-        "At the paper's size these are 59,447,813. IST trains five parameters per task, but they stand on a "
-        "decoder with 59 million, which many tasks have paid for.",
+        "At the paper's size these are 59,447,813. A code has five values, but they need a decoder with 59 "
+        "million parameters, which many tasks have paid for.",
     )
 
 
@@ -106,6 +142,9 @@ def _count_case(n: int, d: int, hidden: int, dim: int) -> Case:
         "The biases are missing: a linear layer from a to b numbers has a·b weights and b biases.": (
             size * dim + dim * hidden + hidden * size
         ),
+        "The D biases of the last layer, b3, are missing.": encoder + inner + outer - size,
+        "The biases of the hidden layer, b2, are missing.": encoder + inner + outer - hidden,
+        "The d_I biases of the encoder, b1, are missing.": encoder + inner + outer - dim,
         "This is the decoder alone; the encoder trains, too.": inner + outer,
         "This is the encoder alone; the decoder trains, too.": encoder,
         "D is the number of all entries of a prompt, n·d, not its width d.": (
@@ -138,7 +177,7 @@ def check_05_3(answer: object, seed: int = 0) -> Feedback:
 
 
 def check_05_4(answer: object, seed: int = 0) -> Feedback:
-    """Check a choice: what shows that a code carries knowledge of its task.
+    """Check a choice: what the scores of MSF and of its controls say about the codes.
 
     Args:
       answer: "a", "b", "c" or "d".
@@ -146,15 +185,14 @@ def check_05_4(answer: object, seed: int = 0) -> Feedback:
     """
     return judge_choice(
         answer,
-        "c",
+        "b",
         {
-            "a": "The words of zero-shot never saw a training example. A decoder whose bias b3 is one good "
-            "prompt for all tasks beats them, whatever the code says.",
-            "b": "This says that little is lost. But a decoder that ignores the code and answers in the "
-            "right form loses little on many tasks, too.",
-            "c": "The mean code has the same decoder, and with it all that is common to the tasks. Only the "
-            "code differs, so what MSF gains over it comes from the code.",
-            "d": "An error is about distances of prompts and not about answers. And an error near 1 says "
-            "that hardly anything is rebuilt.",
+            "a": "98 % says that little is lost. But the mean code loses as little, and it knows no task.",
+            "b": "The mean code has the same decoder, and only the code differs. So the codes add 0.01, and "
+            "the decoder's one prompt for all tasks brings the rest.",
+            "c": "The error says that the prompts are hardly rebuilt. Scores are about answers, and other "
+            "prompts can lead to the same ones.",
+            "d": "The mean code scores 0.24 more than the mean prompt, so the decoder has learned a better "
+            "prompt for all tasks. An error near 1 says only that it is another prompt.",
         },
     )

@@ -34,6 +34,8 @@ def check_06_1(answer: object, seed: int = 0) -> Feedback:
     u, lr = 0.3 * draw(RUNS, DIM), 0.5
 
     def loss_of(prompts: Tensor) -> Tensor:  # [R, D] -> [R]
+        if prompts.shape != target.shape:
+            raise ValueError(f"loss_of takes all R prompts at once, [R, D], but got {list(prompts.shape)}")
         return (prompts - target).square().mean(1)
 
     def slope(center: Tensor, unit: Tensor, u: Tensor) -> Tensor:
@@ -47,6 +49,7 @@ def check_06_1(answer: object, seed: int = 0) -> Feedback:
         "loss depends on, and return the new one.": u,
         "The step goes uphill: subtract the gradient.": u + lr * g,
         "You step by the gradient itself; multiply it by `lr`.": u - g,
+        "This is a step of Adam; make a plain one, u minus lr times the gradient.": u - lr * g.sign(),
         "This is the gradient; return the new u.": g,
         "This is the new code z; return u, from which z is made.": center + unit * (u - lr * g),
         "Your code is unit * u and starts at the zero code; IST starts at the mean code: add `center`.": (
@@ -83,7 +86,19 @@ def check_06_1(answer: object, seed: int = 0) -> Feedback:
         "The chain from u to the loss is cut, so u gets no gradient. Call `requires_grad_()` on a copy of u, "
         "use that copy, and detach neither the code nor the prompt."
     )
-    return explained(feedback, {"does not require grad": cut, "not have been used": cut})
+    a_tuple = "`torch.autograd.grad` returns a tuple, even for one tensor: take its first entry, `[0]`."
+    hints = {
+        "does not require grad": cut,
+        "not have been used": cut,
+        "only for scalar outputs": (
+            "`loss_of` gives one loss for each run, [R], and a gradient needs one number: add them, `.sum()`."
+        ),
+        "can't multiply sequence": a_tuple,
+        "and 'tuple'": a_tuple,
+        "'tuple' and": a_tuple,
+        "'tuple' object": a_tuple,
+    }
+    return explained(feedback, hints)
 
 
 def check_06_2(answer: object, seed: int = 0) -> Feedback:
@@ -95,22 +110,40 @@ def check_06_2(answer: object, seed: int = 0) -> Feedback:
     """
     generator = torch.Generator().manual_seed(seed)
     easy = torch.tensor([0.7, 0.3, 0.0, 0.5, 0.2, 0.6])
-    full = easy + 0.2 * torch.rand(3, 6, generator=generator)
+    by_run = torch.tensor([[1.0], [0.5], [0.8]])  # seeds differ, so that a mean over the wrong axis shows
+    full = by_run * (easy + 0.2 * torch.rand(3, 6, generator=generator))
     full[:, 2] = torch.tensor([0.06, 0.0, 0.03])  # its mean is below 0.05, one of its scores is not
     share = torch.tensor([0.2, 0.9, 0.8, 0.4, 0.9, 0.3])  # of prompt tuning's score, by task
-    scores = (share * full + 0.1 * torch.rand(3, 6, generator=generator)).clamp(max=1)
+    scores = by_run.flip(0) * share * full + 0.1 + 0.1 * torch.rand(3, 6, generator=generator)
+    scores[:, 4] = torch.tensor([0.02, 0.05, 0.03])  # prompt tuning solves it, the method does not
     mine, whole = scores.mean(0), full.mean(0)  # [T]
     used = whole >= 0.05
     ratio = mine.sum() / whole.sum()
     e_rel = (mine / whole)[used].mean()
-    by_seed = (scores / full)[full >= 0.05]
+    each, seedwise = scores / full, (scores.mean(1) / full.mean(1)).mean()
     mistakes = {
         "You have the right two numbers in the other order: E_rel first.": [ratio, e_rel],
         "Your E_rel divides by the score of one task that prompt tuning hardly solves. Leave out tasks on "
         "which its mean score is below 0.05.": [(mine / whole).mean(), ratio],
+        "You choose tasks by the method's own scores. Leave out those on which prompt tuning's mean score "
+        "is below 0.05.": [(mine / whole)[mine >= 0.05].mean(), ratio],
+        "Your E_rel averages over tasks first, so it has one ratio for each seed. `.mean(0)` averages over "
+        "seeds, the first axis.": [seedwise, ratio],
+        "Your ratio of means divides seed by seed. Average over seeds and tasks, then divide once.": [
+            e_rel,
+            seedwise,
+        ],
         "Your E_rel divides seed by seed. Average prompt tuning's score of a task over its seeds first.": [
-            by_seed.mean(),
+            each[full >= 0.05].mean(),
             ratio,
+        ],
+        "Your E_rel divides seed by seed, then averages. Average each task over its seeds first.": [
+            each[:, used].mean(),
+            ratio,
+        ],
+        "Both of your numbers divide seed by seed. Average each task over its seeds first.": [
+            each[:, used].mean(),
+            seedwise,
         ],
         "Your ratio of means leaves out a task. Only E_rel does; the ratio of means divides by no single "
         "task.": [e_rel, mine[used].sum() / whole[used].sum()],
@@ -132,12 +165,22 @@ def check_06_2(answer: object, seed: int = 0) -> Feedback:
         torch.stack([e_rel, ratio]),
         {hint: torch.stack([torch.as_tensor(value) for value in pair]) for hint, pair in mistakes.items()},
     )
-    return judge_function(
+    feedback = judge_function(
         answer,
         [case],
         "The two differ: in E_rel every task counts alike, in the ratio of means tasks with high scores "
         "count more. Neither has a floor for what guessing would score.",
     )
+    hints = {
+        "return a tensor of shape [2]": (
+            "Return two numbers, (E_rel, ratio of means). If one of yours still has a number for each task, "
+            "average it."
+        ),
+        "not finite": (
+            "You divide by 0: prompt tuning scores 0 on one task with one seed. Average over seeds first."
+        ),
+    }
+    return explained(feedback, hints)
 
 
 def check_06_3(answer: object, seed: int = 0) -> Feedback:
@@ -147,6 +190,8 @@ def check_06_3(answer: object, seed: int = 0) -> Feedback:
       answer: a number.
       seed: not used, because the answer is the same for every draw; all checks have it.
     """
+    if isinstance(answer, int | float) and 60 <= answer <= 65:
+        return Feedback(False, f"Is {answer} in per cent? E_rel is a share: write {answer / 100:.3g}.")
     return judge_number(
         answer,
         0.6,
