@@ -351,8 +351,7 @@ def encoder(name: str, device: str) -> backbone.Backbone:
 def _tasks(study: StudySteps, ids: Sequence[str], data: str) -> list[Task]:
     """All tasks with the first seed, then all with the second, and so on."""
     config, is_full = study.scale.encoders, data == "full"
-    seeds = study.seeds[: config.num_seeds or None]
-    loaded = [suites.load_suite(config.suite, seed, list(ids), full=is_full) for seed in seeds]
+    loaded = [suites.load_suite(config.suite, seed, list(ids), full=is_full) for seed in study.seeds]
     return [task for of_seed in loaded for task in of_seed]
 
 

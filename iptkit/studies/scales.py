@@ -236,7 +236,6 @@ class EncoderConfig:
       std: standard deviation of a deep prompt at the start.
       test_examples: number of test examples per task, >= 1.
       heads: sizes of the comparison of heads; None: it is left out.
-      num_seeds: how many of the scale's seeds are used, 0 for all.
     """
 
     backbone: str
@@ -254,7 +253,6 @@ class EncoderConfig:
     std: float = 0.5
     test_examples: int = 64
     heads: HeadsConfig | None = None
-    num_seeds: int = 0
 
     def __post_init__(self) -> None:
         for name in ("shared", "tuned", "ablated"):
@@ -270,10 +268,6 @@ class EncoderConfig:
             )
         if min(self.prompt_length, self.shallow_length, self.test_examples, *self.lengths, *self.depths) < 1:
             raise ValueError("EncoderConfig: depths, prompt lengths and test_examples must be at least 1")
-        if self.num_seeds < 0:
-            raise ValueError(
-                f"EncoderConfig.num_seeds is {self.num_seeds}; give at least 1, or 0 for all seeds"
-            )
 
     @property
     def data(self) -> str:

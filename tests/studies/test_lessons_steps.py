@@ -165,8 +165,8 @@ def test_every_method_is_run_on_its_tasks(study):
 
 
 def test_a_scale_leaves_methods_and_seeds_out(study):
-    fewer = replace(study.scale.encoders, shared=(), tuned=(), num_seeds=1)
-    rows = lesson04.rows(Study(replace(study.scale, encoders=fewer)), "compared")
+    fewer = replace(study.scale.encoders, shared=(), tuned=())
+    rows = lesson04.rows(Study(replace(study.scale, encoders=fewer, seeds=(0,))), "compared")
     assert {row["method"] for row in rows} == {*lesson04_methods.METHODS[:3], lesson04_methods.COMMONEST}
     assert {row["seed"] for row in rows} == {0}
 
@@ -257,8 +257,6 @@ def test_wrong_sizes_are_refused(study):
         replace(scale.encoders, tuned=("tiny-mood",))
     with pytest.raises(ValueError, match="must be at least 1"):
         replace(scale.encoders, depths=(0,))
-    with pytest.raises(ValueError, match="num_seeds is -1; give at least 1, or 0 for all"):
-        replace(scale.encoders, num_seeds=-1)
     with pytest.raises(ValueError, match=r"fits is for \['some'\]; give one for each of some of"):
         replace(scale.encoders, fits={"some": scale.prompt})
     with pytest.raises(ValueError, match="HeadsConfig needs prompt_length >= 1"):
