@@ -21,8 +21,6 @@ def code_of(path, device):
     return [first.replace(PARAMETER, f'device: str = "{device}"'), *others]
 
 
-# the CPU build of torch says so when an LSTM's weights seem to be on a GPU
-@pytest.mark.filterwarnings("ignore:PyTorch was compiled without cuDNN:UserWarning")
 @pytest.mark.parametrize(("path", "device"), PLAN, ids=[f"{path.stem[:2]}-{device}" for path, device in PLAN])
 def test_a_notebook_runs(path, device, monkeypatch):
     import matplotlib
