@@ -7,14 +7,12 @@ white. Line styles and markers distinguish the methods in print.
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
 GREY, BLACK = "#777777", "#000000"
@@ -178,51 +176,6 @@ def bars(
             ax.errorbar(places, heights, ends, fmt="none", ecolor=BLACK, elinewidth=1, capsize=2)
     ax.set_xticks(range(len(groups)), groups)
     ax.grid(False, axis="x")
-
-
-def heat(
-    ax: Axes,
-    matrix: Any,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    low: float | None = None,
-    high: float | None = None,
-    label: str = "",
-    form: str | None = ".2f",
-) -> AxesImage:
-    """Draw a matrix as coloured squares with its values in them.
-
-    Args:
-      ax: matplotlib axes.
-      matrix: values [rows, columns], an array or nested sequences.
-      rows: names of the rows.
-      columns: names of the columns.
-      low: lower end of the colour scale (default: the smallest value).
-      high: upper end of the colour scale (default: the largest value).
-      label: what the values are.
-      form: format of a value in its square; None to write none.
-    Returns: the image.
-    """
-    image = ax.imshow(matrix, vmin=low, vmax=high, aspect="auto")
-    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label=label)
-    if not form:
-        return image
-    for i, j in itertools.product(range(len(rows)), range(len(columns))):
-        red, green, blue, _ = image.cmap(image.norm(matrix[i][j]))
-        is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        ax.text(
-            j,
-            i,
-            format(matrix[i][j], form),
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if is_dark else "black",
-        )
-    return image
 
 
 def show(fig: Figure, alt: str) -> None:

@@ -263,7 +263,7 @@ def write_course(out: Path, root: Path = paths.PACKAGE.parent) -> list[str]:
         api = [f"api/{name}" for name in reference.write(_folder(source.folder / "api"))]
         notebooks = [f"notebooks/{one.name}" for one in course]
         if (root / MAP).is_file():
-            source.map(root / MAP)
+            source.add_map(root / MAP)
             pages["Guides"].insert(1, "map")
         source.index([_text(front)], {"Lessons": notebooks, **pages, "Library": api})
         warnings = _build(source, place / "site", "iptkit")
@@ -356,17 +356,19 @@ class _Source:
         made = new_code_cell("...", metadata={"tags": ["remove-input"]}, outputs=shown)
         return [_text(heading), made] if shown else []
 
-    def map(self, stored: Path) -> None:
-        """Write the page of the map of tasks; its script is among the static files."""
+    def add_map(self, stored: Path) -> None:
+        """Add the page of the map of tasks; its script is among the static files."""
         made = reading.read_json(stored)
-        data = json.dumps({name: made[name] for name in ("points", "walks", "examples")}).replace(
-            "</", "<\\/"
-        )
+        data = json.dumps({name: made[name] for name in ("points", "walks", "examples")})
+        values = {
+            "TEST_EXAMPLES": str(made["test examples"]),
+            "SHARE": f"{made['share']:.0%}",
+            "MAP_DATA": data.replace("</", "<\\/"),  # nothing in it ends the page's script
+        }
         text = (TEMPLATES / "map.md").read_text(encoding="utf-8")
-        text = text.replace("TEST_EXAMPLES", str(made["test examples"])).replace(
-            "SHARE", f"{made['share']:.0%}"
-        )
-        (self.folder / "map.md").write_text(text.replace("MAP_DATA", data), encoding="utf-8")
+        for name, value in values.items():
+            text = text.replace(name, value)
+        (self.folder / "map.md").write_text(text, encoding="utf-8")
 
     def index(self, cells: list[Any], contents: Mapping[str, Sequence[str]]) -> None:
         """Write the first page: its cells, and the groups of pages that the side of every page lists."""

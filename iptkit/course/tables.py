@@ -9,8 +9,8 @@ from typing import Any
 
 from iptkit.course import output
 
-CELL = (
-    'align="{0}" style="padding: 0.15em 0.7em; text-align: {0}; white-space: nowrap"'  # a site drops styles
+LEFT = (
+    ' align="left" style="text-align: left"'  # JupyterLab needs the style, and the site keeps the other one
 )
 
 
@@ -58,17 +58,19 @@ class Table:
         is_number = [
             all(isinstance(r[h], int | float | tuple | None) for r in self.rows) for h in self.rows[0]
         ]
-        looks = [CELL.format("right" if number else "left") for number in is_number]
+        looks = ["" if number else LEFT for number in is_number]
 
         def line(cells: Sequence[str], tag: str, scope: str = "") -> str:
             both = zip(cells, looks, strict=True)
-            return "".join(f"<{tag}{scope} {look}>{html.escape(cell)}</{tag}>" for cell, look in both)
+            return "".join(f"<{tag}{scope}{look}>{html.escape(cell)}</{tag}>" for cell, look in both)
 
-        body = "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self._cells())
-        head = line(list(self.rows[0]), "th", ' scope="col"')
         caption = f'<caption style="text-align: left">{html.escape(self.caption)}</caption>'
-        table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f'<div style="overflow-x: auto">{table}</div>'
+        head = line(list(self.rows[0]), "th", ' scope="col"')
+        body = "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in self._cells())
+        return (
+            f'<div style="overflow-x: auto"><table style="white-space: nowrap">{caption}'
+            f'<thead align="right"><tr>{head}</tr></thead><tbody align="right">{body}</tbody></table></div>'
+        )
 
     def _cells(self) -> list[list[str]]:
         return [[_text(cell, head in self.signed) for head, cell in row.items()] for row in self.rows]

@@ -1,4 +1,4 @@
-from . import claims, evaluation, intervals, metrics, summary, tables
+from . import claims, evaluation, intervals, metrics, summary
 from .evaluation import Outcome, Score, evaluate, measure, outcomes, predict
 from .intervals import interval, over_tasks
 from .summary import difference
@@ -18,5 +18,4 @@ __all__ = [
     "over_tasks",
     "predict",
     "summary",
-    "tables",
 ]

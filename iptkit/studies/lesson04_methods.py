@@ -350,8 +350,8 @@ def encoder(name: str, device: str) -> backbone.Backbone:
 
 def _tasks(study: StudySteps, ids: Sequence[str], data: str) -> list[Task]:
     """All tasks with the first seed, then all with the second, and so on."""
-    config, is_full = study.scale.encoders, data == "full"
-    loaded = [suites.load_suite(config.suite, seed, list(ids), full=is_full) for seed in study.seeds]
+    suite, is_full = study.scale.encoders.suite, data == "full"
+    loaded = [suites.load_suite(suite, seed, list(ids), full=is_full) for seed in study.seeds]
     return [task for of_seed in loaded for task in of_seed]
 
 

@@ -64,7 +64,7 @@ def walks(
       decoder: of the subspace.
       code_of: [d_I] by task, in standard deviations of the seen tasks' codes from their mean.
       tasks: by id, those of `code_of`.
-      own: for each of these tasks an example whose answer is told.
+      own: an example with its right answer for each of these tasks.
       limit: number of test examples per task; None for all.
     Returns: for each pair "first", "second", and for each of POINTS points from the first to the second code
       "score", "log_likelihood" and "answer", of which each has one value for either task.

@@ -1,4 +1,7 @@
-"""Finished steps of a study that is not finished yet: another code would not find them again."""
+"""Finished steps of a study that is not finished yet: another code would not find them again.
+
+The test goes with the folder.
+"""
 
 from pathlib import Path
 

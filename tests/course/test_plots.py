@@ -77,14 +77,6 @@ def test_bars_with_intervals(ax):
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["cls", "qa"]
 
 
-def test_heat_writes_numbers_that_can_be_read(ax):
-    plots.heat(ax, [[0.0, 1.0]], ["a"], ["x", "y"], label="cosine")
-    assert [(text.get_text(), text.get_color()) for text in ax.texts] == [
-        ("0.00", "white"),
-        ("1.00", "black"),
-    ]
-
-
 def test_show_gives_the_picture_its_words_and_closes_it(ax, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *args, **options: shown.append((args, options)))

@@ -22,7 +22,8 @@ def test_html_is_escaped_and_has_caption_and_headings():
     shown = tables.Table("A < B", ROWS)._repr_html_()
     assert "A &lt; B</caption>" in shown and "prompt tuning &lt;b&gt;" in shown and "<b>" not in shown
     assert shown.count('scope="col"') == 4 and shown.count("<tr>") == 3
-    assert 'text-align: right; white-space: nowrap">0.250 [0.125, 0.375]' in shown
+    assert "<td>0.250 [0.125, 0.375]</td>" in shown and '<tbody align="right">' in shown
+    assert '<td align="left" style="text-align: left">IST</td>' in shown
 
 
 def test_rows_without_the_same_headings_are_refused():

@@ -164,7 +164,7 @@ def test_every_method_is_run_on_its_tasks(study):
     assert name_their_group(rows)
 
 
-def test_a_scale_leaves_methods_and_seeds_out(study):
+def test_a_scale_leaves_methods_out(study):
     fewer = replace(study.scale.encoders, shared=(), tuned=())
     rows = lesson04.rows(Study(replace(study.scale, encoders=fewer, seeds=(0,))), "compared")
     assert {row["method"] for row in rows} == {*lesson04_methods.METHODS[:3], lesson04_methods.COMMONEST}

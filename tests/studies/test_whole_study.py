@@ -15,11 +15,11 @@ import pytest
 import torch
 from stock import backbone, timeless
 
-from iptkit.course import pipeline
+from iptkit.course import pipeline, tables
 from iptkit.methods import fine_tuning, prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
-from iptkit.scores import claims, evaluation, summary, tables
+from iptkit.scores import claims, evaluation, summary
 from iptkit.storage import files, locks, paths, reading, result_files, step_cache
 from iptkit.studies import base, codes, provenance, scales, stored_results, unseen, verdicts_ipt
 from iptkit.studies.costs import OF_PEAK, Costs
@@ -300,7 +300,9 @@ def test_controls_on_unseen_tasks_only():
     sides = {name: {r["split"] for r in table if r["method"] == name} for name in methods}
     assert sides.pop("IST") == {"seen", "unseen"} and set(map(tuple, sides.values())) == {("unseen",)}
     (line,) = summary.summary(table, [("random decoder", 2)])
-    assert line["split"] == "unseen" and "random decoder    2  unseen" in tables.as_text([line])
+    assert line["split"] == "unseen" and "random decoder  2    unseen" in repr(
+        tables.of_summary("All.", [line])
+    )
 
 
 def test_fewer_examples_are_all_that_is_read(monkeypatch):

@@ -674,7 +674,7 @@ WRONG = [
     ("02.2", changed(loss=torch.sum), "larger by the number of answer tokens"),
     ("02.2", forgets_lr, "multiply it by `lr`"),
     ("02.2", learns_nothing, "nothing was learned"),
-    ("02.2", keeps_the_graph, "still carry the graph"),
+    ("02.2", keeps_the_graph, "still carries the graph"),
     ("02.2", fills_the_model, "leaves gradients in the weights of `model`"),
     ("02.2", trains_the_model, "changes the weights of `model`"),
     ("02.2", adds_a_weight, "changes the weights of `model`"),

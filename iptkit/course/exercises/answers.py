@@ -97,6 +97,42 @@ def judge_function(
     return outcome.feedback(True, praise)
 
 
+def judge_step(answer: object, case: Case, praise: str, name: str) -> Feedback:
+    """Judge one step of training by hand: as `judge_function`, with hints for what goes wrong with gradients.
+
+    Args:
+      answer: the function that the learner wrote; it returns the trained tensor after the step.
+      case: the input.
+      praise: the message if all is right.
+      name: of the tensor that is trained, such as "P".
+    """
+    graph = (
+        f"The values are right, but the new {name} still carries the graph of this step, so memory grows "
+        "with every step: return `....detach()`."
+    )
+    cut = (
+        f"The chain from {name} to the loss is cut, so {name} gets no gradient. Call `requires_grad_()` on a "
+        "copy of it, use that copy, and detach nothing that is computed from it."
+    )
+    a_tuple = "`torch.autograd.grad` returns a tuple, even for one tensor: take its first entry, `[0]`."
+    hints = {
+        "does not require grad": cut,
+        "not have been used": cut,
+        "for scalar outputs": "A gradient is that of one number: add the losses of the runs first, `.sum()`.",
+        "can't multiply sequence": a_tuple,
+        "and 'tuple'": a_tuple,
+        "'tuple' and": a_tuple,
+        "'tuple' object": a_tuple,
+    }
+    feedback = judge_function(
+        answer,
+        [case],
+        praise,
+        lambda new: graph if isinstance(new, Tensor) and new.requires_grad else "",
+    )
+    return explained(feedback, hints)
+
+
 def explained(feedback: Feedback, hints: Mapping[str, str]) -> Feedback:
     """The feedback with a hint before its message, if the message has the words of a known error.
 

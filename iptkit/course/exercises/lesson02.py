@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, judge_number, run
+from iptkit.course.exercises.answers import (
+    Case,
+    explained,
+    judge_choice,
+    judge_function,
+    judge_number,
+    judge_step,
+    run,
+)
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.models import tiny
 
@@ -149,31 +157,17 @@ def check_02_2(answer: object, seed: int = 0) -> Feedback:
         ),
     }
     arguments = {"model": model, "P": P, "text": text, "answer": target, "lr": lr}
-    feedback = judge_function(
+    feedback = judge_step(
         answer,
-        [Case(arguments, P - lr * g, mistakes)],
+        Case(arguments, P - lr * g, mistakes),
         "All runs learn in one batch, none touches another's prompt, and the model stays as it was.",
-        lambda new: (
-            "The values are right, but the new prompts still carry the graph of this step, so memory grows "
-            "with every step: return `....detach()`."
-            if isinstance(new, Tensor) and new.requires_grad
-            else ""
-        ),
-    )
-    cut = (
-        "The chain from P to the loss is cut, so P gets no gradient. Call `requires_grad_()` on a copy of P, "
-        "and use that copy in the row."
+        "P",
     )
     return explained(
         feedback,
         {
-            "does not require grad": cut,
-            "not have been used": cut,
             "no attribute 'embedding'": "Here `model` is a Hugging Face model, not the kit's: "
             "`model.get_input_embeddings()(text)` gives the vectors.",
-            "for scalar outputs": "A gradient is that of one number: add the losses of the runs first.",
-            "can't multiply sequence": "`torch.autograd.grad` returns a tuple: "
-            "`(g,) = torch.autograd.grad(loss, P)`.",
             "except in dimension 0": "The parts of a row stand one after the other on axis 1: "
             "`torch.cat([...], 1)`.",
         },

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.answers import (
+    Case,
+    explained,
+    judge_choice,
+    judge_function,
+    judge_number,
+    judge_step,
+)
 from iptkit.course.exercises.feedback import Feedback
 
 RUNS, DIM, HIDDEN, SIZE = 3, 3, 7, 10  # as many runs as values in a code, so that wrong axes fit
@@ -71,34 +78,12 @@ def check_06_1(answer: object, seed: int = 0) -> Feedback:
         "You start at u = 0 instead of the u that was given.": -lr * slope(center, unit, torch.zeros_like(u)),
     }
     arguments = {"decoder": decoder, "loss_of": loss_of, "center": center, "unit": unit, "u": u, "lr": lr}
-    feedback = judge_function(
+    return judge_step(
         answer,
-        [Case(arguments, u - lr * g, mistakes)],
+        Case(arguments, u - lr * g, mistakes),
         "Only u moves: the decoder keeps its weights and gets no gradient.",
-        lambda new: (
-            "The values are right, but the new u still carries the graph of this step, so memory grows with "
-            "every step: return `....detach()`."
-            if isinstance(new, Tensor) and new.requires_grad
-            else ""
-        ),
+        "u",
     )
-    cut = (
-        "The chain from u to the loss is cut, so u gets no gradient. Call `requires_grad_()` on a copy of u, "
-        "use that copy, and detach neither the code nor the prompt."
-    )
-    a_tuple = "`torch.autograd.grad` returns a tuple, even for one tensor: take its first entry, `[0]`."
-    hints = {
-        "does not require grad": cut,
-        "not have been used": cut,
-        "only for scalar outputs": (
-            "`loss_of` gives one loss for each run, [R], and a gradient needs one number: add them, `.sum()`."
-        ),
-        "can't multiply sequence": a_tuple,
-        "and 'tuple'": a_tuple,
-        "'tuple' and": a_tuple,
-        "'tuple' object": a_tuple,
-    }
-    return explained(feedback, hints)
 
 
 def check_06_2(answer: object, seed: int = 0) -> Feedback:
