@@ -129,7 +129,10 @@ def main(
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder, or one without files of the same names.")],
 ) -> Reply:
-    """Put the notebooks of the course and an example task into a folder of yours. Overwrites nothing."""
+    """Put the notebooks, solutions and an example task into a folder of yours. Overwrites nothing.
+
+    The exercises in the notebooks are without solutions; these are in a folder of their own.
+    """
     from iptkit.course import starter
 
     written = starter.copy(folder)

@@ -26,6 +26,7 @@ from iptkit.storage import files, outputs
 TAGS = ("exercise", "hint", "solution", "check")
 KINDS = ("write code", "predict then run", "think")
 TITLE = re.compile(rf"### Exercise (\d\d\.\d+) · ({'|'.join(KINDS)}) · (\d+) minutes · (★{{1,3}})")
+STUDENT, SOLUTIONS = "student", "solutions"  # folders of editions
 HIDDEN_SEEDS = (1, 2)  # the visible checks have seed 0
 
 
@@ -85,20 +86,11 @@ def write(
     Raises: ValueError, before anything is written, for a notebook whose exercises are not complete, or if
       files of other content are there already.
     """
-    import nbformat
-
     folder, wanted, count = outputs.writable_folder(folder, "--out"), {}, 0
     for lesson in lessons.select(lessons.find(notebooks), only):
-        notebook = nbformat.read(lesson.path, as_version=4)
-        found = exercises_of(notebook, lesson.number)
+        found, made = of_lesson(lesson)
         count += len(found)
-        made = {f"student/{lesson.path.name}": _student(notebook, lesson.name)}
-        if found:
-            made[f"solutions/{lesson.path.name}"] = _solutions(notebook, found, lesson)
-        for name, edition in made.items():
-            wanted[folder / name] = (nbformat.writes(edition) + "\n").encode()
-        if any(one.answer for one in found):
-            wanted[folder / f"autograder/{lesson.name}.zip"] = _autograder(found, lesson.name)
+        wanted |= {folder / name: content for name, content in made.items()}
     changed = [path for path, content in wanted.items() if not _holds(path, content)]
     others = [path for path in changed if os.path.lexists(path)]
     if others and not overwrite:
@@ -112,6 +104,26 @@ def write(
         with files.atomic(path) as draft:
             draft.write_bytes(wanted[path])
     return Editions(count, tuple(changed))
+
+
+def of_lesson(lesson: lessons.Lesson) -> tuple[list[Exercise], dict[str, bytes]]:
+    """The exercises of a lesson, and the files of its editions by their path below the folder of `write`.
+
+    A lesson without exercises has a file in student/ only.
+
+    Raises: ValueError for exercises that are not complete.
+    """
+    import nbformat
+
+    notebook = nbformat.read(lesson.path, as_version=4)
+    found, name = exercises_of(notebook, lesson.number), lesson.path.name
+    made = {f"{STUDENT}/{name}": _student(notebook, lesson.name)}
+    if found:
+        made[f"{SOLUTIONS}/{name}"] = _solutions(notebook, found, lesson)
+    written = {path: (nbformat.writes(edition) + "\n").encode() for path, edition in made.items()}
+    if any(one.answer for one in found):
+        written[f"autograder/{lesson.name}.zip"] = _autograder(found, lesson.name)
+    return found, written
 
 
 def exercises_of(notebook: Any, lesson: str) -> list[Exercise]:
@@ -159,8 +171,15 @@ def _exercise(cells: list[Any]) -> Exercise:
         if stubs and order[stubs[0] + 1 : stubs[0] + 2] != [("solution", "code")]:
             missing.append("solution directly behind its stub")
     if missing:
+        advice = (
+            ". Notebooks of a student edition, such as those of `iptkit init`, have none: in a folder without "
+            "notebooks, `iptkit editions` takes the whole ones of the kit"
+            if "solution" in missing
+            else ""
+        )
         raise ValueError(
             f"exercise {number} lacks its {', '.join(missing)}; docs/exercises.md has an example"
+            + advice
         )
     one = Exercise(number, kind, int(minutes), len(stars), tuple(cells), None)
     return one if is_free else replace(one, answer=_answer(checks[0].source, one))

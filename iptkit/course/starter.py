@@ -1,11 +1,14 @@
-"""`iptkit init`: puts the notebooks of the course and an example task into a folder of the learner's."""
+"""`iptkit init`: puts the notebooks of the course and an example task into a folder of the learner's.
+
+The notebooks are those of the student edition (see `editions`); the solutions lie in a folder beside them.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from iptkit.course import lessons
+from iptkit.course import editions, lessons
 from iptkit.storage import files, outputs, paths
 
 README = Path(__file__).resolve().parent / "templates" / "start" / "README.md"
@@ -13,7 +16,7 @@ EXAMPLE = "tiny-mood"  # of the suite `tiny`, which was written for the kit
 
 
 def copy(folder: str | Path) -> list[Path]:
-    """Write the course's files into a folder: README.md, example_task.jsonl and notebooks/NN_*.ipynb.
+    """Write the course's files into a folder: README.md, example_task.jsonl, notebooks/ and solutions/.
 
     Files that are there already with the same content are left alone. No file is ever overwritten.
 
@@ -24,7 +27,7 @@ def copy(folder: str | Path) -> list[Path]:
       nothing can be written there.
     """
     folder = outputs.writable_folder(folder, "iptkit init FOLDER")
-    wanted = {folder / name: source.read_bytes() for name, source in _sources().items()}
+    wanted = {folder / name: content for name, content in _contents().items()}
     missing = [path for path in wanted if not os.path.lexists(path)]
     others = [path for path, content in wanted.items() if path not in missing and not _holds(path, content)]
     if others:
@@ -41,11 +44,17 @@ def copy(folder: str | Path) -> list[Path]:
     return missing
 
 
-def _sources() -> dict[str, Path]:
-    """Where each file of the learner's folder comes from, by its path there."""
-    course = {f"notebooks/{lesson.path.name}": lesson.path for lesson in lessons.find(lessons.own_folder())}
+def _contents() -> dict[str, bytes]:
+    """What each file of the learner's folder holds, by its path there."""
     example = paths.data_dir() / "tiny" / f"{EXAMPLE}.jsonl"
-    return {"README.md": README, "example_task.jsonl": example, **course}
+    found = {"README.md": README.read_bytes(), "example_task.jsonl": example.read_bytes()}
+    places = {editions.STUDENT: "notebooks", editions.SOLUTIONS: "solutions"}
+    for lesson in lessons.find(lessons.own_folder()):
+        for path, content in editions.of_lesson(lesson)[1].items():
+            edition, _, name = path.partition("/")
+            if edition in places:
+                found[f"{places[edition]}/{name}"] = content
+    return found
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -235,6 +235,12 @@ BAD = {
 }
 
 
+def test_editions_of_a_student_edition_are_refused_with_the_way_out(tmp_path):
+    editions.write(tmp_path / "first", only=["02"])
+    with pytest.raises(ValueError, match="lacks its solution.*student edition.*takes the whole ones"):
+        editions.write(tmp_path / "second", notebooks=tmp_path / "first" / "student")
+
+
 @pytest.mark.parametrize("problem", BAD)
 def test_an_incomplete_exercise_is_refused(tmp_path, problem):
     cells = exercise()

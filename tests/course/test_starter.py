@@ -1,9 +1,10 @@
 import re
 
+import nbformat
 import pytest
 import typer
 
-from iptkit.course import cli, lessons, starter
+from iptkit.course import cli, editions, lessons, starter
 from iptkit.tasks import jsonl
 
 
@@ -11,16 +12,25 @@ def names(folder):
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_new_folder_gets_the_notebooks_a_readme_and_a_task(tmp_path):
+def test_a_new_folder_gets_the_student_notebooks_the_solutions_a_readme_and_a_task(tmp_path):
     folder = tmp_path / "new" / "course"
     written = starter.copy(folder)
-    course = lessons.find(lessons.own_folder())
-    assert names(folder) == {"README.md", "example_task.jsonl", *(f"notebooks/{c.path.name}" for c in course)}
-    assert len(written) == len(names(folder)) and len(course) > 5
-    assert [lesson.path.read_bytes() for lesson in lessons.find(folder)] == [
-        c.path.read_bytes() for c in course
-    ]
+    made = editions.write(tmp_path / "editions").written
+    wanted = {path.relative_to(tmp_path / "editions"): path.read_bytes() for path in made}
+    student = {f"notebooks/{p.name}": content for p, content in wanted.items() if p.parts[0] == "student"}
+    solved = {f"solutions/{p.name}": content for p, content in wanted.items() if p.parts[0] == "solutions"}
+    assert names(folder) == {"README.md", "example_task.jsonl", *student, *solved}
+    assert len(written) == len(names(folder)) and len(student) > 5 and len(solved) > 5
+    for name, content in (student | solved).items():
+        assert (folder / name).read_bytes() == content
     assert not jsonl.check_jsonl(folder / "example_task.jsonl")
+
+
+def test_no_notebook_of_a_learner_has_a_solution(tmp_path):
+    starter.copy(tmp_path)
+    for lesson in lessons.find(tmp_path):
+        cells = nbformat.read(lesson.path, as_version=4).cells
+        assert not [cell.source for cell in cells if "solution" in cell.metadata.get("tags", [])]
 
 
 def test_a_second_time_writes_what_is_missing_and_nothing_else(tmp_path):
