@@ -86,7 +86,9 @@ def write(
     Raises: ValueError, before anything is written, for a notebook whose exercises are not complete, or if
       files of other content are there already.
     """
-    folder, wanted, count = outputs.writable_folder(folder, "--out"), {}, 0
+    folder = outputs.writable_folder(folder, "--out")
+    wanted: dict[Path, bytes] = {}
+    count = 0
     for lesson in lessons.select(lessons.find(notebooks), only):
         found, made = of_lesson(lesson)
         count += len(found)
@@ -172,14 +174,13 @@ def _exercise(cells: list[Any]) -> Exercise:
             missing.append("solution directly behind its stub")
     if missing:
         advice = (
-            ". Notebooks of a student edition, such as those of `iptkit init`, have none: in a folder without "
-            "notebooks, `iptkit editions` takes the whole ones of the kit"
+            ". Notebooks of a student edition, such as those of `iptkit init`, have none: in a folder "
+            "without notebooks, `iptkit editions` takes the whole ones of the kit"
             if "solution" in missing
             else ""
         )
         raise ValueError(
-            f"exercise {number} lacks its {', '.join(missing)}; docs/exercises.md has an example"
-            + advice
+            f"exercise {number} lacks its {', '.join(missing)}; docs/exercises.md has an example" + advice
         )
     one = Exercise(number, kind, int(minutes), len(stars), tuple(cells), None)
     return one if is_free else replace(one, answer=_answer(checks[0].source, one))
