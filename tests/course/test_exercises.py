@@ -14,6 +14,7 @@ from iptkit.course import editions, exercises
 from iptkit.course.exercises import answers
 from iptkit.course.exercises.answers import Case, judge_function
 from iptkit.course.exercises.feedback import Feedback
+from iptkit.scores import intervals
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 ALL = [
@@ -41,7 +42,7 @@ def run_cells(exercise, *tags):
 
 def test_the_course_has_its_exercises():
     numbers = [one.number for one in ALL]
-    counts = {"00": 3, "01": 4, "02": 4, "03": 4, "04": 4, "05": 4, "06": 4, "08": 3, "09": 3}
+    counts = {"00": 3, "01": 4, "02": 4, "03": 4, "04": 4, "05": 4, "06": 4, "07": 4, "08": 3, "09": 3}
     assert numbers == [f"{lesson}.{k}" for lesson, count in counts.items() for k in range(1, count + 1)]
     assert [one.kind for one in ALL if one.number[:2] == "02"] == [
         "write code",
@@ -83,7 +84,7 @@ def test_other_ways_to_write_it_pass(number, answer, told):
 def test_no_mistake_is_right_and_hints_tell_mistakes_apart(monkeypatch):
     """For functions: the results of all mistakes differ from the right one and from each other."""
     seen = []
-    lessons = [getattr(exercises, f"lesson{n:02}") for n in (0, 1, 2, 3, 4, 5, 6, 8, 9)]
+    lessons = [getattr(exercises, f"lesson{n:02}") for n in range(10)]
     for module in (answers, *lessons):
         monkeypatch.setattr(module, "judge_function", lambda answer, cases, *more: seen.extend(cases) or STUB)
     functions = (
@@ -98,13 +99,15 @@ def test_no_mistake_is_right_and_hints_tell_mistakes_apart(monkeypatch):
         "05.2",
         "06.1",
         "06.2",
+        "07.1",
+        "07.2",
         "08.1",
         "09.1",
     )
     for number in functions:
         for seed in range(3):
             checked(number, None, seed)
-    assert len(seen) == 51
+    assert len(seen) == 63
     for case in seen:
         results = [case.right, *case.mistakes.values()]
         for k, result in enumerate(results):
@@ -144,6 +147,15 @@ def test_a_new_encoder_makes_nearly_equal_vectors():
         mlp = torch.nn.Sequential(torch.nn.Linear(128, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128))
         units = torch.nn.functional.normalize(mlp(lstm(0.1 * torch.randn(1, 6, 128))[0])[0], dim=-1)
         assert exercises.check_03_4(((units @ units.T).sum().item() - 6) / 30).is_passed
+
+
+def test_the_factor_of_three_copies_is_that_of_the_kit():
+    for seed in range(3):
+        values = torch.randn(10, generator=torch.Generator().manual_seed(seed)).repeat_interleave(3).numpy()
+        right, _ = intervals.standard_error(values, [k // 3 for k in range(30)])
+        naive, _ = intervals.standard_error(values, range(30))
+        feedback = exercises.check_07_3(right / naive)
+        assert feedback.is_passed and f"The cell prints {right / naive:.2f}" in feedback.message
 
 
 def test_the_example_for_writers_of_lessons_works():

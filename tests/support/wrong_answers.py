@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from iptkit.methods.p_tuning_v2 import DeepPrompt
+from iptkit.scores import intervals, summary
 from iptkit.tasks.wordings import Template, Verbalizer, Wording
 
 
@@ -533,6 +534,147 @@ def divides_by_zero(scores, full):
     return (scores / full).mean(0).mean(), scores.mean() / full.mean()
 
 
+# ---- 07.1: E_rel with crossed samples --------------------------------------------------------------
+def crossed(
+    other=lambda full: full.flip(0),
+    used=lambda scores, full: (full >= 0.05).all(0),
+    mean=lambda ratio, used: ratio[:, used].mean(),
+):
+    return lambda scores, full: mean(scores / other(full), used(scores, full))
+
+
+def every_task(scores, full):
+    return torch.ones(full.shape[1], dtype=torch.bool)
+
+
+def drops_single_scores(each_task_first=False):
+    def e_rel(scores, full):
+        other = full.flip(0)
+        ratio = torch.where(other >= 0.05, scores / other, float("nan"))
+        return (ratio.nanmean(0) if each_task_first else ratio).nanmean()
+
+    return e_rel
+
+
+def ratio_of_means(scores, full):
+    used = (full >= 0.05).all(0)
+    return scores[:, used].mean() / full[:, used].mean()
+
+
+def multiplies_by_the_mask(scores, full):
+    used = (full.min(0).values >= 0.05).float()
+    return (scores / full.flip(0) * used).sum() / (2 * used.sum())
+
+
+def reverses_as_a_list(scores, full):
+    return crossed(lambda full: full[::-1])(scores, full)
+
+
+def masks_the_samples(scores, full):
+    return (scores / full.flip(0))[(full >= 0.05).all(0)].mean()
+
+
+def blanks_small_scores(scores, full):
+    full[full < 0.05] = float("nan")
+    return (scores / full.flip(0)).mean(0).nanmean()
+
+
+def task_by_task(scores, full):
+    """With a loop over tasks and plain numbers."""
+    ratios = []
+    for (a, b), (c, d) in zip(scores.T.tolist(), full.T.tolist(), strict=True):
+        if min(c, d) >= 0.05:
+            ratios.append((a / d + b / c) / 2)
+    return sum(ratios) / len(ratios)
+
+
+def by_the_kit(scores, full):
+    """With the rows that the kit's `summary.ratios` takes."""
+    rows = [
+        {"method": method, "d_I": dim, "split": "unseen", "task": t, "seed": s, "score": x, "chance": 0.0}
+        for method, dim, table in (("IST", 5, scores), ("prompt tuning", 0, full))
+        for s, of_sample in enumerate(table.tolist())
+        for t, x in enumerate(of_sample)
+    ]
+    found = summary.ratios(rows, ("IST", 5), "unseen", crossed=True)
+    return np.mean([np.mean(of_task) for of_task in found.values()])
+
+
+# ---- 07.2: the standard error over groups ----------------------------------------------------------
+def clustered(
+    center=lambda values, groups: values.mean(),
+    mean=lambda values, groups: values.mean(),
+    inner=lambda deviations: deviations.sum() ** 2,
+    number=lambda values, groups: len(groups.unique()),
+    factor=lambda G: G / (G - 1),
+    last=lambda total, T, G: total**0.5 / T,
+    labels=lambda groups: groups.unique(),
+    order=1,
+):
+    def error(values, groups):
+        T, G = len(values), number(values, groups)
+        deviations = values - center(values, groups)
+        total = factor(G) * sum(inner(deviations[groups == g]) for g in labels(groups))
+        return [mean(values, groups), last(total, T, G)][::order]
+
+    return error
+
+
+def mean_of_means(values, groups):
+    return torch.stack([values[groups == g].mean() for g in groups.unique()]).mean()
+
+
+def averages_first(values, groups):
+    of_groups = torch.stack([values[groups == g].mean() for g in groups.unique()])
+    return of_groups.mean(), of_groups.std() / len(of_groups) ** 0.5
+
+
+def own_means(values, groups):
+    return torch.stack([values[groups == g].mean() for g in groups])
+
+
+def in_a_dictionary(values, groups):
+    sums = {}
+    for value, group in zip(values - values.mean(), groups, strict=True):
+        sums[group] = sums.get(group, 0) + value
+    G = len(sums)
+    return values.mean(), (G / (G - 1) * sum(x**2 for x in sums.values())) ** 0.5 / len(values)
+
+
+def side_by_side(values, groups):
+    _, runs = groups.unique_consecutive(return_inverse=True)
+    return clustered()(values, runs)
+
+
+def adds_at_labels(values, groups):
+    G = len(groups.unique())
+    sums = torch.zeros(G).index_add(0, groups, values - values.mean())
+    return values.mean(), (G / (G - 1) * sums.square().sum()).sqrt() / len(values)
+
+
+def counts_to_the_highest(values, groups):
+    sums = torch.bincount(groups, values - values.mean())
+    G = len(sums)
+    return values.mean(), (G / (G - 1) * sums.square().sum()).sqrt() / len(values)
+
+
+def centers_in_place(values, groups):
+    values -= values.mean()
+    return clustered()(values, groups)
+
+
+def by_products(values, groups):
+    """With a sum over all pairs of tasks of one group, as arrays."""
+    d, g = (values - values.mean()).double().numpy(), groups.numpy()
+    G = len({*g.tolist()})
+    total = (np.outer(d, d) * (g[:, None] == g)).sum()
+    return np.array([values.mean(), np.sqrt(total * G / (G - 1)) / len(d)])
+
+
+def by_the_kits_error(values, groups):
+    return values.double().mean(), intervals.standard_error(values.tolist(), groups.tolist())[0]
+
+
 # ---- 08.1: codes to deep prompts by layer ----------------------------------------------------------
 def decoded(order=(1, 2, 0, 3, 4, 5), act=torch.tanh, cut=None, scale=lambda p, mean, std: mean + std * p):
     def decode_all(z, inner, outer, mean, std, shape):
@@ -826,6 +968,115 @@ WRONG = [
     ("06.4", "a", "adds 0.06 already"),
     ("06.4", "c", "not at the mean code"),
     ("06.4", "d", "no merit of tuning"),
+    ("07.1", crossed(other=lambda full: full), "score of the same sample"),
+    ("07.1", crossed(other=lambda full: full.mean(0)), "mean of both samples"),
+    (
+        "07.1",
+        crossed(other=lambda full: full.mean(0), used=lambda scores, full: full.mean(0) >= 0.05),
+        "mean score, as in exercise 06.2",
+    ),
+    ("07.1", crossed(used=every_task), "You leave out no task"),
+    ("07.1", crossed(lambda full: full, every_task), "You leave out no task"),
+    ("07.1", crossed(used=lambda scores, full: (scores >= 0.05).all(0)), "by the method's scores"),
+    ("07.1", crossed(used=lambda scores, full: scores.mean(0) >= 0.05), "by the method's mean score"),
+    (
+        "07.1",
+        crossed(used=lambda scores, full: (scores >= 0.05).all(0) & (full >= 0.05).all(0)),
+        "also leave out tasks where the method fails",
+    ),
+    ("07.1", crossed(used=lambda scores, full: full.mean(0) >= 0.05), "mean score, as in exercise 06.2"),
+    ("07.1", crossed(used=lambda scores, full: (full >= 0.05).any(0)), "if one score is large enough"),
+    ("07.1", crossed(used=lambda scores, full: (full > 0.05).all(0)), "at least means"),
+    ("07.1", drops_single_scores(), "You drop single scores, not tasks"),
+    ("07.1", drops_single_scores(each_task_first=True), "then average each task over what is left"),
+    ("07.1", lambda scores, full: (scores / full.flip(0))[full >= 0.05].mean(), "you do not divide by"),
+    ("07.1", lambda scores, full: (scores / full)[full >= 0.05].mean(), "and divide by the score of the"),
+    ("07.1", ratio_of_means, "This is the ratio of means. "),
+    ("07.1", lambda scores, full: scores.mean() / full.mean(), "ratio of means over all tasks"),
+    ("07.1", crossed(mean=lambda ratio, used: torch.where(used, ratio, 0).mean()), "left out as 0"),
+    ("07.1", crossed(other=lambda full: full.flip(0).clamp(min=0.05), used=every_task), "raise small scores"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[0, used].mean()), "first sample only"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[1, used].mean()), "second sample only"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[:, used].sum(0).mean()), "sum over both samples"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[:, used].mean(0).sum()), "sum over tasks"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[:, used].sum()), "sum over samples and tasks"),
+    ("07.1", lambda scores, full: crossed()(scores.mean(0), full), "before you divide"),
+    ("07.1", lambda scores, full: crossed()(full, scores), "You mix up `scores` and `full`"),
+    ("07.1", crossed(mean=lambda ratio, used: (1 / ratio[:, used]).mean()), "upside down"),
+    ("07.1", crossed(other=lambda full: full.flip(1)), "order of the tasks"),
+    ("07.1", crossed(other=lambda full: full.flip(1), used=every_task), "and leave out no task"),
+    ("07.1", crossed(other=lambda full: full.flip(0, 1)), "both axes"),
+    ("07.1", crossed(other=lambda full: full.roll(1)), "`roll` without an axis"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[:, used].mean(1)), "one value per sample"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[:, used].mean(0)), "E_rel is one number"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[:, used]), "for each sample and task"),
+    ("07.1", multiplies_by_the_mask, "nan times 0 is nan"),
+    ("07.1", reverses_as_a_list, "no step of -1"),
+    ("07.1", masks_the_samples, "`x[:, mask]`"),
+    ("07.1", crossed(used=lambda scores, full: full >= 0.05), "a row for each sample"),
+    ("07.1", crossed(used=lambda scores, full: full[0] >= 0.05 and full[1] >= 0.05), "write `&`"),
+    ("07.1", blanks_small_scores, "changes its argument `full`"),
+    ("07.1", crossed(mean=lambda ratio, used: ratio[:, used].median()), "none of the usual mistakes"),
+    ("07.2", lambda values, groups: (values.mean(), values.std() / len(values) ** 0.5), "as independent"),
+    (
+        "07.2",
+        lambda values, groups: (values.mean(), values.std(correction=0) / len(values) ** 0.5),
+        "divides by T instead of T - 1",
+    ),
+    ("07.2", lambda values, groups: (values.mean(), values.std() / 5**0.5), "the square root of G. Sum"),
+    ("07.2", lambda values, groups: (values.mean(), values.std()), "the standard deviation of the values"),
+    ("07.2", in_a_dictionary, "use `groups.tolist()` in a dictionary"),
+    ("07.2", clustered(mean=mean_of_means), "the mean of the groups' means"),
+    ("07.2", averages_first, "Your mean is the mean of the groups' means. Each task counts alike"),
+    ("07.2", clustered(mean=mean_of_means, center=mean_of_means), "Your deviations are from"),
+    ("07.2", clustered(center=mean_of_means), "Your deviations are from"),
+    ("07.2", clustered(center=own_means), "Your standard error is 0"),
+    ("07.2", lambda values, groups: (values.mean(), (values - values.mean()).sum() ** 2), "before you add"),
+    ("07.2", clustered(labels=lambda groups: range(len(groups.unique()))), "counts labels from 0"),
+    ("07.2", clustered(center=lambda values, groups: 0), "Subtract the mean from each"),
+    ("07.2", clustered(factor=lambda G: 1), "lacks the factor"),
+    ("07.2", clustered(factor=lambda G: (G - 1) / G), "turn it around"),
+    ("07.2", clustered(factor=lambda G: 1 / (G - 1)), "do not multiply by G"),
+    ("07.2", clustered(number=lambda values, groups: len(values)), "the factor T / (T - 1)"),
+    ("07.2", clustered(number=lambda values, groups: len({*groups})), "`set` of a tensor keeps every entry"),
+    ("07.2", counts_to_the_highest, "highest label plus 1"),
+    ("07.2", clustered(last=lambda total, T, G: total**0.5 / G), "divide the root by G"),
+    ("07.2", clustered(last=lambda total, T, G: (total / T) ** 0.5), "square root of T"),
+    ("07.2", clustered(last=lambda total, T, G: (total / G) ** 0.5), "square root of G"),
+    ("07.2", clustered(last=lambda total, T, G: total**0.5), "Divide the root by T"),
+    ("07.2", clustered(last=lambda total, T, G: total / T), "take it before you divide"),
+    ("07.2", clustered(last=lambda total, T, G: total / T**2), "square of the standard error"),
+    ("07.2", clustered(inner=lambda d: (d**2).sum()), "then sum them within a group"),
+    ("07.2", clustered(inner=lambda d: d.mean() ** 2), "average the deviations within a group; sum them"),
+    (
+        "07.2",
+        clustered(inner=lambda d: d.mean() ** 2, last=lambda total, T, G: total**0.5 / G),
+        "and divide by G. Sum them",
+    ),
+    ("07.2", clustered(labels=lambda groups: groups), "once for each of its tasks"),
+    (
+        "07.2",
+        clustered(labels=lambda groups: {*groups}, number=lambda values, groups: len({*groups})),
+        "your factor is T / (T - 1)",
+    ),
+    ("07.2", side_by_side, "stand side by side"),
+    ("07.2", clustered(order=-1), "other order"),
+    ("07.2", lambda values, groups: clustered()(values, groups)[1], "Return two numbers"),
+    ("07.2", adds_at_labels, "Labels are names"),
+    ("07.2", centers_in_place, "changes its argument `values`"),
+    ("07.2", clustered(center=lambda values, groups: values.median()), "none of the usual mistakes"),
+    ("07.3", 3, "3 times as many values"),
+    ("07.3", 1, "Copies bring nothing new"),
+    ("07.3", 10.0, "10 is the number of tasks"),
+    ("07.3", 10**0.5, "square root of 10"),
+    ("07.3", 30**0.5, "square root of 30"),
+    ("07.3", 0.58, "1 over it"),
+    ("07.3", 1 / 3, "wrong way round"),
+    ("07.3", 13, "13 is too high: right is 1.6 to 1.9"),
+    ("07.3", "sqrt(3)", "give one number"),
+    ("07.4", "b", "does not show that nothing changes"),
+    ("07.4", "C", "with prompt tuning"),
+    ("07.4", "d", "is not given here"),
     ("08.1", decoded(order=(0, 1, 2, 3, 4, 5)), "run by run"),
     ("08.1", decoded(cut=lambda runs, shape: (*shape[:2], runs, *shape[2:])), "mixes the runs"),
     ("08.1", decoded(order=(2, 1, 0, 3, 4, 5)), "comes before that of the layers"),
@@ -965,6 +1216,16 @@ RIGHT = [
     ("06.2", lambda scores, full: torch.stack(kept()(scores, full)).double().numpy(), "passed"),
     ("06.3", 5 / 8, "passed"),
     ("06.4", "B.", "passed"),
+    ("07.1", crossed(), "passed"),
+    ("07.1", crossed(lambda full: full[[1, 0]].double()), "passed"),
+    ("07.1", task_by_task, "passed"),
+    ("07.1", by_the_kit, "passed"),
+    ("07.2", clustered(), "passed"),
+    ("07.2", by_products, "passed"),
+    ("07.2", by_the_kits_error, "passed"),
+    ("07.3", 3**0.5, "passed"),
+    ("07.3", 1.8, "passed"),
+    ("07.4", "(A)", "passed"),
     ("08.1", one_by_one, "passed"),
     ("08.2", 0.81, "passed"),
     ("08.2", torch.tensor(0.86), "passed"),

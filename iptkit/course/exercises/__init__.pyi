@@ -8,6 +8,7 @@ from . import (
     lesson04,
     lesson05,
     lesson06,
+    lesson07,
     lesson08,
     lesson09,
 )
@@ -19,6 +20,7 @@ from .lesson03 import check_03_1, check_03_2, check_03_3, check_03_4
 from .lesson04 import check_04_1, check_04_2, check_04_3, check_04_4
 from .lesson05 import check_05_1, check_05_2, check_05_3, check_05_4
 from .lesson06 import check_06_1, check_06_2, check_06_3, check_06_4
+from .lesson07 import check_07_1, check_07_2, check_07_3, check_07_4
 from .lesson08 import check_08_1, check_08_2, check_08_3
 from .lesson09 import check_09_1, check_09_2, check_09_3
 
@@ -52,6 +54,10 @@ __all__ = [
     "check_06_2",
     "check_06_3",
     "check_06_4",
+    "check_07_1",
+    "check_07_2",
+    "check_07_3",
+    "check_07_4",
     "check_08_1",
     "check_08_2",
     "check_08_3",
@@ -66,6 +72,7 @@ __all__ = [
     "lesson04",
     "lesson05",
     "lesson06",
+    "lesson07",
     "lesson08",
     "lesson09",
 ]
