@@ -12,6 +12,7 @@ from iptkit.course import output
 LEFT = (
     ' align="left" style="text-align: left"'  # JupyterLab needs the style, and the site keeps the other one
 )
+WRAPPED = ' align="left" style="text-align: left; white-space: normal; min-width: 16em"'
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,6 +26,7 @@ class Table:
       caption: one sentence that says what the table shows.
       rows: a mapping from heading to cell per row; all rows have the headings of the first.
       signed: headings of columns whose floats have their sign, such as differences.
+      wrapped: headings of columns with sentences, which break into lines in a notebook.
 
     Raises:
       ValueError: there is no row, or a row has other headings than the first.
@@ -39,6 +41,7 @@ class Table:
     caption: str
     rows: Sequence[Mapping[str, Any]]
     signed: Collection[str] = ()
+    wrapped: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -58,7 +61,10 @@ class Table:
         is_number = [
             all(isinstance(r[h], int | float | tuple | None) for r in self.rows) for h in self.rows[0]
         ]
-        looks = ["" if number else LEFT for number in is_number]
+        looks = [
+            WRAPPED if heading in self.wrapped else "" if number else LEFT
+            for heading, number in zip(self.rows[0], is_number, strict=True)
+        ]
 
         def line(cells: Sequence[str], tag: str, scope: str = "") -> str:
             both = zip(cells, looks, strict=True)

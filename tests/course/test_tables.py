@@ -26,6 +26,12 @@ def test_html_is_escaped_and_has_caption_and_headings():
     assert '<td align="left" style="text-align: left">IST</td>' in shown
 
 
+def test_sentences_break_into_lines():
+    shown = tables.Table("Claims.", [{"claim": "A1", "says": "A sentence."}], wrapped={"says"})._repr_html_()
+    assert 'style="text-align: left; white-space: normal; min-width: 16em">A sentence.</td>' in shown
+    assert shown.count("white-space: normal") == 2  # with the heading
+
+
 def test_rows_without_the_same_headings_are_refused():
     with pytest.raises(ValueError, match="headings method, the first row has method, d_I, score, gap; give"):
         tables.Table("Scores.", [ROWS[0], {"method": "IST"}])
