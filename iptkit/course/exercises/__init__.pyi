@@ -10,6 +10,7 @@ from . import (
     lesson06,
     lesson08,
     lesson09,
+    lesson90,
 )
 from .feedback import Feedback
 from .lesson00 import check_00_1, check_00_2, check_00_3
@@ -21,6 +22,7 @@ from .lesson05 import check_05_1, check_05_2, check_05_3, check_05_4
 from .lesson06 import check_06_1, check_06_2, check_06_3, check_06_4
 from .lesson08 import check_08_1, check_08_2, check_08_3
 from .lesson09 import check_09_1, check_09_2, check_09_3
+from .lesson90 import check_90_1, check_90_2, check_90_3
 
 __all__ = [
     "Feedback",
@@ -58,6 +60,9 @@ __all__ = [
     "check_09_1",
     "check_09_2",
     "check_09_3",
+    "check_90_1",
+    "check_90_2",
+    "check_90_3",
     "feedback",
     "lesson00",
     "lesson01",
@@ -68,4 +73,5 @@ __all__ = [
     "lesson06",
     "lesson08",
     "lesson09",
+    "lesson90",
 ]
