@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 import wrong_answers
@@ -14,7 +15,7 @@ from iptkit.course import editions, exercises
 from iptkit.course.exercises import answers
 from iptkit.course.exercises.answers import Case, judge_function
 from iptkit.course.exercises.feedback import Feedback
-from iptkit.scores import intervals
+from iptkit.scores import claims, intervals
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 ALL = [
@@ -42,7 +43,19 @@ def run_cells(exercise, *tags):
 
 def test_the_course_has_its_exercises():
     numbers = [one.number for one in ALL]
-    counts = {"00": 3, "01": 4, "02": 4, "03": 4, "04": 4, "05": 4, "06": 4, "07": 4, "08": 3, "09": 3}
+    counts = {
+        "00": 3,
+        "01": 4,
+        "02": 4,
+        "03": 4,
+        "04": 4,
+        "05": 4,
+        "06": 4,
+        "07": 4,
+        "08": 3,
+        "09": 3,
+        "90": 3,
+    }
     assert numbers == [f"{lesson}.{k}" for lesson, count in counts.items() for k in range(1, count + 1)]
     assert [one.kind for one in ALL if one.number[:2] == "02"] == [
         "write code",
@@ -115,6 +128,16 @@ def test_no_mistake_is_right_and_hints_tell_mistakes_apart(monkeypatch):
             assert same == [k == j for j in range(len(results))], list(case.mistakes)[k - 1]
 
 
+def test_mistakes_in_verdicts_differ_and_the_right_ones_are_those_of_claims():
+    lesson = exercises.lesson90
+    for seed in range(20):
+        given = lesson.measurements(seed)
+        right = [one.verdict() for one in given]
+        assert [one.judged() for one in given] == right and set(right) == set(claims.VERDICTS)
+        results = [right, *([*map(wrong, given)] for wrong in lesson.MISTAKES.values())]
+        assert len({tuple(words) for words in results}) == len(results)
+
+
 def test_counts_are_exact():
     right = wrong_answers.counted()
     assert not exercises.check_03_2(lambda n, d: right(n, d) + 1).is_passed
@@ -138,6 +161,20 @@ def test_the_predicted_swing_is_that_of_luck():
         swing = (accuracy.amax(1) - accuracy.amin(1)).mean().item()
         assert exercises.check_01_2(swing).is_passed
         assert not {exercises.check_01_2(swing * factor).is_passed for factor in (0.5, 1.5)} - {False}
+
+
+def test_the_predicted_number_of_small_p_is_that_of_sign_patterns():
+    """If a mean is 0, all sign patterns of the groups' values are equally likely."""
+    sizes = np.random.default_rng(0).normal(size=10)
+    patterns = [[1 if k >> i & 1 else -1 for i in range(10)] for k in range(1024)]
+    p = [intervals.sign_flip({str(i): [x] for i, x in enumerate(signs * sizes)}) for signs in patterns]
+    assert exercises.check_90_2(40 * np.mean(np.array(p) <= 0.05)).is_passed
+
+
+def test_the_power_in_the_choice_fits_its_interval():
+    error = 0.12 / intervals.student(0.0, 1.0, 11)[2]  # twelve groups, [-0.09, +0.15]
+    assert round(intervals.smallest_effect(error, 11), 2) == 0.17
+    assert intervals.smallest_effect(error, 11, power=0.5) > 0.10  # which is missed more often than not
 
 
 def test_a_new_encoder_makes_nearly_equal_vectors():

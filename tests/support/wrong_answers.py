@@ -710,6 +710,119 @@ def reads_in_every_step(N, examples, text, prompt, answer, steps, batch):
     return 4 * N * (text + prompt + answer) * steps * batch
 
 
+# ---- 90.1: a measurement to a verdict --------------------------------------------------------------
+HOLDS, IN_PART, FAILS, OPEN = "holds", "holds in part", "does not hold here", "not testable at this scale"
+
+
+def verdict(above=None, inside=None, below=None, clear=None, words=None):
+    """The rules, with other answers to their questions or another word in place of a right one."""
+
+    def judged(low, high, p, value, equal):
+        def asked(question, right):
+            return right if question is None else question(low, high, p, value, equal)
+
+        is_clear = asked(clear, p <= 0.05)
+        is_inside = asked(inside, value - equal < low and high < value + equal)
+        if asked(above, low > value) and is_clear:
+            word = IN_PART if is_inside else HOLDS
+        else:
+            word = FAILS if is_inside or (asked(below, high < value) and is_clear) else OPEN
+        return (words or {}).get(word, word)
+
+    return judged
+
+
+def holds_value_so_fails(low, high, p, value, equal):
+    if low > value and p <= 0.05:
+        return IN_PART if high < value + equal else HOLDS
+    if high < value and p <= 0.05:
+        return FAILS
+    if low > value - equal and high < value + equal:
+        return FAILS
+    return FAILS if low <= value <= high else OPEN
+
+
+def not_significant_so_fails(low, high, p, value, equal):
+    if p > 0.05:
+        return FAILS
+    return verdict()(low, high, p, value, equal)
+
+
+def by_the_middle(low, high, p, value, equal):
+    mean = (low + high) / 2
+    return verdict()(mean, mean, p, value, equal)
+
+
+def value_forgotten(low, high, p, value, equal):
+    return verdict()(low, high, p, 0, equal)
+
+
+def margin_first(low, high, p, value, equal):
+    if value - equal < low and high < value + equal:
+        return FAILS
+    if p <= 0.05 and low > value:
+        return HOLDS
+    return FAILS if p <= 0.05 and high < value else OPEN
+
+
+def holds_first(low, high, p, value, equal):
+    if low > value and p <= 0.05:
+        return HOLDS
+    is_inside = low > value - equal and high < value + equal
+    if is_inside and low > value and p <= 0.05:
+        return IN_PART
+    return FAILS if is_inside or (high < value and p <= 0.05) else OPEN
+
+
+def significant_inside(low, high, p, value, equal):
+    is_inside = low > value - equal and high < value + equal
+    if is_inside:
+        return IN_PART if p <= 0.05 else FAILS
+    if p > 0.05:
+        return OPEN
+    return HOLDS if low > value else FAILS if high < value else OPEN
+
+
+def beyond_the_margin(low, high, p, value, equal):
+    if p <= 0.05 and low > value + equal:
+        return HOLDS
+    if p <= 0.05 and low > value:
+        return IN_PART
+    return verdict()(low, high, p, value, equal)
+
+
+def begins_above_the_margin(low, high, p, value, equal):
+    if p <= 0.05:
+        if low > value + equal:
+            return HOLDS
+        if low > value and high < value + equal:
+            return IN_PART
+        if high < value:
+            return FAILS
+    return FAILS if low > value - equal and high < value + equal else OPEN
+
+
+def by_sides_alone(low, high, p, value, equal):
+    return HOLDS if low > value else FAILS if high < value else OPEN
+
+
+def inside_and_small(low, high, p, value, equal):
+    word = verdict()(low, high, p, value, equal)
+    return OPEN if word == FAILS and p > 0.05 else word
+
+
+def last_row_forgotten(low, high, p, value, equal):
+    word = verdict()(low, high, p, value, equal)
+    if word != OPEN:
+        return word
+
+
+def stops_later(low, high, p, value, equal):
+    if high < value:
+        raise ValueError("not yet thought of")
+    return verdict()(low, high, p, value, equal)
+
+
 # ---- 04.2: an attention with a prompt -------------------------------------------------------------
 def attention(q, k, v, *, scale=True, axis=-1):
     scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale else 1)
@@ -1122,6 +1235,109 @@ WRONG = [
     ("09.3", "a", "only the renaming is one step"),
     ("09.3", "c", "only half of one"),
     ("09.3", "d", "after the jobs that it needs"),
+    ("90.1", holds_value_so_fails, "as soon as the interval holds `value`"),
+    ("90.1", verdict(words={OPEN: FAILS}), "to all that is left at the end"),
+    ("90.1", not_significant_so_fails, "as soon as p is above 0.05"),
+    ("90.1", verdict(clear=lambda *given: True), "You do not use p"),
+    ("90.1", verdict(clear=lambda low, high, p, value, equal: p > 0.05), "the wrong way round"),
+    ("90.1", verdict(clear=lambda low, high, p, value, equal: p < 0.05), "exactly 0.05 counts"),
+    ("90.1", verdict(inside=lambda *given: False), "You do not use the margin"),
+    ("90.1", by_the_middle, "by the middle of the interval. The effect"),
+    (
+        "90.1",
+        verdict(inside=lambda low, high, p, value, equal: abs((low + high) / 2 - value) < equal),
+        "the middle of the interval for the margin",
+    ),
+    (
+        "90.1",
+        verdict(
+            above=lambda low, high, p, value, equal: low + high > 2 * value,
+            below=lambda low, high, p, value, equal: low + high < 2 * value,
+        ),
+        "take p and the middle",
+    ),
+    ("90.1", value_forgotten, "You compare with 0"),
+    ("90.1", verdict(inside=lambda low, high, p, value, equal: -equal < low and high < equal), "around 0"),
+    (
+        "90.1",
+        verdict(above=lambda low, *others: low > 0, below=lambda low, high, *others: high < 0),
+        "above and below are those of 0",
+    ),
+    ("90.1", verdict(inside=lambda low, high, p, value, equal: high < value + equal), "upper edge only"),
+    ("90.1", verdict(inside=lambda low, high, p, value, equal: low > value - equal), "lower edge only"),
+    (
+        "90.1",
+        verdict(inside=lambda low, high, p, value, equal: value < low and high < value + equal),
+        "begins at `value`",
+    ),
+    (
+        "90.1",
+        verdict(inside=lambda low, high, p, value, equal: high - low < 2 * equal),
+        "the width of the interval",
+    ),
+    (
+        "90.1",
+        verdict(
+            inside=lambda low, high, p, value, equal: value * (1 - equal) < low < high < value * (1 + equal)
+        ),
+        "value - equal to value + equal",
+    ),
+    (
+        "90.1",
+        verdict(inside=lambda low, high, p, value, equal: low < value + equal and high > value - equal),
+        "one end inside the margin",
+    ),
+    ("90.1", margin_first, "Your order hides a row"),
+    ("90.1", holds_first, "too small to matter"),
+    ("90.1", significant_inside, "every interval inside the margin with a small p"),
+    ("90.1", beyond_the_margin, "lower end alone"),
+    ("90.1", begins_above_the_margin, "For 'holds' you ask for"),
+    ("90.1", verdict(above=lambda low, high, p, value, equal: low > value + equal), "the margin only tells"),
+    ("90.1", lambda low, high, p, value, equal: verdict()(low, high, p, value, equal / 2), "half as wide"),
+    ("90.1", by_sides_alone, "neither p nor the margin"),
+    (
+        "90.1",
+        lambda low, high, *others: HOLDS if low + high > 2 * others[1] else FAILS,
+        "nothing but the middle",
+    ),
+    (
+        "90.1",
+        lambda low, high, p, value, equal: verdict()(low - value, high, p, value, equal),
+        "Where `value` is 0",
+    ),
+    ("90.1", inside_and_small, "For 'does not hold here' inside the margin you ask for a small p"),
+    (
+        "90.1",
+        verdict(below=lambda low, high, p, value, equal: high < value - equal),
+        "wholly below the margin",
+    ),
+    ("90.1", verdict(below=lambda *given: False), "A clear effect on the other side"),
+    ("90.1", lambda low, high, p, value, equal: verdict()(-high, -low, p, -value, equal), "not for less"),
+    ("90.1", lambda *given: OPEN, "should be 'holds', and yours is 'not testable at this scale'"),
+    ("90.1", lambda low, high, p, value, equal: low > value, "something of type bool"),
+    ("90.1", lambda *given: 0, "something of type int"),
+    ("90.1", lambda *given: (verdict()(*given),), "something of type tuple"),
+    ("90.1", lambda *given: verdict()(*given).title(), "letter by letter"),
+    ("90.1", verdict(words={FAILS: "does not hold"}), "returns 'does not hold'"),
+    ("90.1", verdict(words={OPEN: "not testable"}), "returns 'not testable'"),
+    ("90.1", lambda *given: "h" * 10**7, "letter by letter"),
+    ("90.1", last_row_forgotten, "returns nothing: end it with `return ...`.\nThe input was verdict(low="),
+    ("90.1", stops_later, "stops with ValueError: not yet thought of"),
+    ("90.1", lambda low, high: HOLDS, "cannot be called with its arguments (low, high, p, value, equal)"),
+    ("90.1", verdict()(0.1, 0.2, 0.01, 0, 0.05), "needs your function itself"),
+    ("90.2", 0, "No effect does not mean no small p"),
+    ("90.2", 0.05, "0.05 is the share"),
+    ("90.2", 5, "5 of 100 claims"),
+    ("90.2", torch.tensor(20), "the sign of a difference"),
+    ("90.2", 38, "count the others"),
+    ("90.2", 40.0, "a small p is rare"),
+    ("90.2", 35, "not yet: 35 is too high: right is 1.5 to 2.5"),
+    ("90.2", 1, "1 of 20 claims"),
+    ("90.2", "two", "give one number"),
+    ("90.3", "a", "not evidence of absence"),
+    ("90.3", "(b)", "only the middle"),
+    ("90.3", "C", "every other time"),
+    ("90.3", 4, "choose one of"),
 ]
 
 
@@ -1172,6 +1388,18 @@ def by_concatenation(layout, P, table, text, anchor, answer):
 def text_first(q, k, v, K, V):
     """With the prompt behind the text, by PyTorch's own attention."""
     return functional.scaled_dot_product_attention(q, torch.cat([k, K], 1), torch.cat([v, V], 1))
+
+
+def by_distances(low, high, p, value, equal):
+    """With distances from the value, the last row first, and text of numpy."""
+    ends = np.array([low, high]) - value
+    sides = set(np.sign(ends)) if p <= 0.05 else set()
+    inside = np.abs(ends).max() < equal
+    if not inside and sides != {1} and sides != {-1}:
+        return np.str_(OPEN)
+    if sides != {1}:
+        return FAILS
+    return np.array([HOLDS, IN_PART])[int(inside)]
 
 
 RIGHT = [
@@ -1234,4 +1462,9 @@ RIGHT = [
     ("09.1", lambda *sizes: float(tuning()(*sizes)), "passed"),
     ("09.2", 350.0, "passed"),
     ("09.3", " B ", "passed"),
+    ("90.1", verdict(), "passed"),
+    ("90.1", by_distances, "passed"),
+    ("90.2", 0.05 * 40, "passed"),
+    ("90.2", np.array([2]), "passed"),
+    ("90.3", "(D)", "passed"),
 ]

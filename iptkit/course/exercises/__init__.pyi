@@ -11,6 +11,7 @@ from . import (
     lesson07,
     lesson08,
     lesson09,
+    lesson90,
 )
 from .feedback import Feedback
 from .lesson00 import check_00_1, check_00_2, check_00_3
@@ -23,6 +24,7 @@ from .lesson06 import check_06_1, check_06_2, check_06_3, check_06_4
 from .lesson07 import check_07_1, check_07_2, check_07_3, check_07_4
 from .lesson08 import check_08_1, check_08_2, check_08_3
 from .lesson09 import check_09_1, check_09_2, check_09_3
+from .lesson90 import check_90_1, check_90_2, check_90_3
 
 __all__ = [
     "Feedback",
@@ -64,6 +66,9 @@ __all__ = [
     "check_09_1",
     "check_09_2",
     "check_09_3",
+    "check_90_1",
+    "check_90_2",
+    "check_90_3",
     "feedback",
     "lesson00",
     "lesson01",
@@ -75,4 +80,5 @@ __all__ = [
     "lesson07",
     "lesson08",
     "lesson09",
+    "lesson90",
 ]
