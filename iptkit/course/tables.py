@@ -12,7 +12,7 @@ from iptkit.course import output
 LEFT = (
     ' align="left" style="text-align: left"'  # JupyterLab needs the style, and the site keeps the other one
 )
-WRAPPED = ' align="left" style="text-align: left; white-space: normal; min-width: 16em"'
+SENTENCE = '<div style="width: 17em; white-space: normal">{}</div>'  # the site removes min-width
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,14 +61,14 @@ class Table:
         is_number = [
             all(isinstance(r[h], int | float | tuple | None) for r in self.rows) for h in self.rows[0]
         ]
-        looks = [
-            WRAPPED if heading in self.wrapped else "" if number else LEFT
-            for heading, number in zip(self.rows[0], is_number, strict=True)
-        ]
+        looks = ["" if number else LEFT for number in is_number]
+        forms = [SENTENCE if heading in self.wrapped else "{}" for heading in self.rows[0]]
 
         def line(cells: Sequence[str], tag: str, scope: str = "") -> str:
-            both = zip(cells, looks, strict=True)
-            return "".join(f"<{tag}{scope}{look}>{html.escape(cell)}</{tag}>" for cell, look in both)
+            each = zip(cells, looks, forms, strict=True)
+            return "".join(
+                f"<{tag}{scope}{look}>{form.format(html.escape(cell))}</{tag}>" for cell, look, form in each
+            )
 
         caption = f'<caption style="text-align: left">{html.escape(self.caption)}</caption>'
         head = line(list(self.rows[0]), "th", ' scope="col"')
