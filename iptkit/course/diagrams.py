@@ -672,29 +672,29 @@ def _stop(
 
 @_diagram(
     "Cross-fitting: each task unseen once",
-    """The tasks are divided into as many groups as there are folds, and in each fold another group is
-    unseen while MSF finds the subspace on the others. So every task is scored once as an unseen task, and
+    """The tasks are divided into as many parts as there are folds, and in each fold another part is unseen
+    while MSF finds the subspace on the others. So every task is scored once as an unseen task, and
     once, in the fold before, as a seen one.""",
 )
 def _cross_fitting(c: Canvas, tasks: int = 120, folds: int = 6) -> None:
     if not 2 <= folds <= 6 or tasks < folds:
         raise ValueError(f"tasks={tasks}, folds={folds}: the picture shows 2 to 6 folds, each with a task")
     size = f"{tasks // folds}" if tasks % folds == 0 else f"about {round(tasks / folds)}"
-    c.text(LEFT, 60, f"{tasks} tasks in {folds} groups of {size}", anchor="start", is_bold=True)
+    c.text(LEFT, 60, f"{tasks} tasks in {folds} parts of {size}", anchor="start", is_bold=True)
     x0, y0, w, h = LEFT + 70, 104.0, (RIGHT - LEFT - 70) / folds, 46
-    for group in range(folds):
-        c.text(x0 + w * (group + 0.5), y0 - 12, f"group {group + 1}", SMALL)
+    for part in range(folds):
+        c.text(x0 + w * (part + 0.5), y0 - 12, f"part {part + 1}", SMALL)
     for fold in range(folds):
         y = y0 + fold * (h + 8)
         c.text(LEFT, y + 29, f"fold {fold + 1}", SMALL, "start")
-        for group in range(folds):
+        for part in range(folds):
             words: tuple[str, ...] = ("seen",)
             fill, ink = WHITE, INK
-            if group == fold:
+            if part == fold:
                 words, fill, ink = ("unseen",), INK, WHITE
-            elif group == (fold + 1) % folds:
+            elif part == (fold + 1) % folds:
                 words = ("seen,", "scored")
-            x = x0 + w * group + 3
+            x = x0 + w * part + 3
             c.items.append("<g>")
             c.rect(x, y, w - 6, h, fill, f' stroke="{OUTLINE}" stroke-width="2"')
             for i, line in enumerate(words):
@@ -705,7 +705,7 @@ def _cross_fitting(c: Canvas, tasks: int = 120, folds: int = 6) -> None:
         "seen: MSF finds the subspace on these tasks",
         "unseen: MSF never sees these tasks; IST is scored on them",
         "seen, scored: IST is scored on these seen tasks, too",
-        "Related tasks are always in the same group.",
+        "Related tasks are always in the same part.",
     )
     for i, line in enumerate(lines):
         c.text(LEFT, y + 24 * i, line, SMALL, "start")

@@ -53,6 +53,11 @@ METHODS = {  # (method, has a d_I) -> its name here, what it trains per task (""
     ("prompt tuning", 0): ("prompt tuning", "prompt"),
     ("fine-tuning", 0): ("fine-tuning", "all weights"),
 }
+NEWER = (  # as long as the rows of ipt120 have no folds
+    "A newer study of the same tasks takes turns at which of them are unseen (six folds), trains longer, and "
+    "has controls that start where IST starts. [Lesson 07](../notebooks/07_generalisation.ipynb) shows what it "
+    "has measured so far, [lesson 90](../notebooks/90_scoreboard.ipynb) its verdicts so far."
+)
 CONTROLS = {  # controls of IST on unseen tasks
     "random decoder": "IST through a random decoder",
     "PCA of the prompts": "IST through the principal components",
@@ -231,6 +236,7 @@ def _of_120(stored: Stored) -> list[str]:
     rows, dim = stored.rows["ipt120"], _dim(stored, "ipt120")
     return [
         _set_up(stored, "ipt120"),
+        NEWER,
         _methods(rows, dim, stored.prompt_size),
         _pairs(rows, dim),
         bullets(
@@ -328,7 +334,7 @@ def _of_claims(stored: Stored) -> list[str]:
         claims_table(known, measured, stored.folds.effects, _reports)
         if stored.folds
         else _overview(known, measured),
-        PAPER_ANSWERS if stored.folds else "",
+        PAPER_ANSWERS if stored.folds else NEWER,
         "### How a verdict is chosen",
         _rules(stored),
         "### What each verdict rests on",

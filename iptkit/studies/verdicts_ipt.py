@@ -34,7 +34,7 @@ HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
 NAN = float("nan")
 SIDES = ("seen", "unseen")
 FILE_ENDINGS = (provenance.ENDING, codes.ENDING, stored_results.PROMPTS, subspace.ENDING)  # besides the rows
-UNLIKE = "not trained alike (notebook 07)"
+UNLIKE = "not trained alike"
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,7 @@ def test_other_numbers():
     assert "Trained per task: 0 parameters" in words_of(root_of("zero_shot"))
     assert "of 100 seen tasks" in words_of(root_of("msf", tasks=100))
     assert "= 2,304" in words_of(root_of("p_tuning", kept=2304))
-    assert "60 tasks in 4 groups of 15" in words_of(root_of("cross_fitting", tasks=60, folds=4))
+    assert "60 tasks in 4 parts of 15" in words_of(root_of("cross_fitting", tasks=60, folds=4))
     assert words_of(root_of("course_map")).count("you are here") == 0
     assert words_of(root_of("course_map", here="90")).count("you are here") == 1
 
