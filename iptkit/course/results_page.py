@@ -55,8 +55,8 @@ METHODS = {  # (method, has a d_I) -> its name here, what it trains per task (""
 }
 NEWER = (  # as long as the rows of ipt120 have no folds
     "A newer study of the same tasks takes turns at which of them are unseen (six folds), trains longer, and "
-    "has controls that start where IST starts. [Lesson 07](../notebooks/07_generalisation.ipynb) shows what it "
-    "has measured so far, [lesson 90](../notebooks/90_scoreboard.ipynb) its verdicts so far."
+    "has controls that start where IST starts. [Lesson 07](../notebooks/07_generalisation.ipynb) shows what "
+    "it has measured so far, [lesson 90](../notebooks/90_scoreboard.ipynb) its verdicts so far."
 )
 CONTROLS = {  # controls of IST on unseen tasks
     "random decoder": "IST through a random decoder",
