@@ -139,6 +139,7 @@ def dots(panels: Sequence[Panel]) -> Figure:
         for number, (title, value) in enumerate(panel.lines.items()):
             ax.axvline(value, color="#882255", linewidth=1.3, linestyle=DASHES[1 + number], label=title)
         ax.set_xlabel(panel.label)
+        ax.locator_params(axis="x", nbins=6)
         ax.grid(False, axis="y")
     every[0].set_yticks(range(len(names)), [textwrap.fill(name, 48) for name in names])
     every[0].set_ylim(len(names) - 0.5, -0.5)

@@ -191,5 +191,7 @@ def show(fig: Figure, alt: str) -> None:
 
     if not alt.strip():
         raise ValueError("show(fig, alt=...) needs a description of the figure in words")
+    if fig.canvas.manager is None:  # not made by pyplot, whose first figure makes notebooks show pictures
+        plt.switch_backend(plt.get_backend())
     display(fig, metadata={"image/png": {"alt": alt.strip()}})
     plt.close(fig)

@@ -105,6 +105,8 @@ def _of_output(output):
     if output.output_type == "error":
         yield f"an error: {output.ename}"
     data = output.get("data", {})
+    if "<Figure" in _words_of(output) and not any(kind.startswith("image/") for kind in data):
+        yield "a figure without its picture (use plots.show)"
     if any("widget" in kind for kind in data):
         yield "a widget"
     for kind in data:
@@ -171,6 +173,9 @@ BAD_CELLS = {
         "x",
         count=3,
         outputs=[toy.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}})],
+    ),
+    "a figure without its picture": toy.code(
+        "x", count=3, outputs=[toy.new_output("display_data", {"text/plain": "<Figure size 640x480>"})]
     ),
     "(use plots.show)": toy.code(
         "x", count=3, outputs=[toy.new_output("display_data", {"image/png": "aGk="})]
