@@ -82,7 +82,8 @@ check-course: $(STAMP)
 regen: $(STAMP)
 	@rm -rf runs/regen; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" $(BIN)/iptkit run --scale lesson --device cpu --out runs/regen --at-once 1 $(if $(ONLY),--only $(ONLY)); \
-	$(BIN)/python -m iptkit.course.lessons runs/regen
+	$(BIN)/python -m iptkit.course.lessons runs/regen; \
+	$(BIN)/python -m benchmarks.page
 
 study: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
