@@ -93,7 +93,7 @@ def write(
         found, made = of_lesson(lesson)
         count += len(found)
         wanted |= {folder / name: content for name, content in made.items()}
-    changed = [path for path, content in wanted.items() if not _holds(path, content)]
+    changed = [path for path, content in wanted.items() if not holds(path, content)]
     others = [path for path in changed if os.path.lexists(path)]
     if others and not overwrite:
         names = ", ".join(str(path.relative_to(folder)) for path in others)
@@ -269,6 +269,6 @@ def _cases(exercise: Exercise) -> Iterator[dict[str, Any]]:
         yield {"code": "\n".join(lines), "hidden": True, "name": f"{exercise.number}, seed {seed}"}
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def holds(path: Path, content: bytes) -> bool:
     """Whether a path is a file with this content."""
     return path.is_file() and path.read_bytes() == content

@@ -29,7 +29,9 @@ def copy(folder: str | Path) -> list[Path]:
     folder = outputs.writable_folder(folder, "iptkit init FOLDER")
     wanted = {folder / name: content for name, content in _contents().items()}
     missing = [path for path in wanted if not os.path.lexists(path)]
-    others = [path for path, content in wanted.items() if path not in missing and not _holds(path, content)]
+    others = [
+        path for path, content in wanted.items() if path not in missing and not editions.holds(path, content)
+    ]
     if others:
         names = ", ".join(str(path.relative_to(folder)) for path in others)
         raise ValueError(
@@ -55,8 +57,3 @@ def _contents() -> dict[str, bytes]:
             if edition in places:
                 found[f"{places[edition]}/{name}"] = content
     return found
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    """Whether a path is a file with this content."""
-    return path.is_file() and path.read_bytes() == content
