@@ -269,6 +269,7 @@ def _cases(exercise: Exercise) -> Iterator[dict[str, Any]]:
         yield {"code": "\n".join(lines), "hidden": True, "name": f"{exercise.number}, seed {seed}"}
 
 
-def holds(path: Path, content: bytes) -> bool:
+def holds(path: str | Path, content: bytes) -> bool:
     """Whether a path is a file with this content."""
+    path = Path(path)
     return path.is_file() and path.read_bytes() == content
