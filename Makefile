@@ -14,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup course site student test wheel-test check-course regen study study-deep study-encoders study-ipt120 study-paper lock clean
+.PHONY: help setup course site student test wheel-test check-course regen study-deep study-encoders study-ipt120 study-paper lock clean
 
 help:
 	@echo "make course        install, download, run all notebooks at lesson scale; pages: runs/lesson/index.html"
@@ -26,10 +26,9 @@ help:
 	@echo "make wheel-test    build the wheel, install it into a new environment elsewhere, use it without the checkout"
 	@echo "make check-course  compare the checked cells of all notebooks at lesson scale; computes everything again"
 	@echo "make regen         run the lessons again (ONLY=05,06: only these); outputs to notebooks/, times to data/"
-	@echo "make study         measure the 36 tasks at scale full; rows and verdicts to data/results/"
 	@echo "make study-deep    measure the study of lesson 04 at scale full; rows and verdicts to data/results/"
 	@echo "make study-encoders  measure P-Tuning v2 on all tasks of the suite encoders (hours; a stopped run resumes)"
-	@echo "make study-ipt120  measure the 120 tasks in six folds (many hours; a stopped run resumes); rows and verdicts"
+	@echo "make study-ipt120  measure the 120 tasks in six folds (many hours; a stopped run resumes)"
 	@echo "make study-paper   the paper's own set-up (weeks of a GPU; costs: iptkit study --scale paper --estimate)"
 	@echo "make lock          write requirements.lock again (needs the program uv)"
 	@echo "make clean         remove .venv, runs and caches of tools (not downloads or finished steps)"
@@ -85,11 +84,6 @@ regen: $(STAMP)
 	$(BIN)/python -m iptkit.course.lessons runs/regen; \
 	$(BIN)/python -m benchmarks.page
 
-study: $(STAMP)
-	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
-	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --device cpu --overwrite --compact --out data/results/core36.jsonl; \
-	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'full')"
-
 study-deep: $(STAMP)
 	@rm -rf runs/study; set -e; steps=$$(mktemp -d); trap 'rm -rf "$$steps"' EXIT; set -x; \
 	IPTKIT_STEPS="$$steps" IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale full --part deep --device cpu --overwrite --compact --out data/results/encoder9.jsonl; \
@@ -99,10 +93,8 @@ study-encoders: $(STAMP)
 	$(BIN)/iptkit study --scale full --part encoders --device cpu --overwrite --compact --out data/results/encoders.jsonl
 
 study-ipt120: $(STAMP)
-	@rm -rf runs/study; set -e; set -x; \
-	$(BIN)/iptkit study --scale ipt120 --part curves --device cpu --overwrite --compact --out data/results/curves.jsonl; \
-	IPTKIT_RESULTS=runs/study $(BIN)/iptkit study --scale ipt120 --device cpu --overwrite --compact --out data/results/ipt120.jsonl; \
-	$(BIN)/python -c "from iptkit.scores import claims; claims.add_to_stored('runs/study', 'ipt120')"
+	$(BIN)/iptkit study --scale ipt120 --part curves --device cpu --overwrite --compact --out data/results/curves.jsonl
+	$(BIN)/iptkit study --scale ipt120 --device cpu --overwrite --compact --out data/results/ipt120.jsonl
 
 study-paper: $(STAMP)
 	$(BIN)/iptkit study --scale paper --out runs/paper.jsonl

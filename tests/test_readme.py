@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from iptkit.course.cli import app
 from iptkit.prompts import interchange
-from iptkit.scores.summary import difference, summary
+from iptkit.scores import summary
 from iptkit.storage import paths
 from iptkit.studies import scales, stored_results
 
@@ -80,28 +80,27 @@ def test_the_readmes_packages_are_those_of_the_kit():
 
 
 def test_the_readmes_results_are_those_of_the_stored_rows():
-    small, large = (stored_results.load_rows(name)[0] for name in ("core36", "ipt120"))
+    rows = summary.of_folds(stored_results.load_rows("ipt120")[0])
+    ist, code, around = ("IST", 5), ("mean code", 5), ("random directions around the mean code", 5)
 
-    def kept(rows, method, dim, side):
-        (line,) = summary(rows, [(method, dim)], [side])
+    def kept(method, side):
+        (line,) = summary.summary(rows, [method], [side], crossed=True)
         return f"{line['E_rel'][0]:.2f}"
 
-    expected = [
-        kept(small, "IST", 5, "seen"),  # in the definition
-        *(kept(rows, "IST", 5, "seen") for rows in (small, large)),
-        *(kept(rows, "IST", 5, "unseen") for rows in (small, large)),
-        *(kept(rows, "mean code", 5, "unseen") for rows in (small, large)),
-        *(kept(large, "IST", dim, "unseen") for dim in (10, 50)),
-        kept(large, "fine-tuning", 0, "unseen"),
-    ]
+    def gap(*which):
+        return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*summary.difference(rows, *which))
+
     text = " ".join(README.split())
+    seen, unseen = ([kept(method, side) for method in (ist, code)] for side in ("seen", "unseen"))
+    expected = [seen[0], *seen, *unseen]  # the first is in the definition
     assert re.findall(r"(\d\.\d\d) of prompt tuning", text) == expected
-    gaps = [difference(rows, ("prompt tuning", 0), ("zero-shot", 0)) for rows in (small, large)]
-    told = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap) for gap in gaps]
-    assert re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", text) == told
-    for rows in (small, large):  # "the scores of IST and mean code do not differ significantly"
-        _, low, high = difference(rows, ("IST", 5), ("mean code", 5), "unseen")
-        assert low < 0 < high
+    assert re.findall(r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]", text) == [
+        gap(("prompt tuning", 0), ("zero-shot", 0)),
+        gap(ist, code, "unseen"),
+        gap(ist, around, "unseen", "log_likelihood"),
+        gap(ist, around, "unseen"),
+    ]
+    assert f"{len({row['task'] for row in rows})} tasks" in text
 
 
 def test_the_readme_says_how_long_the_course_takes_and_how_large_its_studies_are():

@@ -200,8 +200,7 @@ def study(
         str | None,
         typer.Option(
             envvar="IPTKIT_SCALE",
-            help="smoke, lesson, lesson-deep, full, ipt120, ipt120-long or paper; default: full, or "
-            "the suite's.",
+            help="smoke, lesson, lesson-deep, full, ipt120 or paper; default: full, or the suite's.",
         ),
     ] = None,
     out: Annotated[

@@ -20,10 +20,10 @@ from iptkit.course.folds_study import (
     name_of,
 )
 from iptkit.scores import claims, intervals
-from iptkit.studies import verdicts_folds, verdicts_ipt
+from iptkit.studies import verdicts_ipt
 from iptkit.studies.effects import Gap
 from iptkit.studies.unseen import FROM_WORDS, STAGE_TWO
-from iptkit.studies.verdicts_folds import SIDES, ZERO_SHOT, Arm
+from iptkit.studies.verdicts_ipt import SIDES, ZERO_SHOT, Arm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def _margins() -> dict[str, float]:
 
 
 def _panels(lines: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[forest.Panel]:
-    """Panels of log-likelihood and score from (row, series, line of `verdicts_folds`)."""
+    """Panels of log-likelihood and score from (row, series, line of `verdicts_ipt`)."""
     found = []
     for measure in ("log_likelihood", "score"):
         rows: dict[str, dict[str, Sequence[float]]] = {}
@@ -129,7 +129,7 @@ def _runs(study: Folds) -> Picture | None:
     if not gaps:
         return None
     wide, narrow = (
-        verdicts_folds.run_deviations(Arm(method).of(study.at_dim), method)
+        verdicts_ipt.run_deviations(Arm(method).of(study.at_dim), method)
         for method in (FROM_WORDS, STAGE_TWO)
     )
     pairs = [(wide[task], narrow[task]) for task in wide if task in narrow]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,11 +10,11 @@ from typing import Any
 
 from iptkit.course.sentences import with_interval
 from iptkit.scores import intervals, summary
-from iptkit.studies import learning_curves, verdicts_folds
+from iptkit.studies import learning_curves, verdicts_ipt
 from iptkit.studies.curve_steps import budget_of
 from iptkit.studies.effects import Gap
 from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
-from iptkit.studies.verdicts_folds import MEAN_CODE, Arm
+from iptkit.studies.verdicts_ipt import MEAN_CODE, Arm
 from iptkit.training.runs import FitConfig
 
 Rows = Sequence[dict[str, Any]]
@@ -30,6 +31,16 @@ SUBSPACES = {  # kind of folds -> the seen tasks that a subspace was found on
     "few": "few tasks of all kinds",
     "cls": "classifications only",
     "non_cls": "other tasks only",
+}
+LEFT = {  # pattern of the names of jobs -> what they measure
+    r"^nearest-prompt-fold": "some folds",
+    r"_20$": "few seen tasks",
+    r"cls\d$": "one kind of seen tasks",
+    r"^subspace-50-": "d_I = 50",
+    r"^stage-two-": "stage two",
+    r"^did-": "DID",
+    r"^fine-tuning-": "fine-tuning",
+    r"^adapters-": "adapters",
 }
 
 
@@ -54,9 +65,15 @@ class Folds:
         return scale
 
     @property
+    def left(self) -> list[str]:
+        """What is not measured yet, in words (see LEFT); empty once the study is finished."""
+        names = self.about.get("not finished", ())
+        return [words for part, words in LEFT.items() if any(re.search(part, name) for name in names)]
+
+    @property
     def dim(self) -> int:
         """The d_I that the controls were run at."""
-        return int(self.scale.get("main_dim", verdicts_folds.PAPER_DIM))
+        return int(self.scale.get("main_dim", verdicts_ipt.PAPER_DIM))
 
     @cached_property
     def main(self) -> Rows:
@@ -66,12 +83,12 @@ class Folds:
     @cached_property
     def at_dim(self) -> Rows:
         """The rows at `dim`, and those of methods without a d_I."""
-        return verdicts_folds.at(self.rows, self.dim)
+        return verdicts_ipt.at(self.rows, self.dim)
 
     @cached_property
     def verdicts(self) -> list[dict[str, Any]]:
         """See `studies.effects.verdicts`."""
-        return verdicts_folds.verdicts(self.rows, self.dim)
+        return verdicts_ipt.verdicts(self.rows, self.dim)
 
     @cached_property
     def effects(self) -> dict[str, list[dict[str, Any]]]:
@@ -79,19 +96,28 @@ class Folds:
         return {verdict["name"]: verdict["effects"] for verdict in self.verdicts}
 
     @cached_property
+    def effects_so_far(self) -> dict[str, list[dict[str, Any]]]:
+        """Claim -> those of its effects that were measured, also where others of the claim are missing."""
+        each = {
+            name: [verdicts_ipt.effect_of(self.rows, one, self.dim) for one in claim.criteria]
+            for name, claim in verdicts_ipt.judged().items()
+        }
+        return {name: [effect for effect in of if effect] for name, of in each.items()}
+
+    @cached_property
     def gains(self) -> list[dict[str, Any]]:
-        """See `verdicts_folds.starts`."""
-        return verdicts_folds.starts(self.rows, self.dim)
+        """See `verdicts_ipt.starts`."""
+        return verdicts_ipt.starts(self.rows, self.dim)
 
     @cached_property
     def controls(self) -> list[dict[str, Any]]:
-        """See `verdicts_folds.controls`."""
-        return verdicts_folds.controls(self.rows, self.dim)
+        """See `verdicts_ipt.controls`."""
+        return verdicts_ipt.controls(self.rows, self.dim)
 
     @cached_property
     def categories(self) -> list[dict[str, Any]]:
-        """See `verdicts_folds.per_category`."""
-        return verdicts_folds.per_category(self.rows, self.dim)
+        """See `verdicts_ipt.per_category`."""
+        return verdicts_ipt.per_category(self.rows, self.dim)
 
     @cached_property
     def budgets(self) -> list[dict[str, Any]]:
@@ -129,11 +155,6 @@ class Folds:
             }
             for v in self.verdicts
         ]
-
-
-def have_folds(rows: Rows) -> bool:
-    """Whether rows are of a study with folds."""
-    return any(row.get("fold") for row in rows)
 
 
 # ---- learning curves ------------------------------------------------------------------------------
@@ -191,7 +212,7 @@ def examples_of(budget: str) -> int:
 
 
 def gap_of(line: Mapping[str, Any]) -> intervals.Interval:
-    """The mean of a line of `verdicts_folds` with its interval."""
+    """The mean of a line of `verdicts_ipt` with its interval."""
     return line["mean"], line["low"], line["high"]
 
 

@@ -12,7 +12,7 @@ from iptkit.scores.claims import Claim
 from iptkit.studies import learning_curves
 from iptkit.studies.score_rows import AROUND, DECODERS
 from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
-from iptkit.studies.verdicts_folds import MEAN_CODE, PROMPT_TUNING, SIDES, ZERO_SHOT
+from iptkit.studies.verdicts_ipt import MEAN_CODE, PROMPT_TUNING, SIDES, ZERO_SHOT
 
 METHODS = {  # method -> its name in the table of all methods
     ZERO_SHOT: "zero-shot",
@@ -30,6 +30,7 @@ METHODS = {  # method -> its name in the table of all methods
     PROMPT_TUNING: "prompt tuning",
     "fine-tuning": "fine-tuning of all weights",
 }
+NOT_JUDGED = {True: "not finished", False: "nothing to measure"}  # by whether a claim has criteria
 _SHARES = ("E_rel", "E_rel above chance", "ratio of means")
 
 
@@ -43,8 +44,9 @@ def claims_table(
 
     Args:
       known: all claims by id.
-      verdicts: claim -> its row of `claims.load_stored`; "not measured" without one.
-      effects: claim -> its effects (see `studies.effects.effect_of`); without them the row's words are shown.
+      verdicts: claim -> its row of `claims.load_stored`, if it was judged.
+      effects: claim -> its effects, as far as they are measured (see `studies.effects.effect_of`); without
+        them the row's words are shown.
       reports: what the paper reports, in words.
     """
     lines = []
@@ -56,7 +58,7 @@ def claims_table(
         ]
         if row and not mine:
             cells = [row["here"], ""]
-        verdict = f"**{row['verdict']}** (`{row['scale']}`)" if row else "not measured"
+        verdict = f"**{row['verdict']}** (`{row['scale']}`)" if row else NOT_JUDGED[bool(claim.criteria)]
         lines.append([name, claim.claim, *cells, reports(claim), verdict])
     heads = ["claim", "", "measured (95 % interval)", "asked for", "the paper reports", "verdict (scale)"]
     return table(heads, lines)

@@ -169,12 +169,12 @@ def study(
         lesson04,
         provenance,
         scales,
-        verdicts_ipt,
+        study_files,
     )
     from iptkit.studies.study import Study
 
     writers: dict[str, Callable[..., int]] = {
-        "subspace": verdicts_ipt.write,
+        "subspace": study_files.write,
         "deep": lesson04.write,
         "curves": learning_curves.write,
         "encoders": encoder_study.write,
@@ -203,7 +203,7 @@ def study(
         raise ValueError("finished_only (--finished-only) measures nothing; leave out --cluster")
     if out.suffix != ".jsonl":
         raise ValueError(f"--out {out} is no file name that ends in .jsonl, such as runs/mine.jsonl")
-    out = outputs.writable_file(out, "--out", verdicts_ipt.FILE_ENDINGS)  # checked now, not after hours
+    out = outputs.writable_file(out, "--out", study_files.ENDINGS)  # checked now, not after hours
     _sweep(out.parent)
 
     def check() -> None:

@@ -38,7 +38,7 @@ from iptkit.course.sentences import (
 from iptkit.scores import claims, intervals, summary
 from iptkit.studies import effects, learning_curves, verdicts_ipt
 from iptkit.studies.score_rows import AROUND, DECODERS
-from iptkit.studies.verdicts_folds import MEAN_CODE, PROMPT_TUNING, SIDES
+from iptkit.studies.verdicts_ipt import MEAN_CODE, PROMPT_TUNING, SIDES
 
 # the study of the same tasks before this one, from docs/results.md and data/scales.json of 0.1.0
 EARLIER: dict[str, Any] = {
@@ -131,14 +131,15 @@ def _set_up(study: Folds) -> str:
     tasks, groups = {r["task"] for r in rows}, {r["group"] for r in rows}
     folds = sorted({r["fold"] for r in rows if r.get("fold")})
     samples = len({r["seed"] for r in rows})
+    unseen = len({r["task"] for r in rows if r["method"] == "IST" and r["split"] == "unseen"})
+    missing = f" Not measured yet: {listed(study.left)}." if study.left else ""
     return (
         f"Scale `{scale['name']}`: {len(tasks)} tasks in {len(groups)} leakage groups, model "
         f"`{rows[0]['backbone']}`, number type `{study.about['dtype']}`, prompts of {scale['prompt_length']} "
         f"vectors, {scale['test_examples']} test examples per task, {samples} few-shot "
         f"sample{'s' * (samples > 1)}. Prompts are trained for {budget_text(scale['prompt'])}, IST for "
         f"{budget_text(scale['ist'])}. The study is cross-fitted: each of {len(folds)} folds holds out some "
-        "tasks and finds a subspace of the others. So every task is unseen once, and is scored once as a "
-        "seen one."
+        f"tasks and finds a subspace of the others. So {unseen} tasks are unseen once.{missing}"
     )
 
 

@@ -170,7 +170,7 @@ def record_all(verdicts: Iterable[Mapping[str, Any]], scale: str) -> None:
     """Write verdicts to the results folder, see `record`.
 
     Args:
-      verdicts: dictionaries of the arguments of `record`, for example of `studies.verdicts_folds.verdicts`;
+      verdicts: dictionaries of the arguments of `record`, for example of `studies.verdicts_ipt.verdicts`;
         their "effects" are not written.
       scale: name of the scale that the measurements ran at.
     """

@@ -24,13 +24,12 @@ from . import (
     score_rows,
     steps,
     stored_results,
+    study_files,
     task_map,
     unseen,
     verdicts_encoders,
-    verdicts_folds,
     verdicts_ipt,
     verdicts_ptuning_v2,
-    verdicts_splits,
 )
 from .stored_results import load_prompts, load_rows
 from .study import Study
@@ -64,11 +63,10 @@ __all__ = [
     "score_rows",
     "steps",
     "stored_results",
+    "study_files",
     "task_map",
     "unseen",
     "verdicts_encoders",
-    "verdicts_folds",
     "verdicts_ipt",
     "verdicts_ptuning_v2",
-    "verdicts_splits",
 ]

@@ -74,7 +74,8 @@ def save(study: StudySteps, path: str | Path, finished_only: bool = False) -> No
     Args:
       study: whose codes are written.
       path: of the file; it ends in ENDING.
-      finished_only: leave out every d_I and few-shot sample that is not finished instead of making it.
+      finished_only: leave out every d_I and few-shot sample that is not finished instead of making it; there
+        is no file if none is.
     """
     tensors, seeds_of = {}, {}
     for dim in study.scale.dims:
@@ -87,7 +88,7 @@ def save(study: StudySteps, path: str | Path, finished_only: bool = False) -> No
         found = [study.codes_of_group(dim, "learned", seeds).tensors["u"] for seeds in groups]
         tensors[f"u-{dim}"], seeds_of[dim] = torch.cat(found), [seed for seeds in groups for seed in seeds]
         autoencoder, _ = study.found(dim)
-        bank = study.first_prompts()[-len(study.coded) :]
+        bank = study.first_prompts()[[study.ids.index(task) for task in study.coded]]
         with torch.no_grad():
             mean, std = subspace.code_statistics(autoencoder)
             tensors[f"msf-{dim}"] = ((autoencoder.encode(bank) - mean) / std).cpu()
@@ -95,7 +96,8 @@ def save(study: StudySteps, path: str | Path, finished_only: bool = False) -> No
     labels = {"side": ["seen" if task in study.seen else "unseen" for task in study.coded]}
     for name in ("category", "group"):
         labels[name] = [getattr(card_of[task], name) for task in study.coded]
-    tensor_files.write(Path(path), tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
+    if tensors:
+        tensor_files.write(Path(path), tensors, {"tasks": study.coded, "labels": labels, "seeds": seeds_of})
 
 
 def load(path: str | Path, dim: int) -> Codes:

@@ -5,7 +5,7 @@
 A criterion names an effect in words, the table of a study says which rows measure it, and `claims.of_effect`
 turns it into a verdict: from the interval over tasks and the sign-flip test over leakage groups. With fewer
 than `intervals.LEAST_GROUPS` groups an effect stays undecided. An undecided one says how large an effect
-would have had to be for this design to see it. `verdicts_folds` and `verdicts_encoders` have the tables.
+would have had to be for this design to see it. `verdicts_ipt` and `verdicts_encoders` have the tables.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A map of a study's tasks in the subspace, with walks between pairs of them, for a page that needs no model.
 
-For a few tasks, with an example of ours each (data/map.json), the prompts on the line between the codes of
-every pair are tried on both tasks: test score, log-likelihood, and the answer to the example.
+The place of a task is the code that the encoder of MSF gives to the task's own prompt. For a few tasks, with
+an example of ours each (data/map.json), the prompts on the line between the codes of every pair are tried on
+both tasks: test score, log-likelihood, and the answer to the example.
 
     python -m iptkit.studies.task_map NAME    reads data/results/NAME.*, writes data/results/NAME.map.json
 """
@@ -22,7 +23,8 @@ from iptkit.methods import subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.scores import evaluation
 from iptkit.storage import files, paths, reading
-from iptkit.studies import codes, provenance
+from iptkit.studies import codes, provenance, stored_results
+from iptkit.tasks import suites
 from iptkit.tasks.examples import Example, Task
 
 ENDING = ".map.json"
@@ -92,19 +94,38 @@ def walks(
     return found
 
 
+def encoded(name: str, engine: PromptEngine | None = None) -> tuple[codes.Codes, subspace.AutoEncoder]:
+    """The codes that a stored subspace gives to the stored prompts of all tasks, and the subspace.
+
+    Args:
+      name: of the study, such as "ipt120", with prompts and a subspace in data/results/.
+      engine: see `subspace.load`.
+    """
+    prompts, about = stored_results.load_prompts(name)
+    autoencoder = subspace.load_stored(name, engine)
+    with torch.no_grad():
+        mean, std = subspace.code_statistics(autoencoder)
+        u = ((autoencoder.encode(prompts[0].to(mean.device)) - mean) / std).cpu().numpy()
+    categories = {card.id: card.category for card in suites.list_cards(name)}
+    labels = {
+        "category": tuple(categories[task] for task in about["tasks"]),
+        "side": tuple("seen" if task in autoencoder.about["tasks"] else "unseen" for task in about["tasks"]),
+    }
+    return codes.Codes(tuple(about["tasks"]), labels, u[None], u, tuple(about["seeds"][:1])), autoencoder
+
+
 def make(name: str) -> dict[str, Any]:
     """The map of a stored study: "points", "share" of variance on their plane, "walks", "examples".
 
     Args:
-      name: of the study, such as "ipt120", with codes and a subspace of the same fold in data/results/.
+      name: of the study, see `encoded`.
     """
     from iptkit.studies import scales
     from iptkit.studies.study import Study
 
     own, about = own_examples(), provenance.read_rows(paths.data_dir() / "results" / f"{name}.jsonl")[1]
     study = Study(scales.load(about["scale"]["name"]), "cpu")
-    decoder = subspace.load_stored(name, study.engine)
-    found = codes.load_stored(name, decoder.config.intrinsic_dim)
+    found, autoencoder = encoded(name, study.engine)
     code_of = {task: torch.from_numpy(found.u[0][found.tasks.index(task)]) for task in own}
     on = {task: study.task(task, found.seeds[0]) for task in own}
     limit = study.scale.test_examples
@@ -113,7 +134,7 @@ def make(name: str) -> dict[str, Any]:
         "points": placed,
         "share": round(share, 3),
         "test examples": limit,
-        "walks": walks(study.engine, decoder, code_of, on, own, limit),
+        "walks": walks(study.engine, autoencoder, code_of, on, own, limit),
         "examples": {task: {"input": one.input, "target": one.targets[0]} for task, one in own.items()},
     }
 

@@ -11,8 +11,8 @@ import pytest
 
 from iptkit.course import folds_figures, folds_study, folds_tables, forest, results_folds
 from iptkit.course import results_page as rp
-from iptkit.scores import claims, summary
-from iptkit.studies import learning_curves, stored_results, verdicts_folds
+from iptkit.scores import claims
+from iptkit.studies import learning_curves, stored_results, verdicts_ipt
 from iptkit.studies.score_rows import DECODERS
 from iptkit.tasks import suites
 
@@ -78,12 +78,11 @@ def test_every_claim_has_one_line_with_effect_margin_paper_and_verdict(study, ot
     assert "> 0.77 <br> > 0.55" in shown and "< 0.5 <br> > 0 ± 0.05" in shown
 
 
-def test_the_verdicts_are_those_of_the_rows_and_old_ones_are_gone(study, others):
+def test_the_verdicts_are_those_of_the_rows(study, others):
     stored = page_of(study, others)
-    assert "ipt120-long" not in {row["scale"] for row in stored.verdicts}
     mine = {row["claim"]: row for row in stored.verdicts if row["scale"] == "ipt120"}
     assert {name: row["verdict"] for name, row in mine.items()} == {
-        v["name"]: v["verdict"] for v in verdicts_folds.verdicts(study.rows)
+        v["name"]: v["verdict"] for v in verdicts_ipt.verdicts(study.rows)
     }
     counts = Counter(row["verdict"] for row in mine.values())
     said = "\n".join(results_folds.section(study))
@@ -148,19 +147,6 @@ def test_tasks_with_options_are_those_with_a_chance():
     chances = {row["task"]: row["chance"] for row in rows}
     for card in suites.list_cards("ipt120"):
         assert (card.category in folds_study.WITH_OPTIONS) == (chances[card.id] > 0), card.id
-
-
-def test_the_earlier_study_is_the_stored_one_as_long_as_it_is_stored():
-    rows, about = stored_results.load_rows("ipt120")
-    if folds_study.have_folds(rows):
-        pytest.skip("the rows of the earlier study are gone")
-    old, scale = results_folds.EARLIER, about["scale"]
-    for name in ("prompt", "ist"):
-        assert old[name] == (scale[name]["steps"], scale[name]["rows_per_run"])
-    assert (old["test_examples"], old["dtype"]) == (scale["test_examples"], about["dtype"])
-    for side, count in old["tasks"].items():
-        (line,) = summary.summary(rows, [("IST", 5)], [side])
-        assert line["tasks"] == count and line["E_rel"] == pytest.approx(old["E_rel"][side], abs=5e-4)
 
 
 def test_what_changed_is_that_of_the_settings(text):
@@ -253,12 +239,11 @@ def test_a_forest_has_every_effect_its_margin_and_the_papers_figures(study):
         assert stars == ([0.65, 0.87, 0.65] if measure == "E_rel" else [])
 
 
-# ---- the switch ----------------------------------------------------------------------------------
-def test_stored_rows_with_folds_are_all_that_the_page_needs(study, others, monkeypatch, tmp_path, capsys):
+# ---- the files -----------------------------------------------------------------------------------
+def test_the_page_its_figures_and_its_links(study, others, monkeypatch, tmp_path, capsys):
     stored = {"ipt120": (study.rows, study.about), "curves": (study.curves, {}), **others}
-    monkeypatch.setattr(stored_results, "load_rows", lambda name: stored[name])  # no ipt120-long
-    monkeypatch.setattr(rp.verdicts_splits, "load_studies", lambda: pytest.fail("splits are gone"))
-    assert rp.read().folds is not None
+    monkeypatch.setattr(stored_results, "load_rows", lambda name: stored[name])
+    assert rp.read().folds.left == []
     assert rp.main(["--out", str(tmp_path)]) == 0
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*"))
     assert files == sorted(
@@ -275,7 +260,7 @@ def test_stored_rows_with_folds_are_all_that_the_page_needs(study, others, monke
     }
     for target in re.findall(r"\]\(#([^)]+)\)", page):
         assert target in anchors, target
-    assert "`leaky`" not in page and "ipt120-long" not in page and "nan" not in page
+    assert "nan" not in page
 
 
 def test_no_result_is_typed_into_the_modules():

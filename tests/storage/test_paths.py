@@ -73,7 +73,7 @@ def test_a_folder_without_write_permission_gives_a_way_out(tmp_path, monkeypatch
             "torch matplotlib transformers",
         ),
         (
-            "scores.claims engine.head_engine studies.study studies.verdicts_ipt training.trainer",
+            "scores.claims engine.head_engine studies.study studies.study_files training.trainer",
             "transformers",
         ),
     ],

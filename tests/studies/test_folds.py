@@ -11,7 +11,7 @@ from stock import backbone, timeless
 from iptkit.methods import subspace
 from iptkit.scores import evaluation
 from iptkit.storage import paths, step_cache
-from iptkit.studies import base, scales, stored_results, unseen, verdicts_ipt
+from iptkit.studies import base, codes, scales, stored_results, study_files, unseen
 from iptkit.studies.jobs import unfinished
 from iptkit.studies.score_rows import AROUND, DECODERS
 from iptkit.studies.study import Study
@@ -133,7 +133,7 @@ def test_a_second_run_of_one_fold_gives_equal_rows(tmp_path, monkeypatch):
 
 
 def test_what_is_finished_of_a_study_with_folds_is_written(tmp_path, steps, monkeypatch):
-    """Rows of finished jobs; prompts of the first sample and the subspace of the first fold once there."""
+    """Rows of finished jobs; prompts of the first sample, subspace and codes of the first fold once there."""
     monkeypatch.setattr(base, "MOST_RUNS", 8)  # one group of jobs per few-shot sample
     study = folded()
     jobs = {job.name: job for job in study.jobs()}
@@ -143,7 +143,7 @@ def test_what_is_finished_of_a_study_with_folds_is_written(tmp_path, steps, monk
         for name in names:
             jobs[name].make()
         there = sorted(step.name for step in steps.iterdir())
-        count = verdicts_ipt.write(study, out, finished_only=True)
+        count = study_files.write(study, out, finished_only=True)
         assert there == sorted(step.name for step in steps.iterdir()), "nothing was measured"
         rows, about = stored_results.load_rows(out)
         assert count == len(rows) and about["files"].keys() == {
@@ -155,7 +155,7 @@ def test_what_is_finished_of_a_study_with_folds_is_written(tmp_path, steps, monk
         return {(r["method"], r.get("fold", ""), r["seed"]) for r in rows}, endings
 
     with pytest.raises(ValueError, match="only 0 rows are finished"):
-        verdicts_ipt.write(study, out, finished_only=True)
+        study_files.write(study, out, finished_only=True)
     bare = {("zero-shot", "", 0)}
     assert write("zero-shot") == (bare, set())
     tuned = {("prompt tuning", "", 1)}
@@ -165,6 +165,8 @@ def test_what_is_finished_of_a_study_with_folds_is_written(tmp_path, steps, monk
     found = {("MSF", "fold2", 0), ("mean code", "fold2", 0)}
     assert write("subspace-2-fold2", "msf-2-fold2") == (bare | tuned | found, {".prompts"})
     assert write("subspace-2-fold1") == (bare | tuned | found, {".prompts", ".subspace"})
+    found |= {("IST", "fold1", 0)}
+    assert write("codes-learned-2-seed0-fold1") == (bare | tuned | found, {".prompts", ".subspace", ".codes"})
     (tmp_path / "results").mkdir()
     shutil.copy(out.with_suffix(stored_results.PROMPTS), tmp_path / "results")
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
@@ -174,6 +176,12 @@ def test_what_is_finished_of_a_study_with_folds_is_written(tmp_path, steps, monk
     stored = subspace.load(out.with_suffix(subspace.ENDING))
     assert stored.about["tasks"] == list(study.parts[0].seen)
     assert torch.equal(stored.codes(), study.parts[0].found(2)[0].codes())
+    kept, first = codes.load(out.with_suffix(codes.ENDING), 2), study.parts[0]
+    assert kept.tasks == first.coded != first.ids[-len(first.coded) :] and kept.seeds == (0,)
+    mine = trained[0, [about["tasks"].index(task) for task in kept.tasks]]
+    mean, std = subspace.code_statistics(stored)
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(kept.msf), (stored.encode(mine) - mean) / std)
 
 
 def test_weights_are_tuned_on_all_tasks(monkeypatch):

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from iptkit.storage import paths
-from iptkit.studies import learning_curves, stored_results, verdicts_encoders, verdicts_folds
+from iptkit.studies import learning_curves, stored_results, verdicts_encoders, verdicts_ipt
 
 MAIN, FEW, CLS, NON_CLS = r"fold\d+", r"fold\d+_\d+", r"cls\d+", r"non_cls\d+"
 DRAWS = 20_000
@@ -170,18 +170,13 @@ BY_HAND = {  # groups, changed effects, noise of score and log-likelihood
 
 
 def rows_named(name):
-    if name == "stored so far":
-        return stored_results.load_rows("ipt120-folds")[0]
     if name == "stored":
-        rows, _ = stored_results.load_rows("ipt120")
-        if not any(row.get("fold") for row in rows):
-            pytest.skip("the stored rows of ipt120 are of a study without folds")
-        return rows
+        return stored_results.load_rows("ipt120")[0]
     groups, changes, noise = BY_HAND[name]
     return folded.rows(changes, groups, noise, seed=groups)
 
 
-@pytest.mark.parametrize("name", [*BY_HAND, "stored", "stored so far"])
+@pytest.mark.parametrize("name", [*BY_HAND, "stored"])
 def test_every_number_is_found_again(name):
     rows = rows_named(name)
     frame = pd.DataFrame(rows)
@@ -192,8 +187,8 @@ def test_every_number_is_found_again(name):
     def again(claim, number, how):
         return values[claim, number], judged(values[claim, number], group, *how)
 
-    found = {v["name"]: v for v in verdicts_folds.verdicts(rows)}
-    measured = {claim for claim, _ in values if name != "stored so far" or claim in found}
+    found = {v["name"]: v for v in verdicts_ipt.verdicts(rows)}
+    measured = {claim for claim, _ in values if claim in found}
     assert {"A1", "A3", "A4", "A7", "A8"} <= measured
     compare("A", found, group, again, measured)
 
@@ -238,7 +233,7 @@ def compare(letter, found, group, again, measured=None):
 
 def test_the_rows_made_by_hand_give_every_verdict():
     given = {
-        e["verdict"] for n in BY_HAND for v in verdicts_folds.verdicts(rows_named(n)) for e in v["effects"]
+        e["verdict"] for n in BY_HAND for v in verdicts_ipt.verdicts(rows_named(n)) for e in v["effects"]
     }
     assert given == {"holds", "holds in part", "does not hold here", "not testable at this scale"}
 
@@ -385,12 +380,12 @@ SHOWN = ["more groups", "many groups", "stored"]
 def test_gains_and_controls_are_found_again(name):
     rows = rows_named(name)
     frame, group = framed(rows)
-    for line in verdicts_folds.starts(rows):
+    for line in verdicts_ipt.starts(rows):
         side = line["split"]
         arms = [mine(frame, method, side) for method in ("zero-shot", "mean code", "IST")]
         below, above = arms[:2] if line["gain"] == "start" else arms[1:]
         check(line, gap(above, below, line["measure"]), group, line)
-    ist, lines = mine(frame, "IST", "unseen"), verdicts_folds.controls(rows)
+    ist, lines = mine(frame, "IST", "unseen"), verdicts_ipt.controls(rows)
     assert len(lines) == 14
     for line in lines:
         control = mine(frame, line["control"], "unseen")
@@ -408,7 +403,7 @@ def above_chance(rows, reference):
 def test_shares_by_category_are_found_again(name):
     rows = rows_named(name)
     frame, group = framed(rows)
-    for line in verdicts_folds.per_category(rows):
+    for line in verdicts_ipt.per_category(rows):
         of = frame[frame.category == line["category"]]
         own, whole = (mine(of, method, line["split"]) for method in (line["method"], "prompt tuning"))
         found = {"E_rel": kept(own, whole), "E_rel above chance": above_chance(own, whole)}

@@ -1,170 +1,200 @@
-"""Verdicts on rows made by hand, and that the stored ones are those of the stored rows."""
+"""Verdicts of a study with folds, on rows made by hand with known effects."""
 
+from types import SimpleNamespace
+
+import folded
 import pytest
 
-from iptkit.scores import claims
-from iptkit.studies import adapters, stored_results, unseen, verdicts_folds, verdicts_splits
-from iptkit.studies import verdicts_ipt as sr
+from iptkit.scores import claims, intervals, summary
+from iptkit.studies import scales, study_files, unseen
+from iptkit.studies import verdicts_ipt as vf
+from iptkit.studies.score_rows import DECODERS
 
-SCORES = {  # method -> d_I, score on seen, on unseen tasks
-    "prompt tuning": (0, 0.80, 0.80),
-    "IST": (5, 0.72, 0.56),
-    "mean code": (5, 0.50, 0.40),
-    "random decoder": (5, 0.45, 0.35),
-    "MSF": (5, 0.78, 0.50),
-}
+AROUND, FASTFOOD = DECODERS["random_around"], DECODERS["fastfood_around"]
+HOLDS, IN_PART, FAILS, OPEN = claims.VERDICTS
 
 
-def rows_of(changes=None, seeds=3):
-    """Twelve seen and four unseen tasks; every claim true but A1, which is true in part."""
-    rows = []
-    for method, (dim, *scores) in {**SCORES, **(changes or {})}.items():
-        for side, score, count in zip(("seen", "unseen"), scores, (12, 4), strict=True):
-            for i in range(count):
-                for seed in range(seeds if method not in ("MSF", "mean code") else 1):
-                    noise = 0.01 * ((i + seed) % 3 - 1)
-                    rows.append(
-                        {
-                            "task": f"{side}{i}", "split": side, "method": method, "d_I": dim, "seed": seed,
-                            "score": score + noise, "chance": 0.0, "category": "cls",
-                        }
-                    )  # fmt: skip
-    return rows
+def verdict_of(name, rows):
+    return next(v for v in vf.verdicts(rows) if v["name"] == name)
 
 
-def verdict_of(name, changes=None):
-    return next(v["verdict"] for v in sr.verdicts(rows_of(changes), 5) if v["name"] == name)
+def test_every_criterion_has_its_measurement():
+    asked = {one.effect: one.measure for claim in vf.judged().values() for one in claim.criteria}
+    assert list(vf.judged()) == ["A1", "A3", "A4", "A7", "A8", "A9", "A10", "A12", "A13", "A14"]
+    assert asked.keys() == vf.EFFECTS.keys(), "none is missing, none is left over"
+    kinds = {"E_rel": vf.Kept, "reconstruction": vf.Level}
+    for effect, measure in asked.items():
+        assert isinstance(vf.EFFECTS[effect], kinds.get(measure, vf.Gap | vf.Steadier)), effect
+    with pytest.raises(ValueError, match="nothing says how to measure 'a − b'; EFFECTS has IST − random"):
+        vf.effect_of(folded.rows(groups=6), claims.Criterion("a − b", "score", "more", 0.0, 0.0))
 
 
-def test_verdicts_say_what_was_measured():
-    found = {v["name"]: v for v in sr.verdicts(rows_of(), 5)}
-    assert {name: v["verdict"] for name, v in found.items()} == {
-        "A1": "holds in part", "A3": "holds", "A4": "holds", "A7": "holds", "A8": "holds",
-    }  # fmt: skip
-    counts = {name: (v["num_tasks"], v["num_seeds"]) for name, v in found.items()}
-    assert counts == {"A1": (4, 3), "A3": (12, 1), "A4": (16, 1), "A7": (16, 3), "A8": (16, 3)}
-    assert [v["name"] for v in sr.verdicts([r | {"d_I": r["d_I"] and 7} for r in rows_of()], 7)] == [
-        "A1", "A3", "A4", "A8",
-    ], "the paper's figures of A7 are for d_I = 5"  # fmt: skip
-    assert found["A7"]["here"].startswith("E_rel at d_I = 5: seen (12) 0.900 [")
-    assert "unseen (4) 0.700 [" in found["A7"]["here"]
-    assert found["A8"]["here"].startswith("prompt tuning − IST: seen (12) +0.080 [")
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "verdict"),
-    [
-        ("A1", {"IST": (5, 0.72, 0.80)}, "holds"),
-        ("A1", {"random decoder": (5, 0.45, 0.60)}, "does not hold here"),
-        ("A1", {"random decoder": (5, 0.45, 0.56)}, "not testable at this scale"),
-        ("A3", {"MSF": (5, 0.30, 0.50)}, "does not hold here"),
-        ("A4", {"mean code": (5, 0.50, 0.60)}, "holds in part"),
-        ("A4", {"mean code": (5, 0.80, 0.60)}, "does not hold here"),
-        ("A7", {"IST": (5, 0.72, 0.30)}, "holds in part"),
-        ("A7", {"IST": (5, 0.40, 0.30)}, "does not hold here"),
-        ("A8", {"IST": (5, 0.72, 0.90)}, "holds in part"),
-        ("A8", {"IST": (5, 0.90, 0.90)}, "does not hold here"),
-        ("A8", {"IST": (5, 0.90, 0.80)}, "does not hold here"),
-    ],
-)
-def test_verdicts_on_other_scores(name, changes, verdict):
-    assert verdict_of(name, changes) == verdict
-
-
-def test_without_a_usable_reference_e_rel_decides_nothing():
-    """Prompt tuning at zero: no ratio, and so no verdict on A7."""
-    assert verdict_of("A7", {"prompt tuning": (0, 0.0, 0.0)}) == "not testable at this scale"
-
-
-def runs_of(words, second):
-    """Four unseen tasks, three runs each of both, around these scores, so far apart."""
-    methods = {unseen.FROM_WORDS: (0, *words), unseen.STAGE_TWO: (5, *second)}
-    return [
-        {
-            "task": f"unseen{i}", "split": "unseen", "method": method, "d_I": dim, "seed": 0, "run": run,
-            "score": score + i / 10 + spread * (run - 1), "chance": 0.0, "category": "cls",
-        }
-        for method, (dim, score, spread) in methods.items()
-        for i in range(4)
-        for run in range(3)
-    ]  # fmt: skip
-
-
-BEYOND = {  # what A13 and A14 are judged by, beside SCORES
-    adapters.METHODS["learned"]: (5, 0.0, 0.70),
-    adapters.SHARED: (5, 0.0, 0.60),
-    sr.FASTFOOD: (5, 0.0, 0.30),
-    "DID": (5, 0.0, 0.20),
-}
+def test_verdicts_find_the_effects_that_were_put_in():
+    found = {v["name"]: v for v in vf.verdicts(folded.rows())}
+    wanted = dict.fromkeys(vf.judged(), HOLDS) | {"A1": IN_PART}
+    assert {name: v["verdict"] for name, v in found.items()} == wanted
+    effects = {one["effect"]: one for v in found.values() for one in v["effects"]}
+    for effect, mean in (
+        ("IST − random directions around the mean code, unseen tasks", 0.3),
+        ("MSF − mean code, seen tasks", 0.5),
+        ("IST − mean code, seen tasks with new data", 0.5),
+        ("IST − mean code, unseen tasks", 0.4),
+        ("IST in a subspace of other tasks − in one of classifications, other tasks", 0.4),
+        ("IST with 100 seen tasks − with 20, unseen tasks", 0.2),
+        ("stage two − prompt tuning from words, unseen tasks", 0.2),
+        ("IST of adapters − IST of prompts, unseen tasks", 0.15),
+        ("IST − Fastfood around the mean code, unseen tasks", 0.3),
+        ("IST − DID, unseen tasks", 0.5),
+        ("IST, unseen tasks", 0.7),
+        ("IST, seen tasks with new data", 0.9),
+        ("error of a seen task's rebuilt prompt (the mean prompt has 1)", 0.3),
+    ):
+        one = effects[effect]
+        assert one["mean"] == pytest.approx(mean, abs=0.03), effect
+        assert one["low"] < one["mean"] < one["high"] and one["groups"] in (10, 20)
+    assert effects["IST, unseen tasks"]["equal"] == 0.1 and effects["IST, unseen tasks"]["asks"] == "about"
+    assert (found["A1"]["num_tasks"], found["A1"]["num_seeds"]) == (30, 2)
+    assert (found["A4"]["num_tasks"], found["A4"]["num_seeds"]) == (30, 1)
+    assert "E_rel of IST, unseen tasks (30 in 20 groups) 0.70" in found["A7"]["here"]
+    assert "(0.55 is asked for)" in found["A7"]["here"] and "undecided" not in found["A7"]["here"]
+    assert " nats, p < 0.001" in found["A4"]["here"]
+    assert "(less than 0.03 is asked for)" in found["A9"]["here"]
+    assert "other tasks (20 in 10 groups) +" in found["A9"]["here"]
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "verdict"),
     [
-        ("A13", {}, "holds"),
-        ("A13", {adapters.METHODS["learned"]: (5, 0.0, 0.40)}, "does not hold here"),
-        (
-            "A13",
-            {adapters.METHODS["learned"]: (5, 0.0, 0.56), adapters.SHARED: (5, 0.0, 0.56)},
-            "not testable at this scale",
-        ),
-        ("A13", {adapters.SHARED: (5, 0.0, 0.80)}, "holds in part"),
-        ("A14", {}, "holds"),
-        ("A14", {"DID": (5, 0.0, 0.56)}, "holds in part"),
-        ("A14", {"DID": (5, 0.0, 0.70), sr.FASTFOOD: (5, 0.0, 0.70)}, "does not hold here"),
+        ("A1", {"IST": (0.80, -0.2)}, HOLDS),
+        ("A1", {AROUND: (0.6, -0.1)}, FAILS),  # the control wins, and E_rel is 0.7
+        ("A1", {AROUND: (0.6, -0.1), "IST": (0.80, -0.2)}, IN_PART),
+        ("A1", {AROUND: (0.56, -0.205)}, FAILS),  # no difference within the margin
+        ("A3", {"MSF": (0.70, -0.61)}, IN_PART),
+        ("A4", {"mean code": (0.4, -0.2)}, IN_PART),
+        ("A4", {"mean code": (0.4, 0.0)}, FAILS),
+        ("A7", {"IST": (0.30, -0.2)}, IN_PART),
+        ("A8", {"IST": (0.80, -0.2)}, IN_PART),
+        ("A9", {"IST cls on others": (0.4, -0.7)}, IN_PART),
+        ("A9", {"IST cls on cls": (0.2, -0.9), "IST cls on others": (0.4, -0.2)}, FAILS),
+        ("A10", {"IST few": (0.7, -0.205)}, FAILS),
+        ("A10", {"IST few": (0.7, 0.1)}, FAILS),
+        ("A12", {unseen.STAGE_TWO: (0.85, 0.0)}, IN_PART),
+        ("A13", {"IST, adapters": (0.66, -0.4)}, IN_PART),
+        ("A14", {"DID": (0.3, -0.1), FASTFOOD: (0.3, -0.1)}, FAILS),
+        ("A14", {"DID": (0.3, -0.1)}, IN_PART),
     ],
 )
-def test_other_subspaces_are_judged_where_they_were_measured(name, changes, verdict):
-    assert verdict_of(name, {**BEYOND, **changes}) == verdict
-    found = {v["name"]: v for v in sr.verdicts(rows_of(BEYOND), 5)}
-    assert "of prompts +0.140 [" in found["A13"]["here"] and "untuned +0.100 [" in found["A13"]["here"]
-    assert f"{sr.FASTFOOD} +0.260 [" in found["A14"]["here"] and "DID +0.360 [" in found["A14"]["here"]
-    some = {method: BEYOND[method] for method in BEYOND if method != "DID"}
-    assert "A14" not in {v["name"] for v in sr.verdicts(rows_of(some), 5)}
+def test_verdicts_on_other_effects(name, changes, verdict):
+    assert verdict_of(name, folded.rows(changes))["verdict"] == verdict
 
 
-@pytest.mark.parametrize(
-    ("words", "second", "verdict"),
-    [
-        ((0.4, 0.05), (0.5, 0.01), "holds"),
-        ((0.4, 0.01), (0.5, 0.05), "holds in part"),
-        ((0.5, 0.05), (0.4, 0.01), "holds in part"),
-        ((0.5, 0.01), (0.4, 0.05), "does not hold here"),
-        ((0.4, 0.01), (0.4, 0.01), "not testable at this scale"),
-    ],
-)
-def test_stage_two_is_judged_by_its_scores_and_their_deviation(words, second, verdict):
-    runs = runs_of(words, second)
-    (found,) = (v for v in sr.verdicts(rows_of() + runs, 5) if v["name"] == "A12")
-    assert (found["verdict"], found["num_tasks"], found["num_seeds"]) == (verdict, 4, 1)
-    assert sr.run_deviations(runs, unseen.STAGE_TWO)["unseen3"] == pytest.approx(second[1])
-    gap, less = second[0] - words[0], second[1] - words[1]
-    assert f"from words {gap:+.3f} [" in found["here"] and f"over runs {less:+.3f} [" in found["here"]
+def test_a_clear_effect_that_makes_no_difference_holds_in_part():
+    rows = folded.rows({"IST few": (0.46, -0.22)}, groups=40, noise=(0.01, 0.005))
+    found = verdict_of("A10", rows)
+    (effect,) = found["effects"]
+    assert 0 < effect["low"] and effect["high"] < 0.05 and effect["p"] <= 0.05
+    assert found["verdict"] == IN_PART
 
 
-def test_a_deviation_takes_two_runs():
-    one = [row for row in runs_of((0.4, 0.1), (0.5, 0.1)) if row["run"] == 0]
-    with pytest.raises(ValueError, match="fewer than two runs on unseen0.*stage_two_runs >= 2"):
-        sr.run_deviations(one, unseen.STAGE_TWO)
+def test_runs_that_vary_more_are_not_steadier():
+    swapped = {unseen.STAGE_TWO: 0.05, unseen.FROM_WORDS: 0.01}
+    assert verdict_of("A12", folded.rows(runs=swapped))["verdict"] == IN_PART
+    (_, less) = verdict_of("A12", folded.rows(noise=(0, 0), groups=8))["effects"]
+    assert less["mean"] == pytest.approx(0.04 * 5**0.5 / 3**0.5), "deviations of four even steps"
 
 
-@pytest.mark.parametrize(
-    ("name", "scale"), [("core36", "full"), ("ipt120", "ipt120"), ("ipt120-long", "ipt120-long")]
-)
-def test_the_stored_verdicts_are_those_of_the_stored_rows(name, scale):
-    rows, about = stored_results.load_rows(name)
-    dim = about["scale"]["main_dim"]
-    if any(row.get("fold") for row in rows):
-        found = verdicts_folds.verdicts(rows, dim)
-    else:
-        found = sr.verdicts(rows, dim)
-        found += verdicts_splits.verdicts(verdicts_splits.load_studies()) if name == "ipt120" else []
-    expected = {v["name"]: v for v in found}
-    kept = {r["claim"]: r for r in claims.load_stored() if r["scale"] == scale and r["claim"][0] == "A"}
-    assert (
-        kept.keys() == expected.keys() >= sr.JUDGES.keys() - (set(sr.OPTIONAL) if name != "ipt120" else set())
+def test_five_groups_decide_nothing():
+    found = vf.verdicts(folded.rows(groups=5))
+    assert len(found) == 10 and {v["verdict"] for v in found} == {OPEN}
+    assert all("undecided: it takes 6 groups" in v["here"] for v in found)
+    assert verdict_of("A4", folded.rows(groups=6))["verdict"] == HOLDS
+
+
+def test_an_undecided_effect_says_what_could_have_been_seen():
+    rows = folded.rows({FASTFOOD: (0.44, -0.25)}, groups=10, noise=(0.01, 0.3))
+    found = verdict_of("A14", rows)
+    effect = found["effects"][0]
+    assert effect["verdict"] == OPEN and effect["smallest"] > 0.15
+    said = f"undecided: this design sees differences of {effect['smallest']:.3f} nats and more"
+    assert said in found["here"]
+    half = (effect["high"] - effect["low"]) / 2
+    assert effect["smallest"] == pytest.approx(half * (2.262 + 0.883) / 2.262, rel=1e-3), (
+        "9 degrees of freedom"
     )
-    for name, row in kept.items():
-        mine = expected[name]
-        assert (row["here"], row["verdict"]) == (mine["here"], mine["verdict"])
-        assert (row["tasks"], row["seeds"]) == (mine["num_tasks"], mine["num_seeds"])
+
+
+def test_folds_do_not_mix():
+    rows = folded.rows()
+    wrong = {"score": 9.0, "log_likelihood": 9.0}
+    absurd = [r | wrong if {"_", "c"} & {*r.get("fold", "")} else r for r in rows]  # fold1_20, cls1, non_cls1
+    before, after = ({v["name"]: v for v in vf.verdicts(of)} for of in (rows, absurd))
+    for name in before:
+        assert (before[name] == after[name]) == (name not in ("A9", "A10")), name
+    with pytest.raises(ValueError, match="on the unseen side of .* choose one kind of folds"):
+        summary.difference(rows, ("IST", 5), ("zero-shot", 0), "unseen")
+
+
+def test_a_claim_is_judged_where_all_it_compares_was_measured():
+    rows = folded.rows(groups=8)
+    kept = [r for r in rows if r["method"] not in ("DID", unseen.STAGE_TWO)]
+    assert [v["name"] for v in vf.verdicts(kept)] == ["A1", "A3", "A4", "A7", "A8", "A9", "A10", "A13"]
+    some = [r for r in rows if r["method"] != "IST, adapters" or r["fold"] == "fold1"]
+    mine = [v for v in vf.verdicts(some) if v["name"] == "A13"]
+    assert [e["groups"] for e in mine[0]["effects"]] == [3, 3] and mine[0]["verdict"] == OPEN
+    at_50 = [r | {"d_I": r["d_I"] and {5: 7}.get(r["d_I"], 50)} for r in rows]
+    assert "A7" not in {v["name"] for v in vf.verdicts(at_50, 7)}, "the paper's figures are for d_I = 5"
+
+
+def test_the_start_is_told_apart_from_the_directions():
+    lines = vf.starts(folded.rows())
+    assert len(lines) == 8
+    means = {(x["gain"], x["split"], x["measure"]): x["mean"] for x in lines}
+    for side, directions in (("seen", 0.5), ("unseen", 0.4)):
+        assert means["start", side, "log_likelihood"] == pytest.approx(0.4, abs=0.03)
+        assert means["directions", side, "log_likelihood"] == pytest.approx(directions, abs=0.03)
+        assert 0.1 < means["start", side, "score"] < 0.2, "0.2 times how easy a task is"
+    assert all(x["low"] < x["mean"] < x["high"] and x["p"] < 0.01 and x["groups"] == 20 for x in lines)
+
+
+def test_ist_is_compared_with_every_control():
+    rows = folded.rows({DECODERS["pca_around"]: (0.7, 0.0)})
+    lines = vf.controls(rows)
+    means = {x["control"]: x["mean"] for x in lines if x["measure"] == "log_likelihood"}
+    assert list(means) == list(vf.CONTROLS) and len(lines) == 2 * len(vf.CONTROLS) == 14
+    expected = dict.fromkeys(vf.CONTROLS, 0.3) | {DECODERS["pca_around"]: -0.2}
+    expected |= {"mean code": 0.4, unseen.NEAREST: 0.2}
+    assert means == pytest.approx(expected, abs=0.03)
+    some = [r for r in rows if r["method"] != unseen.NEAREST]
+    assert unseen.NEAREST not in {x["control"] for x in vf.controls(some)}
+
+
+def test_every_category_has_its_own_lines():
+    lines = vf.per_category(folded.rows())
+    assert len(lines) == 3 * 4 * 2
+    counts = {(x["category"], x["tasks"], x["groups"]) for x in lines}
+    assert counts == {("cls", 10, 10), ("gen", 10, 5), ("qa", 10, 5)}
+    kept = {(x["category"], x["split"]): x["E_rel"][0] for x in lines if x["method"] == "IST"}
+    assert kept == pytest.approx({(c, s): {"seen": 0.9, "unseen": 0.7}[s] for c, s in kept}, abs=0.03)
+    (line,) = (x for x in lines if (x["method"], x["category"], x["split"]) == ("IST", "gen", "unseen"))
+    rows = [
+        r
+        for r in summary.of_folds(folded.rows())
+        if (r["method"], r["d_I"], r["category"], r["split"]) == ("IST", 5, "gen", "unseen")
+    ]
+    assert line["log_likelihood"] == intervals.over_tasks(intervals.by_task(rows, "log_likelihood"), rows)
+
+
+def test_writing_a_finished_study_with_folds_records_its_verdicts(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
+    monkeypatch.setattr(study_files.provenance, "write", lambda *_: 3)
+    rows = folded.rows()
+    study = SimpleNamespace(scale=scales.load("ipt120"), table=lambda: rows)
+    assert study.scale.folds and study_files.write(study, tmp_path / "rows.jsonl", finished_only=True) == 3
+    assert claims.found(tmp_path, "ipt120") == [], "unfinished"
+    assert study_files.write(study, tmp_path / "rows.jsonl") == 3
+    recorded = claims.found(tmp_path, "ipt120")
+    judged = vf.verdicts(rows)
+    assert [(r["claim"], r["here"], r["verdict"], r["tasks"], r["seeds"]) for r in recorded] == [
+        (v["name"], v["here"], v["verdict"], v["num_tasks"], v["num_seeds"]) for v in judged
+    ]
+    assert "A1  HOLDS IN PART" in claims.as_text(recorded)

@@ -21,7 +21,7 @@ from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
 from iptkit.scores import claims, evaluation, summary
 from iptkit.storage import files, locks, paths, reading, result_files, step_cache
-from iptkit.studies import base, codes, provenance, scales, stored_results, unseen, verdicts_ipt
+from iptkit.studies import base, codes, provenance, scales, stored_results, study_files, unseen
 from iptkit.studies.costs import OF_PEAK, Costs
 from iptkit.studies.score_rows import DECODERS
 from iptkit.studies.study import Study
@@ -289,7 +289,7 @@ def test_only_unseen_tunes_unseen_tasks_only(tmp_path, monkeypatch):
     scores = {(r["task"], r["method"], r["seed"]): r["score"] for r in whole.table() if r["d_I"] == 2}
     assert all(scores[r["task"], r["method"], r["seed"]] == pytest.approx(r["score"]) for r in found)
     assert study.first_codes(2).shape == (2, 2)
-    assert verdicts_ipt.write(study, tmp_path / "rows.jsonl") == len(study.table())
+    assert study_files.write(study, tmp_path / "rows.jsonl") == len(study.table())
     assert claims.found(tmp_path, "smoke") == [], "another study than the scale's own has no verdicts"
 
 
@@ -351,7 +351,7 @@ def test_finished_jobs_can_be_written_alone(tmp_path, steps, monkeypatch):
     for name in ("zero-shot", "prompts", "subspace-2", "msf-2", "codes-learned-2"):
         jobs_by_name[name].make()
     out = tmp_path / "rows.jsonl"
-    count = verdicts_ipt.write(study, out, finished_only=True)
+    count = study_files.write(study, out, finished_only=True)
     rows = result_files.read(out)
     assert count == len(rows) and {(r["method"], r["d_I"]) for r in rows} == {
         ("zero-shot", 0), ("prompt tuning", 0), ("MSF", 2), ("mean code", 2), ("IST", 2),
@@ -381,27 +381,27 @@ def test_finished_jobs_can_be_written_alone(tmp_path, steps, monkeypatch):
     (codes_step,) = steps.glob("codes-learned-2-*")
     shutil.rmtree(codes_step)
     with pytest.raises(ValueError, match=rf"only {count - 16} rows are finished in .* has {count}.*--out"):
-        verdicts_ipt.write(study, out, finished_only=True)
+        study_files.write(study, out, finished_only=True)
     (msf_step,) = steps.glob("msf-2-*")
     shutil.rmtree(msf_step)
     other = tmp_path / "other.jsonl"
-    assert verdicts_ipt.write(study, other, finished_only=True) == count - 16 - 16
+    assert study_files.write(study, other, finished_only=True) == count - 16 - 16
     assert out.read_bytes() == before and not [*steps.glob("msf-2-*")], "nothing was scored"
     shutil.rmtree(steps)
     with pytest.raises(ValueError, match="only 0 rows are finished"):
-        verdicts_ipt.write(study, tmp_path / "none.jsonl", finished_only=True)
+        study_files.write(study, tmp_path / "none.jsonl", finished_only=True)
     with pytest.raises(ValueError, match="leave out --cluster"):
         pipeline.study("smoke", out, finished_only=True, address="local")
 
 
 def test_rows_of_another_study_may_be_replaced_by_fewer(tmp_path):
     out = tmp_path / "rows.jsonl"
-    verdicts_ipt.write(small(), out)
+    study_files.write(small(), out)
     other = small(test_examples=3)
     other.zero_shot()
     with pytest.raises(ValueError, match="test_examples 4 there, 3 here"):
         provenance.check_target(other, out)  # what --overwrite leaves out
-    assert verdicts_ipt.write(other, out, finished_only=True) == 8
+    assert study_files.write(other, out, finished_only=True) == 8
     assert {row["method"] for row in result_files.read(out)} == {"zero-shot"}
 
 
@@ -430,7 +430,7 @@ def test_what_is_finished_of_some_seeds_is_written(tmp_path, monkeypatch):
         if "seed1" not in job.name:
             job.make()
     out = tmp_path / "rows.jsonl"
-    verdicts_ipt.write(study, out, finished_only=True)
+    study_files.write(study, out, finished_only=True)
     rows = result_files.read(out)
     assert {r["seed"] for r in rows} == {0} and "IST" in {r["method"] for r in rows}
     assert codes.load(out.with_suffix(codes.ENDING), 2).u.shape == (1, 8, 2)
@@ -506,7 +506,7 @@ FEW = {"seeds": (0,), "dims": (2,), "same_data": False, "nearest": False, "stage
 def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monkeypatch):
     """A full disk at any of them: before, rows were new then and codes old."""
     folder = tmp_path / "out"
-    verdicts_ipt.write(small(**FEW), folder / "rows.jsonl")
+    study_files.write(small(**FEW), folder / "rows.jsonl")
     before = contents(folder)
     assert sorted(before) == ["rows.about.json", "rows.codes.safetensors", "rows.jsonl"] + [
         f"rows{ending}" for ending in (stored_results.PROMPTS, subspace.ENDING)
@@ -515,14 +515,14 @@ def test_rows_codes_and_provenance_change_together_or_not_at_all(tmp_path, monke
     other.steps()
     for module, name in (
         (codes, "save"),
-        (verdicts_ipt, "_save_prompts_and_subspace"),
+        (study_files, "_save_prompts_and_subspace"),
         (files, "write_json"),
     ):
         with monkeypatch.context() as patch, pytest.raises(files.DiskFullError):
             patch.setattr(module, name, full)
-            verdicts_ipt.write(other, folder / "rows.jsonl")
+            study_files.write(other, folder / "rows.jsonl")
         assert contents(folder) == before and {f.name for f in folder.iterdir()} == {*before}
-    verdicts_ipt.write(other, folder / "rows.jsonl")
+    study_files.write(other, folder / "rows.jsonl")
     after = contents(folder)
     assert after.keys() == before.keys() and after["rows.jsonl"] != before["rows.jsonl"]
     about = json.loads(after["rows.about.json"])
@@ -555,10 +555,10 @@ def test_the_provenance_takes_its_place_first(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", killed)
-        verdicts_ipt.write(study, out)
+        study_files.write(study, out)
     assert renamed[0] == "rows.about.json" and not out.exists()
     provenance.check_target(study, out)
-    verdicts_ipt.write(study, out)
+    study_files.write(study, out)
     provenance.check_files(out, reading.read_json(out.with_suffix(".about.json")))
 
 
@@ -584,7 +584,7 @@ def test_two_studies_into_one_file_do_not_replace_each_other(tmp_path, monkeypat
         measure = pipeline._measure
 
         def beside(*given):
-            verdicts_ipt.write(small(seeds=(0,), dims=(3,), main_dim=3), out)
+            study_files.write(small(seeds=(0,), dims=(3,), main_dim=3), out)
             return measure(*given)
 
         patch.setattr(pipeline, "_measure", beside)
