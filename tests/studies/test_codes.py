@@ -149,6 +149,11 @@ def test_all_stored_codes_prompts_and_subspaces_are_read():
     trained, about = stored_results.load_prompts()
     found = subspace.load_stored()
     assert trained.shape[2:] == found.shape and about["backbone"] == found.about["backbone"]
+    kept = codes.load_stored()
+    mine = trained[0, [about["tasks"].index(task) for task in kept.tasks]]
+    mean, std = subspace.code_statistics(found)
+    with torch.no_grad():  # of each task's own prompt
+        assert kept.msf == pytest.approx(((found.encode(mine) - mean) / std).numpy(), abs=1e-5)
     source = SoftPrompt(trained[0], about=about)
     with pytest.raises(ValueError, match="SoftPrompt does not fit: it was made for the model smollm2-135m"):
         check_source(Engine(backbone("tiny-causal", "float32")), source)
