@@ -271,19 +271,21 @@ def commit_outputs(run_folder: str | Path, into: str | Path | None = None) -> li
 def _commit_times(timings: dict[str, Any]) -> None:
     """Write a run's times, and the machine that measured them, into data/timings.json.
 
-    The machine's speed is not updated if most of the total time comes from earlier runs.
+    A run of a few lessons adds only those that have no time yet: the times of one table are of one machine.
     """
     from iptkit.models.devices import matmul_speed  # imports torch
 
     file = paths.data_dir() / "timings.json"
     known = reading.read_json(file) if file.is_file() else {}
     before, new = known.get(timings["scale"], {}), timings["seconds"]
-    merged = {**before.get("seconds", {}), **new}
-    seconds = {lesson.name: merged[lesson.name] for lesson in find(own_folder()) if lesson.name in merged}
-    is_most = "teraflops" not in before or 2 * sum(new.values()) > sum(seconds.values())
+    old = before.get("seconds", {})
+    is_most = "teraflops" not in before or 2 * sum(new.values()) > sum({**old, **new}.values())
+    merged = {**old, **new} if is_most else {**new, **old}
     known[timings["scale"]] = {
-        "seconds": seconds,
-        "made_with": timings["made_with"],
+        "seconds": {
+            lesson.name: merged[lesson.name] for lesson in find(own_folder()) if lesson.name in merged
+        },
+        "made_with": timings["made_with"] if is_most else before["made_with"],
         "teraflops": round(matmul_speed(), 3) if is_most else before["teraflops"],
     }
     files.write_json(file, known)

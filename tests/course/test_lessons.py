@@ -199,16 +199,19 @@ def test_keep_writes_times_into_data(tmp_path, course, finished, monkeypatch):
 
 
 @pytest.mark.parametrize("other, stays", [(9, True), (1, False)])
-def test_keep_leaves_the_speed_that_most_of_the_time_was_measured_at(
+def test_keep_leaves_the_machine_that_most_of_the_time_was_measured_on(
     tmp_path, course, finished, monkeypatch, other, stays
 ):
-    before = {"lesson": {"seconds": {"05_subspace_finding": other}, "teraflops": 123.0}}
+    seconds = {"00_start_here": 0.1, "05_subspace_finding": other}
+    before = {"lesson": {"seconds": seconds, "teraflops": 123.0, "made_with": {"processor": "y"}}}
     (tmp_path / "timings.json").write_text(json.dumps(before), encoding="utf-8")
     monkeypatch.setattr(lessons, "own_folder", lambda: tmp_path)
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path)
     lessons.commit_outputs(finished)
     kept = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
     assert (kept["lesson"]["teraflops"] == 123.0) == stays
+    assert kept["lesson"]["made_with"] == {"processor": "y" if stays else "x"}
+    assert kept["lesson"]["seconds"]["00_start_here"] == (0.1 if stays else 2.0)
 
 
 def test_keep_refuses_a_notebook_that_was_not_run_to_its_end(tmp_path, course, finished):
