@@ -70,7 +70,7 @@ def pictures(study: Folds) -> dict[str, Picture]:
 
 # ---- parts ----------------------------------------------------------------------------------------
 def _gain_panels(study: Folds) -> list[forest.Panel]:
-    names = {"start": "start: mean code − zero-shot", "directions": "directions: IST − mean code"}
+    names = {"start": "start: mean code − zero-shot", "tuning": "tuning: IST − mean code"}
     return _panels([(names[x["gain"]], f"{x['split']} tasks", x) for x in study.gains])
 
 
@@ -157,10 +157,11 @@ def _budget_picture(study: Folds) -> Picture:
     by_own = [(msf, [f"{x['ist']} {x['E_rel'][0]:.2f}" for x in lines]) for msf, lines in codes]
     second = "; ".join(f"MSF {msf}: {', '.join(each)}" for msf, each in by_own)
     alt = (
-        f"E_rel (ratio of means) of IST by the budget of prompt tuning: {first}. By its own budget: {second}."
+        f"Ratio of means of IST and prompt tuning by the budget of prompt tuning: {first}. By IST's own "
+        f"budget: {second}."
     )
     labels = ("examples that prompt tuning reads", "examples that IST reads")
-    return Picture(lambda: forest.curves(panels, labels, "E_rel (ratio of means)"), alt)
+    return Picture(lambda: forest.curves(panels, labels, "ratio of means"), alt)
 
 
 def _axis(measure: str) -> str:

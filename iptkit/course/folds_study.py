@@ -34,11 +34,11 @@ SUBSPACES = {  # kind of folds -> the seen tasks that a subspace was found on
 }
 LEFT = {  # pattern of the names of jobs -> what they measure
     r"^nearest-prompt-fold": "some folds",
-    r"_20$": "few seen tasks",
-    r"cls\d$": "one kind of seen tasks",
-    r"^subspace-50-": "d_I = 50",
-    r"^stage-two-": "stage two",
-    r"^did-": "DID",
+    r"_20$": "some subspaces of 20 seen tasks",
+    r"cls\d$": "subspaces of one kind of tasks",
+    r"^subspace-50-": "50 parameters per task",
+    r"^stage-two-": "stage two (prompt tuning that starts from IST's solution)",
+    r"^did-": "DID (random directions of all weights)",
     r"^fine-tuning-": "fine-tuning",
     r"^adapters-": "adapters",
 }

@@ -27,19 +27,33 @@ from iptkit.course.folds_study import (
 )
 from iptkit.course.folds_tables import category_table, curve_table, method_table, recipe
 from iptkit.course.sentences import (
+    SAME,
     against,
     bullets,
     folded,
     gap_text,
     listed,
     than,
+    verb,
     with_interval,
 )
 from iptkit.scores import claims, intervals, summary
 from iptkit.studies import effects, learning_curves, verdicts_ipt
 from iptkit.studies.score_rows import AROUND, DECODERS
-from iptkit.studies.verdicts_ipt import MEAN_CODE, PROMPT_TUNING, SIDES
+from iptkit.studies.verdicts_ipt import MEAN_CODE, PROMPT_TUNING, SIDES, ZERO_SHOT, Arm
 
+SHORT = {  # claim -> what it says, in a few words
+    "A1": "all tasks share one small subspace",
+    "A3": "an auto-encoder maps prompts to codes and back",
+    "A4": "IST improves on its start",
+    "A7": "IST keeps about the paper's share",
+    "A8": "IST does not reach prompt tuning",
+    "A9": "a subspace serves only its kind of tasks",
+    "A10": "more seen tasks help",
+    "A12": "IST's solution is a good start",
+    "A13": "adapters have such a subspace, too",
+    "A14": "found directions beat random ones",
+}
 # the study of the same tasks before this one, from docs/results.md and data/scales.json of 0.1.0
 EARLIER: dict[str, Any] = {
     "tasks": {"seen": 100, "unseen": 20},
@@ -68,12 +82,13 @@ def section(study: Folds, folder: str = "figures") -> list[str]:
         bullets(*_in_short(study)),
         "### How large are the effects that the claims are judged by?",
         shown("forest"),
-        "Each line is one effect with its 95 % interval. Inside the shaded margin an effect makes no "
-        "difference; for E_rel, the margin is what counts as about as much. The triangle points to the side "
-        "that the claim asks for. The margins were written down before the study; they are shaded in the "
-        "next figures, too. [The claims](#claims-of-the-two-papers) are below.",
+        "Each line is one effect with its 95 % interval; its colour and words judge this effect alone. An "
+        "effect inside the shaded margin is too small to matter; for E_rel, the margin counts as about as "
+        "much as the value asked for. The triangle points to the side that the claim asks for. The margins "
+        "were written down before the study; they are shaded in the next figures, too. [The "
+        "claims](#claims-of-the-two-papers) are below.",
         paper_note(study),
-        "### What does the start gain, and what do the directions add?",
+        "### What does the start gain, and what does tuning add?",
         _gains(study),
         shown("gains"),
         "### Do other directions from the same start do as well?",
@@ -83,15 +98,10 @@ def section(study: Folds, folder: str = "figures") -> list[str]:
         _kinds(study),
         shown("categories"),
         folded("Scores by category", category_table(study)),
-        "### Does it matter which tasks were seen?",
-        _seen_tasks(study),
-        shown("seen_tasks"),
+        *_seen_tasks(study, shown("seen_tasks")),
         *_stage_two(study, shown("stage_two")),
         *_budgets(study, shown("budgets")),
         "### All methods",
-        "E_rel divides a score by the prompt tuning score of the *other* few-shot samples, so that the luck "
-        "of one sample does not stand on both sides. *Above chance* takes the score of guessing from both. "
-        "The *ratio of means* divides the mean scores.",
         folded("Scores, shares and log-likelihoods of all methods", method_table(study)),
         "### What changed since the earlier study?",
         _changes(study),
@@ -114,13 +124,14 @@ def rules(study: Folds) -> list[str]:
     holds, in_part, fails, is_open = (f"*{word}*" for word in claims.VERDICTS)
     return [
         f"Claims at scale `{study.scale['name']}` are judged by criteria that were written down before the "
-        f"study (data/claims.json). {holds}: the whole 95 % interval is on the side that the claim asks for, "
-        f"and the sign-flip test over leakage groups gives p ≤ {claims.LEVEL}. {fails}: the whole interval "
-        f"is on the other side, or inside the margin. {in_part}: the effect is significant, but inside the "
-        f"margin. {is_open}: anything else, and any effect with fewer than {intervals.LEAST_GROUPS} leakage "
-        "groups.",
-        "Where the claim is about a paper's E_rel, the whole interval has to be above it minus the margin.",
-        "*> a ± b*: the claim asks for an effect above a; one within b of a makes no difference.",
+        "study (data/claims.json). An effect is *significant* if its whole 95 % interval is above or below "
+        f"the value asked for, and the sign-flip test over leakage groups gives p ≤ {claims.LEVEL}. {holds}: "
+        f"it is significant on the side that the claim asks for. {in_part}: the same, but the interval lies "
+        f"wholly inside the margin. {fails}: it is significant on the other side, or its interval lies "
+        f"wholly inside the margin. {is_open}: anything else, and any effect with fewer than "
+        f"{intervals.LEAST_GROUPS} leakage groups.",
+        "An effect in E_rel has no p. It holds if its whole interval is above the value minus the margin, "
+        "and fails if it is below.",
         "An undecided effect is shown with the smallest one that the study would see with a power of 80 %.",
     ]
 
@@ -137,10 +148,17 @@ def _set_up(study: Folds) -> str:
         f"Scale `{scale['name']}`: {len(tasks)} tasks in {len(groups)} leakage groups, model "
         f"`{rows[0]['backbone']}`, number type `{study.about['dtype']}`, prompts of {scale['prompt_length']} "
         f"vectors, {scale['test_examples']} test examples per task, {samples} few-shot "
-        f"sample{'s' * (samples > 1)}. Prompts are trained for {budget_text(scale['prompt'])}, IST for "
-        f"{budget_text(scale['ist'])}. The study is cross-fitted: each of {len(folds)} folds holds out some "
-        f"tasks and finds a subspace of the others. So {unseen} tasks are unseen once.{missing}"
+        f"sample{'s' * (samples > 1)} (for methods that tune; others have one). Prompts are trained for "
+        f"{budget_text(scale['prompt'])}, IST for {budget_text(scale['ist'])}. The study is cross-fitted: "
+        f"each of {len(folds)} folds holds out some tasks and finds a subspace of the others. So {unseen} "
+        f"tasks are unseen once; {_on_both_sides(study)} of them are also scored once as seen ones.{missing}"
     )
+
+
+def _on_both_sides(study: Folds) -> int:
+    """How many tasks IST was scored on both as seen and as unseen ones."""
+    each = ({r["task"] for r in study.main if (r["method"], r["split"]) == ("IST", side)} for side in SIDES)
+    return len(set.intersection(*each))
 
 
 def _in_short(study: Folds) -> list[str]:
@@ -155,10 +173,6 @@ def _in_short(study: Folds) -> list[str]:
             f"{share(ist['E_rel above chance'])}, ratio of means {ist['ratio of means']:.2f}. The mean code, "
             f"which is not tuned, keeps E_rel {share(code['E_rel'])}."
         )
-    gaps = {side: study.gap(("IST", dim), (PROMPT_TUNING, 0), side) for side in SIDES}
-    beside = " ".join(
-        f"On {side} tasks, IST {than(gap, 'prompt tuning')}." for side, gap in gaps.items() if gap
-    )
     dims, more = sorted({r["d_I"] for r in study.main if r["method"] == "IST"}), ""
     if len(dims) > 1:
         most = {side: study.gap(("IST", dims[-1]), ("IST", dims[0]), side) for side in SIDES}
@@ -183,11 +197,32 @@ def _in_short(study: Folds) -> list[str]:
     each = [
         f"*{word}*: {', '.join(mine)}"
         for word in claims.VERDICTS
-        if (mine := [v["name"] for v in study.verdicts if v["verdict"] == word])
+        if (mine := [f"{SHORT[v['name']]} ({v['name']})" for v in study.verdicts if v["verdict"] == word])
     ]
-    judged = f"**Claims of the paper.** {'; '.join(each)}." if each else ""
-    kept = [f"**What IST keeps.** {' '.join(kept)}", f"**Beside prompt tuning.** {beside}"]
+    judged = f"**Claims of Qin et al.** {'; '.join(each)}." if each else ""
+    kept = [
+        f"**What IST keeps.** {' '.join(kept)}",
+        f"**Beside prompt tuning.** {_beside_prompt_tuning(study)}",
+    ]
     return [judged, *kept, more, fine, adapters]
+
+
+def _beside_prompt_tuning(study: Folds) -> str:
+    """Prompt tuning beside zero-shot, IST beside prompt tuning, and IST's unseen beside its seen tasks."""
+    ist = ("IST", study.dim)
+    gaps = {f"On {side} tasks, IST": study.gap(ist, (PROMPT_TUNING, 0), side) for side in SIDES}
+    gain = study.gap((PROMPT_TUNING, 0), (ZERO_SHOT, 0), "unseen")
+    texts = [f"Prompt tuning {than(gain, 'zero-shot')}."] if gain else []
+    texts += [f"{subject} {than(gap, 'prompt tuning')}." for subject, gap in gaps.items() if gap]
+    if sides := effects.Gap(Arm("IST"), Arm("IST", "seen")).measured(study.at_dim, "score"):
+        words, told = verb(gap_of(sides), p=sides["p"]), gap_text(gap_of(sides))
+        texts.append(
+            f"The {sides['tasks']} tasks measured on both sides show no significant difference ({told})."
+            if words == SAME
+            else f"As unseen tasks, {sides['tasks']} tasks have {words.split()[1]} scores of IST than as "
+            f"seen ones ({told})."
+        )
+    return " ".join(texts)
 
 
 def paper_note(study: Folds) -> str:
@@ -216,7 +251,7 @@ def _gains(study: Folds) -> str:
     """What the start gains over zero-shot, and what tuning adds, on both sides."""
     words = {
         "start": ("The mean code, where IST starts,", "zero-shot"),
-        "directions": ("IST", "the mean code"),
+        "tuning": ("IST", "the mean code"),
     }
     sentences = []
     for side in SIDES:
@@ -245,11 +280,23 @@ def _controls(study: Folds) -> str:
         if mine:
             gaps, p = {n: gap_of(x) for n, x in mine.items()}, {n: x["p"] for n, x in mine.items()}
             texts.append(before + against(subject, gaps, "log_likelihood", p))
+    random, start = Arm(DECODERS["random_around"]), Arm(MEAN_CODE)
+    tuned = effects.Gap(random, start).measured(study.at_dim, "log_likelihood")
+    if tuned:
+        texts.append(
+            "Tuning along random directions alone gains "
+            f"{gap_text(gap_of(tuned), 'log_likelihood')} over the mean code."
+        )
+    scores = {control_name(x["control"]): x for x in study.controls if x["measure"] == "score"}
+    if scores:
+        gaps, p = {n: gap_of(x) for n, x in scores.items()}, {n: x["p"] for n, x in scores.items()}
+        texts.append(against("IST", gaps, p=p))
     return " ".join(texts)
 
 
 def _kinds(study: Folds) -> str:
-    mine = [x for x in study.categories if x["method"] == "IST" and x["split"] == "unseen" and x["E_rel"]]
+    every = [x for x in study.categories if x["method"] == "IST" and x["split"] == "unseen" and x["E_rel"]]
+    mine = [x for x in every if x["groups"] >= intervals.LEAST_GROUPS]
     if not mine:
         return ""
     most, least = (choose(mine, key=lambda x: x["E_rel"][0]) for choose in (max, min))
@@ -261,14 +308,17 @@ def _kinds(study: Folds) -> str:
     if above:
         best = max(above, key=lambda x: x["E_rel above chance"][0])
         text += f" Above chance it is highest on {kind_of(best)} ({share(best['E_rel above chance'])})."
-    few = [x for x in mine if x["groups"] < intervals.LEAST_GROUPS]
+    few = [kind_of(x) for x in every if x["groups"] < intervals.LEAST_GROUPS]
     if few:
-        text += f" Fewer than {intervals.LEAST_GROUPS} leakage groups: {listed([kind_of(x) for x in few])}."
+        text += (
+            f" Not compared, because they have fewer than {intervals.LEAST_GROUPS} leakage groups: "
+            f"{listed(few)}."
+        )
     return text
 
 
-def _seen_tasks(study: Folds) -> str:
-    """Claims A9 and A10 in sentences."""
+def _seen_tasks(study: Folds, picture: str) -> list[str]:
+    """Claims A9 and A10 in sentences, with their figure."""
     texts = []
     if "A9" in study.effects:
         own, others, between = study.effects["A9"]
@@ -280,7 +330,7 @@ def _seen_tasks(study: Folds) -> str:
     if "A10" in study.effects:
         (more,) = study.effects["A10"]
         texts.append(f"IST with 100 seen tasks {_compared(more, 'IST with 20')}.")
-    return " ".join(texts)
+    return ["### Does it matter which tasks were seen?", " ".join(texts), picture] if texts else []
 
 
 def _compared(effect: Mapping[str, Any], other: str) -> str:
@@ -309,15 +359,18 @@ def _stage_two(study: Folds, picture: str) -> list[str]:
 
 
 def _budgets(study: Folds, picture: str) -> list[str]:
-    """E_rel against budgets, in two sentences and a figure, and the recipe that the curves choose."""
+    """Ratios of means against budgets, in sentences and a figure, and the recipe that the curves choose."""
     if not study.curves:
         return []
     found = learning_curves.choose(study.curves)
-    parts = ["### How does E_rel depend on the budgets?"]
+    parts = ["### How does what IST keeps depend on the budgets?"]
     if picture:
         references, codes = by_prompts(study), [line for _, mine in by_ist(study) for line in mine]
         tasks = {line["tasks"] for line in study.budgets}
-        text = f"Learning curves of {listed(sorted(tasks), 'or')} unseen tasks, ratio of means. "
+        text = (
+            f"Learning curves of {listed(sorted(tasks), 'or')} unseen tasks, as ratios of means. *48x2* is "
+            "48 steps of two examples. "
+        )
         if references:
             first, last = references[0], references[-1]
             ist, msf = first["ist"], first["msf"]
@@ -328,10 +381,11 @@ def _budgets(study: Folds, picture: str) -> list[str]:
             )
         if codes:
             own = [line for line in codes if line["msf"] == name_of(study.scale["msf"])] or codes
-            first, last = own[0], own[-1]
+            first = own[0]
             text += (
-                f"With prompts of {first['prompts']}, IST of {first['ist']} keeps {share(first['E_rel'])} "
-                f"and IST of {last['ist']} {share(last['E_rel'])}."
+                f"With prompts of {first['prompts']}, "
+                + listed([f"IST of {line['ist']} keeps {share(line['E_rel'])}" for line in own])
+                + "."
             )
         parts += [text.strip(), picture]
     parts += [recipe(study, found), folded("All budgets and rates that were compared", curve_table(found))]

@@ -137,15 +137,24 @@ def _reading(stored: Stored) -> list[str]:
             "nor the auto-encoder were trained on.",
             "*Mean code* is the average code of the seen tasks, decoded. IST starts there. Nothing is tuned "
             "for the task.",
-            "*Random directions around the mean code* is IST through directions that were drawn instead of "
-            "found, from the same start. *Random decoder* is IST through an untrained decoder, centred and "
-            "scaled by the trained prompts; it starts at the mean prompt.",
-            f"*Score* is a task's own metric ({listed(metrics)}) on its test examples; 1 is best.",
+            "Controls tune as many parameters as IST. *Random directions around the mean code* are drawn "
+            "instead of found; *Fastfood* draws them by fast transforms; *principal components* are the main "
+            "directions of the seen tasks' prompts. These three start at the mean code, as IST does. *Random "
+            "decoder* is IST through an untrained decoder that starts about the mean prompt; *reconstruction "
+            "alone* is IST through an auto-encoder that was trained without the tasks.",
+            "*Mean prompt* is the average prompt of the seen tasks; *nearest task's prompt* is the seen "
+            "task's prompt that does best on eight examples of the new task. Neither is tuned.",
+            f"*Score* is a task's own metric ({listed(metrics)}) on its test examples; 1 is best. "
+            "*Log-likelihood* is the mean log probability of the tokens of right answers, in nats per answer "
+            "token; higher is better. It shows differences that are too small for the score.",
             "*E_rel* is a task's score divided by its prompt tuning score, averaged over tasks. Tasks with "
-            f"a prompt tuning score below {least:.2f} are left out. Its intervals take the prompt tuning "
-            "scores as given. The paper (Qin et al. 2021, arXiv 2110.07867; BART-base) reports "
-            f"{paper['seen']:.2f} on seen and {paper['unseen']:.2f} on unseen tasks at d_I = "
-            f"{verdicts_ipt.PAPER_DIM}.",
+            f"a prompt tuning score below {least:.2f} are left out. In the study of 120 tasks the divisor is "
+            "the prompt tuning score of the *other* few-shot sample, so that the luck of one sample does not "
+            "stand on both sides; prompt tuning itself then has a little more than 1. The paper (Qin et al. "
+            f"2021, arXiv 2110.07867; BART-base) reports {paper['seen']:.2f} on seen and "
+            f"{paper['unseen']:.2f} on unseen tasks at d_I = {verdicts_ipt.PAPER_DIM}.",
+            "*E_rel above chance* subtracts the score of guessing from both scores first. The *ratio of "
+            "means* divides the mean score by the mean prompt tuning score.",
             "A *leakage group* holds tasks that are made of the same texts or facts. Such tasks are not "
             "independent. Unseen tasks share no group with seen tasks.",
             f"*Intervals* are 95 % intervals over leakage groups: bootstrap from {many} groups on, Student's "
@@ -234,6 +243,8 @@ def _of_claims(stored: Stored) -> list[str]:
         f"2110.07602), P-Tuning v2. {len(measured)} of {len(known)} claims were judged: {listed(counts)}. "
         f"{left}The others describe a design or a set-up. Models and tasks here are much smaller than the "
         "papers', so no verdict refutes a paper.",
+        "*> 0 ± 0.05* asks for an effect above 0; one closer to 0 than 0.05 is too small to matter. Scales: "
+        "`ipt120` is the study of 120 tasks, `full` the encoders above, `lesson` the notebooks.",
         claims_table(known, measured, stored.folds.effects_so_far, _reports),
         PAPER_ANSWERS,
         "### How a verdict is chosen",

@@ -156,16 +156,16 @@ def at(rows: Rows, dim: int) -> list[dict[str, Any]]:
 
 
 def starts(rows: Rows, dim: int = PAPER_DIM) -> list[dict[str, Any]]:
-    """What the start of IST gains by itself, and what tuning along its directions adds.
+    """What the start of IST gains by itself, and what tuning adds.
 
-    Returns: a line for each gain ("start": mean code − zero-shot; "directions": IST − mean code), side and
+    Returns: a line for each gain ("start": mean code − zero-shot; "tuning": IST − mean code), side and
       measure (score and log-likelihood), with "gain", "split", "measure", and "mean", "low", "high", "p",
       "tasks", "groups" and "smallest" as in `effect_of`.
     """
     lines = []
     for side in SIDES:
         start = Arm(MEAN_CODE, side)
-        gains = {"start": Gap(start, Arm(ZERO_SHOT, side)), "directions": Gap(Arm("IST", side), start)}
+        gains = {"start": Gap(start, Arm(ZERO_SHOT, side)), "tuning": Gap(Arm("IST", side), start)}
         for gain, gap in gains.items():
             lines += _in_both_measures(rows, gap, dim, {"gain": gain, "split": side})
     return lines

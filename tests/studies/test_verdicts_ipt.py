@@ -151,7 +151,7 @@ def test_the_start_is_told_apart_from_the_directions():
     means = {(x["gain"], x["split"], x["measure"]): x["mean"] for x in lines}
     for side, directions in (("seen", 0.5), ("unseen", 0.4)):
         assert means["start", side, "log_likelihood"] == pytest.approx(0.4, abs=0.03)
-        assert means["directions", side, "log_likelihood"] == pytest.approx(directions, abs=0.03)
+        assert means["tuning", side, "log_likelihood"] == pytest.approx(directions, abs=0.03)
         assert 0.1 < means["start", side, "score"] < 0.2, "0.2 times how easy a task is"
     assert all(x["low"] < x["mean"] < x["high"] and x["p"] < 0.01 and x["groups"] == 20 for x in lines)
 
