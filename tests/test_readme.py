@@ -100,7 +100,10 @@ def test_the_readmes_results_are_those_of_the_stored_rows():
         gap(ist, around, "unseen", "log_likelihood"),
         gap(ist, around, "unseen"),
     ]
-    assert f"{len({row['task'] for row in rows})} tasks" in text
+    assert f"The study has {len({row['task'] for row in rows})} tasks" in text
+    assert all(
+        summary.difference(rows, ist, *other)[1] > 0 for other in ((code, "unseen"), (around, "unseen"))
+    )
 
 
 def test_the_readme_says_how_long_the_course_takes_and_how_large_its_studies_are():

@@ -57,7 +57,7 @@ def pictures(study: Folds) -> dict[str, Picture]:
         ("gains", _gain_panels(study)),
         ("controls", _control_panels(study)),
         ("categories", _category_panels(study, paper)),
-        ("seen_tasks", _seen_panels(study)),
+        ("seen_tasks", _seen_panels(study) if {"A9", "A10"} & study.effects.keys() else []),
     ):
         if panels and panels[0].rows:
             found[name] = Picture(partial(forest.dots, panels), forest.described(panels))

@@ -32,15 +32,16 @@ SUBSPACES = {  # kind of folds -> the seen tasks that a subspace was found on
     "cls": "classifications only",
     "non_cls": "other tasks only",
 }
-LEFT = {  # pattern of the names of jobs -> what they measure
-    r"^nearest-prompt-fold": "some folds",
-    r"_20$": "some subspaces of 20 seen tasks",
-    r"cls\d$": "subspaces of one kind of tasks",
-    r"^subspace-50-": "50 parameters per task",
+LEFT = {  # pattern of the names of jobs -> what they measure; the last one fits every name
     r"^stage-two-": "stage two (prompt tuning that starts from IST's solution)",
+    r"^adapter": "adapters",
     r"^did-": "DID (random directions of all weights)",
     r"^fine-tuning-": "fine-tuning",
-    r"^adapters-": "adapters",
+    r"_20$": "some subspaces of 20 seen tasks",
+    r"cls\d$": "some subspaces of one kind of tasks",
+    r"-50-": "50 parameters per task",
+    r"fold\d$": "some folds",
+    r"": "others",
 }
 
 
@@ -68,7 +69,8 @@ class Folds:
     def left(self) -> list[str]:
         """What is not measured yet, in words (see LEFT); empty once the study is finished."""
         names = self.about.get("not finished", ())
-        return [words for part, words in LEFT.items() if any(re.search(part, name) for name in names)]
+        found = {next(part for part in LEFT if re.search(part, name)) for name in names}
+        return [words for part, words in LEFT.items() if part in found]
 
     @property
     def dim(self) -> int:
@@ -139,9 +141,23 @@ class Folds:
         return found[0] if found else {}
 
     def gap(self, first: tuple[str, int], second: tuple[str, int], side: str) -> intervals.Interval | None:
-        """The difference in score of two methods (see `summary.difference`); None if one was not measured."""
-        there = {(r["method"], r["d_I"]) for r in self.main if r["split"] in (side, "both")}
-        return summary.difference(self.main, first, second, side) if {first, second} <= there else None
+        """The difference in score of two methods on the tasks of both (see `summary.difference`), or None."""
+        tasks = (
+            {
+                r["task"]
+                for r in self.main
+                if (r["method"], r["d_I"]) == which and r["split"] in (side, "both")
+            }
+            for which in (first, second)
+        )
+        shared = set.intersection(*tasks)
+        rows = [row for row in self.main if row["task"] in shared]
+        return summary.difference(rows, first, second, side) if shared else None
+
+    def tasks_of(self, side: str) -> Rows:
+        """The rows of the main folds of those tasks that IST was scored on, on one side."""
+        mine = {r["task"] for r in self.main if (r["method"], r["split"]) == ("IST", side)}
+        return [row for row in self.main if row["task"] in mine]
 
     def stored_verdicts(self) -> list[dict[str, Any]]:
         """The verdicts in the form in which `claims.load_stored` returns them."""

@@ -172,8 +172,7 @@ def recipe(study: Folds, found: Mapping[str, Any]) -> str:
     intro = (
         f"The recipe: of all budgets whose loss on dev (examples that are kept for such choices) is at most "
         f"{margin:g} nats above the lowest, the cheapest; of all learning rates of IST, the one with the "
-        "lowest loss. Bold: the study itself uses another value. It trains shorter than the recipe to save "
-        "hours; a longer trained reference lowers what IST keeps, as the figure shows."
+        "lowest loss. Bold: the study itself uses another value. It trains shorter to save hours."
     )
     heads = ["what", "chosen", "in the study", "loss on dev", "above the lowest", "tasks"]
     return f"{intro}\n\n{table(heads, lines)}"

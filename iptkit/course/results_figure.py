@@ -23,8 +23,11 @@ def ladder(rows: Sequence[dict[str, Any]], dim: int) -> dict[str, dict[str, Sequ
     """
     methods = [("zero-shot", 0), ("mean code", dim), ("IST", dim), ("prompt tuning", 0)]
     found: dict[str, dict[str, Sequence[float]]] = {}
-    for line in summary.summary(rows, methods):
-        found.setdefault(line["method"], {})[line["split"]] = line["score"]
+    for side in SIDES:
+        mine = {r["task"] for r in rows if (r["method"], r["split"]) == ("IST", side)}
+        of_tasks = [row for row in rows if row["task"] in mine]
+        for line in summary.summary(of_tasks, methods, [side]):
+            found.setdefault(line["method"], {})[side] = line["score"]
     return found
 
 

@@ -3,7 +3,7 @@
     rows of `ipt120`, rows of its learning curves -> Folds -> section() and pictures(), claims_table()
 
 `results_page` puts the parts on the page and writes the figures to docs/figures/. Every value is computed
-from the rows. Only EARLIER is typed in: what an earlier study of the same tasks found, whose rows are gone.
+from the rows.
 """
 
 from __future__ import annotations
@@ -54,15 +54,6 @@ SHORT = {  # claim -> what it says, in a few words
     "A13": "adapters have such a subspace, too",
     "A14": "found directions beat random ones",
 }
-# the study of the same tasks before this one, from docs/results.md and data/scales.json of 0.1.0
-EARLIER: dict[str, Any] = {
-    "tasks": {"seen": 100, "unseen": 20},
-    "prompt": (40, 2),  # steps, examples per step
-    "ist": (24, 2),
-    "test_examples": 16,
-    "dtype": "mixed",
-    "E_rel": {"seen": (0.814, 0.732, 0.895), "unseen": (0.673, 0.542, 0.804)},
-}
 
 
 def section(study: Folds, folder: str = "figures") -> list[str]:
@@ -103,8 +94,6 @@ def section(study: Folds, folder: str = "figures") -> list[str]:
         *_budgets(study, shown("budgets")),
         "### All methods",
         folded("Scores, shares and log-likelihoods of all methods", method_table(study)),
-        "### What changed since the earlier study?",
-        _changes(study),
     ]
     return [part for part in parts if part]
 
@@ -148,7 +137,8 @@ def _set_up(study: Folds) -> str:
         f"Scale `{scale['name']}`: {len(tasks)} tasks in {len(groups)} leakage groups, model "
         f"`{rows[0]['backbone']}`, number type `{study.about['dtype']}`, prompts of {scale['prompt_length']} "
         f"vectors, {scale['test_examples']} test examples per task, {samples} few-shot "
-        f"sample{'s' * (samples > 1)} (for methods that tune; others have one). Prompts are trained for "
+        f"sample{'s' * (samples > 1)} (prompt tuning, IST and random directions; other methods have one). "
+        "Prompts are trained for "
         f"{budget_text(scale['prompt'])}, IST for {budget_text(scale['ist'])}. The study is cross-fitted: "
         f"each of {len(folds)} folds holds out some tasks and finds a subspace of the others. So {unseen} "
         f"tasks are unseen once; {_on_both_sides(study)} of them are also scored once as seen ones.{missing}"
@@ -157,16 +147,18 @@ def _set_up(study: Folds) -> str:
 
 def _on_both_sides(study: Folds) -> int:
     """How many tasks IST was scored on both as seen and as unseen ones."""
-    each = ({r["task"] for r in study.main if (r["method"], r["split"]) == ("IST", side)} for side in SIDES)
-    return len(set.intersection(*each))
+    return len(set.intersection(*({row["task"] for row in study.tasks_of(side)} for side in SIDES)))
 
 
 def _in_short(study: Folds) -> list[str]:
     dim, kept = study.dim, []
     for side in SIDES:
+        rows = study.tasks_of(side)
         ist, code, tuned = (
-            study.line(m, side, d) for m, d in (("IST", dim), (MEAN_CODE, dim), (PROMPT_TUNING, 0))
+            study.line(m, side, d, rows) for m, d in (("IST", dim), (MEAN_CODE, dim), (PROMPT_TUNING, 0))
         )
+        if not ist or not code:
+            continue
         kept.append(
             f"On {side} tasks IST scores {with_interval(ist['score'])} and prompt tuning "
             f"{with_interval(tuned['score'])}: E_rel {share(ist['E_rel'])}, above chance "
@@ -399,42 +391,3 @@ def _falls(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
         if after < before
         else "a longer trained reference does not lower E_rel here"
     )
-
-
-def _changes(study: Folds) -> str:
-    scale, old = study.scale, EARLIER
-    prompt, ist = (f"{steps} steps of {batch} examples" for steps, batch in (old["prompt"], old["ist"]))
-    lines = {side: study.line("IST", side) for side in SIDES}
-    now = listed([f"{share(lines[side]['E_rel'])} on {side} tasks" for side in SIDES])
-    before = listed([f"{share(old['E_rel'][side])} on {side} tasks" for side in SIDES])
-    folds = len({r["fold"] for r in study.main if r.get("fold")})
-    text = [
-        f"An earlier study of the same tasks had one split ({old['tasks']['seen']} seen and "
-        f"{old['tasks']['unseen']} unseen tasks), trained prompts for {prompt} and IST for {ist}, and scored "
-        f"{old['test_examples']} test examples per task in number type `{old['dtype']}`.",
-        f"This one has {folds} folds, {budget_text(scale['prompt'])} for prompts and "
-        f"{budget_text(scale['ist'])} for IST, {scale['test_examples']} test examples and "
-        f"`{study.about['dtype']}`.",
-        "Its controls start from the mean code, as IST does. Those of the earlier study started elsewhere, "
-        "so their start may have accounted for their differences.",
-        f"E_rel of IST was {before}. It is {now}.",
-    ]
-    if (reached := _share_of_score(study, old["prompt"])) is not None:
-        text.append(
-            "The two cannot be compared directly, because the reference is trained longer now: on the tasks "
-            f"of the learning curves, prompts of {old['prompt'][0]}x{old['prompt'][1]} reach {reached:.0%} "
-            f"of the score of prompts of {name_of(scale['prompt'])}."
-        )
-    text.append("The rows of the earlier study are no longer stored.")
-    return " ".join(text)
-
-
-def _share_of_score(study: Folds, budget: tuple[int, int]) -> float | None:
-    """The mean score of prompts of a budget, over that of prompts of the study's own budget."""
-    scores = {
-        line["budget"]: line["score"]
-        for line in learning_curves.choose(study.curves)["lines"]
-        if line["curve"] == PROMPT_TUNING and line["lr"] == study.scale["prompt"]["lr"]
-    }
-    first, own = scores.get(f"{budget[0]}x{budget[1]}"), scores.get(name_of(study.scale["prompt"]))
-    return first / own if first is not None and own else None

@@ -4,7 +4,7 @@
 docs/figures/ (see `results_folds`). With `--check` it writes nothing and exits with 1 if a file differs from
 the rows. Every value in the text is computed from
 data/results/. Where a sentence depends on a sign, or on whether an interval contains 0, the code chooses its
-words (see `verb`), so the sentences always agree with the rows.
+words (see `sentences.verb`), so the sentences always agree with the rows.
 """
 
 from __future__ import annotations
@@ -43,11 +43,6 @@ SHALLOW_AND_DEEP = {  # (method, has a d_I) -> its name in the table of deep pro
 }
 KINDS = {"cls": "classification", "tag": "tagging"}  # kinds of encoder9's tasks
 DATA = {"full": "all examples", "few-shot": "few examples"}  # what its methods were trained on
-PLAIN = {  # words of the stored verdicts -> the field's terms
-    "spread": "standard deviation",
-    "is asked for": "is required",
-    "are asked for": "are required",
-}
 PAPER_ANSWERS = (
     "E_rel of the first paper and of this page differ in one more way: the paper's model generates every "
     "answer ([what that changes](#how-large-are-the-effects-that-the-claims-are-judged-by))."
@@ -233,17 +228,19 @@ def _on_encoders(made: Rows, data: str, kind: str) -> str:
 def _of_claims(stored: Stored) -> list[str]:
     known = claims.known()
     last = {name: _decisive(stored.verdicts, name) for name in known}
-    measured = {name: row | {"here": _reworded(row["here"])} for name, row in last.items() if row}
+    measured = {name: row for name, row in last.items() if row}
     counts = [f"{sum(r['verdict'] == v for r in measured.values())} *{v}*" for v in claims.VERDICTS]
     waiting = [name for name, claim in known.items() if claim.criteria and name not in measured]
     left = f"The measurements for {listed(waiting)} are not finished. " if waiting else ""
+    if stored.folds.left:
+        left += "The other verdicts on A are of what is measured so far. "
     return [
         "## Claims of the two papers",
         "A: Qin et al. 2021 (arXiv 2110.07867), Intrinsic Prompt Tuning. B: Liu et al. 2022 (arXiv "
         f"2110.07602), P-Tuning v2. {len(measured)} of {len(known)} claims were judged: {listed(counts)}. "
         f"{left}The others describe a design or a set-up. Models and tasks here are much smaller than the "
         "papers', so no verdict refutes a paper.",
-        "*> 0 ± 0.05* asks for an effect above 0; one closer to 0 than 0.05 is too small to matter. Scales: "
+        "*> a ± b* asks for an effect above a; one closer to a than b is too small to matter. The scale "
         "`ipt120` is the study of 120 tasks, `full` the encoders above, `lesson` the notebooks.",
         claims_table(known, measured, stored.folds.effects_so_far, _reports),
         PAPER_ANSWERS,
@@ -342,7 +339,7 @@ def _measurements(verdicts: Rows) -> str:
         cells = (
             row["claim"],
             row["scale"],
-            _reworded(row["here"]),
+            row["here"],
             row["tasks"],
             row["seeds"],
             row["verdict"],
@@ -431,12 +428,6 @@ def _mean_size(rows: Rows, method: str, tasks: set[str]) -> float:
     """Trainable parameters of a method, averaged over these tasks."""
     sizes = {row["task"]: row["numbers"] for row in rows if row["method"] == method and row["task"] in tasks}
     return sum(sizes.values()) / len(sizes)
-
-
-def _reworded(text: str) -> str:
-    for words, plain in PLAIN.items():
-        text = text.replace(words, plain)
-    return text
 
 
 def _dim(stored: Stored, name: str) -> int:

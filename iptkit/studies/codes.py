@@ -1,4 +1,4 @@
-"""The codes z that IST found for each task, and which tasks lie close to each other.
+"""The codes z that IST found for each task: kept in files, drawn on a plane, and walked between.
 
 A code u is measured in standard deviations of the seen tasks' codes from their mean (see
 `subspace.code_statistics`), so that all d_I coordinates count alike in a distance. The papers show no picture
@@ -18,13 +18,11 @@ import torch
 
 from iptkit.methods import subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
-from iptkit.scores import intervals
 from iptkit.storage import paths, step_cache, tensor_files
 from iptkit.studies.steps import StudySteps
 from iptkit.tasks import suites
 
 ENDING = ".codes.safetensors"
-SHUFFLES = 2000  # of the labels, for a permutation test
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,6 @@ class Codes:
     def mean(self) -> np.ndarray:
         """[T, d_I] mean over the few-shot samples."""
         return self.u.mean(0)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How often the nearest other task has the same label.
-
-    Attributes:
-      share: mean, low and high of `intervals.interval` over the tasks that count, by leakage groups.
-      by_chance: the mean share if the labels are shuffled between tasks.
-      p: how often a shuffle does as well, at least 1 / (SHUFFLES + 1).
-      tasks: how many tasks count: another one has the same label.
-    """
-
-    share: intervals.Interval
-    by_chance: float
-    p: float
-    tasks: int
 
 
 def save(study: StudySteps, path: str | Path, finished_only: bool = False) -> None:
@@ -135,67 +116,12 @@ def load_stored(name: str = "ipt120", dim: int = 5) -> Codes:
     return load(paths.data_dir() / "results" / f"{name}{ENDING}", dim)
 
 
-def distances(points: np.ndarray) -> np.ndarray:
-    """Euclidean distances [T, T] between points [T, d]."""
-    return np.linalg.norm(points[:, None] - points[None], axis=-1)
-
-
 def plane(codes: Codes) -> tuple[np.ndarray, float]:
     """The mean codes on their first two principal components [T, 2], and the share of variance on these."""
     from sklearn.decomposition import PCA
 
     fitted = PCA(2).fit(codes.mean)
     return fitted.transform(codes.mean), float(fitted.explained_variance_ratio_.sum())
-
-
-def identified(codes: Codes) -> intervals.Interval:
-    """How often the nearest code of another few-shot sample is that of the same task.
-
-    By chance it would be 1 / T. The samples of a small task may share examples.
-
-    Returns: mean, low and high over tasks, by leakage groups.
-    Raises: ValueError for a single sample.
-    """
-    if len(codes.u) < 2:
-        raise ValueError("codes of one few-shot sample; give a study with at least 2 seeds")
-    hits: list[list[float]] = [[] for _ in codes.tasks]
-    for s, mine in enumerate(codes.u):
-        for r in (r for r in range(len(codes.u)) if r != s):
-            found = np.linalg.norm(mine[:, None] - codes.u[r][None], axis=-1).argmin(1)
-            for task, other in enumerate(found):
-                hits[task].append(float(other == task))
-    return intervals.interval(hits, groups=codes.labels["group"])
-
-
-def agreement(codes: Codes, label: str, seed: int = 0) -> Agreement:
-    """How often the nearest other task has the same label.
-
-    For "category" and "side", tasks of the same leakage group do not count as neighbours: they share their
-    texts. The interval is over leakage groups; as neighbours of each other, these are not quite independent.
-
-    Args:
-      codes: of the tasks.
-      label: "category", "group" or "side".
-      seed: of the shuffles.
-    Raises: ValueError for another label, or if no two tasks have the same one.
-    """
-    if label not in codes.labels:
-        raise ValueError(f"codes have no label {label!r}, only {', '.join(codes.labels)}")
-    values, groups = np.array(codes.labels[label]), np.array(codes.labels["group"])
-    apart = distances(codes.mean)
-    np.fill_diagonal(apart, np.inf)
-    if label != "group":
-        apart[groups[:, None] == groups[None]] = np.inf
-    neighbour = apart.argmin(1)
-    hits, rng = _hits(values, neighbour), np.random.default_rng(seed)
-    if not len(hits):
-        raise ValueError(f"no two tasks share a {label}")
-    shuffled = [_hits(rng.permutation(values), neighbour).mean() for _ in range(SHUFFLES)]
-    as_good = sum(share >= hits.mean() - 1e-12 for share in shuffled)
-    p = (as_good + 1) / (SHUFFLES + 1)
-    mine = groups[_shared(values)].tolist()
-    share = intervals.interval([[hit] for hit in hits], groups=mine)
-    return Agreement(share, float(np.mean(shuffled)), p, len(hits))
 
 
 def line(
@@ -247,20 +173,3 @@ def walk(
     outcomes = study.outcomes(source, [task for task in both for _ in way], "walk between two codes")
     scores = [outcome.score for outcome in outcomes]
     return way, {first: scores[:points], second: scores[points:]}
-
-
-def labelled(codes: Codes, label: str) -> dict[str, list[int]]:
-    """Value of a label -> indices of its tasks, for figures."""
-    values = codes.labels[label]
-    return {name: [i for i, v in enumerate(values) if v == name] for name in dict.fromkeys(values)}
-
-
-def _hits(values: np.ndarray, neighbour: np.ndarray) -> np.ndarray:
-    """For each task whose label another one has: 1.0 if its neighbour has it, else 0.0."""
-    return (values[neighbour] == values)[_shared(values)].astype(float)
-
-
-def _shared(values: np.ndarray) -> np.ndarray:
-    """Whether each label occurs more than once."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return counts[where] > 1

@@ -15,11 +15,11 @@ from iptkit.studies import provenance
 PROMPTS = ".prompts.safetensors"
 
 
-def load_rows(name: str | Path = "core36") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def load_rows(name: str | Path = "ipt120") -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of a stored study (data/results/NAME.jsonl), and what made them.
 
     Args:
-      name: of the study, such as "core36", "ipt120" or "encoder9"; or a path that ends in .jsonl, of rows of
+      name: of the study, such as "ipt120", "lesson" or "encoder9"; or a path that ends in .jsonl, of rows of
         your own.
     Returns: the whole rows, also if the file is compact (see data/results/README.md), and their provenance.
     Raises: FileNotFoundError with the command that makes them; ValueError naming file and line of a row that

@@ -25,8 +25,8 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
     the main d_I. A study with folds stores the codes and the subspace of its first fold, and the prompts of
     its first few-shot sample.
 
-    Verdicts on claims are recorded in the results folder (`claims.record`) if the prompts are at the input,
-    as in the paper, and the study has the tasks, split, d_I and seeds of its scale.
+    Verdicts on claims are recorded in the results folder (`claims.record`) if the study has folds, which the
+    criteria of the claims ask for, and the tasks, d_I and seeds of its scale.
 
     Args:
       study: to be measured.
@@ -43,8 +43,8 @@ def write(study: Study, path: str | Path, finished_only: bool = False) -> int:
             _save_prompts_and_subspace(study, path, finished_only)
 
     count = provenance.write(study, path, finished_only, extra_files)
-    is_own = study.scale == scales.load(study.scale.name) and not study.scale.deep
-    if not finished_only and is_own:
+    is_own = study.scale == scales.load(study.scale.name)
+    if not finished_only and is_own and study.scale.folds:
         claims.record_all(verdicts_ipt.verdicts(study.table(), study.scale.main_dim), study.scale.name)
     return count
 

@@ -95,18 +95,20 @@ def walks(
 
 
 def encoded(name: str, engine: PromptEngine | None = None) -> tuple[codes.Codes, subspace.AutoEncoder]:
-    """The codes that a stored subspace gives to the stored prompts of all tasks, and the subspace.
+    """The codes that the encoder of a stored subspace gives to the stored prompts of all tasks, and it.
 
     Args:
-      name: of the study, such as "ipt120", with prompts and a subspace in data/results/.
+      name: of the study, such as "ipt120", with rows, prompts and a subspace in data/results/.
       engine: see `subspace.load`.
+    Returns: the codes of the encoder, which stand in for IST's, too; and the auto-encoder.
     """
+    suite = provenance.read_rows(paths.data_dir() / "results" / f"{name}.jsonl")[1]["scale"]["suite"]
     prompts, about = stored_results.load_prompts(name)
     autoencoder = subspace.load_stored(name, engine)
     with torch.no_grad():
         mean, std = subspace.code_statistics(autoencoder)
         u = ((autoencoder.encode(prompts[0].to(mean.device)) - mean) / std).cpu().numpy()
-    categories = {card.id: card.category for card in suites.list_cards(name)}
+    categories = {card.id: card.category for card in suites.list_cards(suite)}
     labels = {
         "category": tuple(categories[task] for task in about["tasks"]),
         "side": tuple("seen" if task in autoencoder.about["tasks"] else "unseen" for task in about["tasks"]),

@@ -12,7 +12,7 @@ import pytest
 from iptkit.course import folds_figures, folds_study, folds_tables, forest, results_folds
 from iptkit.course import results_page as rp
 from iptkit.scores import claims
-from iptkit.studies import learning_curves, stored_results, verdicts_ipt
+from iptkit.studies import stored_results, verdicts_ipt
 from iptkit.studies.score_rows import DECODERS
 from iptkit.tasks import suites
 
@@ -87,8 +87,10 @@ def test_the_verdicts_are_those_of_the_rows(study, others):
     counts = Counter(row["verdict"] for row in mine.values())
     said = "\n".join(results_folds.section(study))
     for verdict in counts:
-        names = ", ".join(name for name, row in mine.items() if row["verdict"] == verdict)
-        assert f"*{verdict}*: {names}" in said
+        names = [
+            f"{results_folds.SHORT[name]} ({name})" for name, row in mine.items() if row["verdict"] == verdict
+        ]
+        assert f"*{verdict}*: {', '.join(names)}" in said
 
 
 def test_details_have_p_and_the_smallest_effect():
@@ -96,6 +98,30 @@ def test_details_have_p_and_the_smallest_effect():
     effect = noisy.effects["A1"][0]
     assert effect["verdict"] == claims.VERDICTS[3]
     assert f"this design sees differences of {effect['smallest']:.3f} nats" in results_folds.details(noisy)
+
+
+def test_what_is_left_is_said(study):
+    def left(*names):
+        return folds_study.Folds(study.rows, {**study.about, "not finished": names}, study.curves).left
+
+    assert left() == []
+    assert left("codes-learned-5-seed1-fold6") == left("nearest-prompt-fold2") == ["some folds"]
+    assert left("codes-learned-50-seed0-fold1", "msf-50-fold2") == ["50 parameters per task"]
+    assert left("subspace-5-fold1_20", "msf-5-non_cls1", "codes-learned-5-seed0-cls2") == [
+        "some subspaces of 20 seen tasks",
+        "some subspaces of one kind of tasks",
+    ]
+    assert left("adapter-codes-learned-5-fold1") == ["adapters"] and left("zero-shot") == ["others"]
+
+
+def test_a_study_with_few_jobs_has_a_page(study):
+    """Prompts alone; one fold at a second d_I; no control."""
+    for rows in (
+        [r for r in study.rows if r["method"] in ("zero-shot", "prompt tuning")],
+        study.rows + [r | {"d_I": 50} for r in study.rows if r["method"] == "IST" and r["fold"] == "fold1"],
+        [r for r in study.rows if r["method"] in ("zero-shot", "prompt tuning", "mean code", "IST")],
+    ):
+        assert "\n".join(results_folds.section(study_of(rows)))
 
 
 # ---- words ---------------------------------------------------------------------------------------
@@ -149,17 +175,6 @@ def test_tasks_with_options_are_those_with_a_chance():
         assert (card.category in folds_study.WITH_OPTIONS) == (chances[card.id] > 0), card.id
 
 
-def test_what_changed_is_that_of_the_settings(text):
-    mine = part(text, "What changed since the earlier study?")
-    assert "3 folds, 120 steps of 2 examples for prompts and 48 steps of 2 examples for IST, 48 test" in mine
-    scores = {
-        line["budget"]: line["score"]
-        for line in learning_curves.choose(folded.curves())["lines"]
-        if line["curve"] == "prompt tuning" and line["lr"] == 0.3
-    }
-    assert f"prompts of 40x2 reach {scores['40x2'] / scores['120x2']:.0%} of the score" in mine
-
-
 # ---- budgets -------------------------------------------------------------------------------------
 def test_e_rel_against_budgets(text, study):
     mine = part(text, "How does what IST keeps depend on the budgets?")
@@ -168,9 +183,7 @@ def test_e_rel_against_budgets(text, study):
         assert "{:.2f} [{:.2f}, {:.2f}]".format(*ratio[key]) in mine
     assert "the less the reference is trained, the better IST looks" in mine
     flat = [r | {"score": 0.8} if r["stage"] == "prompts" else r for r in study.curves]
-    other = part(
-        "\n".join(results_folds.section(study_of(study.rows, flat))), "How does what IST keeps depend on the budgets?"
-    )
+    other = "\n".join(results_folds.section(study_of(study.rows, flat)))
     assert "a longer trained reference does not lower E_rel here" in other
     assert "| prompt tuning: budget, learning rate | 120x2, 0.3 | 120x2, 0.3 |" in mine
     assert "| MSF: budget | **360x2** | 120x2 |" in mine
@@ -192,7 +205,7 @@ def test_the_table_of_methods_has_scores_shares_and_log_likelihoods(text, study)
         assert cell == "{:.2f} [{:.2f}, {:.2f}]".format(*expected[name])
     assert cells[6] == f"{expected['ratio of means']:.2f}" and cells[7].startswith("-")
     renamed = [r | {"method": "other"} if r["method"] == "DID" else r for r in study.rows]
-    assert "| other, d_I = 5 | unseen |" in folds_tables.method_table(study_of(renamed)), "none is left out"
+    assert "| other, d_I = 5 | both |" in folds_tables.method_table(study_of(renamed)), "none is left out"
 
 
 # ---- figures -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from iptkit.course import results_figure
+from iptkit.course import results_figure, sentences
 from iptkit.course import results_page as rp
 from iptkit.scores import claims, intervals, summary
 from iptkit.storage import paths
@@ -49,7 +49,7 @@ def test_the_page_on_disk_is_the_one_that_the_rows_give(text):
 
 
 def drawn(stored):
-    return results_figure.figure(stored.rows["ipt120"], 5, stored.prompt_size)
+    return results_figure.figure(stored.folds.main, 5, stored.prompt_size)
 
 
 def test_the_figure_on_disk_is_the_one_that_the_rows_give(stored):
@@ -64,7 +64,7 @@ def test_a_check_finds_a_changed_digit_and_a_missing_figure(tmp_path, capsys):
     assert rp.main(["--out", str(tmp_path)]) == 0
     assert rp.main(["--out", str(tmp_path), "--check"]) == 0 and capsys.readouterr().err == ""
     page = tmp_path / "results.md"
-    page.write_text(page.read_text(encoding="utf-8").replace("+0.0", "+0.9"), encoding="utf-8")
+    page.write_text(page.read_text(encoding="utf-8").replace("+0.0", "+0.9", 1), encoding="utf-8")
     (tmp_path / "figure.svg").unlink()
     assert rp.main(["--out", str(tmp_path), "--check"]) == 1
     assert re.findall(r"(\S+) differs", capsys.readouterr().err) == [str(page), str(tmp_path / "figure.svg")]
@@ -75,7 +75,7 @@ def test_a_check_finds_a_changed_digit_and_a_missing_figure(tmp_path, capsys):
 def test_means_and_e_rel_are_those_of_the_rows_by_hand(stored, text):
     def means(method, dim):
         of = {}
-        for row in stored.rows["ipt120"]:
+        for row in stored.folds.main:
             if (row["method"], row["d_I"]) == (method, dim) and row["split"] in ("unseen", "both"):
                 of.setdefault(row["task"], {})[row["seed"]] = row["score"]
         return of
@@ -128,6 +128,7 @@ def test_moved_scores_move_numbers_words_and_the_description(stored, text):
 @pytest.mark.parametrize(
     ("name", "wanted", "heading"),
     [
+        ("ipt120", {"method": "nearest task's prompt"}, "The 120-task study"),
         ("lesson-deep", {"method": "mean code"}, "Deep prompts"),
         ("lesson", {"method": "prompt tuning"}, "Deep prompts"),
         ("encoder9", {"method": "P-Tuning v2", "data": "few-shot"}, "Encoders"),
@@ -218,9 +219,9 @@ def test_headings_that_others_link_to_stay(text):
 
 def test_sentences_name_who_beats_whom():
     gaps = {"a": (0.2, 0.1, 0.3), "b": (-0.2, -0.3, -0.1), "c": (0.0, -0.1, 0.1), "d": (0.1, 0.0, 0.2)}
-    assert rp.against("IST", gaps) == (
+    assert sentences.against("IST", gaps) == (
         "IST scores higher than a (+0.200 [+0.100, +0.300]). "
         "It scores lower than b (-0.200 [-0.300, -0.100]). "
         "It shows no significant difference from c (+0.000 [-0.100, +0.100]) and d (+0.100 [+0.000, +0.200])."
     )
-    assert rp.verb((float("nan"),) * 3) == rp.SAME
+    assert sentences.verb((float("nan"),) * 3) == sentences.SAME

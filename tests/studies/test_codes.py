@@ -1,4 +1,4 @@
-"""Codes: kept and read again, neighbours, what they tell, walks; against plain computations."""
+"""Codes: kept and read again, their plane, walks; against plain computations."""
 
 import numpy as np
 import pytest
@@ -9,59 +9,14 @@ from iptkit.engine.compatibility import check_source
 from iptkit.engine.engine import Engine
 from iptkit.methods import subspace
 from iptkit.methods.prompt_tuning import SoftPrompt
-from iptkit.scores import intervals
 from iptkit.storage import paths, step_cache, tensor_files
 from iptkit.studies import codes, scales, stored_results
 from iptkit.studies.study import Study
 
 
-def made(points, categories, groups=None, seeds=2, noise=0.01):
-    points, rng = np.array(points, dtype=float), np.random.default_rng(0)
-    u = points + noise * rng.standard_normal((seeds, *points.shape))
-    names = tuple(f"t{i}" for i in range(len(points)))
-    labels = {"category": tuple(categories), "group": tuple(groups or names)}
-    return codes.Codes(names, labels, u, points)
-
-
-CORNERS = [[0, 0], [0, 1], [5, 5], [5, 6], [20, 0]]
-
-
-def test_agreement_counts_tasks_that_can_agree():
-    result = codes.agreement(made(CORNERS, "aabbc"), "category")
-    assert result.tasks == 4 and result.share[0] == 1.0 and 0 < result.by_chance < 0.5
-    against = codes.agreement(made(CORNERS, "ababa"), "category")
-    assert against.share[0] == pytest.approx(0.2) and against.p > 0.5, "t4 beside t2 alone"
-    kin = codes.agreement(made([*CORNERS, [20, 1]], "aabbcc", "uvwxyy"), "category")
-    assert kin.share == (pytest.approx(4 / 6), *kin.share[1:]) and kin.tasks == 6, (
-        "relatives are no neighbours"
-    )
-    hits = [[1.0], [1.0], [1.0], [1.0], [0.0], [0.0]]
-    assert kin.share == intervals.interval(hits, groups="uvwxyy") != intervals.interval(hits)
-    with pytest.raises(ValueError, match="no two tasks share a group"):
-        codes.agreement(made(CORNERS, "aabbc"), "group")
-    with pytest.raises(ValueError, match="no label 'kind', only category, group"):
-        codes.agreement(made(CORNERS, "aabbc"), "kind")
-
-
-def test_agreement_of_many_tasks_is_not_chance():
-    rng = np.random.default_rng(1)
-    kinds = rng.integers(0, 2, 40)
-    close = codes.agreement(made(np.c_[kinds * 9, rng.standard_normal(40)], kinds), "category")
-    assert close.share[0] == 1.0 and close.p == pytest.approx(1 / 2001)
-    apart = codes.agreement(made(rng.standard_normal((40, 2)), kinds), "category")
-    assert apart.p > 0.01 and abs(apart.by_chance - 0.5) < 0.1
-
-
-def test_codes_identify_their_task_in_another_sample():
-    assert codes.identified(made(CORNERS, "aabbc"))[0] == 1.0
-    assert codes.identified(made(CORNERS, "aabbc", noise=1e6))[0] < 1.0
-    with pytest.raises(ValueError, match="at least 2 seeds"):
-        codes.identified(made(CORNERS, "aabbc", seeds=1))
-
-
 def test_the_plane_keeps_the_main_axes():
     points = np.c_[np.arange(6.0), np.zeros(6), np.zeros(6)]
-    places, share = codes.plane(made(points, "aaabbb", noise=1e-9))
+    places, share = codes.plane(codes.Codes(tuple("abcdef"), {}, np.stack([points, points]), points))
     assert places.shape == (6, 2) and share == pytest.approx(1.0)
     assert np.abs(places[:, 0]) == pytest.approx(np.abs(points[:, 0] - 2.5))
 

@@ -12,7 +12,7 @@ from iptkit.methods import prompt_tuning, subspace
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.models.backbone import fingerprint
 from iptkit.scores import evaluation
-from iptkit.scores.summary import difference, summary
+from iptkit.scores.summary import difference, of_folds, summary
 from iptkit.storage import digests, paths, step_cache
 from iptkit.studies import provenance, scales, stored_results
 from iptkit.studies import steps as study_steps
@@ -394,7 +394,7 @@ def test_stored_rows_know_their_groups_and_intervals_are_over_these():
     for path in (paths.data_dir() / "results").glob("*.about.json"):
         stored, _ = stored_results.load_rows(path.name.removesuffix(".about.json"))
         assert stored and all(row["group"] == group[row["task"]] for row in stored), path
-    rows, _ = stored_results.load_rows("ipt120")
+    rows = of_folds(stored_results.load_rows("ipt120")[0])
     assert len({row["group"] for row in rows}) == 77
     bare = [{k: v for k, v in row.items() if k != "group"} for row in rows]
     wanted = ("IST", 5), ("prompt tuning", 0), "unseen"

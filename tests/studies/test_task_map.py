@@ -51,3 +51,11 @@ def test_own_examples_have_the_form_of_the_tasks_examples():
         assert bool(one.options) == (cards[name].category == "cls") and (
             not one.options or one.targets[0] in one.options
         )
+
+
+def test_the_places_of_tasks_are_the_codes_of_their_own_prompts():
+    found, autoencoder = task_map.encoded("ipt120")
+    kept = codes.load_stored("ipt120", autoencoder.config.intrinsic_dim)
+    mine = [found.tasks.index(task) for task in kept.tasks]
+    assert found.u[0, mine] == pytest.approx(kept.msf, abs=1e-5)
+    assert [found.labels["side"][i] for i in mine] == list(kept.labels["side"]) and len(found.tasks) == 120

@@ -145,7 +145,25 @@ def test_a_claim_is_judged_where_all_it_compares_was_measured():
     assert "A7" not in {v["name"] for v in vf.verdicts(at_50, 7)}, "the paper's figures are for d_I = 5"
 
 
-def test_the_start_is_told_apart_from_the_directions():
+def test_a_deviation_takes_two_runs():
+    one = [r for r in folded.rows() if r["method"] != unseen.STAGE_TWO or r.get("run") == 0]
+    with pytest.raises(ValueError, match="fewer than two runs on .*stage_two_runs >= 2"):
+        vf.run_deviations(one, unseen.STAGE_TWO)
+
+
+def test_without_a_usable_reference_no_share_is_judged():
+    low = [r | {"score": 0.01} if r["method"] == "prompt tuning" else r for r in folded.rows()]
+    assert not {"A1", "A7"} & {v["name"] for v in vf.verdicts(low)}
+
+
+def test_a_study_without_folds_is_not_judged(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPTKIT_RESULTS", str(tmp_path))
+    monkeypatch.setattr(study_files.provenance, "write", lambda *_: 3)
+    study = SimpleNamespace(scale=scales.load("full"), table=folded.rows)
+    assert study_files.write(study, tmp_path / "rows.jsonl") == 3 and claims.found(tmp_path, "full") == []
+
+
+def test_the_start_is_told_apart_from_tuning():
     lines = vf.starts(folded.rows())
     assert len(lines) == 8
     means = {(x["gain"], x["split"], x["measure"]): x["mean"] for x in lines}
