@@ -131,7 +131,8 @@ def _set_up(study: Folds) -> str:
     tasks, groups = {r["task"] for r in rows}, {r["group"] for r in rows}
     folds = sorted({r["fold"] for r in rows if r.get("fold")})
     samples = len({r["seed"] for r in rows})
-    unseen = len({r["task"] for r in rows if r["method"] == "IST" and r["split"] == "unseen"})
+    unseen, both = len({row["task"] for row in study.tasks_of("unseen")}), _on_both_sides(study)
+    also = "all" if both == unseen else f"{both}"
     missing = f" Not measured yet: {listed(study.left)}." if study.left else ""
     return (
         f"Scale `{scale['name']}`: {len(tasks)} tasks in {len(groups)} leakage groups, model "
@@ -141,7 +142,7 @@ def _set_up(study: Folds) -> str:
         "Prompts are trained for "
         f"{budget_text(scale['prompt'])}, IST for {budget_text(scale['ist'])}. The study is cross-fitted: "
         f"each of {len(folds)} folds holds out some tasks and finds a subspace of the others. So {unseen} "
-        f"tasks are unseen once; {_on_both_sides(study)} of them are also scored once as seen ones.{missing}"
+        f"tasks are unseen once, and {also} of them are also scored once as seen ones.{missing}"
     )
 
 
