@@ -139,7 +139,7 @@ def dots(panels: Sequence[Panel]) -> Figure:
         for number, (title, value) in enumerate(panel.lines.items()):
             ax.axvline(value, color="#882255", linewidth=1.3, linestyle=DASHES[1 + number], label=title)
         ax.set_xlabel(panel.label)
-        ax.locator_params(axis="x", nbins=6)
+        ax.locator_params(axis="x", nbins=4)
         ax.grid(False, axis="y")
     every[0].set_yticks(range(len(names)), [textwrap.fill(name, 48) for name in names])
     every[0].set_ylim(len(names) - 0.5, -0.5)
@@ -198,7 +198,7 @@ def curves(panels: Mapping[str, Sequence[Line]], x_labels: Sequence[str], y_labe
         ax.set_title(title, loc="left")
         ax.set_xlabel(x_label)
         if len(lines) > 1:
-            ax.legend(fontsize=8)
+            drawn.legend(*ax.get_legend_handles_labels(), loc="outside lower right", ncols=4, fontsize=8)
     every[0].set_ylabel(y_label)
     return drawn
 
