@@ -165,12 +165,13 @@ def run(
             "faster and memory suffices (20 GiB, 13 of them free), else 1.",
         ),
     ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="First seed of the few-shot samples.")] = 0,
 ) -> None:
     """Run the notebooks and write their pages. A stopped run resumes where it was."""
     from iptkit.course import pipeline
 
     names = None if only is None else only.split(",")
-    if pipeline.run(scale, names, out, device, cell_timeout, notebooks, at_once).error:
+    if pipeline.run(scale, names, out, device, cell_timeout, notebooks, at_once, seed).error:
         raise typer.Exit(1)
 
 

@@ -58,6 +58,7 @@ def run(
     timeout_s: int | None = 1800,
     notebooks: str | Path | None = None,
     at_once: int | None = None,
+    seed: int = 0,
 ) -> Report:
     """Run the notebooks and write their pages.
 
@@ -70,6 +71,7 @@ def run(
       notebooks: folder of the notebooks; None for the default of `lessons.folder`.
       at_once: how many notebooks (>= 1) run at a time, each in its own process with its share of the cores;
         None for as many as `schedule.fitting` says.
+      seed: first seed of the few-shot samples, which the cell tagged `parameters` names; 0 leaves it alone.
     Returns: the report. After a notebook fails, no further one starts.
     Raises: ValueError or FileNotFoundError for wrong arguments, ValueError if another run is writing to the
       same folder; both before anything runs.
@@ -86,7 +88,8 @@ def run(
     chosen = lessons.select(course, only)
     out = _out_folder(out or Path("runs") / scale, course)
     _sweep(out)
-    parameters = {"scale": scale, "device": str(resolve_device(device))}
+    parameters: dict[str, Any] = {"scale": scale, "device": str(resolve_device(device))}
+    parameters |= {"seed": seed} if seed else {}
     for lesson in chosen:
         lessons.check_parameters(lesson, parameters)
     names = [lesson.name for lesson in chosen]

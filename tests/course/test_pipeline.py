@@ -337,6 +337,14 @@ def test_two_runs_into_one_folder_are_refused(place, tmp_path):
     assert not (out / ".index.html.lock").exists()
 
 
+def test_a_run_takes_other_few_shot_samples(place, tmp_path):
+    first(place, toy.code("print('seed', seed)"))
+    for seed in (0, 3):
+        out = tmp_path / str(seed)
+        assert not pipeline.run("smoke", None, out, "cpu", notebooks=place, seed=seed).error
+        assert f"seed {seed}" in (out / "00_start_here.ipynb").read_text(encoding="utf-8")
+
+
 def test_a_notebook_without_the_parameters_is_refused(place, tmp_path):
     toy.write(place / "00_start_here.ipynb", "# 00. Which?", parameters="seed: int = 0")
     assert "00_start_here.ipynb has no parameter scale, device" in wrong(place, tmp_path)
