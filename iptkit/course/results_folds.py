@@ -133,7 +133,7 @@ def _set_up(study: Folds) -> str:
     samples = len({r["seed"] for r in rows})
     unseen, both = len({row["task"] for row in study.tasks_of("unseen")}), _on_both_sides(study)
     also = "all" if both == unseen else f"{both}"
-    missing = f" Not measured yet: {listed(study.left)}." if study.left else ""
+    missing = f" Not finished: {listed(study.left)}." if study.left else ""
     return (
         f"Scale `{scale['name']}`: {len(tasks)} tasks in {len(groups)} leakage groups, model "
         f"`{rows[0]['backbone']}`, number type `{study.about['dtype']}`, prompts of {scale['prompt_length']} "

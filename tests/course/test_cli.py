@@ -203,10 +203,11 @@ def test_run_passes_its_arguments_on(iptkit_command, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "run", run)
     words = ["run", "--scale", "smoke", "--only", "05,06", "--out", str(tmp_path), "--device", "cpu"]
     assert iptkit_command(*words) == (0, "")
-    assert seen == [("smoke", ["05", "06"], tmp_path, "cpu", 1800, None, None)]
+    assert seen == [("smoke", ["05", "06"], tmp_path, "cpu", 1800, None, None, 0)]
     assert iptkit_command(*words)[0] == 1
     monkeypatch.setenv("IPTKIT_SCALE", "paper")
-    assert iptkit_command("run")[0] == 1 and seen[-1] == ("paper", None, None, "auto", 1800, None, None)
+    assert iptkit_command("run", "--seed", "3")[0] == 1
+    assert seen[-1] == ("paper", None, None, "auto", 1800, None, None, 3)
 
 
 @pytest.mark.parametrize(

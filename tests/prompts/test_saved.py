@@ -306,7 +306,7 @@ def test_a_subspace_of_another_model_is_refused_when_it_is_read(tmp_path):
         subspace.load(file, Engine(OTHER))
     with pytest.raises(ValueError, match=r"it was made for the layout"):
         subspace.load(file, Engine(CAUSAL, "prompt-text-answer"))
-    with pytest.raises(ValueError, match=r"does not fit smollm2-135m .width of its vectors 576"):
+    with pytest.raises(ValueError, match="made for the model smollm2-135m with other weights"):
         subspace.load_stored("ipt120", Engine(replace(CAUSAL, name="smollm2-135m")))
 
 
