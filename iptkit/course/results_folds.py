@@ -212,8 +212,8 @@ def _beside_prompt_tuning(study: Folds) -> str:
         texts.append(
             f"The {sides['tasks']} tasks measured on both sides show no significant difference ({told})."
             if words == SAME
-            else f"As unseen tasks, {sides['tasks']} tasks have {words.split()[1]} scores of IST than as "
-            f"seen ones ({told})."
+            else f"On unseen tasks, IST {words} on the same {sides['tasks']} tasks when they are seen "
+            f"({told})."
         )
     return " ".join(texts)
 
