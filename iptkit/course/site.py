@@ -251,7 +251,8 @@ def write_course(out: Path, root: Path = paths.PACKAGE.parent) -> list[str]:
         source = _Source(place / "source")
         for one in course:
             source.add(one.path, f"notebooks/{one.name}", one.path.parent)
-        for file in [*sum(texts.values(), []), *root.glob("docs/*.svg"), *root.glob("docs/*.png")]:
+        pictures = [*root.glob("docs/**/*.svg"), *root.glob("docs/**/*.png")]
+        for file in [*sum(texts.values(), []), *pictures]:
             source.copy(file, file.relative_to(root))
         lines = [
             f"| {one.number} | [{_plain(one.question)}](notebooks/{one.name}.ipynb) "

@@ -1,4 +1,6 @@
-"""The pages of a run and of the course, from notebooks with unknown content. Sphinx runs twice for all tests.
+"""The pages of a run and of the course, from notebooks with unknown content, and the site of this checkout.
+
+Sphinx runs once for each of the three.
 
 The last tests open the pages in a browser: Chromium, found on PATH.
 """
@@ -15,6 +17,7 @@ import toy_notebooks as toy
 from nbformat.v4 import new_output
 
 from iptkit.course import lessons, reference, site
+from iptkit.storage import paths
 
 PNG = base64.b64encode(
     base64.b64decode(
@@ -183,8 +186,22 @@ def course(tmp_path_factory):
     return root / "site", warnings
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The site of this checkout, and Sphinx's warnings."""
+    out = tmp_path_factory.mktemp("own") / "site"
+    return out, site.write_course(out)
+
+
 def pages(out):
     return [file for file in out.rglob("*.html") if file.name != "search.html"]
+
+
+def test_the_site_of_this_checkout_has_no_fault(own):
+    assert own[1] == []
+    assert sites.dead_links(own[0]) == []
+    figures = {a["src"] for a in sites.Page(own[0] / "docs" / "results.html").named("img")}
+    assert any("forest.svg" in source for source in figures)
 
 
 def test_every_link_leads_somewhere(run, course):
@@ -366,10 +383,16 @@ SEEN = {
     "run": ("index.html", "00_kept.html", "02_failed.html", "search.html?q=solution"),
     "course": (
         "index.html",
-        "docs/results.html",
         "notebooks/00_start_here.html",
         "api/iptkit.training.html",
         "map.html",
+    ),
+    "own": (
+        "docs/results.html",
+        "docs/prompts.html",
+        "README.html",
+        "map.html",
+        *(f"notebooks/{lesson.name}.html" for lesson in lessons.find(paths.PACKAGE.parent / "notebooks")),
     ),
 }
 LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
@@ -417,11 +440,12 @@ class Visit:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("name", "place"), PLACES)
-def test_a_page_is_accessible_and_fits_on_a_phone(chromium, run, course, name, place):
+def test_a_page_is_accessible_and_fits_on_a_phone(chromium, request, name, place):
     from axe_playwright_python.sync_playwright import Axe
 
-    folder, found = {"run": run, "course": course[0]}[name], {}
-    for width, scheme in LOOKS:
+    made = request.getfixturevalue(name)
+    folder, found = made if name == "run" else made[0], {}
+    for width, scheme in LOOKS[::3] if name == "own" else LOOKS:
         with Visit(chromium, width, scheme) as visit:
             visit.open(folder, place)
             options = {
