@@ -625,8 +625,9 @@ STOP_W, STOP_H, STOP_GAP = 180, 62, 34
 
 @_diagram(
     "Map of the course",
-    """Arrows lead from each lesson to those that build on it: from 00 to 01 and 02, from these to 03, 04
-    and 05, from 05 to 06, and from 06 to 07, 08 and 09. Lesson 90 collects the results of 01 to 08.""",
+    """Arrows lead from each lesson to those that build on it: from 00 to 01 and 02, from these to 03, from
+    02 to 04 and 05, from 05 to 06, from 06 to 07, 08 and 09, and from 04 to 08. Lesson 90 collects the
+    results of 01 to 08.""",
 )
 def _course_map(c: Canvas, here: str = "") -> None:
     if here and here not in (*STOPS, "90"):

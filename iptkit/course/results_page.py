@@ -31,6 +31,7 @@ from iptkit.studies import stored_results, verdicts_ipt, verdicts_ptuning_v2
 Rows = Sequence[dict[str, Any]]
 Method = tuple[str, int]  # its name and d_I; 0 for a method without d_I
 STUDIES = ("ipt120", "lesson", "lesson-deep", "encoder9")  # files of data/results
+MEAN_CODE = "the mean code of deep prompts"
 DECISIVE = ("ipt120", "full", "lesson")  # the verdict at the first of these scales counts
 NEAR = 0.001  # a score; an interval that ends this close to 0 decides little
 TUNED = ("prompt tuning", 0)
@@ -164,7 +165,7 @@ def _reading(stored: Stored) -> list[str]:
 def _deep(stored: Stored) -> list[str]:
     shallow, deep = (stored.rows[name] for name in ("lesson", "lesson-deep"))
     dim, ist = _dim(stored, "lesson-deep"), ("IST", _dim(stored, "lesson-deep"))
-    own = {"the mean code of deep prompts": ("mean code", dim), "deep prompt tuning": TUNED}
+    own = {MEAN_CODE: ("mean code", dim), "deep prompt tuning": TUNED}
     tuned = {side: _between(deep, shallow, TUNED, side) for side in SIDES}
     studies = {"shallow": shallow, "deep": deep}
     kept = {name: with_interval(_kept(rows, ist, "seen")) for name, rows in studies.items()}
@@ -179,6 +180,13 @@ def _deep(stored: Stored) -> list[str]:
             "shallow ones. The mean code of deep prompts, which is not tuned, keeps "
             f"{with_interval(_kept(deep, ('mean code', dim), 'seen'))}.",
             *(_compared(f"On {side} tasks, deep IST", deep, ist, own, side) for side in SIDES),
+            "Deep IST on seen tasks "
+            + than(
+                summary.difference(deep, ist, own[MEAN_CODE], "seen", "log_likelihood"),
+                MEAN_CODE,
+                "log_likelihood",
+            )
+            + ".",
             " ".join(
                 f"On {side} tasks, deep prompt tuning {than(gap, 'shallow prompt tuning')}."
                 for side, gap in tuned.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,13 +28,16 @@ from iptkit.tasks.wordings import Wording
 from iptkit.training.runs import Run
 from iptkit.training.trainer import credit
 
+MOST_FACTS = 40
+
 
 def wordings_of(study: StudySteps) -> step_cache.Step:
     """Every task asked in every wording, without training.
 
     Returns: a step whose values["rows"] have task, group, wording (0, 1, ...), words (its template), chance,
-      accuracy and calibrated (test accuracy as scored, and after contextual calibration), dev and
-      dev_calibrated (the same on dev, to choose a wording by).
+      accuracy and calibrated (test accuracy as scored, and after contextual calibration), credits (what each
+      test example adds to accuracy: 1 if the answer is right, 1 / n in a tie of n labels), dev and
+      dev_calibrated (the accuracies on dev, to choose a wording by).
     """
     config = study.scale.discrete
     read = _load(study, config.tasks, study.seeds[0])
@@ -99,6 +103,7 @@ def in_context(study: StudySteps) -> step_cache.Step:
                 solved = [(wordings.slots_of(card, e), e.targets[0]) for e in task.train[: config.shots]]
                 for shots in [[], solved] if seed == study.seeds[0] else [solved]:
                     (scored,) = accuracies(engine, [known[task.id]], card, task.test, shots)
+                    del scored["credits"]
                     rows.append({**about(task), "shots": len(shots), "seed": seed, **scored})
         return {}, {"rows": rows}
 
@@ -142,7 +147,9 @@ def token_search(study: StudySteps) -> step_cache.Step:
 
 
 def facts(study: StudySteps) -> step_cache.Step:
-    """Facts of every relation in every template, ranked among all objects of its test examples.
+    """Facts of every relation in every template, ranked among the objects of all facts that are asked.
+
+    Asked are at most MOST_FACTS test examples of a relation: the work grows with their square.
 
     Returns: a step whose values["rows"] have task, group, words (the template), P@1, P@10, and the numbers of
       objects and facts.
@@ -154,8 +161,9 @@ def facts(study: StudySteps) -> step_cache.Step:
     def make(_: Path) -> Made:
         engine, rows = Engine(study.backbone, LAYOUTS[1]), []
         for task, card in read:
-            asked = [(wordings.slots_of(card, e), e.targets) for e in task.test]
-            objects = tuple(dict.fromkeys(e.targets[0] for e in task.test))
+            facts = task.test[:MOST_FACTS]
+            asked = [(wordings.slots_of(card, e), e.targets) for e in facts]
+            objects = tuple(dict.fromkeys(e.targets[0] for e in facts))
             for template in known[task.id]:
                 found = {f"P@{k}": share for k, share in recall(engine, template, asked, objects).items()}
                 counts = {"objects": len(objects), "facts": len(asked)}
@@ -179,8 +187,8 @@ def _load(study: StudySteps, ids: Sequence[str], seed: int) -> list[tuple[Task, 
 
 def accuracies(
     engine: Engine, asked: Sequence[Wording], card: Card, examples: Sequence[Example], shots: Sequence = ()
-) -> list[dict[str, float]]:
-    """The accuracy of each wording on examples, without and with contextual calibration.
+) -> list[dict[str, Any]]:
+    """The accuracy of each wording on examples, without and with contextual calibration, and its credits.
 
     Args:
       engine: scores the questions.
@@ -195,11 +203,17 @@ def accuracies(
     out = []
     for wording, scores, nothing in zip(asked, by_wording, content_free(engine, asked, shots), strict=True):
         both = {"accuracy": scores, "calibrated": calibrate(scores, nothing)}
-        out.append({name: accuracy(wording, lines, examples) for name, lines in both.items()})
+        made = {name: accuracy(wording, lines, examples) for name, lines in both.items()}
+        out.append({**made, "credits": credits_of(wording, scores, examples).tolist()})
     return out
 
 
 def accuracy(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> float:
     """The share of examples whose right label has the highest of the scores [B, labels]; ties count 1 / n."""
+    return float(credits_of(wording, scores, examples).mean())
+
+
+def credits_of(wording: Wording, scores: Tensor, examples: Sequence[Example]) -> Tensor:
+    """What each example adds to the accuracy [B]: 1, 0, or 1 / n in a tie of n labels."""
     right = torch.tensor([wording.verbalizer.labels.index(e.targets[0]) for e in examples])
-    return float(credit(scores, right).mean())
+    return credit(scores, right)

@@ -33,7 +33,8 @@ def compared(study: StudySteps) -> list[dict[str, Any]]:
     """Rows of the whole lesson: each encoder and the best words, on all tasks, relations and seeds.
 
     Returns: rows with kind ("tasks" or "relations"), task, group, seed, method (an encoder or WORDS), score,
-      numbers (parameters that one run trains) and seconds (of its step, divided by the runs in it).
+      log_likelihood (nats per answer token; encoders only), numbers (parameters that one run trains) and
+      seconds (of its step, divided by the runs in it).
     """
     rows = []
     for kind in KINDS:
@@ -64,9 +65,10 @@ def encoded(study: StudySteps, encoder: str, kind: str, seeds: Sequence[int]) ->
         trained = train(study, encoder, kind, seeds, (rate,), config.fit, checkpoint)
         plain, on = trained.source.without_encoder(), [run.task for run in trained.runs]
         label = f"test of P-tuning, {encoder}, {kind}, {len(on)} runs"
-        scores = evaluation.evaluate(trained.engine, plain, on, label=label)
+        found = evaluation.outcomes(trained.engine, plain, on, label=label)
         numbers = p_tuning.num_parameters(plain.P.shape[1], study.backbone.width, encoder)
-        rows = _rows(on, scores, encoder, numbers)
+        rows = _rows(on, [one.score for one in found], encoder, numbers)
+        rows = [row | {"log_likelihood": one.log_likelihood} for row, one in zip(rows, found, strict=True)]
         return {"P": plain.P, "losses": trained.fit.losses.float()}, {"rows": rows}
 
     key = study.key_of(read, encoder, _layout(study, kind), config.fit, rate, prompt_tuning.WORDS)

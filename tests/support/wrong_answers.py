@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from iptkit.methods import p_tuning
 from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.scores import intervals, summary
 from iptkit.tasks.wordings import Template, Verbalizer, Wording
@@ -276,12 +277,14 @@ def unfreezes(module):
     return sum(p.requires_grad_().numel() for p in module.parameters())
 
 
-def split_groups(order=lambda seen, unseen: (seen, unseen), change=0, fixed=False, blind=False):
+def split_groups(order=lambda seen, unseen: (seen, unseen), change=0, fixed=False, blind=False, listed=None):
     """The right split, with an error or without one."""
 
     def split(group_of, num_unseen, seed):
         drawn = random.Random(0 if fixed else None if blind else seed)
-        chosen = drawn.sample(sorted(set(group_of.values())), num_unseen + change)
+        names = group_of.values()
+        groups = sorted(set(names)) if listed is None else list(listed(names))
+        chosen = drawn.sample(groups, num_unseen + change)
         sides = [[task for task, group in group_of.items() if (group in chosen) == k] for k in (False, True)]
         return order(*sides)
 
@@ -693,7 +696,7 @@ def one_by_one(z, inner, outer, mean, std, shape):
     made = [
         mean + std * (outer.weight @ torch.tanh(inner.weight @ row + inner.bias) + outer.bias) for row in z
     ]
-    return torch.stack([prompt.view(shape) for prompt in made], 2).detach().numpy()
+    return torch.stack([prompt.view(shape) for prompt in made], 2)
 
 
 # ---- 09.1: FLOPs of prompt tuning ------------------------------------------------------------------
@@ -861,6 +864,8 @@ WRONG = [
     ("00.2", split_groups(change=1), "groups are unseen; `num_unseen` asks for 2"),
     ("00.2", split_groups(fixed=True), "Every seed gives the same split"),
     ("00.2", split_groups(blind=True), "The same seed gives two splits"),
+    ("00.2", split_groups(listed=set), "The same seed gives two splits"),
+    ("00.2", split_groups(listed=dict.fromkeys), "The same seed gives two splits"),
     ("00.2", names_of_groups, "names of groups"),
     ("00.2", lambda group_of, num_unseen, seed: (["birds"] * 10**6, []), "two lists of task names"),
     ("00.2", empties, "changes its argument `group_of`"),
@@ -887,6 +892,7 @@ WRONG = [
     ("01.3", lambda dev, test: test.mean(), "nothing was chosen"),
     ("01.3", lambda dev, test: test.gather(1, dev.argmax(1)[:, None]), "return their mean"),
     ("01.3", lambda dev, test: test.flatten()[dev.argmax()], "none of the usual mistakes"),
+    ("01.3", lambda dev, test: test.T[dev.argmax()], "without an axis"),
     ("01.4", "a", "So the order stays"),
     ("01.4", "C", "get another label"),
     ("01.4", "d", "no text overtakes"),
@@ -962,6 +968,9 @@ WRONG = [
     ("03.2", counted(gates=3), "three gates"),
     ("03.2", counted(inputs=0), "input vectors X"),
     ("03.2", counted(linears=1), "two linear layers"),
+    ("03.2", lambda n, d: p_tuning.num_parameters(n, d) - d, "one of the MLP's two layers"),
+    ("03.2", lambda n, d: p_tuning.num_parameters(n, d) - 2 * d * d, "its input has width d"),
+    ("03.2", lambda n, d: p_tuning.num_parameters(n, d) - 7, "should be 8,278,272, and yours is 8,278,265"),
     ("03.2", counted(linears=0), "left out the MLP"),
     ("03.3", placed(is_counted=False), "Count how many are used already"),
     ("03.3", placed((6, "text", "anchor")), "in front of the text"),
@@ -981,6 +990,7 @@ WRONG = [
     ("04.1", lambda sites, n, generator: sites[-1:], "These are the sites"),
     ("04.1", lambda sites, n, generator: 192, "does not return a DeepPrompt"),
     ("04.1", prompt_for(slice(None)), "all layers; choose"),
+    ("04.1", prompt_for(-1), "takes a list of sites"),
     ("04.1", prompt_for(slice(0, 1)), "first layer, index 0"),
     ("04.1", prompt_for(slice(-1, None), extra=1), "4 virtual tokens; make it for 1 run"),
     ("04.1", prompt_for(slice(-1, None), runs=2), "2 runs"),
@@ -988,10 +998,11 @@ WRONG = [
     ("04.2", lambda q, k, v, K, V: attention(q, K, V), "prompt alone"),
     ("04.2", two_softmaxes, "adds two attentions"),
     ("04.2", lambda *parts: two_softmaxes(*parts) / 2, "mean of two attentions"),
-    ("04.2", prompted(scale=False), "not divided by sqrt(w)"),
+    ("04.2", prompted(scale=False), "not divided by sqrt(k)"),
     ("04.2", prompted(axis=-2), "over the queries"),
     ("04.2", swapped_values, "but the values have it last"),
     ("04.2", keys_only, "stops with RuntimeError"),
+    ("04.2", lambda q, K, V, K_P, V_P: (q @ torch.cat([K_P, K], 1).T).softmax(-1), "turns around all axes"),
     ("04.3", "a", "Zeros are not nothing"),
     ("04.3", "b", "it is not -infinity"),
     ("04.3", "d", "cannot turn the output"),
@@ -1200,6 +1211,8 @@ WRONG = [
     ("08.1", decoded(scale=lambda p, mean, std: std * p), "do not add the mean"),
     ("08.1", decoded(scale=lambda p, mean, std: std * (mean + p)), "not std * (mean + p)"),
     ("08.1", decoded(act=lambda x: x), "has a tanh"),
+    ("08.1", decoded(act=lambda x: x.detach().tanh()), "no gradient gets from the prompts to z"),
+    ("08.1", lambda *given: one_by_one(*given).detach().numpy(), "no gradient gets from the prompts to z"),
     (
         "08.1",
         decoded(act=lambda x: x, scale=lambda p, mean, std: mean + std * p.tanh()),
@@ -1229,6 +1242,7 @@ WRONG = [
     ("09.1", tuning(rows=lambda steps, batch: batch), "You count one step"),
     ("09.1", tuning(tokens=lambda prompt, answer: prompt), "The answers pass through"),
     ("09.1", tuning(tokens=lambda prompt, answer: answer), "The prompt's tokens pass"),
+    ("09.1", tuning(tokens=lambda prompt, answer: prompt + answer - 1), "last token, as the lesson does"),
     ("09.2", 850, "850 is too high: right is 350"),
     ("09.2", 8.5, "8.5 is too low"),
     ("09.2", 200, "the longest chain is all that is left"),

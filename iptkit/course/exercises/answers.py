@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.storage import paths
 
-NOT_WRITTEN = "Not written yet: replace `{}` by your answer, then run this cell again."
+NOT_WRITTEN = "Not written yet: replace `{}` by your answer, run that cell, then this one again."
 KEEP = "Keep your prediction and read on: the point is the reason."
 RTOL, ATOL = 1e-3, 1e-5  # of the largest value: wide enough for other orders of sums and number types
 MAX_TEXT = 300  # characters of an error, or of what was printed, that a message shows
@@ -239,7 +239,8 @@ def _difference(value: object, case: Case) -> str:
     worst = int((numbers - right).abs().argmax())
     where = f"the value at place {worst} of {right.numel()}" if right.numel() > 1 else "the value"
     inputs = ", ".join(f"{name}: {_kind(given)}" for name, given in case.arguments.items())
-    told = f"{where} should be {right[worst]:.4g}, and yours is {numbers[worst]:.4g}"
+    wanted, given = _apart(float(right[worst]), float(numbers[worst]))
+    told = f"{where} should be {wanted}, and yours is {given}"
     return f"Not right, and it is none of the usual mistakes. On one input ({inputs}), {told}."
 
 
@@ -295,6 +296,14 @@ def _kind(value: object) -> str:
     if callable(value) and isinstance(value, types.FunctionType | type):
         return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
     return f"of type {type(value).__name__}" if value is not None else "None"
+
+
+def _apart(first: float, second: float) -> tuple[str, str]:
+    """Two different numbers with as many digits as it takes to see the difference, at least four."""
+    if all(number.is_integer() and abs(number) < 1e15 for number in (first, second)):
+        return f"{first:,.0f}", f"{second:,.0f}"
+    pairs = [(f"{first:.{digits}g}", f"{second:.{digits}g}") for digits in range(4, 18)]
+    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
 
 
 def _short(number: float) -> str:

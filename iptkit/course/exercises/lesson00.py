@@ -82,18 +82,22 @@ def check_00_2(answer: object, seed: int = 0) -> Feedback:
     tasks = list(group_of)
     drawn.shuffle(tasks)
     group_of = {task: group_of[task] for task in tasks}
-    num_unseen, found = 2, []
-    for draw in (*range(8), *range(8)):
-        arguments = {"group_of": dict(group_of), "num_unseen": num_unseen, "seed": draw}
+    num_unseen, found, turned = 2, [], dict(reversed(group_of.items()))
+    for order, draw in ((order, draw) for order in (group_of, turned) for draw in range(8)):
+        given = {task: _Name(name, order is turned) for task, name in order.items()}
+        arguments: dict[str, Any] = {"group_of": dict(given), "num_unseen": num_unseen, "seed": draw}
         outcome = run(answer, arguments)
         problem = outcome.problem or _problem_of_split(outcome.value, group_of, num_unseen)
-        if not problem and arguments["group_of"] != group_of:
+        if not problem and list(arguments["group_of"].items()) != list(given.items()):
             problem = "Your function changes its argument `group_of`; make new lists instead."
         if problem:
             return outcome.feedback(False, problem)
         found.append(frozenset(outcome.value[1]))
     if found[:8] != found[8:]:
-        problem = "The same seed gives two splits: draw with `random.Random(seed)`, and nothing else."
+        problem = (
+            "The same seed gives two splits. Draw with `random.Random(seed)`, and from a sorted list: the "
+            "order of a set or of the tasks is not always the same."
+        )
     elif len(set(found)) == 1:
         problem = "Every seed gives the same split: draw the groups with `random.Random(seed)`."
     return outcome.feedback(
@@ -102,12 +106,26 @@ def check_00_2(answer: object, seed: int = 0) -> Feedback:
     )
 
 
+class _Name(str):
+    """A group's name whose place in a set is another one if `is_other`, as in another run of Python."""
+
+    _hash: int
+
+    def __new__(cls, text: str, is_other: bool) -> _Name:
+        name = super().__new__(cls, text)
+        name._hash = hash((text, is_other))
+        return name
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 def _problem_of_split(value: Any, group_of: dict[str, str], num_unseen: int) -> str:
     """What is wrong with a learner's split, as a hint; empty if it is right."""
     is_pair = isinstance(value, tuple | list) and len(value) == 2
     if not is_pair or not all(map(_is_names, value)):
         return "Return two lists of task names: `return seen, unseen`."
-    seen, unseen = map(list, value)
+    seen, unseen = (list(map(str, side)) for side in value)
     if {*seen, *unseen} & set(group_of.values()):
         return "These are the names of groups; return the tasks of these groups."
     if unknown := {*seen, *unseen} - group_of.keys():

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number, run
+from iptkit.course.exercises.answers import (
+    Case,
+    explained,
+    judge_choice,
+    judge_function,
+    judge_number,
+    run,
+)
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.tasks.wordings import Template, Verbalizer, Wording, of_task
 
@@ -62,8 +69,9 @@ def check_01_2(answer: object, seed: int = 0) -> Feedback:
         0.16,
         0.28,
         "One accuracy of 40 examples has the standard deviation sqrt(0.6 · 0.4 / 40) = 0.08, and eight of "
-        "them lie about 2.8 standard deviations apart. So luck alone makes a swing of about 0.22. Only a "
-        "larger swing says that wordings differ.",
+        "them lie about 2.8 standard deviations apart. So luck alone makes a swing of about 0.22 on average, "
+        "and every other one is larger. Wordings that answer the same examples leave less to luck, as the "
+        "table above shows.",
     )
 
 
@@ -99,7 +107,9 @@ def check_01_3(answer: object, seed: int = 0) -> Feedback:
     }
     arguments = {"dev": dev, "test": test}
     praise = "This is what a user gets who has to decide before the test."
-    return judge_function(answer, [Case(arguments, chosen.mean(), mistakes)], praise)
+    whole = "`argmax()` without an axis counts through the whole table; choose a wording: `argmax(1)`."
+    feedback = judge_function(answer, [Case(arguments, chosen.mean(), mistakes)], praise)
+    return explained(feedback, {"out of bounds": whole, "out of range": whole})
 
 
 def check_01_4(answer: object, seed: int = 0) -> Feedback:

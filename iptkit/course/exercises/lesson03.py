@@ -123,6 +123,10 @@ def _case(n: int, d: int) -> Case:
             right - 32 * h
         ),
         "You left out the biases of the MLP.": right - 2 * d,
+        "You left out the bias of one of the MLP's two layers.": right - d,
+        "The second layer of the LSTM reads both directions of the first: its input has width d.": (
+            right - 2 * 4 * h * (d - h)
+        ),
         "You left out all biases.": right - 32 * h - 2 * d,
         "You left out the input vectors X, n x d numbers that also train.": right - n * d,
         "You left out the MLP behind the LSTM.": right - mlp,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from iptkit.course.exercises.answers import Case, judge_choice, judge_function, run
+from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, run
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.engine.prompt import Site
 from iptkit.engine.sites import find_sites
@@ -27,37 +27,39 @@ def check_04_1(answer: object, seed: int = 0) -> Feedback:
         f"One layer has 2 n d numbers, keys and values ({numbers} in the tiny model of this check); L layers "
         "have L times as many."
     )
-    return outcome.feedback(not problem, problem or praise)
+    one = "DeepPrompt takes a list of sites, also for one layer: `sites[-1:]`."
+    return explained(outcome.feedback(not problem, problem or praise), {"'Site' object is not iterable": one})
 
 
 def check_04_2(answer: object, seed: int = 0) -> Feedback:
     """Check an attention that sees a prompt.
 
     Args:
-      answer: prompted_attention(q, k, v [heads, length, w], K, V [heads, n, w]) -> [heads, length, w].
+      answer: prompted_attention(q, K, V [heads, length, k], K_P, V_P [heads, n, k]) -> [heads, length, k];
+        K_P and V_P are the prompt's.
       seed: of the random input.
     """
     generator = torch.Generator().manual_seed(seed)
-    q, k, v = torch.randn(3, 2, 5, 4, generator=generator)
-    K, V = torch.randn(2, 2, 3, 4, generator=generator)
-    keys, values = torch.cat([K, k], 1), torch.cat([V, v], 1)
+    q, K, V = torch.randn(3, 2, 5, 4, generator=generator)
+    K_P, V_P = torch.randn(2, 2, 3, 4, generator=generator)
+    keys, values = torch.cat([K_P, K], 1), torch.cat([V_P, V], 1)
     scores = q @ keys.transpose(-1, -2) / 2  # width 4, so the root is 2
-    apart = _attention(q, k, v) + _attention(q, K, V)
+    apart = _attention(q, K, V) + _attention(q, K_P, V_P)
     mistakes = {
-        "This is the attention to the text alone; K and V have no effect.": _attention(q, k, v),
+        "This is the attention to the text alone; K_P and V_P have no effect.": _attention(q, K, V),
         "This is the attention to the prompt alone; join keys and values of both along the axis of "
-        "positions.": _attention(q, K, V),
+        "positions.": _attention(q, K_P, V_P),
         "This adds two attentions, each with a softmax of its own. Prompt and text share one softmax: join "
         "the keys first.": apart,
         "This is the mean of two attentions. Prompt and text share one softmax: join the keys first.": apart
         / 2,
-        "The scores are not divided by sqrt(w).": (2 * scores).softmax(-1) @ values,
-        "The scores are divided by w; divide them by sqrt(w).": (scores / 2).softmax(-1) @ values,
+        "The scores are not divided by sqrt(k).": (2 * scores).softmax(-1) @ values,
+        "The scores are divided by k; divide them by sqrt(k).": (scores / 2).softmax(-1) @ values,
         "The softmax is over the queries; each query spreads its weights over the keys, the last axis.": (
             scores.softmax(-2) @ values
         ),
         "The keys have the prompt first, but the values have it last; join both in the same order.": (
-            scores.softmax(-1) @ torch.cat([v, V], 1)
+            scores.softmax(-1) @ torch.cat([V, V_P], 1)
         ),
         "The softmax is missing; the weights of a query add up to 1.": scores @ values,
     }
@@ -65,8 +67,10 @@ def check_04_2(answer: object, seed: int = 0) -> Feedback:
         "One softmax over prompt and text. The order of the two does not matter as long as keys and values "
         "have the same one: an attention is a sum over positions."
     )
-    arguments = {"q": q, "k": k, "v": v, "K": K, "V": V}
-    return judge_function(answer, [Case(arguments, _attention(q, keys, values), mistakes)], praise)
+    arguments = {"q": q, "K": K, "V": V, "K_P": K_P, "V_P": V_P}
+    feedback = judge_function(answer, [Case(arguments, _attention(q, keys, values), mistakes)], praise)
+    turned = "If you used `.T`: it turns around all axes. Swap the last two only: `keys.transpose(-1, -2)`."
+    return explained(feedback, {"The size of tensor a": turned, "Expected size for first two dim": turned})
 
 
 def check_04_3(answer: object, seed: int = 0) -> Feedback:

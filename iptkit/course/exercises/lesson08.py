@@ -13,6 +13,8 @@ from iptkit.course.exercises.feedback import Feedback
 RUNS, DIM, HIDDEN = 3, 2, 6
 SHAPE = (2, 2, 2, 2, 2)  # layers, keys and values, heads, n, k: alike, so that wrong axes fit
 
+CUT = "The values are right, but no gradient gets from the prompts to z, so IST cannot train: detach nothing."
+
 
 def check_08_1(answer: object, seed: int = 0) -> Feedback:
     """Check a function that decodes the codes of several runs to deep prompts, by layer.
@@ -31,7 +33,7 @@ def check_08_1(answer: object, seed: int = 0) -> Feedback:
     inner, outer = nn.Linear(DIM, HIDDEN), nn.Linear(HIDDEN, size)
     with torch.no_grad():
         for p in (*inner.parameters(), *outer.parameters()):
-            p.copy_(draw(*p.shape))
+            p.copy_(draw(*p.shape)).requires_grad_(False)
         z, mean, std = draw(RUNS, DIM), draw(size), 2.5
         p = outer(torch.tanh(inner(z)))  # [R, D]
         prompts = (mean + std * p).view(RUNS, *SHAPE)
@@ -41,8 +43,8 @@ def check_08_1(answer: object, seed: int = 0) -> Feedback:
             return flat.view(RUNS, *SHAPE).permute(1, 2, 0, 3, 4, 5)
 
         mistakes: dict[str, Any] = {
-            "These are the prompts run by run, [R, L, 2, heads, n, k]; the layers need their axis first: "
-            "`permute(1, 2, 0, 3, 4, 5)`.": prompts,
+            "These are the prompts run by run, [R, L, 2, heads, n, k]; the layers need their axis first. "
+            "`permute` moves axes.": prompts,
             "You cut the prompts with a view of [L, 2, R, ...], which mixes the runs. View them as "
             "[R, L, 2, ...] first, then permute.": (mean + std * p).view(*SHAPE[:2], RUNS, *SHAPE[2:]),
             "The axis of keys and values comes before that of the layers; the layers come first.": (
@@ -66,11 +68,28 @@ def check_08_1(answer: object, seed: int = 0) -> Feedback:
                 by_layer(mean + std * (torch.tanh(z @ inner.weight.T) @ outer.weight.T))
             ),
         }
-    arguments = {"z": z, "inner": inner, "outer": outer, "mean": mean, "std": std, "shape": SHAPE}
+    arguments = {
+        "z": z.requires_grad_(),
+        "inner": inner,
+        "outer": outer,
+        "mean": mean,
+        "std": std,
+        "shape": SHAPE,
+    }
     return judge_function(
         answer,
         [Case(arguments, right, mistakes)],
         "Only the last line knows of deep prompts. Nothing else in IST asks what a prompt is made of.",
+        lambda made: "" if _has_gradient(made) else CUT,
+    )
+
+
+def _has_gradient(made: Any) -> bool:
+    """Whether a gradient passes through a tensor, or through one in a list."""
+    return (
+        any(map(_has_gradient, made))
+        if isinstance(made, list | tuple)
+        else getattr(made, "requires_grad", False)
     )
 
 

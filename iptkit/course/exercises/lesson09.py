@@ -31,6 +31,9 @@ def check_09_1(answer: object, seed: int = 0) -> Feedback:
         ),
         "You count one example per step; a step has `batch` of them.": read + 4 * new / batch,
         "You count one step.": read + 4 * new / steps,
+        "You leave out the answer's last token, as the lesson does. Here all tokens count.": (
+            read + 4 * weights * (prompt + tokens - 1) * batch * steps
+        ),
         "The answers pass through the model in every step, like the prompt.": (
             read + 4 * weights * prompt * batch * steps
         ),
