@@ -70,8 +70,7 @@ def check_01_2(answer: object, seed: int = 0) -> Feedback:
         0.28,
         "One accuracy of 40 examples has the standard deviation sqrt(0.6 · 0.4 / 40) = 0.08, and eight of "
         "them lie about 2.8 standard deviations apart. So luck alone makes a swing of about 0.22 on average, "
-        "and every other one is larger. Wordings that answer the same examples leave less to luck, as the "
-        "table above shows.",
+        "and about half of all swings are larger. One swing says little, unless you know what luck makes.",
     )
 
 
