@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 
 
@@ -30,11 +31,28 @@ def longest_chains(seconds: Mapping[str, float], needs: Mapping[str, Iterable[st
 def seconds_of_rest(
     seconds: Mapping[str, float], needs: Mapping[str, Iterable[str]], at_once: int = 1
 ) -> float:
-    """About how long pieces of work take together: their sum, shared out, or their longest chain.
+    """How long pieces of work take together; a free place takes the piece with the longest chain behind it.
 
     Args:
       seconds: as for `longest_chains`.
       needs: as for `longest_chains`.
       at_once: pieces that run at once; fewer than 1 counts as 1.
+
+    Example:
+      >>> seconds_of_rest({"a": 1.0, "b": 2.0, "c": 3.0}, {"b": ["a"], "c": ["a"]}, 2)
+      4.0
     """
-    return max(sum(seconds.values()) / max(1, at_once), *longest_chains(seconds, needs).values(), 0.0)
+    waits = {name: {other for other in needs.get(name, ()) if other in seconds} for name in seconds}
+    after = {name: [other for other in seconds if name in waits[other]] for name in seconds}
+    behind = longest_chains(seconds, after)
+    ready, running, now = [name for name in seconds if not waits[name]], list[tuple[float, str]](), 0.0
+    while ready or running:
+        ready.sort(key=behind.__getitem__)
+        while ready and len(running) < max(1, at_once):
+            name = ready.pop()
+            heapq.heappush(running, (now + seconds[name], name))
+        now, done = heapq.heappop(running)
+        for name in after[done]:
+            waits[name].remove(done)
+            ready += [] if waits[name] else [name]
+    return now
