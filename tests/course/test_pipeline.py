@@ -176,7 +176,8 @@ def test_how_long_notebooks_take_together():
     seconds = {"00_x": 10, "01_x": 70, "02_x": 40, "90_x": 5}
     assert schedule.together(course, seconds, 1) == 125
     assert schedule.together(course, seconds, 2) == 1.5 * 75, "01, then 90; 00 and 02 beside 01"
-    assert schedule.together(course, {}, 2) == 1.5 * 2 and schedule.together([], {}, 2) == 0
+    assert schedule.together(course, {}, 2) == 1.5 * 3, "two, then one, then 90, which waits for all"
+    assert schedule.together([], {}, 2) == 0
 
 
 def test_a_failing_notebook_stops_those_that_run_with_it(place, tmp_path, capsys):
