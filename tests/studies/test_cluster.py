@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from iptkit.course import cli, pipeline
 from iptkit.storage import digests, paths, result_files, step_cache, tensor_files
 from iptkit.storage.versions import code
-from iptkit.studies import base, cluster, jobs, nodes, scales
+from iptkit.studies import base, cluster, durations, jobs, nodes, scales
 from iptkit.studies import steps as study_steps
 from iptkit.studies.nodes import ClusterError, Node, Seen
 from iptkit.studies.study import Study
@@ -91,7 +91,7 @@ def test_any_order_that_works_gives_the_same_rows(steps, monkeypatch):
     assert digests.canonical(timeless(study.table())) == digests.canonical(timeless(rows))
 
 
-def test_time_left_is_the_sum_shared_out_or_the_longest_chain():
+def test_time_left_is_the_sum_or_the_longest_chain():
     needs = {"a": (), "b": ("a",), "c": (), "d": ()}
     todo = [jobs.Job(name, lambda: None, 0, of) for name, of in needs.items()]
     expected = {"a": 10, "b": 10, "c": 4, "d": 6}
@@ -99,6 +99,14 @@ def test_time_left_is_the_sum_shared_out_or_the_longest_chain():
     assert jobs.seconds_left(todo, expected, {}, 2) == 20 == jobs.seconds_left(todo, expected, {}, 8)
     assert jobs.seconds_left(todo, expected, {"a": 5.0}, 1) == 10, "half the time, so half of 20"
     assert jobs.seconds_left(todo, expected, dict.fromkeys("abcd", 1.0), 2) == 0
+
+
+def test_two_machines_wait_for_what_both_need():
+    """One job of 100 s, then three chains of 50 s and 200 s: no two machines end after half of 850 s."""
+    seconds = {"p": 100.0} | {f"s{k}": 50.0 for k in "abc"} | {f"c{k}": 200.0 for k in "abc"}
+    needs = {f"s{k}": ["p"] for k in "abc"} | {f"c{k}": [f"s{k}"] for k in "abc"}
+    took = [durations.seconds_of_rest(seconds, needs, count) for count in (1, 2, 3, 100)]
+    assert took == [850, 550, 350, 350]
 
 
 def test_two_processes_on_one_step_leave_it_intact(steps):
