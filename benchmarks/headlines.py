@@ -1,98 +1,212 @@
-"""Do the lessons' results come out again on another kind of CPU, and with other few-shot samples?
+"""Do the lessons' answers come out again on another kind of CPU, and with other few-shot samples?
 
-python -m benchmarks.headlines FOLDER [--only 02,06] [--seeds 0,10,20] [--scale lesson]
+python -m benchmarks.headlines FOLDER [--only 02,06] [--seeds 0,10,20] [--kinds native,AVX2]
 
-Runs the lessons once for each kind of CPU and first seed, one after another: hours. A stopped run goes on
-where it was. Each kind has a step cache of its own, so that it computes everything itself.
-FOLDER/headlines.md then has, for each lesson, the result of each run: the output of the cell tagged
-`summary`, which answers the lesson's question. Read it beside the lesson's own summary.
+Runs the lessons at `lesson` scale once for each kind of CPU and first seed, one after another: hours. Each
+kind has a step cache of its own in FOLDER, so that it computes everything itself. After each run, the lines
+that answer the lessons' questions (`ANSWERS`) go to benchmarks/results/headlines.json (--json), beside the
+runs of other machines. A run that the file has is not repeated; a stopped one goes on.
+`python -m benchmarks.page` then writes headlines.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
 from iptkit.course import lessons
-from iptkit.course.site import SUMMARY_TAG
 from iptkit.storage import files, reading
+from iptkit.storage.versions import processor, rows
 
+RESULTS = Path(__file__).parent / "results" / "headlines.json"
 KINDS: dict[str, dict[str, str]] = {
-    "this CPU": {},
+    "native": {},
     "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
 }
+PART = r"([+-]?\d+\.\d+)"
+NUMBER = re.compile(rf"{PART} \[{PART}, {PART}\]")
+HEADS = ("lesson", "what", "stored", "in the runs", "0 outside the interval", "inside the stored interval")
 
 
-def run_all(folder: Path, scale: str, seeds: Sequence[int], only: str | None) -> dict[str, Path]:
-    """Run the lessons for every kind and seed; return the folder of each run by its name.
+@dataclass(frozen=True)
+class Answer:
+    """The line of a lesson's output that answers its question.
+
+    Attributes:
+      lesson: the lesson's number, such as "02".
+      line: how the line begins, with single spaces. The first such line of the lesson counts.
+      values: what its first numbers with an interval say, from left to right.
+    """
+
+    lesson: str
+    line: str
+    values: tuple[str, ...]
+
+
+ANSWERS = (
+    Answer("00", "mean zero-shot score", ("zero-shot, score",)),
+    Answer("01", "mean swing", ("best minus worst wording, accuracy",)),
+    Answer("02", "gain over zero-shot", ("prompt tuning − zero-shot, score",)),
+    Answer(
+        "03",
+        "LSTM + MLP minus no encoder",
+        ("LSTM − no encoder, accuracy", "LSTM − no encoder, log-likelihood"),
+    ),
+    Answer(
+        "04",
+        "P-Tuning v2 − prompt tuning",
+        ("P-Tuning v2 − prompt tuning, score", "P-Tuning v2 − prompt tuning, log-likelihood"),
+    ),
+    Answer("05", "seen mean code", ("MSF − mean code, seen, log-likelihood", "MSF − mean code, seen, score")),
+    Answer(
+        "06", "seen 9 mean code", ("IST − mean code, seen, log-likelihood", "IST − mean code, seen, score")
+    ),
+    Answer(
+        "06",
+        "seen 9 random directions around the mean code",
+        ("IST − random directions, seen, log-likelihood", "IST − random directions, seen, score"),
+    ),
+)
+
+
+def run_all(folder: Path, file: Path, seeds: Sequence[int], kinds: Sequence[str], only: str | None) -> None:
+    """Run the lessons for every kind and seed that the file lacks, and add their answers to it.
 
     Raises: subprocess.CalledProcessError if a lesson fails; its page in the run's folder says where.
     """
-    runs = {}
-    for number, (kind, variables) in enumerate(KINDS.items()):
-        for seed in seeds:
-            out = runs[f"{kind}, seed {seed}"] = folder / f"kind{number}-seed{seed}"
-            if is_finished(out, only):
+    for seed in seeds:
+        for kind in kinds:
+            name = f"{processor()}{'' if kind == 'native' else f', as {kind}'}, seed {seed}"
+            if has(file, name, only):
                 continue
-            more = ["--only", only] if only else []
-            command = [sys.executable, "-m", "iptkit", "run", "--scale", scale, "--device", "cpu"]
-            command += ["--seed", str(seed), "--out", str(out), "--at-once", "1", *more]
-            steps = {"IPTKIT_STEPS": str(folder / f"steps{number}")}
-            subprocess.run(command, check=True, env={**os.environ, **variables, **steps})
-    return runs
+            out = folder / f"{kind}-seed{seed}"
+            command = [sys.executable, "-m", "iptkit", "run", "--scale", "lesson", "--device", "cpu"]
+            command += ["--seed", str(seed), "--out", str(out), "--at-once", "1"]
+            steps = {"IPTKIT_STEPS": str(folder / f"steps-{kind}")}
+            subprocess.run(
+                command + (["--only", only] if only else []),
+                check=True,
+                env={**os.environ, **KINDS[kind], **steps},
+            )
+            add(file, name, out)
 
 
-def is_finished(out: Path, only: str | None) -> bool:
-    """Whether a run's folder has all lessons that were asked for, without a failed one."""
-    if not (out / "timings.json").is_file():
+def has(file: Path, name: str, only: str | None) -> bool:
+    """Whether a result file has the answers of all lessons that were asked for, of the run of this name."""
+    if not file.is_file():
         return False
-    status = reading.read_json(out / "timings.json")["status"]
-    asked = [lesson.name for lesson in lessons.select(lessons.find(), only.split(",") if only else None)]
-    return all(status.get(name) == "ok" for name in asked)
+    known = reading.read_json(file)["runs"].get(name, {"lessons": {}})["lessons"]
+    asked = [one.name[:2] for one in lessons.select(lessons.find(), only.split(",") if only else None)]
+    return all(answer.line in known.get(answer.lesson, {}) for answer in ANSWERS if answer.lesson in asked)
 
 
-def summaries(run: Path) -> Iterator[tuple[str, str]]:
-    """The name of each lesson in a run's folder, and the text of its result."""
-    for path in sorted(run.glob("[0-9][0-9]_*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
-        tagged = [cell for cell in cells if SUMMARY_TAG in cell.metadata.get("tags", [])]
-        outputs = [output for cell in tagged for output in cell.get("outputs", [])]
-        texts = [one.get("text") or one.get("data", {}).get("text/plain", "") for one in outputs]
-        yield path.stem, "\n".join(text.strip() for text in texts if text.strip())
+def add(file: Path, name: str, out: Path) -> None:
+    """Add the answers of a run's folder to a result file; lessons that were not run keep theirs.
+
+    Raises: ValueError if a lesson does not print one of its lines; the file stays as it is.
+    """
+    content = reading.read_json(file) if file.is_file() else {"runs": {}}
+    run = content["runs"].setdefault(name, {"lessons": {}})
+    run["about"] = dict(rows()) | {"model": next(stamped(out), "unknown")}
+    run["lessons"] |= {path.name[:2]: found for path in notebooks(out) if (found := answers(path))}
+    files.write_json(file, content)
 
 
-def page(runs: Mapping[str, Path]) -> str:
-    """The results of all runs in Markdown, lesson by lesson; runs with the same result stand together."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for name, run in runs.items():
-        for lesson, text in summaries(run):
-            found.setdefault(lesson, {}).setdefault(text, []).append(name)
-    parts = ["# The lessons' results, run by run"]
-    for lesson, of in found.items():
-        parts.append(f"## {lesson}")
-        parts += [f"**{'; '.join(names)}**\n\n```\n{text}\n```" for text, names in of.items()]
-    return "\n\n".join(parts) + "\n"
+def notebooks(folder: Path) -> list[Path]:
+    """The lessons in a folder, in order."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def stamped(folder: Path) -> Iterator[str]:
+    """What the lessons' last cells say of the causal model: its name, device and number type."""
+    lines = (line for path in notebooks(folder) for line in output_lines(path))
+    return (line.removeprefix("model ") for line in lines if line.startswith("model smollm2"))
+
+
+def answers(path: Path) -> dict[str, str]:
+    """The lines of a lesson's outputs that answer its question, by `Answer.line`. Raises: ValueError."""
+    asked = [answer.line for answer in ANSWERS if answer.lesson == path.name[:2]]
+    found: dict[str, str] = {}
+    for line in output_lines(path):
+        for begin in asked:
+            if line.startswith(begin + " ") and NUMBER.search(line):
+                found.setdefault(begin, line)
+    if missing := [begin for begin in asked if begin not in found]:
+        raise ValueError(f"{path} prints no number with an interval after '{missing[0]}'; see ANSWERS")
+    return found
+
+
+def output_lines(path: Path) -> Iterator[str]:
+    """All lines of text that a notebook's cells print or show, with single spaces."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text") or output.get("data", {}).get("text/plain", "")
+            yield from (" ".join(line.split()) for line in text.splitlines())
+
+
+def numbers(line: str) -> list[re.Match[str]]:
+    """The numbers of a line that have an interval; groups 1 to 3 are the number and the interval's ends.
+
+    >>> numbers("gain on 15 tasks +0.272 [+0.115, +0.430]")[0].groups()
+    ('+0.272', '+0.115', '+0.430')
+    """
+    return list(NUMBER.finditer(line))
+
+
+def answer_cells(runs: Mapping[str, Any], stored: Path) -> Iterator[list[str]]:
+    """The cells of `HEADS` for each value of `ANSWERS`.
+
+    Args:
+      runs: those of the result file.
+      stored: the folder with the stored lessons.
+    """
+    here = {line: text for path in notebooks(stored) for line, text in answers(path).items()}
+    for answer in ANSWERS:
+        found = [run["lessons"].get(answer.lesson, {}).get(answer.line) for run in runs.values()]
+        for place, what in enumerate(answer.values):
+            now = numbers(here[answer.line])[place]
+            yield [
+                answer.lesson,
+                what,
+                now[0],
+                *spread(now, [numbers(text)[place] for text in found if text]),
+            ]
+
+
+def spread(stored: re.Match[str], each: Sequence[re.Match[str]]) -> list[str]:
+    """The range of the runs' numbers, and how many of them the last two of `HEADS` count."""
+    values = sorted((one[1] for one in each), key=float)
+    certain = sum(not float(one[2]) <= 0 <= float(one[3]) for one in each)
+    inside = sum(float(stored[2]) <= float(value) <= float(stored[3]) for value in values)
+    return [
+        f"{values[0]} to {values[-1]}" if values else "",
+        *(f"{n} of {len(each)}" for n in (certain, inside)),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run everything that is missing, then write the page."""
+    """Run everything that the result file lacks."""
     parser = argparse.ArgumentParser(description="Run the lessons as other CPUs and with other seeds.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", help="lessons, such as 02,06; default: all")
     parser.add_argument("--seeds", default="0,10,20", help="first seeds; default: 0,10,20")
-    parser.add_argument("--scale", default="lesson")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"kinds of CPU; default: {','.join(KINDS)}")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="result file; default: the stored one")
     options = parser.parse_args(arguments)
+    kinds = options.kinds.split(",")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        parser.error(f"--kinds {unknown[0]}: the kinds are {', '.join(KINDS)}")
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    folder = options.folder.resolve()
-    text = page(run_all(folder, options.scale, seeds, options.only))
-    with files.atomic(folder / "headlines.md") as new:
-        new.write_text(text, encoding="utf-8")
+    run_all(options.folder.resolve(), options.json, seeds, kinds, options.only)
 
 
 if __name__ == "__main__":

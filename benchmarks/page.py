@@ -1,10 +1,11 @@
-"""The tables of benchmarks/README.md and benchmarks/learning-rates.md, made from the stored results.
+"""The tables of benchmarks/README.md, learning-rates.md and headlines.md, made from the stored results.
 
 python -m benchmarks.page [--check]
 
-Each block between `<!-- begin NAME -->` and `<!-- end NAME -->` comes from benchmarks/results/*.json or
-data/timings.json. The text around the blocks is written by hand and holds no measured number. With --check
-nothing is written; the exit status is 1 if a page differs from what this command would write.
+Each block between `<!-- begin NAME -->` and `<!-- end NAME -->` comes from benchmarks/results/*.json,
+data/timings.json or the stored lessons. The text around the blocks is written by hand and holds no measured
+number. With --check nothing is written; the exit status is 1 if a page differs from what this command would
+write.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from typing import Any
 
 from benchmarks.errors import table as errors_table
 from benchmarks.growth import AXES
+from benchmarks.headlines import HEADS, answer_cells
 from benchmarks.pairs import DEEP_LENGTH, PAIRS
 from benchmarks.speed import SIDES, WHOLE, ratios, times_with_reading
 
 HERE = Path(__file__).parent
 RESULTS, TIMINGS = HERE / "results", HERE.parent / "data" / "timings.json"
+NOTEBOOKS = HERE.parent / "notebooks"
 # A row or an axis comes from the first file that has it: more rounds first, then the newer engine.
 SPEED = ("speed-float32-amd-15.json", "speed-float32-amd.json", "speed-float32-amd-76d02fc.json")
 MIXED, OTHER_CPU = "speed-mixed-amd.json", "speed-float32.json"
@@ -211,6 +214,14 @@ def rates(stored: Stored) -> str:
     return markdown(("file", "method", "tasks", "learning rate: mean dev loss"), rows)
 
 
+def headlines(stored: Stored) -> str:
+    """Each lesson's answer, as stored and in the runs of other CPUs and seeds."""
+    runs = stored.read("headlines.json")["runs"]
+    about = {name: run["about"] for name, run in runs.items()}
+    names = [f"- {name}: {of['model']}; commit {commit(of)}" for name, of in about.items()]
+    return "\n".join([markdown(HEADS, answer_cells(runs, NOTEBOOKS)), "", "Runs:", "", *names])
+
+
 PAGES: dict[str, dict[str, Callable[[Stored], str]]] = {
     "README.md": {
         "setup": setup,
@@ -222,6 +233,7 @@ PAGES: dict[str, dict[str, Callable[[Stored], str]]] = {
         "compiled": compiled,
     },
     "learning-rates.md": {"rates": rates},
+    "headlines.md": {"headlines": headlines},
 }
 
 

@@ -1,48 +1,94 @@
-"""The page of results has every run's result once, and a finished run is not started again."""
+"""A run's answers are kept once, a run that the file has is not repeated, and the page counts them."""
 
+import doctest
 import json
+import re
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 import toy_notebooks as toy
 
-from benchmarks import headlines
+from benchmarks import headlines, page
+
+LINE = "gain over zero-shot {}\n"
+ONE = (headlines.Answer("02", "gain over zero-shot", ("gain, score",)),)
 
 
-def ran(folder, text, status="ok"):
-    """A run's folder with one lesson whose summary says `text`."""
-    cell = toy.code("print(1)", "summary", outputs=[nbformat.v4.new_output("stream", text=f"{text}\n")])
-    toy.write(folder / "00_start_here.ipynb", "# 00. What?", toy.code("print(0)"), cell)
-    (folder / "timings.json").write_text(json.dumps({"status": {"00_start_here": status}}), encoding="utf-8")
+def ran(folder, text):
+    """A run's folder with lesson 02, whose output is `text`."""
+    cells = [toy.code("print(1)", outputs=[nbformat.v4.new_output("stream", text=text)])]
+    toy.write(folder / "02_prompt_tuning.ipynb", "# 02. What?", *cells)
     return folder
 
 
-def test_runs_with_the_same_result_stand_together(tmp_path):
-    texts = {"this CPU, seed 0": "gain 0.3", "this CPU, seed 10": "gain 0.2", "AVX2, seed 0": "gain 0.3"}
-    page = headlines.page({name: ran(tmp_path / name, text) for name, text in texts.items()})
-    assert "## 00_start_here" in page and page.count("gain 0.3") == 1
-    assert "**this CPU, seed 0; AVX2, seed 0**" in page and "**this CPU, seed 10**" in page
-
-
-def test_every_kind_has_its_variables_and_its_own_steps(tmp_path, monkeypatch):
-    started = []
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """The runs that were started: kind and steps folder; each writes lesson 02 with a number of its own."""
+    found = []
 
     def run(command, check, env):
         assert check
-        started.append((command[-5], env.get("ATEN_CPU_CAPABILITY"), env["IPTKIT_STEPS"]))
+        out = command[command.index("--out") + 1]
+        found.append((env.get("ATEN_CPU_CAPABILITY"), env["IPTKIT_STEPS"]))
+        value = f"+0.2{len(found)}0 [+0.1{len(found)}0, +0.300]"
+        ran(tmp_path / out, "model smollm2-135m, cpu, mixed\n" + LINE.format(value))
 
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    monkeypatch.setattr(headlines.subprocess, "run", run)
-    ran(tmp_path / "kind0-seed0", "x")
-    ran(tmp_path / "kind1-seed0", "x", "failed")
-    runs = headlines.run_all(tmp_path, "lesson", [0], "00")
-    assert list(runs) == ["this CPU, seed 0", "AVX2, seed 0"]
-    assert [(kind, steps) for _, kind, steps in started] == [("avx2", str(tmp_path / "steps1"))]
+    monkeypatch.setattr(headlines, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(headlines, "processor", lambda: "a CPU")
+    return found
 
 
-@pytest.mark.parametrize("only", [None, "00,02"])
-def test_a_run_without_all_its_lessons_is_not_finished(tmp_path, only):
-    assert not headlines.is_finished(ran(tmp_path / "run", "x"), only)
-    assert headlines.is_finished(tmp_path / "run", "00") and not headlines.is_finished(
-        tmp_path / "none", "00"
-    )
+def test_every_kind_has_its_variables_and_its_own_steps_and_no_run_is_repeated(tmp_path, started):
+    file = tmp_path / "headlines.json"
+    given = [str(tmp_path), "--json", str(file), "--only", "02"]
+    headlines.main([*given, "--seeds", "0"])
+    assert started == [(None, str(tmp_path / "steps-native")), ("avx2", str(tmp_path / "steps-AVX2"))]
+    headlines.main([*given, "--seeds", "0,10", "--kinds", "native"])
+    assert len(started) == 3
+    runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    assert set(runs) == {"a CPU, seed 0", "a CPU, as AVX2, seed 0", "a CPU, seed 10"}
+    last = runs["a CPU, seed 10"]
+    assert last["lessons"] == {"02": {"gain over zero-shot": "gain over zero-shot +0.230 [+0.130, +0.300]"}}
+    assert last["about"]["model"] == "smollm2-135m, cpu, mixed"
+
+
+def test_a_lesson_without_its_line_is_an_error_and_the_file_stays(tmp_path):
+    with pytest.raises(ValueError, match="02_prompt_tuning.ipynb prints no number .* 'gain over zero-shot'"):
+        headlines.add(tmp_path / "headlines.json", "run", ran(tmp_path / "run", LINE.format("none")))
+    assert not (tmp_path / "headlines.json").exists()
+
+
+def test_an_unknown_kind_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        headlines.main([str(tmp_path), "--kinds", "AVX3"])
+    assert "--kinds AVX3: the kinds are native, AVX2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "counted"),
+    [
+        (["+0.200 [+0.100, +0.300]", "+0.400 [-0.100, +0.900]"], ["+0.200 to +0.400", "1 of 2", "1 of 2"]),
+        (["-0.200 [-0.300, -0.100]", "+0.250 [+0.240, +0.260]"], ["-0.200 to +0.250", "2 of 2", "1 of 2"]),
+        ([], ["", "0 of 0", "0 of 0"]),
+    ],
+)
+def test_the_page_counts_what_the_runs_say(tmp_path, monkeypatch, values, counted):
+    monkeypatch.setattr(headlines, "ANSWERS", ONE)
+    stored = ran(tmp_path / "stored", LINE.format("+0.210 [+0.110, +0.310]"))
+    lines = [{"02": {"gain over zero-shot": LINE.format(value).strip()}} for value in values]
+    runs = {f"run {number}": {"lessons": found} for number, found in enumerate(lines)}
+    (row,) = headlines.answer_cells(runs, stored)
+    assert row == ["02", "gain, score", "+0.210 [+0.110, +0.310]", *counted]
+
+
+def test_every_stored_lesson_prints_its_answers():
+    found = {path.name[:2]: headlines.answers(path) for path in headlines.notebooks(page.NOTEBOOKS)}
+    for answer in headlines.ANSWERS:
+        line = found[answer.lesson][answer.line]
+        assert len(headlines.numbers(line)) >= len(answer.values) and re.search(r"\d", line)
+
+
+def test_the_examples_of_the_docstrings():
+    assert doctest.testmod(headlines).failed == 0
