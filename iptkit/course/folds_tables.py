@@ -197,7 +197,7 @@ def curve_table(found: Mapping[str, Any]) -> str:
         "test log-likelihood",
         "test score",
     ]
-    return table([*heads, "CPU seconds per run", ""], lines)
+    return table([*heads, "CPU seconds per run", "choice"], lines)
 
 
 # ---- parts ----------------------------------------------------------------------------------------
