@@ -132,7 +132,9 @@ def check_tasks(
             "ignore", ".*case, blanks or composed letters", UserWarning
         )  # the note above says it
         loaded = suites.load_suite(path, columns=columns, drop_duplicates=drop_duplicates)  # also samples
-    for task in loaded:
+    with warnings.catch_warnings(action="ignore"):  # they are the same
+        full = suites.load_suite(path, columns=columns, drop_duplicates=drop_duplicates, full=True)
+    for task, whole in zip(loaded, full, strict=True):
         kind = f"{task.category}, scored by {task.metric}"
         lines.append(f"{task.id}: fine ({kind}{', labels: ' if task.labels else ''}{', '.join(task.labels)})")
         needed = "100 per label" if task.category == "cls" else "100 examples"
@@ -141,6 +143,7 @@ def check_tasks(
             advice = f"a study needs train_new too, and so about {needed} to train on"
         of_all = f" (of {tests[task.id]})" if tests[task.id] > len(task.test) else ""
         lines.append(f"  few-shot sets: {_sizes(task)}{of_all}; {advice}")
+        lines.append(f"  iptkit tune: train {len(whole.train)}, dev {len(whole.dev)}, test {len(whole.test)}")
     told = [(issubclass(one.category, messages.Note), str(one.message)) for one in noted]
     lines += [f"{'note' if is_note else 'warning'}: {text}" for is_note, text in told]
     value |= {"near_duplicates": near, "warnings": [text for is_note, text in told if not is_note]}

@@ -90,7 +90,10 @@ def checked(given: object) -> dict[str, Any]:
         raise ColumnsError(f'columns are {given!r:.80}, allowed is {{"input": "...", "target": "..."}}')
     for role, names in given.items():
         if role not in (*ROLES, "targets"):
-            raise ColumnsError(f"columns name {role!r:.80}; allowed are: {', '.join(ROLES)}")
+            raise ColumnsError(
+                f"columns name {role!r:.80}; allowed are: {', '.join(ROLES)}; write ROLE=COLUMN, "
+                "such as input=text,target=label"
+            )
         each = [names] if isinstance(names, str | int) and not isinstance(names, bool) else names
         if not isinstance(each, list | tuple) or not each or not all(isinstance(n, str | int) for n in each):
             raise ColumnsError(f"columns: {role} is {names!r:.80}, allowed is a name or a list of names")
@@ -130,10 +133,12 @@ def missing(role: str, there: Sequence[str], where: str) -> ColumnsError:
 def example(there: Sequence[str], roles: Sequence[str] = ("input", "target")) -> str:
     """Return a --columns option for some roles with columns of a file, as a shell takes it.
 
-    A role has its usual column, else the first column for the input, the last one for the target.
+    A role has its usual column, else the column that is left for it; COLUMN stands for one of several.
 
     >>> example(["utterance", "intent"])
     'input=utterance,target=intent'
+    >>> example(["id", "utterance", "intent"])
+    'input=COLUMN,target=COLUMN'
     """
     usual: dict[str, tuple[str, ...]] = {}
     for role in ROLES:
@@ -142,9 +147,10 @@ def example(there: Sequence[str], roles: Sequence[str] = ("input", "target")) ->
             usual |= {role: _usual(role, there, taken, "")[0]}
     taken = {name for names in usual.values() for name in names}
     rest = [name for name in there if name.strip() and name not in taken]
-    first = {"input": rest[:1], "target": rest[1:][-1:] if not usual.get("input") else rest[-1:]}
-    of = {role: "+".join(usual.get(role) or first.get(role) or ()) for role in roles}
-    names = [n if n and n.isprintable() and "," not in n else "..." for n in of.values()]
+    open_roles = [role for role in ("input", "target") if not usual.get(role)]
+    left = dict(zip(open_roles, rest, strict=True)) if len(rest) == len(open_roles) else {}
+    of = {role: "+".join(usual.get(role) or filter(None, [left.get(role)])) for role in roles}
+    names = [n if n and n.isprintable() and "," not in n else "COLUMN" for n in of.values()]
     return shlex.quote(",".join(f"{role}={name:.200}" for role, name in zip(roles, names, strict=True)))
 
 

@@ -7,6 +7,7 @@ that name no spans, such as parts of speech, are read as they are.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def read_conll(
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: the scheme is unknown or the file has problems. The message counts them and lists the first
-        20 by line: a line with too few columns or a different number of columns than the lines before, a tag
+        20 by line: a line with too few columns or a different number of columns than most lines, a tag
         outside `labels`, tags that break the scheme, broken UTF-8, or no sentence.
     """
     path = paths.expanded(path)
@@ -59,9 +60,9 @@ def sentences(path: str | Path, word: int, tag: int, comment: str) -> list[list[
     """Return the lines of every sentence of a CoNLL file; arguments and errors are those of `read_conll`."""
     needed = max(word + 1 if word >= 0 else -word, tag + 1 if tag >= 0 else -tag, 2)
     found: list[list[Line]] = [[]]
-    columns = 0
     problems: list[str] = []
     text = reading.read_text(path, "give a file with one word and its tag per line")
+    columns = max(_usual_columns(text), needed)
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r")
         fields = words_of(line)
@@ -70,16 +71,15 @@ def sentences(path: str | Path, word: int, tag: int, comment: str) -> list[list[
             continue
         if comment and line.startswith(comment) and not found[-1]:
             continue
-        columns = columns or len(fields)
         if "\r" in line:
             problems.append(
                 f"{path}:{number}: there is a carriage return inside the line; save the file with line feeds "
                 "as line ends"
             )
-        elif len(fields) < needed or len(fields) != columns:
+        elif len(fields) != columns:
             way = f"; skip comments with comment={line[0]!r}" if line[0] in "#%" else ""
             problems.append(
-                f"{path}:{number}: the line has {len(fields)} column(s), but needs {max(columns, needed)}; "
+                f"{path}:{number}: the line has {len(fields)} column(s), but needs {columns}; "
                 "write a word and its tag (without blanks inside), and an empty line between sentences" + way
             )
         else:
@@ -89,3 +89,9 @@ def sentences(path: str | Path, word: int, tag: int, comment: str) -> list[list[
     if not found:
         raise ValueError(f"{path} has no sentence; write a word and its tag on every line")
     return found
+
+
+def _usual_columns(text: str) -> int:
+    """The number of columns that most lines of a text have; 0 for a text without lines."""
+    counts = Counter(len(fields) for line in text.split("\n") if (fields := words_of(line)))
+    return counts.most_common(1)[0][0] if counts else 0

@@ -33,7 +33,7 @@ def check(fields: dict, max_input: float, max_target: float) -> list[str]:
     elif "targets" in fields:
         problems += _check_texts(fields["targets"], "targets", 1, max_target)
     elif not misspelt & {"target", "targets"}:
-        problems.append(_absent("targets", fields))
+        problems.append(_absent("target", fields))
     if fields.get("options") not in (None, []):
         problems += _check_texts(fields["options"], "options", 2, max_target)
     return problems or _check_targets(example_of(fields))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -151,8 +151,10 @@ def with_classes(
     category, training = own.fields.get("category"), next(iter(sets.values()))
     targets = [row["target"] for row in training.values() if "target" in row]
     has_several = any("targets" in row for of in sets.values() for row in of.values())
-    if has_several or category not in (None, "cls") or not (category or names or _are_labels(targets)):
+    if has_several or category not in (None, "cls"):
         return own, dict(sets), [], ""
+    if not (category or names or _are_labels(targets)):
+        return own, dict(sets), [], _may_be_labels(targets)
     known = own.labels or tuple(names)
     labels = known or tuple(
         sorted({*targets}, key=lambda label: (int(label) if label.isdecimal() else 0, label))
@@ -181,6 +183,9 @@ def with_classes(
         for name, of in sets.items()
     }
     note = "" if category or names else f"taken as a classification with the labels {shown}"
+    if not known and (twins := _twins(labels)):
+        told = f"the labels {' and '.join(map(repr, twins))} differ only in case"
+        note = Caution("; ".join(filter(None, [note, told, "spell them alike if they are one"])))
     own = replace(own, fields={**own.fields, "category": "cls", "labels": [*labels]})
     return own, filled, problems, note
 
@@ -188,9 +193,34 @@ def with_classes(
 def _are_labels(targets: Sequence[str]) -> bool:
     """Return whether answers look like the labels of a classification: few, short, repeated."""
     counts = Counter(targets)
-    is_short = all(len(label) <= LONGEST_LABEL and "\n" not in label for label in counts)
     is_repeated = min(counts.values(), default=0) >= 2 or len(targets) >= MANY_TIMES * len(counts)
-    return is_short and 2 <= len(counts) <= MOST_LABELS and is_repeated
+    return _are_few_and_short(counts) and is_repeated
+
+
+def _are_few_and_short(labels: Collection[str]) -> bool:
+    is_short = all(len(label) <= LONGEST_LABEL and "\n" not in label for label in labels)
+    return is_short and 2 <= len(labels) <= MOST_LABELS
+
+
+def _may_be_labels(targets: Sequence[str]) -> str:
+    """Return a note if answers could be labels of which the file has too few examples to tell; else ""."""
+    counts = Counter(targets)
+    if not _are_few_and_short(counts) or len(counts) == len(targets):
+        return ""
+    rare = next(label for label, count in counts.items() if count == 1)
+    return Caution(
+        f"taken as a task with free answers, because {rare!r} is the answer of only one of "
+        f'{len(targets)} examples; if the answers are labels, write "category": "cls" on the card, or add '
+        "examples"
+    )
+
+
+def _twins(labels: Sequence[str]) -> list[str]:
+    """Return the first labels that differ only in case; [] if there are none."""
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(label.casefold(), []).append(label)
+    return next((found for found in alike.values() if len(found) > 1), [])
 
 
 def missing_examples(

@@ -198,7 +198,11 @@ def _check_form(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
     if letters is None:
         return []
     return [
-        (place, f"tag {tag!r} is not {_a(scheme)} tag; write {_forms(letters)}, or name another scheme")
+        (
+            place,
+            f"tag {tag!r} is not {_a(scheme)} tag; write {_forms(letters)}, or name another "
+            "scheme (on the card, or scheme= in Python)",
+        )
         for place, tag in enumerate(tags)
         if tag != OUTSIDE and not (tag[0] in letters and (len(tag) == 1 or (tag[1] == "-" and tag[2:])))
     ]

@@ -101,6 +101,7 @@ def test_tasks_check_tells_every_problem(iptkit_command, tmp_path):
     bad.write_text('{"input": "", "target": "2"}\n{"inputs": "x"}\n', encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(good))
     assert code == 0 and "few-shot sets: train 1, train_new 1, dev 1, test 3;" in text
+    assert "iptkit tune: train 2, dev 1, test 3" in text
     good.write_text("".join(sums[:2]), encoding="utf-8")
     code, text = iptkit_command("tasks", "check", str(good))
     assert code == 1 and "task 'good' has 2 examples, but needs at least 4" in text

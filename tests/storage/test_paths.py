@@ -97,6 +97,9 @@ def test_variables_are_afterwards_as_they_were(monkeypatch):
         assert (os.environ["IPTKIT_A"], os.environ["IPTKIT_B"]) == ("inside", "new")
         raise KeyError
     assert os.environ["IPTKIT_A"] == "before" and "IPTKIT_B" not in os.environ
+    with paths.variables(IPTKIT_B="new"):
+        del os.environ["IPTKIT_B"]
+    assert "IPTKIT_B" not in os.environ
 
 
 def test_unknown_names_are_attribute_errors():

@@ -126,13 +126,14 @@ def test_examples_in_docstrings():
     ("there", "roles", "told"),
     [
         (["utterance", "intent"], ("input", "target"), "input=utterance,target=intent"),
-        (["utterance", "label", "x"], ("input", "target"), "input=utterance,target=label"),
+        (["utterance", "label", "x"], ("input", "target"), "input=COLUMN,target=label"),
         (["text", "mood"], ("target",), "target=mood"),
         (["premise", "hypothesis", "y"], ("input", "target"), "input=premise+hypothesis,target=y"),
         (["What was said", "mood"], ("input",), "'input=What was said'"),
-        (["a, b", "mood"], ("input", "target"), "input=...,target=mood"),
-        (["label"], ("input",), "input=..."),
-        ([], ("input", "target"), "input=...,target=..."),
+        (["a, b", "mood"], ("input", "target"), "input=COLUMN,target=mood"),
+        (["label"], ("input",), "input=COLUMN"),
+        (["id", "utterance", "intent"], ("input", "target"), "input=COLUMN,target=COLUMN"),
+        ([], ("input", "target"), "input=COLUMN,target=COLUMN"),
     ],
 )
 def test_an_example_of_the_option_names_columns_of_the_file(there, roles, told):

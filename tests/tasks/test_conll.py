@@ -86,7 +86,7 @@ def test_comment_lines_before_a_sentence_are_skipped(tmp_path):
     first, second = conll.read_conll(written(tmp_path, text), comment="#")
     assert first.words == ("Hana", "#") and second.words == ("Ben",)
     with pytest.raises(
-        ValueError, match="some.conll:2: the line has 2 column.s., but needs 5; .* comments with comment='#'"
+        ValueError, match="some.conll:1: the line has 5 column.s., but needs 2; .* comments with comment='#'"
     ):
         conll.read_conll(written(tmp_path, text))
 
@@ -133,3 +133,12 @@ def test_tags_without_prefixes_form_spans_of_equal_neighbours(tmp_path):
         (sentence,) = conll.read_conll(path)
     assert sentence.tags == ("B-name", "I-name", "O", "B-place", "B-name")
     assert conll.read_conll(path, scheme="none")[0].tags == ("name", "name", "O", "place", "name")
+
+
+def test_only_the_line_that_differs_from_most_is_a_problem(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"1 problem.*\n.*some.conll:1: the line has 1 column.s., but needs 2"
+    ):
+        conll.read_conll(written(tmp_path, "Hana\nran O\naway O\n"))
+    with pytest.raises(ValueError, match=r"3 problem"):
+        conll.read_conll(written(tmp_path, "Hana\nran\naway\n"))

@@ -36,15 +36,15 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
         ({"targets": ["a"]}, "field 'input' is missing (found: targets); add it"),
         (
             {"input": "q", "answer": "a"},
-            "field 'targets' is missing (found: input, answer); rename 'answer' to 'target', or add it",
+            "field 'target' is missing (found: input, answer); rename 'answer' to 'target', or add it",
         ),
         (
             {"input": "q", "output": ["a"]},
-            "field 'targets' is missing (found: input, output); rename 'output' to 'targets'",
+            "field 'target' is missing (found: input, output); rename 'output' to 'targets'",
         ),
         (
             {"input": "q", "Label": "a"},
-            "field 'targets' is missing (found: input, Label); rename 'Label' to 'target'",
+            "field 'target' is missing (found: input, Label); rename 'Label' to 'target'",
         ),
         (
             {"text": "q", "target": "a"},
@@ -52,7 +52,7 @@ def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
         ),
         (
             {f"x{i}": "q" for i in range(9999)} | {"input": "q"},
-            "field 'targets' is missing (found: x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, ...); add it",
+            "field 'target' is missing (found: x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, ...); add it",
         ),
         (
             b'{"input": "q", "target": "a", "target": "b"}',

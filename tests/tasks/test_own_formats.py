@@ -480,6 +480,24 @@ def test_a_rare_label_is_a_label_and_one_label_is_none(tmp_path):
         suites.load_suite(file)
 
 
+def test_few_examples_of_what_may_be_labels_are_free_answers_with_a_warning(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(csv_of([*texts(6), ("It rains", "odd")]))
+    (task,), told = loaded(file)
+    warned = [text for text in told if "'odd' is the answer of only one of 7 examples" in text]
+    assert task.category == "qa" and '"category": "cls" on the card' in warned[0]
+    (tmp_path / "mine.card.json").write_text('{"category": "cls"}')
+    assert loaded(file)[0][0].labels == ("bad", "good", "odd")
+
+
+def test_labels_that_differ_only_in_case_are_reported(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(csv_of([*texts(20), ("It rains", "Good"), ("It snows", "Good")]))
+    (task,), told = loaded(file)
+    assert task.labels == ("Good", "bad", "good")
+    assert any("'Good' and 'good' differ only in case; spell them alike" in text for text in told)
+
+
 def test_tables_of_other_text_types_are_read(tmp_path):
     rows = texts(20)
     for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
