@@ -107,5 +107,5 @@ lock:
 	cat "$$new" > requirements.lock
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv runs .pytest_cache .mypy_cache .hypothesis
+	find . \( -name __pycache__ -o -name .ruff_cache \) -type d -prune -exec rm -rf {} +

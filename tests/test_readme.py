@@ -147,10 +147,11 @@ def test_the_programs_for_prompts_run(capsys, my_task, monkeypatch):
     assert names["about"]["tasks"] == ["my_task"] and uploaded[0]["repo_id"] == "YOU/my-task"
 
 
-def test_the_session_on_the_command_line_runs(my_task):
-    (session,) = re.findall(r"```\n(\$ iptkit tune .*?)```", PROMPTS, re.DOTALL)
-    commands = [shlex.split(line)[2:] for line in session.splitlines() if line.startswith("$ ")]
-    assert [command[0] for command in commands] == ["tune", "ask", "score", "show", "export"]
+def test_the_sessions_on_the_command_line_run(my_task):
+    sessions = "".join(re.findall(r"```\n(\$ iptkit tune .*?)```", PROMPTS, re.DOTALL))
+    commands = [shlex.split(line)[2:] for line in sessions.splitlines() if line.startswith("$ ")]
+    names = ["tune", "ask", "score", "show", "export", "tune", "tune", "score"]
+    assert [command[0] for command in commands] == names
     for command in commands:
         more = ["--model", "tiny-causal", "--steps", "2"] if command[0] == "tune" else []
         done = CliRunner().invoke(app, [*command, *more])

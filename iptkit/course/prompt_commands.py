@@ -1,7 +1,7 @@
 """The commands for prompts of your own: `iptkit tune`, `ask`, `score`, `show` and `export`.
 
-Their work is done by prompts/tuning.py, prompts/asking.py, scores/evaluation.py and prompts/interchange.py.
-Here options are read and checked before anything runs, and results are put into words.
+Their work is done by prompts/tuning.py, asking.py and interchange.py, and scores/evaluation.py and
+comparison.py. Here options are read and checked before anything runs, and results are put into words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -232,6 +232,10 @@ def score(
         ),
     ] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples of each task.")] = None,
+    minus: Annotated[
+        Path | None,
+        typer.Option(metavar="PROMPT2", help="Another prompt: the difference on the same examples."),
+    ] = None,
     only: Only = None,
     columns: Columns = "",
     drop_duplicates: DropDuplicates = None,
@@ -239,9 +243,9 @@ def score(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> Reply:
-    """Measure a trained prompt on the tasks of FILE, with 95 % intervals."""
-    from iptkit.prompts import prompt_runs, saved, tuning
-    from iptkit.scores import evaluation
+    """Measure a trained prompt on the tasks of FILE, with 95 % intervals; or compare it with another one."""
+    from iptkit.prompts import prompt_runs, saved
+    from iptkit.scores import comparison, evaluation
 
     if split not in (*SPLITS, "all"):
         raise ValueError(f"--split is {split!r}; choose one of {', '.join((*SPLITS, 'all'))}")
@@ -249,20 +253,21 @@ def score(
     first = prompt_runs.find_run(about, task) if task is not None else 0
     sample = prompt_runs.trained_on(about, first).get("sample", 0)
     tasks = _load(file, sample, only, columns, drop_duplicates, full=split == "all", max_test=sys.maxsize)
-    runs = prompt_runs.runs_for(about, tasks, task)
-    for one, run in zip(tasks, runs, strict=True):
-        seen = prompt_runs.seen_in_training(about, run, one, split)
-        for known in filter(None, (prompt_runs.difference(about, run, one), seen)):
-            warnings.warn(known, stacklevel=1)
+    files = [prompt] if minus is None else [prompt, minus]
+    runs = [_runs(one, tasks, task, split) for one in files]
     tasks = _with_every_example(tasks, file, columns, drop_duplicates) if split == "all" else tasks
-    engine, source = _open(prompt, device, dtype, model)
-    tuning.check_tasks(engine.backbone, tasks)
-    tasks = [prompt_runs.with_classes_of(about, run, one) for one, run in zip(tasks, runs, strict=True)]
-    chosen = prompt_runs.chosen(source, runs)
-    part = "test" if split == "all" else split
-    scores = evaluation.measure(engine, chosen, tasks, part, limit, label=f"score {split}")
-    value = {"prompt": str(prompt), "file": file, "split": split, "tasks": [asdict(one) for one in scores]}
-    return Reply(value, prompt_words.scores(scores), bare=prompt_words.numbers(scores))
+    ready = [_ready(one, of, tasks, (device, dtype, model)) for one, of in zip(files, runs, strict=True)]
+    part, (asked, *others) = "test" if split == "all" else split, [of for *_, of in ready]
+    value: dict[str, Any] = {"prompt": str(prompt), "file": file, "split": split}
+    if minus is None:
+        scores = evaluation.measure(*ready[0], part, limit, label=f"score {split}")
+        value["tasks"] = [asdict(one) for one in scores]
+        return Reply(value, prompt_words.scores(scores), bare=prompt_words.numbers(scores))
+    if others != [asked]:
+        raise ValueError(f"{prompt} and {minus} were trained for other labels, so they cannot be compared")
+    found = comparison.compare(ready[0][:2], ready[1][:2], asked, part, limit)
+    value |= {"minus": str(minus), "tasks": [asdict(one) for one in found]}
+    return Reply(value, prompt_words.differences(found), bare=prompt_words.numbers(found))
 
 
 SPLITS = ("test", "dev", "train", "train_new")
@@ -366,6 +371,32 @@ def _with_every_example(tasks: Sequence[Task], file: str, columns: str, drop: bo
     own = own_tasks.read_all(paths.expanded(file), own_tasks.How(columns, drop))
     read = {one.card.id: [example for part in one.kept.values() for example in part] for one in own}
     return [prompt_runs.all_as_test(task, read[task.id]) for task in tasks]
+
+
+def _runs(prompt: Path, tasks: Sequence[Task], task: str | None, split: str) -> list[int]:
+    """The index of a prompt of a file for each task, with warnings of what makes its score say less."""
+    from iptkit.prompts import prompt_runs, saved
+
+    about = saved.read_about(prompt)
+    runs = prompt_runs.runs_for(about, tasks, task)
+    for one, run in zip(tasks, runs, strict=True):
+        seen = prompt_runs.seen_in_training(about, run, one, split)
+        for known in filter(None, (prompt_runs.difference(about, run, one), seen)):
+            warnings.warn(known, stacklevel=1)
+    return runs
+
+
+def _ready(
+    prompt: Path, runs: Sequence[int], tasks: Sequence[Task], where: tuple[str, str, str | None]
+) -> tuple[Engine | HeadEngine, SavedPrompt, list[Task]]:
+    """Engine, prompts and tasks, as `evaluation.measure` takes them."""
+    from iptkit.prompts import prompt_runs, saved, tuning
+
+    engine, source = _open(prompt, *where)
+    tuning.check_tasks(engine.backbone, tasks)
+    about = saved.read_about(prompt)
+    tasks = [prompt_runs.with_classes_of(about, run, one) for one, run in zip(tasks, runs, strict=True)]
+    return engine, prompt_runs.chosen(source, runs), tasks
 
 
 def _open(prompt: Path, device: str = "cpu", dtype: str = "auto", model: str | None = None) -> Opened:

@@ -13,6 +13,7 @@ from iptkit.course import output
 if TYPE_CHECKING:
     from iptkit.prompts.asking import Answer
     from iptkit.prompts.tuning import Tuned
+    from iptkit.scores.comparison import Difference
     from iptkit.scores.evaluation import Score
     from iptkit.tasks.examples import Task
 
@@ -56,8 +57,15 @@ def scores(found: Sequence[Score]) -> str:
     return output.table([HEADING, *map(_cells, found)])
 
 
-def numbers(found: Sequence[Score]) -> str:
-    """The scores alone, one per line."""
+def differences(found: Sequence[Difference]) -> str:
+    """A table of what one prompt has more than another one."""
+    heading = ["task", "metric", "score", "minus", "difference", "95 % interval"]
+    heading += ["log-likelihood", "95 % interval", "examples"]
+    return output.table([heading, *map(_difference_cells, found)])
+
+
+def numbers(found: Sequence[Score | Difference]) -> str:
+    """The scores, or the differences, alone, one per line."""
     return "\n".join(_number(score.score) for score in found)
 
 
@@ -100,6 +108,16 @@ def _cells(score: Score) -> list[str]:
     interval = f"[{_number(score.low)}, {_number(score.high)}]"
     shown = (score.task, score.metric, _number(score.score), interval, f"{score.chance:.2f}", score.examples)
     return list(map(str, shown))
+
+
+def _difference_cells(found: Difference) -> list[str]:
+    shown = [found.task, found.metric, _number(found.one), _number(found.other)]
+    for value, ends in (
+        (found.score, found.score_interval),
+        (found.log_likelihood, found.log_likelihood_interval),
+    ):
+        shown += [f"{value:+.3f}", f"[{ends[0]:+.3f}, {ends[1]:+.3f}]"]
+    return [*shown, str(found.examples)]
 
 
 def _typed(*words: str) -> str:

@@ -82,30 +82,6 @@ class Table:
         return [[_text(cell, head in self.signed) for head, cell in row.items()] for row in self.rows]
 
 
-def of_summary(caption: str, lines: Sequence[Mapping[str, Any]]) -> Table:
-    """The lines of `scores.summary.summary` as a table: score, ratio of means and E_rel with its tasks.
-
-    Args:
-      caption: one sentence that says what the table shows.
-      lines: what `summary` returned for the value "score".
-    """
-    return Table(
-        caption,
-        [
-            {
-                "method": line["method"],
-                "d_I": line["d_I"] or None,
-                "tasks": line["split"],
-                "score": line["score"],
-                "ratio": line["ratio of means"],
-                "E_rel": line["E_rel"],
-                "tasks of E_rel": line["E_rel tasks"],
-            }
-            for line in lines
-        ],
-    )
-
-
 def _text(cell: Any, is_signed: bool) -> str:
     sign = "+" if is_signed else ""
     match cell:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -251,54 +250,6 @@ def _with_prompt(
     return sdpa_attention_forward(
         module, query, keys, values, mask, dropout, scaling, **{**others, "is_causal": False}
     )
-
-
-@contextlib.contextmanager
-def recomputed_layers(model: nn.Module) -> Iterator[None]:
-    """Within this context layers are recomputed in the backward pass (gradient checkpointing).
-
-    A forward pass keeps only each layer's input. A recomputed layer sees the left memory of its forward pass.
-    Gradients are the same; it saves memory and takes more time. Unlike transformers' own switch, it does not
-    need training mode, which would turn on the frozen model's dropout.
-
-    Raises:
-      ValueError: the model has no layers that can be recomputed, or a forward pass with gradients fills a
-        cache.
-    """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no layers that can be recomputed in the backward pass")
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()
-    before = [(config, config.use_cache) for config in configs if hasattr(config, "use_cache")]
-    for config, _ in before:
-        config.use_cache = False
-    for layer in layers:
-        layer.forward = functools.partial(_recomputed, layer.forward)
-    try:
-        yield
-    finally:
-        for config, use_cache in before:
-            config.use_cache = use_cache
-        for layer in layers:
-            del layer.forward  # back to that of its class
-
-
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    from transformers.cache_utils import Cache
-
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    if any(isinstance(value, Cache) for value in (*args, *kwargs.values())):
-        raise ValueError("recomputed layers cannot fill a cache; pass use_cache=False")
-    contexts = functools.partial(_as_in_forward, _MEMORY.get())
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
-
-
-def _as_in_forward(memory: LeftMemory | DeepMemory | None) -> tuple[Any, Any]:
-    """The contexts of a layer's forward pass and of its recomputation."""
-    return contextlib.nullcontext(), left_memory(memory)
 
 
 @functools.cache

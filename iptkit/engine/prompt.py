@@ -225,7 +225,8 @@ class PromptSource(nn.Module):
         if not self.per_run:
             return None
         trained = (p for p in self.parameters() if p.requires_grad)
-        return next((len(t) for t in itertools.chain(trained, self.parameters(), self.buffers())), None)
+        every = itertools.chain(trained, self.parameters(), self.buffers())
+        return next((len(t) for t in every if t.dim()), None)
 
     @property
     def _num_saved(self) -> int:

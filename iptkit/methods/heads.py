@@ -78,12 +78,12 @@ class SharedPrompt(PromptSource):
     Each data set then continues alone from the shared prompt (`WithHead` with a copy of it).
 
     Args:
-      prompt: a prompt source with one row.
+      prompt: a prompt source that trains, with one row.
       runs: R, the number of heads.
       width: d of the encoder.
       num_classes: C, see WithHead.
       generator: draws the start of the heads, see WithHead.
-    Raises: ValueError if `prompt` has another number of rows than one.
+    Raises: ValueError if `prompt` has no parameters, or another number of rows than one.
     """
 
     per_run = False
@@ -94,7 +94,8 @@ class SharedPrompt(PromptSource):
         super().__init__()
         rows = {len(p) for p in prompt.parameters()}
         if rows != {1}:
-            raise ValueError(f"a shared prompt has one row; the parameters of this one have {sorted(rows)}")
+            found = ", ".join(map(str, sorted(rows))) or "no"
+            raise ValueError(f"a shared prompt trains and has one row; this one has {found} trained rows")
         self.inner = WithHead(runs, width, num_classes, generator).to(next(prompt.parameters()).device)
         self.prompt = prompt
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from iptkit.engine.prompt import Prompt, PromptSource
+from iptkit.engine.prompt import Prompt, PromptSource, as_trained
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
 
 ENCODERS = ("lstm", "mlp", "none")
@@ -49,13 +49,13 @@ class EncodedPrompt(PromptSource):
         if encoder == "lstm" and width % 2:
             raise ValueError(f"the width is {width}; the encoder 'lstm' needs an even one, or take 'mlp'")
         self.encoder = encoder
-        self.input = nn.Parameter(init.detach().clone().float())
+        self.input = nn.Parameter(as_trained(init).clone())
         if encoder == "lstm":
             self.lstm = RunLSTM(runs, width, width // 2, generator)
         if encoder != "none":
             self.inner = RunLinear(runs, width, width, generator)
             self.outer = RunLinear(runs, width, width, generator)
-        self.to(init.device)
+        self.to(init.device, self.input.dtype)
 
     def forward(self, runs: Tensor) -> Prompt:
         """runs: [B] -> Prompt with embeds [B, n, d] (each run is encoded once)."""

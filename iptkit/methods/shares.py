@@ -24,7 +24,7 @@ def in_plane(bank: Tensor, prompts: Tensor, dims: Sequence[int]) -> Tensor:
       bank: [T, ...] trained prompts, whose principal components are used.
       prompts: [M, ...] prompts of the same shape, from the bank or not.
       dims: numbers of principal components, each 1 to T - 1.
-    Returns: [len(dims), M] in float64, each in [0, 1].
+    Returns: [len(dims), M] in float64, each in [0, 1]; nan for a prompt that is the bank's mean.
     Raises: ValueError for too many components or prompts of another shape.
 
     Example:
@@ -76,7 +76,7 @@ def rebuilt(autoencoder: AutoEncoder, prompts: Tensor) -> Tensor:
     Args:
       autoencoder: a trained one.
       prompts: [M, ...] in the shape of its prompts.
-    Returns: [M] in float64.
+    Returns: [M] in float64; nan for a prompt that is the mean.
     """
     flat = prompts.double().flatten(1)
     away = autoencoder.decode(autoencoder.encode(prompts)).double().flatten(1) - flat

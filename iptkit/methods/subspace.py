@@ -31,7 +31,7 @@ from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import SHAPES, Kind, Prompt, PromptSource, check_numbers
 from iptkit.methods.prompt_tuning import FixedPrompt, each_once
 from iptkit.storage import paths, tensor_files
-from iptkit.training.runs import Fit, FitConfig, Run
+from iptkit.training.runs import Fit, FitConfig, Run, evaluation_steps
 from iptkit.training.state import State
 from iptkit.training.trainer import fit, trained_on
 
@@ -313,7 +313,7 @@ def _reconstruct(
 ) -> Fit:
     """What `training.fit` does with a task weight of 0, without the losses that it only reports."""
     state = State(engine, autoencoder, runs, config)
-    marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    marks = evaluation_steps(config.steps, config.evaluations)
     unread = torch.zeros(len(runs), 2, dtype=torch.float64)  # the penalty, not dev, chooses the best step
     for step in range(config.steps):
         penalty = autoencoder.penalty()

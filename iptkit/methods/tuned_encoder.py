@@ -22,7 +22,7 @@ from iptkit.models.backbone import Backbone
 from iptkit.storage import progress
 from iptkit.tasks.examples import Task
 from iptkit.training.adam import DivergedError
-from iptkit.training.runs import FitConfig, Run, draw
+from iptkit.training.runs import FitConfig, Run, draw, evaluation_steps
 from iptkit.training.state import Clock, is_better
 from iptkit.training.trainer import dev_scores, losses_of
 
@@ -77,8 +77,10 @@ def tune_encoder(
     weights = [*model.parameters(), *source.parameters()]
     optimizer = torch.optim.Adam(weights, config.lr, fused=True)
     best, best_step = torch.full((1, 2), -torch.inf, dtype=torch.float64), 0
-    kept: list[Tensor] = []
-    marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    kept = [p.detach().clone() for p in weights]
+    if not config.steps:
+        best = dev_scores(engine, source, [run], config.dev_examples)
+    marks = evaluation_steps(config.steps, config.evaluations)
     with progress.track(f"fine-tuning on {task.id}", total=config.steps, unit="step") as bar:
         for step in range(config.steps):
             for group in optimizer.param_groups:

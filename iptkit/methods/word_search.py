@@ -22,7 +22,7 @@ from iptkit.engine.rows import Row
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.storage import progress
 from iptkit.training import trainer
-from iptkit.training.runs import Run, draw
+from iptkit.training.runs import Run, draw, evaluation_steps
 from iptkit.training.state import is_better
 
 
@@ -92,7 +92,7 @@ def search(
     swaps = torch.zeros(len(runs), dtype=torch.long, device=device)
     best = [tokens.clone(), _on_dev(engine, tokens, runs, config)]
     dev = [best[1]]
-    marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    marks = evaluation_steps(config.steps, config.evaluations)
     engine.keep_contexts(run.examples for run in runs)
     with progress.track(label, total=config.steps, unit="step") as bar:
         for step in range(config.steps):

@@ -44,7 +44,7 @@ def evaluate(
     answer, so a tie scores like a random choice. For arguments and errors see `predict`.
     """
     likeliest = _likeliest(engine, source, tasks, split, limit, label)
-    return [_score(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
+    return [score_of(best, getattr(t, split)[:limit], t) for best, t in zip(likeliest, tasks, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def outcomes(
     """
     found = []
     for answered, task in zip(
-        _answered(engine, source, tasks, split, limit, label, True), tasks, strict=True
+        answered_by(engine, source, tasks, split, limit, label, True), tasks, strict=True
     ):
         examples = getattr(task, split)[:limit]
-        score = _score([one.likeliest for one in answered], examples, task)
+        score = score_of([one.likeliest for one in answered], examples, task)
         found.append(Outcome(score, _log_likelihood(answered, examples, task)))
     return found
 
@@ -131,11 +131,11 @@ def measure(
     If each example counts 0 or 1, the interval is Wilson's; else it is the percentile bootstrap over examples
     (1,000 draws). If all draws are equal, as those of a perfect macro_f1 are, they say nothing; then it is
     Wilson's for a share as large as the score (from the metric's lowest value to 1) of as many examples. For
-    a mean of values between 0 and 1 that is the widest it could be. For a single example of another metric
-    than accuracy it is the metric's whole range. For arguments see `predict`, for errors and the
-    log-likelihood `outcomes`.
+    a mean of values between 0 and 1 that is the widest it could be. For a single example that counts neither
+    0 nor 1, or of a metric that is no mean over examples, it is the metric's whole range.
+    For arguments see `predict`, for errors and the log-likelihood `outcomes`.
     """
-    answered = _answered(engine, source, tasks, split, limit, label, True)
+    answered = answered_by(engine, source, tasks, split, limit, label, True)
     return [
         _measured(of_task, getattr(t, split)[:limit], t) for of_task, t in zip(answered, tasks, strict=True)
     ]
@@ -173,11 +173,12 @@ def predict(
     return [[best[i % len(best)] for i, best in enumerate(of_task)] for of_task in likeliest]
 
 
-class _Answer(NamedTuple):
+class Answered(NamedTuple):
     """The answer to one example.
 
-    likeliest: the generated answer, or all options with the highest likelihood.
-    log_likelihood: of the first right answer per token, in nats; nan if nobody asked for it.
+    Attributes:
+      likeliest: the generated answer, or all options with the highest likelihood.
+      log_likelihood: of the first right answer per token, in nats; nan if nobody asked for it.
     """
 
     likeliest: tuple[str, ...]
@@ -193,12 +194,12 @@ def _likeliest(
     label: str,
 ) -> list[list[tuple[str, ...]]]:
     """Return for each example the generated answer, or all options with the highest likelihood."""
-    answered = _answered(engine, source, tasks, split, limit, label, False)
+    answered = answered_by(engine, source, tasks, split, limit, label, False)
     return [[one.likeliest for one in of_task] for of_task in answered]
 
 
 @torch.no_grad()
-def _answered(
+def answered_by(
     engine: PromptEngine,
     source: PromptSource,
     tasks: Sequence[Task],
@@ -206,12 +207,16 @@ def _answered(
     limit: int | None,
     label: str,
     with_likelihoods: bool,
-) -> list[list[_Answer]]:
-    """Return the answer to each example of each task."""
+) -> list[list[Answered]]:
+    """Return the answer to each example of each task.
+
+    With likelihoods, free answers and tags take one forward pass more. For the other arguments and errors
+    see `predict`.
+    """
     _check_call(engine, source, tasks, split, limit)
     source.eval()
     plan = [(r, e) for r, task in enumerate(tasks) for e in getattr(task, split)[:limit]]
-    answers = [_Answer((), math.nan)] * len(plan)
+    answers = [Answered((), math.nan)] * len(plan)
     length = check_source(engine, source)
     limits.check(engine, tasks, length, (split,), (split,), limit)
     caps = [
@@ -261,7 +266,7 @@ def _answers(
     caps: Sequence[int],
     has_options: bool,
     with_likelihoods: bool,
-) -> list[_Answer]:
+) -> list[Answered]:
     """Return the answers of one batch; `planned` has the (row of the source, example) of each of its rows."""
     of = [r for r, _ in planned]
     prompt = source(torch.tensor(of, device=engine.backbone.device))
@@ -272,12 +277,12 @@ def _answers(
         _check_finite(prompt, [e for _, e in planned])
         found = [(text,) for text in engine.greedy(prompt, rows, [caps[r] for r in of])]
     if not with_likelihoods:
-        return [_Answer(best, math.nan) for best in found]
+        return [Answered(best, math.nan) for best in found]
     if not has_options:
         scores, tokens = engine.log_likelihoods(prompt, rows)
     right = [e.options.index(e.targets[0]) if e.options else 0 for _, e in planned]
     values = per_token(scores, tokens, to_device(right, scores.device)).tolist()
-    return [_Answer(*one) for one in zip(found, values, strict=True)]
+    return [Answered(*one) for one in zip(found, values, strict=True)]
 
 
 def _check_finite(prompt: Prompt, examples: Sequence[Example]) -> None:
@@ -302,7 +307,7 @@ def _best_options(scores: Tensor, examples: Sequence[Example]) -> list[tuple[str
     return found
 
 
-def _log_likelihood(answered: Sequence[_Answer], examples: Sequence[Example], task: Task) -> float:
+def _log_likelihood(answered: Sequence[Answered], examples: Sequence[Example], task: Task) -> float:
     """Return the mean of the examples' log-likelihoods, exact in any order of the examples."""
     for (_, value), example in zip(answered, examples, strict=True):
         if not math.isfinite(value):
@@ -313,20 +318,20 @@ def _log_likelihood(answered: Sequence[_Answer], examples: Sequence[Example], ta
     return math.fsum(one.log_likelihood for one in answered) / len(answered)
 
 
-def _measured(answered: Sequence[_Answer], examples: Sequence[Example], task: Task) -> Score:
+def _measured(answered: Sequence[Answered], examples: Sequence[Example], task: Task) -> Score:
     """Return the score of a task with its interval; see `measure`."""
     from scipy import stats
 
     likeliest, log_likelihood = [one.likeliest for one in answered], _log_likelihood(answered, examples, task)
-    score, count = _score(likeliest, examples, task), len(examples)
+    score, count = score_of(likeliest, examples, task), len(examples)
     is_mean, lowest = task.metric in MEANS, -1.0 if task.metric == "mcc" else 0.0
     each = zip(likeliest, examples, strict=True)
-    credits = [_score([best], [example], task) for best, example in each] if is_mean else []
+    credits = [score_of([best], [example], task) for best, example in each] if is_mean else []
 
     def drawn(index: np.ndarray) -> float:
         if is_mean:
             return float(np.asarray(credits)[index].mean())
-        return _score([likeliest[i] for i in index], [examples[i] for i in index], task)
+        return score_of([likeliest[i] for i in index], [examples[i] for i in index], task)
 
     if is_mean and set(credits) <= {0.0, 1.0}:
         low, high = stats.binomtest(round(sum(credits)), count).proportion_ci(0.95, "wilson")
@@ -338,12 +343,12 @@ def _measured(answered: Sequence[_Answer], examples: Sequence[Example], task: Ta
         low, high = np.quantile(means, [0.025, 0.975])
         if high - low < EQUAL:
             low, high = (
-                lowest + (1 - lowest) * end for end in _wilson((score - lowest) / (1 - lowest), count)
+                lowest + (1 - lowest) * end for end in wilson((score - lowest) / (1 - lowest), count)
             )
     return Score(task.id, task.metric, score, float(low), float(high), count, task.chance, log_likelihood)
 
 
-def _wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval (1927) for a share of `count` examples, which need not be a whole number."""
     square = 1.959963984540054**2  # of the normal distribution's 97.5 % quantile
     middle = share + square / (2 * count)
@@ -352,8 +357,14 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     return max(low, 0.0), min(high, 1.0)
 
 
-def _score(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> float:
-    """Return the task's metric, with equal weights for the equally likely answers to an example."""
+def score_of(likeliest: Sequence[tuple[str, ...]], examples: Sequence[Example], task: Task) -> float:
+    """Return the task's metric, with equal weights for the equally likely answers to an example.
+
+    Args:
+      likeliest: `Answered.likeliest` of each example.
+      examples: the examples, of which one may stand there several times.
+      task: names the metric.
+    """
     answers = [answer for best in likeliest for answer in best]
     if len(answers) == len(examples):
         return METRICS[task.metric](answers, examples, task)

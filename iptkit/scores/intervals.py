@@ -44,8 +44,8 @@ def interval(
         standard error, with one degree of freedom less than there are groups. The mean stays the mean over
         tasks.
 
-    Returns: (mean, low, high); low and high are nan if there are fewer than FEW_TASKS tasks and one of them
-      has a single seed.
+    Returns: (mean, low, high); low and high are nan if there are fewer than FEW_TASKS tasks, or all are in
+      one group, and one of them has a single seed.
     Raises: ValueError if there is no value.
 
     Example:

@@ -94,6 +94,15 @@ class FitConfig:
         return min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm + 1))
 
 
+def evaluation_steps(steps: int, evaluations: int) -> set[int]:
+    """After how many steps a training is evaluated: evenly spaced, the last time at its end.
+
+    >>> sorted(evaluation_steps(10, 4))
+    [2, 5, 8, 10]
+    """
+    return {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
+
+
 @dataclass
 class Fit:
     """The curves of a training; the source itself holds the best state.

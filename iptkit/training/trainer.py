@@ -25,7 +25,7 @@ from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.models.devices import to_device
 from iptkit.storage import files, progress, tensor_files
-from iptkit.training.runs import Fit, FitConfig, Run, draw, read_by
+from iptkit.training.runs import Fit, FitConfig, Run, draw, evaluation_steps, read_by
 from iptkit.training.state import State
 
 
@@ -76,7 +76,7 @@ def fit(
             )
     saved, start = time.time(), state.step
     wait = checkpoint_seconds * max(1.0, state.num_bytes / 2e8)
-    marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    marks = evaluation_steps(config.steps, config.evaluations)
     with progress.track(label, total=config.steps, unit="step", initial=start) as bar:
         bar.update(0, note="reading the texts")
         engine.keep_contexts(read_by(run, config) for run in runs)

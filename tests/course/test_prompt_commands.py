@@ -86,6 +86,23 @@ def test_the_tasks_of_a_folder_go_into_one_file_and_each_is_answered_by_its_own_
     assert code == 0 and [line.split()[0] for line in said.splitlines()[1:]] == ["mood", "plural"]
 
 
+def test_two_prompts_are_compared_on_the_same_examples(command):
+    for name, rate in (("slow", "0.001"), ("fast", "0.5")):
+        assert command("tune", "mood.jsonl", "--out", f"{name}.safetensors", *QUICK, "--lr", rate)[0] == 0
+    words = ("score", "fast.safetensors", "mood.jsonl", "--split", "dev", "--minus", "slow.safetensors")
+    code, said, _ = command(*words)
+    heading, row = (line.split("  ") for line in said.splitlines())
+    assert code == 0 and row[0] == "mood" and "difference" in map(str.strip, heading)
+    value = json.loads(command(*words, "--json")[1])
+    (found,) = value["tasks"]
+    assert value["minus"] == "slow.safetensors" and found["score"] == found["one"] - found["other"]
+    low, high = found["log_likelihood_interval"]
+    assert low <= found["log_likelihood"] <= high and found["log_likelihood"] != 0
+    assert command(*words, "--quiet")[1].strip() == f"{found['score']:.3f}"
+    code, _, wrong = command("score", "fast.safetensors", "mood.jsonl", "--minus", "none.safetensors")
+    assert code == 2 and "none.safetensors" in wrong
+
+
 def test_an_out_without_an_ending_is_a_folder_with_a_card(command, tmp_path):
     assert command("tune", "mood.jsonl", "--out", "mine", *QUICK)[0] == 0
     names = {path.name for path in (tmp_path / "place" / "mine").iterdir()}

@@ -38,11 +38,3 @@ def test_rows_without_the_same_headings_are_refused():
         tables.Table("Scores.", [ROWS[0], {"method": "IST"}])
     with pytest.raises(ValueError, match="'Scores.' has no row"):
         tables.Table("Scores.", [])
-
-
-def test_of_summary():
-    line = {"method": "IST", "d_I": 0, "split": "unseen", "score": (0.5, 0.25, 0.75), "ratio of means": 0.5}
-    line |= {"E_rel": None, "E_rel tasks": 0}
-    assert repr(tables.of_summary("T.", [line])).splitlines()[-1].split() == [
-        "IST", "unseen", "0.500", "[0.250,", "0.750]", "0.500", "0",
-    ]  # fmt: skip

@@ -10,7 +10,7 @@ from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.limits import truncate
 from iptkit.engine.mask_engine import MaskEngine
-from iptkit.engine.prompt import Prompt
+from iptkit.engine.prompt import Prompt, PromptSource
 from iptkit.engine.rows import Row
 from iptkit.engine.sites import find_sites
 from iptkit.methods import adapters, heads, prompt_tuning, subspace, words
@@ -233,3 +233,16 @@ def test_a_source_that_gives_all_runs_the_same_takes_any_number():
 def test_a_source_of_one_run_has_run_0_only():
     with pytest.raises(ValueError, match="run 1 does not exist: this SoftPrompt has run 0 only"):
         check_runs(source_of(1), [1])
+
+
+def test_a_buffer_of_any_shape_may_stand_before_the_prompts():
+    class Scaled(PromptSource):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(2.0))
+            self.register_buffer("P", torch.zeros(3, 2, 32))
+
+        def forward(self, runs):
+            return Prompt(self.scale * self.P[runs])
+
+    assert Scaled().num_runs == 3

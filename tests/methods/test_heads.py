@@ -14,7 +14,7 @@ from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import find_sites
 from iptkit.methods import p_tuning_v2
 from iptkit.methods.heads import SharedPrompt, WithHead
-from iptkit.methods.prompt_tuning import SoftPrompt
+from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.models.backbone import _cast
 from iptkit.scores import evaluation
 from iptkit.tasks import suites
@@ -274,8 +274,10 @@ def test_a_shared_prompt_gets_the_mean_gradient_of_its_data_sets():
 
 def test_a_shared_prompt_has_one_row():
     sites = find_sites(backbone("tiny-encoder", "float32").model)
-    with pytest.raises(ValueError, match=r"has one row; the parameters of this one have \[2\]"):
+    with pytest.raises(ValueError, match=r"has one row; this one has 2 trained rows"):
         SharedPrompt(p_tuning_v2.DeepPrompt(2, sites, 2, seeded()), 2, 32, 3, seeded())
+    with pytest.raises(ValueError, match="a shared prompt trains and has one row; this one has no trained"):
+        SharedPrompt(FixedPrompt(torch.zeros(1, 2, 32)), 2, 32, 3, seeded())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])

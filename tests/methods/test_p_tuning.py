@@ -32,6 +32,13 @@ def test_a_built_encoder_has_that_many_numbers(encoder):
     assert all(len(p) == 3 for p in built.parameters()), "each run has its own"
 
 
+def test_it_trains_in_the_number_type_of_its_start():
+    for dtype in (torch.float32, torch.float64):
+        made = EncodedPrompt(torch.zeros(2, 3, 32, dtype=dtype), "lstm", seeded())
+        assert {p.dtype for p in made.parameters()} == {dtype}
+        assert made(torch.tensor([1])).embeds.dtype == dtype
+
+
 def test_the_lstm_is_torchs_lstm():
     ours = RunLSTM(3, 10, 6, seeded())
     with torch.no_grad():

@@ -9,7 +9,7 @@ from transformers import AlbertConfig, AlbertModel, DynamicCache, MPNetConfig, M
 
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
-from iptkit.engine.left_memory import left_memory, observe, recomputed_layers
+from iptkit.engine.left_memory import left_memory
 from iptkit.engine.prompt import Prompt
 from iptkit.engine.sites import PARTS, choose, find_sites, memory_at
 from iptkit.methods import p_tuning_v2
@@ -135,30 +135,6 @@ def test_it_equals_a_cache_that_holds_the_prompt(name):
     inputs["position_ids"] = by_cache["position_ids"]
     expected = states[inputs["attention_mask"].bool()]
     torch.testing.assert_close(said(name, source, inputs), expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_recomputed_layers_give_the_same_gradients(name):
-    source, inputs = prompt(name), batch(name)
-    number(said(name, source, inputs)).backward()
-    expected, source.P.grad = source.P.grad, None
-    calls = []
-    count = observe(lambda module, *_: calls.append(module))
-    with recomputed_layers(model(name)), count:
-        out = said(name, source, inputs)
-        calls.clear()
-        number(out).backward()
-    assert len(calls) == SITES[name], "every attention was computed anew"
-    torch.testing.assert_close(source.P.grad, expected)
-
-
-def test_recomputed_layers_cannot_fill_a_cache():
-    source, inputs = prompt("gpt2"), batch("gpt2")
-    with recomputed_layers(model("gpt2")), pytest.raises(ValueError, match="pass use_cache=False"):
-        said("gpt2", source, inputs | {"use_cache": True})
-    with pytest.raises(ValueError, match="has no layers that can be recomputed"):
-        with recomputed_layers(torch.nn.Linear(1, 1)):
-            pass
 
 
 @pytest.mark.parametrize("name", [*CAUSAL, *SEQ2SEQ])

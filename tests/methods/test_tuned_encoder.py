@@ -56,6 +56,14 @@ def test_it_starts_as_the_probe(encoder):
     assert tuned[0].log_likelihood == pytest.approx(probe[0].log_likelihood, abs=1e-5)
 
 
+def test_without_steps_it_is_the_probe_with_its_score_on_dev(encoder):
+    task = task_of("tiny-parts")
+    made = tune_encoder(encoder, task, head_of(encoder, task), FitConfig(steps=0, dev_examples=4))
+    assert backbone.fingerprint(made.backbone.model) == backbone.fingerprint(encoder.model)
+    (found,) = evaluation.outcomes(HeadEngine(encoder), made.head, [task], "dev", 4)
+    assert made.best_step == 0 and float(made.dev[1]) == pytest.approx(found.log_likelihood, abs=1e-5)
+
+
 def test_the_first_step_follows_the_gradient_of_the_mean_token_loss(encoder, monkeypatch):
     """Adam's first step is -lr * sign of the gradient, which is computed here by the model's own forward."""
     task, lr = task_of("tiny-parts"), 1e-3

@@ -286,7 +286,7 @@ def test_an_empty_set_and_a_limit_below_one_are_refused(scored):
 
 # ---- intervals over examples ------------------------------------------------------------------------
 def measured(answers, task):
-    return evaluation._measured([evaluation._Answer((said,), -1.0) for said in answers], task.test, task)
+    return evaluation._measured([evaluation.Answered((said,), -1.0) for said in answers], task.test, task)
 
 
 def task_of(metric, targets, options=()):
