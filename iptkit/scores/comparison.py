@@ -13,7 +13,16 @@ import numpy as np
 
 from iptkit.engine.interface import PromptEngine
 from iptkit.engine.prompt import PromptSource
-from iptkit.scores.evaluation import DRAWS, EQUAL, MEANS, Answered, answered_by, score_of, wilson
+from iptkit.scores.evaluation import (
+    DRAWS,
+    EQUAL,
+    MEANS,
+    Answered,
+    answered_by,
+    log_likelihood_of,
+    score_of,
+    wilson,
+)
 from iptkit.tasks.examples import Example, Task
 
 Prompted = tuple[PromptEngine, PromptSource]
@@ -101,6 +110,7 @@ def _difference(
 ) -> Difference:
     count, rng = len(examples), np.random.default_rng(0)
     draws = [rng.integers(count, size=count) for _ in range(DRAWS)]
+    likely, less = (log_likelihood_of(answers, examples, task) for answers in (mine, theirs))
     gaps = np.asarray([a.log_likelihood - b.log_likelihood for a, b in zip(mine, theirs, strict=True)])
     everything = np.arange(count)
     one, other = (_scorer(answers, examples, task) for answers in (mine, theirs))
@@ -117,7 +127,7 @@ def _difference(
         other(everything),
         score,
         (float(low), float(high)),
-        float(gaps.mean()),
+        likely - less,
         (float(least), float(most)),
         count,
     )

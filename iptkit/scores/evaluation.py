@@ -82,7 +82,7 @@ def outcomes(
     ):
         examples = getattr(task, split)[:limit]
         score = score_of([one.likeliest for one in answered], examples, task)
-        found.append(Outcome(score, _log_likelihood(answered, examples, task)))
+        found.append(Outcome(score, log_likelihood_of(answered, examples, task)))
     return found
 
 
@@ -307,8 +307,15 @@ def _best_options(scores: Tensor, examples: Sequence[Example]) -> list[tuple[str
     return found
 
 
-def _log_likelihood(answered: Sequence[Answered], examples: Sequence[Example], task: Task) -> float:
-    """Return the mean of the examples' log-likelihoods, exact in any order of the examples."""
+def log_likelihood_of(answered: Sequence[Answered], examples: Sequence[Example], task: Task) -> float:
+    """Return the mean of the examples' log-likelihoods, exact in any order of the examples.
+
+    Args:
+      answered: the answers to the examples, with likelihoods.
+      examples: the examples.
+      task: theirs, for the error.
+    Raises: DivergedError for a log-likelihood that is not finite.
+    """
     for (_, value), example in zip(answered, examples, strict=True):
         if not math.isfinite(value):
             raise DivergedError(
@@ -322,7 +329,10 @@ def _measured(answered: Sequence[Answered], examples: Sequence[Example], task: T
     """Return the score of a task with its interval; see `measure`."""
     from scipy import stats
 
-    likeliest, log_likelihood = [one.likeliest for one in answered], _log_likelihood(answered, examples, task)
+    likeliest, log_likelihood = (
+        [one.likeliest for one in answered],
+        log_likelihood_of(answered, examples, task),
+    )
     score, count = score_of(likeliest, examples, task), len(examples)
     is_mean, lowest = task.metric in MEANS, -1.0 if task.metric == "mcc" else 0.0
     each = zip(likeliest, examples, strict=True)

@@ -12,6 +12,7 @@ from iptkit.engine.engine import Engine
 from iptkit.methods.prompt_tuning import FixedPrompt
 from iptkit.scores import comparison, evaluation
 from iptkit.tasks import suites
+from iptkit.training.adam import DivergedError
 
 OPTIONS = ("a", "b")
 
@@ -75,3 +76,11 @@ def test_any_metric_and_any_two_prompts_are_compared():
         ValueError, match="tiny-plural has fewer than two examples in dev to compare on; give"
     ):
         comparison.compare((engine, one), (engine, other), few, "dev")
+
+
+def test_a_log_likelihood_that_is_not_finite_is_an_error():
+    task = task_of("accuracy", ["a"] * 4, OPTIONS)
+    with pytest.raises(
+        DivergedError, match="task one: the right answer to 'text 0' has the log-likelihood nan"
+    ):
+        difference(["a"] * 4, ["a"] * 4, task, ((float("nan"),), (-1.0,)))
