@@ -101,14 +101,16 @@ def in_context(study: StudySteps) -> step_cache.Step:
         for seed, entries in read.items():
             for task, card in entries:
                 solved = [(wordings.slots_of(card, e), e.targets[0]) for e in task.train[: config.shots]]
+                asked = task.test[: config.shot_test_examples]
                 for shots in [[], solved] if seed == study.seeds[0] else [solved]:
-                    (scored,) = accuracies(engine, [known[task.id]], card, task.test, shots)
+                    (scored,) = accuracies(engine, [known[task.id]], card, asked, shots)
                     del scored["credits"]
                     rows.append({**about(task), "shots": len(shots), "seed": seed, **scored})
         return {}, {"rows": rows}
 
     every = [entry for entries in read.values() for entry in entries]
-    return step_cache.step("in-context", study.key_of(every, known, config.shots, CONTENT_FREE), make)
+    key = study.key_of(every, known, config.shots, config.shot_test_examples, CONTENT_FREE)
+    return step_cache.step("in-context", key, make)
 
 
 def token_search(study: StudySteps) -> step_cache.Step:

@@ -168,6 +168,7 @@ class DiscreteConfig:
       relations: ids of the relations whose facts are asked for.
       test_examples: number of test examples per task or relation, >= 1.
       shots: number of solved examples before a question (in-context learning), >= 1.
+      shot_test_examples: the first of the test examples that are asked with and without them, >= 1.
       search: how to search.
     """
 
@@ -176,12 +177,13 @@ class DiscreteConfig:
     relations: tuple[str, ...]
     test_examples: int = 40
     shots: int = 4
+    shot_test_examples: int = 40
     search: SearchConfig = SearchConfig()
 
     def __post_init__(self) -> None:
-        if self.test_examples < 1 or self.shots < 1:
-            given = f"{self.test_examples} and {self.shots}"
-            raise ValueError(f"DiscreteConfig needs test_examples >= 1 and shots >= 1, got {given}")
+        for name in ("test_examples", "shots", "shot_test_examples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"DiscreteConfig.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)

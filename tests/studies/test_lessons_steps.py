@@ -247,8 +247,9 @@ def test_all_parts_are_written_with_their_provenance_and_verdicts(study, tmp_pat
 # ---- sizes ---------------------------------------------------------------------------------------
 def test_wrong_sizes_are_refused(study):
     scale = study.scale
-    with pytest.raises(ValueError, match="DiscreteConfig needs test_examples >= 1"):
-        replace(scale.discrete, test_examples=0)
+    for name in ("test_examples", "shots", "shot_test_examples"):
+        with pytest.raises(ValueError, match=f"DiscreteConfig.{name} is 0; it must be at least 1"):
+            replace(scale.discrete, **{name: 0})
     with pytest.raises(ValueError, match="give one for each of"):
         replace(scale.ptuning, rates={"lstm": 0.1})
     with pytest.raises(ValueError, match="at least 2 seeds"):
