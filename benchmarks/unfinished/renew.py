@@ -3,10 +3,11 @@
 python benchmarks/unfinished/renew.py [STEPS]
 
 A step's name holds a digest of the code that made it. `code.json` has, for each module that makes steps, the
-digest that the archives' steps were made with, and today's. Between the two, only messages, docstrings and
-unused code changed, and repeated lines became functions: the steps of a small study (43 of them, with folds
-and all controls) have the same tensors and values, bit for bit. Each such step in STEPS (default: the step
-cache) is copied to its new name; its header keeps the digest of the code that made it.
+digest that the archives' steps were made with, and today's. What changed in between does not concern these
+steps: messages, the readers of users' own files, names, unused code, a setting of lesson 01, and the edges of
+prompts in float64 and of trainings without steps. Both codes made the same steps of a small study with folds
+and all controls, bit for bit. Each step in STEPS (default: the step cache) is copied to its new name; its
+header keeps the digest of the code that made it.
 """
 
 from __future__ import annotations
