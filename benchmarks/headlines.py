@@ -5,7 +5,8 @@ python -m benchmarks.headlines FOLDER [--only 02,06] [--seeds 0,10,20] [--kinds 
 Runs the lessons at `lesson` scale once for each kind of CPU and first seed, one after another: hours. Each
 kind has a step cache of its own in FOLDER, so that it computes everything itself. After each run, the lines
 that answer the lessons' questions (`ANSWERS`) go to benchmarks/results/headlines.json (--json), beside the
-runs of other machines. A run that the file has is not repeated; a stopped one goes on.
+runs of other machines. A run that the file has is not repeated; a stopped one goes on. Answers of a lesson
+whose code or settings have changed since do not count, and are measured again (`measured`).
 `python -m benchmarks.page` then writes headlines.md.
 """
 
@@ -17,15 +18,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from iptkit.course import lessons
-from iptkit.storage import files, reading
+from iptkit.course import editions, lessons
+from iptkit.storage import digests, files, reading
 from iptkit.storage.versions import processor, rows
+from iptkit.studies import scales
 
 RESULTS = Path(__file__).parent / "results" / "headlines.json"
 KINDS: dict[str, dict[str, str]] = {
@@ -34,6 +36,7 @@ KINDS: dict[str, dict[str, str]] = {
 }
 PART = r"([+-]?\d+\.\d+)"
 NUMBER = re.compile(rf"{PART} \[{PART}, {PART}\]")
+READERS = {"discrete": ("01",), "ptuning": ("02", "03"), "encoders": ("04",)}  # field of a scale -> lessons
 HEADS = ("lesson", "what", "stored", "in the runs", "0 outside the interval", "inside the stored interval")
 
 
@@ -58,9 +61,10 @@ ANSWERS = (
     Answer("02", "gain over zero-shot", ("prompt tuning − zero-shot, score",)),
     Answer(
         "03",
-        "LSTM + MLP minus no encoder",
-        ("LSTM − no encoder, accuracy", "LSTM − no encoder, log-likelihood"),
+        "LSTM + MLP minus no encoder classifications",
+        ("LSTM − no encoder, classifications, accuracy",),
     ),
+    Answer("03", "LSTM + MLP minus no encoder relations", ("LSTM − no encoder, relations, exact match",)),
     Answer(
         "04",
         "P-Tuning v2 − prompt tuning",
@@ -104,9 +108,10 @@ def has(file: Path, name: str, only: str | None) -> bool:
     """Whether a result file has the answers of all lessons that were asked for, of the run of this name."""
     if not file.is_file():
         return False
-    known = reading.read_json(file)["runs"].get(name, {"lessons": {}})["lessons"]
-    asked = [one.name[:2] for one in lessons.select(lessons.find(), only.split(",") if only else None)]
-    return all(answer.line in known.get(answer.lesson, {}) for answer in ANSWERS if answer.lesson in asked)
+    run = reading.read_json(file)["runs"].get(name, {"lessons": {}})
+    asked = lessons.select(lessons.find(), only.split(",") if only else None)
+    known = {lesson.number: current(run, lesson.path) for lesson in asked}
+    return all(answer.line in known[answer.lesson] for answer in ANSWERS if answer.lesson in known)
 
 
 def add(file: Path, name: str, out: Path) -> None:
@@ -115,10 +120,33 @@ def add(file: Path, name: str, out: Path) -> None:
     Raises: ValueError if a lesson does not print one of its lines; the file stays as it is.
     """
     content = reading.read_json(file) if file.is_file() else {"runs": {}}
-    run = content["runs"].setdefault(name, {"lessons": {}})
+    run = content["runs"].setdefault(name, {"lessons": {}, "measured": {}})
     run["about"] = dict(rows()) | {"model": next(stamped(out), "unknown")}
-    run["lessons"] |= {path.name[:2]: found for path in notebooks(out) if (found := answers(path))}
+    new = {path.name[:2]: found for path in notebooks(out) if (found := answers(path))}
+    run["lessons"] |= new
+    run["measured"] |= {one.number: measured(one.path) for one in lessons.find() if one.number in new}
     files.write_json(file, content)
+
+
+def measured(lesson: Path) -> str:
+    """A digest of what a lesson measures: its code (without exercises) and its settings at `lesson` scale."""
+    cells = nbformat.read(lesson, as_version=4).cells
+    exercises = set(editions.TAGS)
+    code = [
+        c.source for c in cells if c.cell_type == "code" and not exercises & {*c.metadata.get("tags", [])}
+    ]
+    settings = asdict(scales.load("lesson"))
+    for field, readers in READERS.items():
+        if lesson.name[:2] not in readers:
+            del settings[field]
+    return digests.digest([code, settings])
+
+
+def current(run: Mapping[str, Any], lesson: Path) -> dict[str, str]:
+    """The answers of a run to a lesson as the lesson is today; {} if it measures something else now."""
+    number = lesson.name[:2]
+    is_same = run.get("measured", {}).get(number) == measured(lesson)
+    return run["lessons"].get(number, {}) if is_same else {}
 
 
 def notebooks(folder: Path) -> list[Path]:
@@ -169,9 +197,10 @@ def answer_cells(runs: Mapping[str, Any], stored: Path) -> Iterator[list[str]]:
       runs: those of the result file.
       stored: the folder with the stored lessons.
     """
-    here = {line: text for path in notebooks(stored) for line, text in answers(path).items()}
+    paths = {path.name[:2]: path for path in notebooks(stored)}
+    here = {line: text for path in paths.values() for line, text in answers(path).items()}
     for answer in ANSWERS:
-        found = [run["lessons"].get(answer.lesson, {}).get(answer.line) for run in runs.values()]
+        found = [current(run, paths[answer.lesson]).get(answer.line) for run in runs.values()]
         for place, what in enumerate(answer.values):
             now = numbers(here[answer.line])[place]
             yield [

@@ -220,7 +220,7 @@ def of_task(task_id: str) -> list[Wording]:
 
 
 def of_relation(task_id: str) -> list[Template]:
-    """Return the templates of a fact relation that come with the project, the plainest first.
+    """Return the templates of a relation that come with the project, the plainest first.
 
     Raises: ValueError if there are none.
     """

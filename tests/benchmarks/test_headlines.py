@@ -3,6 +3,7 @@
 import doctest
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 import toy_notebooks as toy
 
 from benchmarks import headlines, page
+from iptkit.studies import scales
 
 LINE = "gain over zero-shot {}\n"
 ONE = (headlines.Answer("02", "gain over zero-shot", ("gain, score",)),)
@@ -78,9 +80,39 @@ def test_the_page_counts_what_the_runs_say(tmp_path, monkeypatch, values, counte
     monkeypatch.setattr(headlines, "ANSWERS", ONE)
     stored = ran(tmp_path / "stored", LINE.format("+0.210 [+0.110, +0.310]"))
     lines = [{"02": {"gain over zero-shot": LINE.format(value).strip()}} for value in values]
-    runs = {f"run {number}": {"lessons": found} for number, found in enumerate(lines)}
+    now = {"02": headlines.measured(stored / "02_prompt_tuning.ipynb")}
+    runs = {f"run {number}": {"lessons": found, "measured": now} for number, found in enumerate(lines)}
+    runs["of an earlier lesson"] = {
+        "lessons": {"02": {"gain over zero-shot": "gain over zero-shot 9.0 [8.0, 10.0]"}}
+    }
     (row,) = headlines.answer_cells(runs, stored)
     assert row == ["02", "gain, score", "+0.210 [+0.110, +0.310]", *counted]
+
+
+def test_a_lesson_that_measures_something_else_is_run_again(tmp_path, started, monkeypatch):
+    given = [str(tmp_path), "--json", str(tmp_path / "headlines.json"), "--only", "02", "--seeds", "0"]
+    headlines.main([*given, "--kinds", "native"])
+    monkeypatch.setattr(headlines, "measured", lambda lesson: "another")
+    headlines.main([*given, "--kinds", "native"])
+    headlines.main([*given, "--kinds", "native"])
+    assert len(started) == 2
+
+
+def test_code_and_settings_of_a_lesson_count_and_its_exercises_and_texts_do_not(tmp_path, monkeypatch):
+    def digest(*cells, name="02_prompt_tuning.ipynb"):
+        toy.write(tmp_path / name, *cells)
+        return headlines.measured(tmp_path / name)
+
+    exercise = toy.code("answer = 1")
+    exercise.metadata["tags"] = ["solution"]
+    first = digest("# 02. What?", toy.code("print(1)"))
+    assert digest("# 02. Another title", toy.code("print(1)"), exercise) == first
+    assert digest("# 02. What?", toy.code("print(2)")) != first
+    alone = digest("# 05. What?", toy.code("print(1)"), name="05_subspace_finding.ipynb")
+    real = scales.load("lesson")
+    monkeypatch.setattr(scales, "load", lambda name: replace(real, discrete=None, ptuning=None))
+    assert digest("# 02. What?", toy.code("print(1)")) != first  # 02 reads `ptuning`
+    assert digest("# 05. What?", toy.code("print(1)"), name="05_subspace_finding.ipynb") == alone
 
 
 def test_every_stored_lesson_prints_its_answers():
