@@ -21,7 +21,7 @@ from pathlib import Path
 
 from iptkit.storage import messages
 from iptkit.tasks import own_tasks, sidecars
-from iptkit.tasks.examples import Card, Example
+from iptkit.tasks.examples import Example
 from iptkit.tasks.task_files import TaskFiles
 
 
@@ -59,34 +59,9 @@ def read_jsonl(
     return list(found.sets[""].values())
 
 
-def read_task(path: str | Path) -> tuple[list[Example], Card]:
-    """Return the examples and the card of a JSONL task, without near duplicates if the card says "drop".
-
-    Warns: UserWarning if there are near duplicates and the card says neither "drop" nor "keep", and if tags
-      were converted to IOB2.
-    Raises: what `read_jsonl` and `read_card` raise.
-    """
-    found = _read(path)
-    card = found.card
-    own_tasks.warn(found)
-    return found.kept[""], card
-
-
-def read_card(path: str | Path, examples: list[Example]) -> Card:
-    """Return the card of a JSONL task: the fields of NAME.card.json next to it, the rest inferred.
-
-    Raises: what `own_tasks.card_of` raises.
-    """
-    files = _files(path)
-    return own_tasks.card_of(files, sidecars.read(files.card), examples)
-
-
-def _files(path: str | Path) -> TaskFiles:
-    path = Path(path)
-    return TaskFiles(path.stem, path, sidecars.beside(path), {"": (path,)})
-
-
 def _read(path: str | Path, max_input: int | None = None, max_target: int | None = None) -> own_tasks.OwnTask:
+    path = Path(path)
+    files = TaskFiles(path.stem, path, sidecars.beside(path), {"": (path,)})
     limits = {"max_input": max_input, "max_target": max_target}
     given = {name: limit for name, limit in limits.items() if limit is not None}
-    return own_tasks.read(_files(path), own_tasks.How(kind="jsonl"), given)
+    return own_tasks.read(files, own_tasks.How(kind="jsonl"), given)

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from iptkit.tasks import schemes, suites
+from iptkit.tasks import own_tasks, schemes, suites
 from iptkit.tasks.examples import Example
-from iptkit.tasks.jsonl import check_jsonl, near_duplicates, read_card, read_jsonl, read_task
+from iptkit.tasks.jsonl import check_jsonl, near_duplicates, read_jsonl
 
 GOOD = {"input": "What is one plus one?", "targets": ["two", "2"]}
 
@@ -13,6 +13,19 @@ def write(path, *lines):
     raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     path.write_bytes(b"\n".join(raw))
     return path
+
+
+def read_task(file):
+    """The examples and the card, with the warnings that whoever uses the task gets."""
+    (found,) = own_tasks.read_all(file)
+    card = found.card
+    own_tasks.warn(found)
+    return found.kept[""], card
+
+
+def read_card(file):
+    (found,) = own_tasks.read_all(file)
+    return found.card
 
 
 def test_reads_both_spellings_blank_lines_and_a_byte_order_mark(tmp_path):
@@ -209,7 +222,7 @@ def test_all_problems_are_found_and_the_first_twenty_shown(tmp_path):
 def test_category_is_inferred(tmp_path, options, category):
     lines = [{"input": f"q{i}", "target": "a", "options": choice} for i, choice in enumerate(options)]
     file = write(tmp_path / "mine.jsonl", *lines)
-    card = read_card(file, read_jsonl(file))
+    card = read_card(file)
     assert (card.id, card.category, card.group) == ("mine", category, "mine")
     assert card.labels == (("a", "b") if category == "cls" else ())
 
@@ -218,18 +231,13 @@ def test_a_card_file_is_used_and_checked(tmp_path):
     file = write(tmp_path / "mine.jsonl", GOOD)
     sidecar = tmp_path / "mine.card.json"
     write(sidecar, {"category": "seq", "title": "Mine", "metric": "rouge_l"})
-    examples = read_jsonl(file)
-    card = read_card(file, examples)
+    card = read_card(file)
     assert (card.category, card.title, card.metric, card.shots) == ("seq", "Mine", "rouge_l", 32)
     for content, problem in [
         ({"metric": "bleu"}, "metric is 'bleu', category 'qa' allows: accuracy"),
         (
             {"metric": "span_f1"},
             "metric is 'span_f1', category 'qa' allows: accuracy, exact_match, token_f1, rouge_l",
-        ),
-        (
-            {"category": "tag", "metric": "accuracy"},
-            "metric is 'accuracy', category 'tag' allows: span_f1, tag_accuracy",
         ),
         ({"metric": "macro_f1"}, "metric is 'macro_f1', category 'qa' allows: accuracy"),
         ({"colour": "red"}, "unknown field 'colour' on a card; allowed are: id"),
@@ -266,7 +274,7 @@ def test_a_card_file_is_used_and_checked(tmp_path):
     ]:
         write(sidecar, content)
         with pytest.raises(ValueError, match="mine.card.json") as error:
-            read_card(file, examples)
+            read_card(file)
         assert problem in str(error.value)
 
 
@@ -281,12 +289,12 @@ def test_labels_of_a_card_are_those_of_the_lines(tmp_path):
     lines = [{"input": f"q{i}", "target": "a", "options": ["a", "b"]} for i in range(4)]
     file = write(tmp_path / "mine.jsonl", *lines)
     write(tmp_path / "mine.card.json", {"labels": ["b", "a"]})
-    assert read_card(file, read_jsonl(file)).labels == ("b", "a")
+    assert read_card(file).labels == ("b", "a")
     write(tmp_path / "mine.card.json", {"labels": ["a", "c"]})
     with pytest.raises(
         ValueError, match=r"mine.card.json: labels are a, c, but the lines have the options a, b"
     ):
-        read_card(file, read_jsonl(file))
+        read_card(file)
 
 
 def test_empty_options_mean_none(tmp_path):
@@ -338,7 +346,7 @@ def test_a_path_that_cannot_be_read_is_named(tmp_path):
     file = write(tmp_path / "b.jsonl", GOOD)
     (tmp_path / "b.card.json").mkdir()
     with pytest.raises(ValueError, match=r"b.card.json is a folder"):
-        read_card(file, read_jsonl(file))
+        read_card(file)
 
 
 # ---- tags ----------------------------------------------------------------------------------------
@@ -405,6 +413,14 @@ def test_bad_tags_of_a_scheme_are_all_listed(tmp_path):
         read_jsonl(file)
     assert str(error.value).count("word 2: 'I-y' follows 'B-x'") == 20
     assert str(error.value).endswith("... and 10 more")
+
+
+def test_tags_have_metrics_of_their_own(tmp_path):
+    file = tag_task(tmp_path, SENTENCE, metric="accuracy")
+    with pytest.raises(
+        ValueError, match="card.json: metric is 'accuracy', category 'tag' allows: span_f1, tag_accuracy"
+    ):
+        read_task(file)
 
 
 def test_tags_that_name_no_spans_need_their_own_metric(tmp_path):
