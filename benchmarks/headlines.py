@@ -5,9 +5,9 @@ python -m benchmarks.headlines FOLDER [--only 02,06] [--seeds 0,10,20] [--kinds 
 Runs the lessons at `lesson` scale once for each kind of CPU and first seed, one after another: hours. Each
 kind has a step cache of its own in FOLDER, so that it computes everything itself. After each run, the lines
 that answer the lessons' questions (`ANSWERS`) go to benchmarks/results/headlines.json (--json), beside the
-runs of other machines. A run that the file has is not repeated; a stopped one goes on. Answers of a lesson
-whose code or settings have changed since do not count, and are measured again (`measured`).
-`python -m benchmarks.page` then writes headlines.md.
+runs of other machines. A run that the file has is not repeated; a stopped one goes on. If a notebook's code
+or its settings have changed since, its answers do not count and are measured again (`measured`). A change of
+the kit's own code is not noticed. `python -m benchmarks.page` then writes headlines.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import nbformat
 
 from iptkit.course import editions, lessons
-from iptkit.storage import digests, files, reading
+from iptkit.storage import digests, files, paths, reading
 from iptkit.storage.versions import processor, rows
 from iptkit.studies import scales
 
@@ -99,9 +99,15 @@ def run_all(folder: Path, file: Path, seeds: Sequence[int], kinds: Sequence[str]
             subprocess.run(
                 command + (["--only", only] if only else []),
                 check=True,
-                env={**os.environ, **KINDS[kind], **steps},
+                env={**env_of(kind), **steps},
             )
             add(file, name, out)
+
+
+def env_of(kind: str) -> dict[str, str]:
+    """The environment of a run as a kind of CPU; what the user's shell says of kinds is left out."""
+    ours = {name for variables in KINDS.values() for name in variables}
+    return {name: value for name, value in os.environ.items() if name not in ours} | KINDS[kind]
 
 
 def has(file: Path, name: str, only: str | None) -> bool:
@@ -115,29 +121,31 @@ def has(file: Path, name: str, only: str | None) -> bool:
 
 
 def add(file: Path, name: str, out: Path) -> None:
-    """Add the answers of a run's folder to a result file; lessons that were not run keep theirs.
+    """Add the answers in a run's folder to a result file; lessons that are not there keep theirs.
 
     Raises: ValueError if a lesson does not print one of its lines; the file stays as it is.
     """
     content = reading.read_json(file) if file.is_file() else {"runs": {}}
-    run = content["runs"].setdefault(name, {"lessons": {}, "measured": {}})
+    run = content["runs"].setdefault(name, {"lessons": {}})
     run["about"] = dict(rows()) | {"model": next(stamped(out), "unknown")}
-    new = {path.name[:2]: found for path in notebooks(out) if (found := answers(path))}
-    run["lessons"] |= new
-    run["measured"] |= {one.number: measured(one.path) for one in lessons.find() if one.number in new}
+    new = {path: found for path in notebooks(out) if (found := answers(path))}
+    run["lessons"] |= {path.name[:2]: found for path, found in new.items()}
+    run["measured"] = run.get("measured", {}) | {path.name[:2]: measured(path) for path in new}
     files.write_json(file, content)
 
 
-def measured(lesson: Path) -> str:
-    """A digest of what a lesson measures: its code (without exercises) and its settings at `lesson` scale."""
-    cells = nbformat.read(lesson, as_version=4).cells
-    exercises = set(editions.TAGS)
-    code = [
-        c.source for c in cells if c.cell_type == "code" and not exercises & {*c.metadata.get("tags", [])}
-    ]
-    settings = asdict(scales.load("lesson"))
+def measured(notebook: Path) -> str:
+    """A digest of what a lesson measures: its code (without exercises) and its settings at `lesson` scale.
+
+    Args:
+      notebook: a lesson or a run of it. The digest of a run is that of the code that was run.
+    """
+    cells, others = nbformat.read(notebook, as_version=4).cells, {*editions.TAGS, "injected-parameters"}
+    code = [c.source for c in cells if c.cell_type == "code" and not others & {*c.metadata.get("tags", [])}]
+    with paths.variables(IPTKIT_SCALE="lesson"):
+        settings = asdict(scales.load("lesson"))
     for field, readers in READERS.items():
-        if lesson.name[:2] not in readers:
+        if notebook.name[:2] not in readers:
             del settings[field]
     return digests.digest([code, settings])
 
@@ -161,15 +169,18 @@ def stamped(folder: Path) -> Iterator[str]:
 
 
 def answers(path: Path) -> dict[str, str]:
-    """The lines of a lesson's outputs that answer its question, by `Answer.line`. Raises: ValueError."""
-    asked = [answer.line for answer in ANSWERS if answer.lesson == path.name[:2]]
+    """The lines of a lesson's outputs that answer its question, by `Answer.line`.
+
+    Raises: ValueError if a line is missing or has fewer numbers with an interval than `Answer.values`.
+    """
+    asked = {answer.line: len(answer.values) for answer in ANSWERS if answer.lesson == path.name[:2]}
     found: dict[str, str] = {}
     for line in output_lines(path):
-        for begin in asked:
-            if line.startswith(begin + " ") and NUMBER.search(line):
+        for begin, count in asked.items():
+            if line.startswith(begin + " ") and len(numbers(line)) >= count:
                 found.setdefault(begin, line)
     if missing := [begin for begin in asked if begin not in found]:
-        raise ValueError(f"{path} prints no number with an interval after '{missing[0]}'; see ANSWERS")
+        raise ValueError(f"{path} prints too few numbers with an interval after '{missing[0]}'; see ANSWERS")
     return found
 
 
@@ -197,21 +208,17 @@ def answer_cells(runs: Mapping[str, Any], stored: Path) -> Iterator[list[str]]:
       runs: those of the result file.
       stored: the folder with the stored lessons.
     """
-    paths = {path.name[:2]: path for path in notebooks(stored)}
-    here = {line: text for path in paths.values() for line, text in answers(path).items()}
+    of = {path.name[:2]: path for path in notebooks(stored)}
+    here = {number: answers(path) for number, path in of.items()}
     for answer in ANSWERS:
-        found = [current(run, paths[answer.lesson]).get(answer.line) for run in runs.values()]
+        found = [current(run, of[answer.lesson]).get(answer.line) for run in runs.values()]
         for place, what in enumerate(answer.values):
-            now = numbers(here[answer.line])[place]
-            yield [
-                answer.lesson,
-                what,
-                now[0],
-                *spread(now, [numbers(text)[place] for text in found if text]),
-            ]
+            now = numbers(here[answer.lesson][answer.line])[place]
+            counts = range_and_counts(now, [numbers(text)[place] for text in found if text])
+            yield [answer.lesson, what, now[0], *counts]
 
 
-def spread(stored: re.Match[str], each: Sequence[re.Match[str]]) -> list[str]:
+def range_and_counts(stored: re.Match[str], each: Sequence[re.Match[str]]) -> list[str]:
     """The range of the runs' numbers, and how many of them the last two of `HEADS` count."""
     values = sorted((one[1] for one in each), key=float)
     certain = sum(not float(one[2]) <= 0 <= float(one[3]) for one in each)

@@ -39,6 +39,7 @@ def started(tmp_path, monkeypatch):
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
     monkeypatch.setattr(headlines, "subprocess", SimpleNamespace(run=run))
     monkeypatch.setattr(headlines, "processor", lambda: "a CPU")
+    monkeypatch.setattr(headlines, "measured", lambda notebook: notebook.name)
     return found
 
 
@@ -57,9 +58,27 @@ def test_every_kind_has_its_variables_and_its_own_steps_and_no_run_is_repeated(t
 
 
 def test_a_lesson_without_its_line_is_an_error_and_the_file_stays(tmp_path):
-    with pytest.raises(ValueError, match="02_prompt_tuning.ipynb prints no number .* 'gain over zero-shot'"):
+    with pytest.raises(
+        ValueError, match="02_prompt_tuning.ipynb prints too few numbers .* 'gain over zero-shot'"
+    ):
         headlines.add(tmp_path / "headlines.json", "run", ran(tmp_path / "run", LINE.format("none")))
     assert not (tmp_path / "headlines.json").exists()
+
+
+def test_a_result_file_without_digests_takes_new_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(headlines, "ANSWERS", ONE)
+    file, out = tmp_path / "headlines.json", ran(tmp_path / "run", LINE.format("+0.210 [+0.110, +0.310]"))
+    file.write_text(json.dumps({"runs": {"run": {"lessons": {"05": {"seen": "seen 1.0 [0.5, 1.5]"}}}}}))
+    headlines.add(file, "run", out)
+    run = json.loads(file.read_text(encoding="utf-8"))["runs"]["run"]
+    assert set(run["lessons"]) == {"02", "05"} and set(run["measured"]) == {"02"}
+    assert headlines.current(run, out / "02_prompt_tuning.ipynb")
+
+
+def test_a_run_as_this_cpu_is_ignores_what_the_shell_says(monkeypatch):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    assert "ATEN_CPU_CAPABILITY" not in headlines.env_of("native")
+    assert headlines.env_of("AVX2")["ATEN_CPU_CAPABILITY"] == "avx2"
 
 
 def test_an_unknown_kind_is_refused(tmp_path, capsys):
@@ -103,10 +122,10 @@ def test_code_and_settings_of_a_lesson_count_and_its_exercises_and_texts_do_not(
         toy.write(tmp_path / name, *cells)
         return headlines.measured(tmp_path / name)
 
-    exercise = toy.code("answer = 1")
-    exercise.metadata["tags"] = ["solution"]
+    exercise, injected = toy.code("answer = 1"), toy.code('scale = "lesson"')
+    exercise.metadata["tags"], injected.metadata["tags"] = ["solution"], ["injected-parameters"]
     first = digest("# 02. What?", toy.code("print(1)"))
-    assert digest("# 02. Another title", toy.code("print(1)"), exercise) == first
+    assert digest("# 02. Another title", injected, toy.code("print(1)"), exercise) == first
     assert digest("# 02. What?", toy.code("print(2)")) != first
     alone = digest("# 05. What?", toy.code("print(1)"), name="05_subspace_finding.ipynb")
     real = scales.load("lesson")
