@@ -1,4 +1,4 @@
-"""The command line: `iptkit init`, `run`, `editions`, `study`, `fetch`, `doctor`, `tasks` and `steps`.
+"""The command line `iptkit`; `iptkit --help` lists its commands.
 
 The commands call the functions that the notebooks use. Heavy packages are imported only when a command runs.
 """
@@ -23,7 +23,7 @@ import iptkit
 from iptkit.course import output, prompt_commands, steps_commands, task_commands
 from iptkit.course.options import Device
 from iptkit.course.output import Reply, say
-from iptkit.storage import installation, messages
+from iptkit.storage import installation, messages, paths
 
 
 @contextlib.contextmanager
@@ -162,7 +162,7 @@ def run(
         typer.Option(
             min=1,
             help="How many notebooks run at a time, each on its share of the cores; default: 2 if that is "
-            "faster and memory suffices (20 GiB, 13 of them free), else 1.",
+            "faster and memory suffices, else 1.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="First seed of the few-shot samples.")] = 0,
@@ -217,7 +217,8 @@ def study(
         ),
     ] = "subspace",
     suite: Annotated[
-        str | None, typer.Option(help="Tasks to use instead of the scale's: core36 or ipt120.")
+        str | None,
+        typer.Option(help="Tasks to use instead of the scale's: core36, ipt120, crossfit or tiny."),
     ] = None,
     split: Annotated[
         str | None,
@@ -277,15 +278,25 @@ def study(
     if tflops is not None and not (estimate and tflops > 0):
         raise ValueError(f"--tflops is {tflops}; give a number above 0, with --estimate")
     if estimate:
-        if part != "subspace" or finished_only or cluster or out:
+        given = {
+            f"--part {part}": part != "subspace",
+            "--out": out,
+            "--finished-only": finished_only,
+            "--cluster": cluster,
+            "--job-cpus": job_cpus,
+            "--overwrite": overwrite,
+            "--compact": compact,
+        }
+        if refused := [name for name, value in given.items() if value]:
             raise ValueError(
-                "--estimate is for the study 'subspace', and runs nothing; leave out other options"
+                "--estimate is for the study 'subspace', and runs and writes nothing; leave out "
+                f"{', '.join(refused)}"
             )
         return _estimated(scale, device, tflops, changes)
     named = suite if suite != scale else None
     parts = [scale, *([part] if part != "subspace" else []), *filter(None, (named, split))]
     parts += ["only-unseen"] if only_unseen else []
-    target = out or Path("runs") / f"{'-'.join(parts)}.jsonl"
+    target = paths.expanded(out) if out else Path("runs") / f"{'-'.join(parts)}.jsonl"
     rows = pipeline.study(
         scale,
         target,

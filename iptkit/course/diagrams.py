@@ -69,9 +69,9 @@ def svg(name: str, **numbers: Any) -> str:
     Args:
       name: one of `names()`.
       numbers: what the picture shows beside its symbols. Methods that train have `trained`, the number of
-        trained parameters. "p_tuning" also has `kept`, the numbers left after training, and "msf" has
-        `tasks`, the number of seen tasks. "course_map" has `here`, a lesson such as "05"; "cross_fitting" has
-        `tasks` and `folds`; "jobs" has `dims`, three d_I.
+        trained parameters. "p_tuning" also has `kept`, the parameters that remain after training, and "msf"
+        has `tasks`, the number of seen tasks. "course_map" has `here`, a lesson such as "05"; "cross_fitting"
+        has `tasks` and `folds`; "jobs" has `dims`, three d_I.
     Raises: ValueError for an unknown name or number.
 
     Example:

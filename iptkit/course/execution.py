@@ -22,7 +22,8 @@ STOPPED = "stopped"  # the outcome of a notebook that was interrupted because an
 def check() -> None:
     """Make sure that notebooks can run here, before anything is computed.
 
-    Raises: ImportError for a missing or broken package, ValueError for a missing or broken kernel.
+    Raises: ImportError for a missing package, AttributeError for one without its files, ValueError for a
+      missing or broken kernel.
     """
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel

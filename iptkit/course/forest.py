@@ -1,8 +1,7 @@
 """Figures of the results page: points with 95 % intervals, effects beside the margins that claims ask for.
-"for.
 
-One visual grammar: a filled circle is for seen tasks, a hollow one for unseen tasks, and a shaded band is the
-margin within which a difference makes none. In `forest`, colour and shape of a point say the verdict.
+One visual grammar: a filled circle is for seen tasks, a hollow one for unseen tasks, and a shaded band marks
+differences that are too small to matter. In `forest`, colour and shape of a point say the verdict.
 `described` says in words what `dots` draws.
 """
 

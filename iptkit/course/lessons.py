@@ -228,8 +228,8 @@ def commit_outputs(run_folder: str | Path, into: str | Path | None = None) -> li
       run_folder: the folder of a run (`iptkit run --out`), with NN_*.ipynb and timings.json.
       into: folder of the committed notebooks; the default also updates data/timings.json and data/results.
     Returns: the notebooks written.
-    Raises: ValueError if the run is incomplete, not at scale "lesson", older than the notebooks' text, or ran
-      several notebooks at a time.
+    Raises: FileNotFoundError if the folder has no timings.json; ValueError if the run is incomplete, not at
+      scale "lesson", older than the notebooks' text, or ran several notebooks at a time.
     """
     into = None if into is None else Path(into)
     run_folder = Path(run_folder)

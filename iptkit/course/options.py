@@ -18,7 +18,7 @@ Dtype = Annotated[
 Suite = Annotated[
     str,
     typer.Option(
-        help='"core36", "encoder9", "ipt120", "encoders", "tiny", or a file or folder of your own.',
+        help="core36, encoder9, ipt120, encoders, crossfit, tiny, tiny3, or a file or folder of your own.",
         autocompletion=lambda: SUITES,
     ),
 ]

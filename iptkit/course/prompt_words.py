@@ -38,12 +38,20 @@ def tuned(made: Tuned, tasks: Sequence[Task], seconds: float, prompt: str, data:
         cells = _cells(score)
         commonest = f"{task.majority:.2f}" if task.metric in OF_ANSWERS else "-"
         rows.append([*cells[:2], old, *cells[2:5], commonest, cells[5]])
+    low = [
+        f"{score.task}: the interval does not lie above the score of the commonest answer "
+        f"({task.majority:.2f}), so nothing shows that this prompt has learned; try more examples, --lr, "
+        "--steps or another --model"
+        for score, task in zip(made.scores, tasks, strict=True)
+        if score.metric in OF_ANSWERS and score.low <= task.majority
+    ]
     text = min((example.input for example in tasks[0].test), key=len)
     which = [] if len(tasks) == 1 else ["--task", tasks[0].id]
     asked = [*which, *(["--"] if text.startswith("-") else []), text]
     return "\n".join(
         [
             output.table(rows),
+            *low,
             f"saved to {prompt} in {seconds:.0f} s",
             "next:",
             f"  {_typed('iptkit', 'ask', prompt, *asked)}",

@@ -32,7 +32,7 @@ Rows = Sequence[dict[str, Any]]
 Method = tuple[str, int]  # its name and d_I; 0 for a method without d_I
 STUDIES = ("ipt120", "lesson", "lesson-deep", "encoder9")  # files of data/results
 MEAN_CODE = "the mean code of deep prompts"
-DECISIVE = ("ipt120", "full", "lesson")  # the verdict at the first of these scales counts
+DECISIVE = ("ipt120", "full-encoders", "full", "lesson")  # the verdict at the first of these scales counts
 NEAR = 0.001  # a score; an interval that ends this close to 0 decides little
 TUNED = ("prompt tuning", 0)
 SHALLOW_AND_DEEP = {  # (method, has a d_I) -> its name in the table of deep prompts
@@ -358,6 +358,8 @@ def _measurements(verdicts: Rows) -> str:
 
 def _rules(stored: Stored) -> str:
     score = verdicts_ptuning_v2.MARGIN
+    judged = {row["scale"] for row in stored.verdicts}
+    scales = [f"`{scale}`" for scale in DECISIVE if scale in judged]
     near = [f"{row['claim']} (`{row['scale']}`)" for row in stored.verdicts if _is_near(row["here"])]
     holds, in_part, fails, is_open = (f"*{word}*" for word in claims.VERDICTS)
     return bullets(
@@ -369,7 +371,7 @@ def _rules(stored: Stored) -> str:
         f"*About as good* (B8, B9) allows {score} of a score. *Far behind* (B3) means more than {score} on "
         "tagging, and more there than on classification.",
         "Where a claim was measured at several scales, the verdict in the table is that of "
-        f"{listed([f'`{scale}`' for scale in DECISIVE], 'or')}, in this order.",
+        f"{listed(scales, 'or')}, in this order.",
         "B5 and B10 are judged task by task. Their intervals, and all intervals of fewer than "
         f"{intervals.FEW_TASKS} tasks, are over few-shot samples and say nothing about other tasks.",
         f"An interval ends within {NEAR} of 0 in {listed(near)}. A small change of the scores would move it "

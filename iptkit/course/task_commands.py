@@ -17,7 +17,7 @@ from iptkit.tasks.examples import ALL_SETS, Task
 if TYPE_CHECKING:
     from iptkit.tasks.own_tasks import OwnTask
 
-SHOWN = ("id", "title", "category", "metric", "chance", "majority", "group", "labels", "source", "licence")
+SHOWN = ("id", "title", "category", "metric", "chance", "majority", "group", "source", "licence", "labels")
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -64,19 +64,7 @@ def show_task(
     for example in task.train[:examples]:
         lines += ["", *(f"  | {line}" for line in example.input.split("\n"))]
         lines.append(f"  -> {' / '.join(example.targets)}")
-    named = (
-        "id",
-        "title",
-        "category",
-        "metric",
-        "chance",
-        "majority",
-        "group",
-        "source",
-        "licence",
-        "labels",
-    )
-    value = {name: getattr(task, name) for name in named} | {"about": about, "sets": _counts(task)}
+    value = {name: getattr(task, name) for name in SHOWN} | {"about": about, "sets": _counts(task)}
     return Reply(value | {"examples": task.train[:examples]}, "\n".join(lines))
 
 

@@ -200,6 +200,11 @@ def _problem(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
         labels = one.get("labels") or []
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             return f"the labels in its data are {labels!r:.80}"
+        read = one.get("read", {"train": [], "dev": []})
+        if not (
+            isinstance(read, dict) and all(isinstance(read.get(name), list) for name in ("train", "dev"))
+        ):
+            return f"the inputs in its data are {read!r:.80}"
         if "head" in tensors and labels and len(labels) > tensors["head"].shape[1]:
             return f"it names {len(labels)} labels, and its head has {tensors['head'].shape[1]} classes"
     return ""

@@ -4,7 +4,8 @@
     print(ask(engine, source, ["what a lovely film"])[0].answer)
 
 How a prompt answers follows from the task that it was trained on, which its file names: for a classification
-with the likeliest label, for words to tag with a tag for every word, for any other task with a line of text.
+with the likeliest label, for words to tag with a tag for every word, for multiple choice with one of the
+options that come with each call, for any other task with a line of text.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from dataclasses import dataclass, field
 import torch
 
 from iptkit.engine import limits
-from iptkit.engine.calls import check_seed, checked_texts
-from iptkit.engine.compatibility import check_source
+from iptkit.engine.calls import check_engine, check_seed, checked_texts
+from iptkit.engine.compatibility import check_runs, check_source
 from iptkit.engine.decoding import SampleConfig
 from iptkit.engine.engine import Engine
 from iptkit.engine.head_engine import HeadEngine
 from iptkit.engine.interface import PromptEngine
+from iptkit.engine.mask_engine import MaskEngine
 from iptkit.engine.prompt import PromptSource
 from iptkit.prompts.prompt_runs import trained_on
 from iptkit.tasks.examples import Example, TaggedExample, words_of
@@ -39,7 +41,7 @@ class Sampling:
       top_p: in (0, 1], for do_sample.
       seed: of the draws, from 0 to 2^63 - 1.
 
-    Raises: ValueError for a number out of its range, or one that would have no effect.
+    Raises: ValueError for a number out of its range, and for temperature or top_p without do_sample.
     """
 
     max_new_tokens: int = 32
@@ -89,8 +91,9 @@ def ask(
         from its own labels only, so all of them must be given, in any order.
       sampling: for free answers; None for the defaults.
 
-    Raises: ValueError for an empty text or one that is no UTF-8, fewer than 2 options, options that are
-      missing (multiple choice) or not those of a head, or sampling where nothing is generated.
+    Raises: ValueError for something else than an engine, a run that the prompts do not have, an empty text or
+      one that is no UTF-8, fewer than 2 options, options that are missing (multiple choice) or not those of
+      a head, do_sample where nothing is generated, and free answers of an encoder.
 
     Example:
       >>> from iptkit.methods.prompt_tuning import SoftPrompt
@@ -101,12 +104,14 @@ def ask(
       >>> answers[0].answer in ("good", "bad")
       True
     """
+    check_engine(engine)
+    check_runs(source, [run])
     for text in (texts := checked_texts(texts)):
         if not text.strip():
             raise ValueError("a text is empty; give a text to answer")
     trained = trained_on(source.about, run)
     category, labels = trained.get("category"), tuple(trained.get("labels") or ())
-    is_head = isinstance(engine, HeadEngine)
+    is_head = isinstance(engine, HeadEngine) and not isinstance(engine, MaskEngine)  # words are no head
     if is_head and category != "tag":  # without a header, classes have no names: then options give them
         labels = labels or tuple(f"class {i}" for i in range(source.finished().head.shape[1]))  # type: ignore[union-attr]
     if category == "tag":
@@ -116,7 +121,8 @@ def ask(
     if not choices and category == "mcqa":
         raise ValueError("the task's options differ from question to question; give them: --options A,B")
     if not choices:
-        assert isinstance(engine, Engine)
+        if not isinstance(engine, Engine):
+            raise ValueError(f"{engine.backbone.name} cannot write free answers; give options: --options A,B")
         return _free(engine, source, texts, run, sampling or Sampling())
     if len(set(choices)) < max(2, len(choices)) or not all(choice.strip() for choice in choices):
         raise ValueError(f"options are {', '.join(choices)}; give at least two different ones")

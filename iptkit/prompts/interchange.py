@@ -16,7 +16,8 @@ Deep prompts do not depend on the layout, but on positions: beside PEFT's prefix
 position n, here at 0. Keys are therefore turned by n positions on their way out and back on their way in.
 PEFT's rows are n positions longer; they too must fit the model's positions and its sliding window.
 
-Load the model that PEFT reads the folder with yourself, `models.load(name).model` for one that is on no hub.
+Load the model first, and give it to `PeftModel.from_pretrained`; a model that is on no hub is
+`models.load(name).model`.
 The same text must have the same tokens: `tokenizer(text, add_special_tokens=False)`, and an answer begins
 with a blank.
 """

@@ -10,6 +10,7 @@ import torch
 
 from iptkit.engine.prompt import PromptSource
 from iptkit.prompts.saved import SavedPrompt
+from iptkit.storage import digests
 from iptkit.tasks import fewshot
 from iptkit.tasks.examples import ALL_SETS, Example, TaggedExample, Task
 
@@ -57,7 +58,9 @@ def find_run(about: Mapping[str, Any], task: str | None = None) -> int:
         )
     if task.isdecimal() and int(task) < max(1, len(known)):
         return int(task)
-    raise ValueError(f"there is no prompt for the task {task!r}, only for {', '.join(names) or 'one'}")
+    if not names:
+        raise ValueError(f"the task is {task!r}, but this file names no tasks; leave the task (--task) out")
+    raise ValueError(f"there is no prompt for the task {task!r}, only for {', '.join(names)}")
 
 
 def runs_for(about: Mapping[str, Any], tasks: Sequence[Task], task: str | None = None) -> list[int]:
@@ -144,8 +147,23 @@ def all_as_test(task: Task, read: Sequence[Example] = ()) -> Task:
     return replace(task, test=tuple(every), chance=chance)
 
 
+def read_in_training(task: Task, data: str = "train") -> dict[str, list[str]]:
+    """Digests of the inputs that a training reads, for the header of its prompt.
+
+    Args:
+      task: that is trained.
+      data: the set that it trains on.
+    Returns: "train" and "dev", each with 8 hex digits for every input.
+    """
+    sets = {"train": getattr(task, data), "dev": task.dev}
+    return {name: [digests.digest(example.input) for example in of] for name, of in sets.items()}
+
+
 def seen_in_training(about: Mapping[str, Any], run: int, task: Task, split: str) -> str:
     """A warning that a run was trained on examples that it is scored on, "" if it was not.
+
+    The header of a prompt that `tune` made tells the inputs of its training (`read_in_training`). Of another
+    prompt, only the task's name and the set tell.
 
     Args:
       about: what the prompts were made for.
@@ -154,15 +172,19 @@ def seen_in_training(about: Mapping[str, Any], run: int, task: Task, split: str)
       split: the set to score it on, or "all".
     """
     trained = trained_on(about, run)
-    name, examples = trained.get("set", "train"), trained.get("examples") or 0
-    known = [*(about.get("tasks") or ()), None]
-    is_larger = name == "train" and examples > len(task.train)  # of all examples, not of a few-shot set
-    if known[run] != task.id or not (split in ("all", name) or (is_larger and split == "train_new")):
-        return ""
-    return (
-        f"the prompt was trained on examples that are in {split} of {task.id}, so this score says little "
-        "about new texts; --split test does"
-    )
+    if read := trained.get("read"):
+        scored = task.test if split == "all" else getattr(task, split)
+        known = {*read["train"], *(read["dev"] if split != "dev" else ())}
+        count = sum(digests.digest(example.input) in known for example in scored)
+        what = f"{count} of the {len(scored)} examples in {split} of {task.id} were read in the training"
+    else:
+        name, examples = trained.get("set", "train"), trained.get("examples") or 0
+        is_larger = name == "train" and examples > len(task.train)  # of all examples, not of a few-shot set
+        is_same = [*(about.get("tasks") or ()), None][run] == task.id
+        count = int(is_same and (split in ("all", name) or (is_larger and split == "train_new")))
+        what = f"the prompt was trained on examples that are in {split} of {task.id}"
+    way = "score it on other texts" if split == "test" else "--split test does"
+    return f"{what}, so this score says little about new texts; {way}" if count else ""
 
 
 def chosen(source: PromptSource, runs: Sequence[int]) -> SavedPrompt:

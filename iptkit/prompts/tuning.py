@@ -32,6 +32,7 @@ from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt, deep_from_words, from_words
 from iptkit.methods.subspace import AutoEncoder, IntrinsicPrompt
 from iptkit.models.backbone import Backbone
+from iptkit.prompts import prompt_runs
 from iptkit.scores.evaluation import Score, measure
 from iptkit.storage import paths
 from iptkit.tasks.examples import Task
@@ -146,8 +147,9 @@ class Tuned:
       engine: the engine that the prompts are for.
       source: the trained prompts, one run per task.
       scores: of each task on its test set.
-      before: the same with the prompt that the training starts from: words, or for "ist" the mean code. For
-        "p-tuning", whose start is random, words too. None for an encoder, whose head starts at random.
+      before: the same with the prompt that the training starts from: words, or for "ist" the mean code. Where
+        the start is random ("p-tuning", and "deep" of an encoder-decoder) these are words at the input. None
+        for an encoder, whose head starts at random.
       fit: curves of the training.
     """
 
@@ -195,11 +197,13 @@ def tune(
     check_tasks(backbone, tasks)
     engine, source, start = _prepared(backbone, tasks, config, subspace)
     check_source(engine, source.eval())
-    before = None if start is None else measure(engine, start, tasks, label="before training")
     runs = [Run(task, config.seed) for task in tasks]
     label = f"{config.method}, {len(tasks)} task{'s' * (len(tasks) > 1)}"
     fitted = fit(engine, source, runs, fit_config, checkpoint, label, checkpoint_seconds)
-    source.about = {**source.about, "tuned": config.method}
+    data = zip(source.about["data"], tasks, strict=True)
+    read = [{**one, "read": prompt_runs.read_in_training(task)} for one, task in data]
+    source.about = {**source.about, "tuned": config.method, "data": read}
+    before = None if start is None else measure(engine, start, tasks, label="test of the start")
     scores = measure(engine, source, tasks, label="test")
     return Tuned(engine, source, scores, before, fitted)
 

@@ -298,6 +298,6 @@ def _no_text(data: bytes) -> str:
 
 def _broken(offset: int) -> str:
     return (
-        f"broken UTF-8 at byte {offset} of the file; save the file as UTF-8 (from Windows-1252 or Latin-1: "
-        "iconv -f CP1252 -t UTF-8 OLD > NEW)"
+        f'broken UTF-8 at byte {offset} of the file; save the file as UTF-8 (in Excel: "CSV UTF-8"; or from '
+        "Windows-1252 or Latin-1: iconv -f CP1252 -t UTF-8 OLD > NEW)"
     )

@@ -30,7 +30,8 @@ class Codes:
     """Codes of several tasks.
 
     Attributes:
-      tasks: T ids.  labels: for each task its "category", leakage "group" and "side" (seen or unseen).
+      tasks: T ids.  labels: for each task its "category" and "side" (seen or unseen), and of a
+        study's codes its leakage "group".
       u: [S, T, d_I] codes found by IST, for each few-shot sample.
       msf: [T, d_I] codes that the encoder of MSF gives to the tasks' own prompts (first sample), in the same
         units.
@@ -134,7 +135,7 @@ def line(
       start: [d_I] in standard deviations of the seen tasks' codes from their mean.
       end: the same.
       points: number of points, both ends included.
-    Returns: the position of each point between 0 (start) and 1 (end), and the prompts [points, n, d].
+    Returns: the position of each point between 0 (start) and 1 (end), and the prompts [points, *prompt].
     """
     way = torch.linspace(0, 1, points).tolist()
     with torch.no_grad():

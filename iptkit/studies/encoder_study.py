@@ -63,7 +63,7 @@ from iptkit.training.trainer import fit
 FILE = "encoder_study.json"
 PROBE, SHALLOW, DEEP, SHARED, TUNED = METHODS
 MLP = f"{DEEP}, mlp"  # key of its learning rate
-SHARE_OF_DEV = 8  # of "full" training examples one in so many moves to dev
+SHARE_OF_DEV = 8  # one in 8 of the "full" training examples moves to dev
 
 
 @dataclass(frozen=True)
@@ -252,15 +252,15 @@ def rows(study: EncoderStudy) -> list[Row]:
 def write(study: EncoderStudy, path: str | Path) -> int:
     """Measure what is missing, write the rows and their provenance, and return the number of rows.
 
-    Verdicts on claims are recorded in the results folder (`claims.record`) if the study has the settings of
-    its scale.
+    If the study has the settings of its scale, verdicts on claims are recorded in the results folder
+    (`claims.record`), as of the scale SCALE-encoders: lesson 04's study judges some of them by other rules.
     """
     made = list(steps(study))
     found = [row for step, what in made for row in _rows_of(study, step, what)]
     once = {step.folder: step for step, _ in made}
     count = provenance.write_rows(study, path, found, list(once.values()), "encoders")
     if study.scale == load(study.scale.name):
-        claims.record_all(verdicts_encoders.verdicts(found), study.scale.name)
+        claims.record_all(verdicts_encoders.verdicts(found), f"{study.scale.name}-encoders")
     return count
 
 

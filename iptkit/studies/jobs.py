@@ -29,7 +29,8 @@ class Job:
       name: of the step's folder in the step cache, before the hash.
       make: makes the step, or finds it in the step cache.
       flops: an estimate of what making it takes; 0 where none was asked for.
-      needs: names of all jobs whose steps it reads. Once these are done, it makes no step but its own.
+      needs: names of all jobs whose steps it reads. Once these are done, it makes no step but its own; only
+        codes with "reconstruction" first train an auto-encoder that is no job.
       place: sorts the jobs into the order of the study's table (see `in_order_of_table`).
       view: reads the part of the step that the table shows: a split shows only its own tasks of the prompts
         that all splits share. None: the whole step.
@@ -86,7 +87,7 @@ def jobs_of(study: StudySteps, costs: Costs | None = None) -> list[Job]:
 
     Args:
       study: whose steps are listed.
-      costs: if given, the jobs' FLOPs are estimated, which loads the model's tokenizer and the tasks.
+      costs: if given, the jobs' FLOPs are estimated, which loads the model. The tasks are always loaded.
     Raises: ValueError for too few tasks or examples, for a model that cannot do what the scale asks for and,
       with `costs`, for a d_I larger than a prompt.
     """

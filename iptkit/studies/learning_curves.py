@@ -108,7 +108,7 @@ def tasks_of(suite: str, fold: str, config: CurveConfig = CONFIG) -> tuple[str, 
 def jobs(
     study: StudySteps, stages: Sequence[str] = STAGES, config: CurveConfig | None = None
 ) -> dict[str, Callable[[], step_cache.Step]]:
-    """What makes each step, or finds it in the step cache, by the step's name, in the order of STAGES.
+    """What makes each step, or finds it in the step cache, by a name of its own, in the order of STAGES.
 
     MSF needs the trained prompts of all tasks of the study, which its steps make first if they are missing.
 

@@ -84,7 +84,7 @@ def write_rows(
       path: of the rows (JSON lines).
       rows: to be written.
       steps: that the rows come from.
-      part: of `iptkit study`, "subspace", "deep" or "curves".
+      part: of `iptkit study`: "subspace", "deep", "curves" or "encoders".
       left: names of the jobs whose rows are missing.
       extra_files: writes other files next to the rows; called with the path of their draft.
     Returns: the number of rows.
@@ -222,8 +222,11 @@ def command(study: Described, part: str = "subspace") -> str:
     scale = study.scale
     parts = [f"iptkit study --scale {scale.name} --part {part}"]
     if part == "subspace":
-        parts += [f"--suite {scale.suite} --split {scale.split}"] if not scale.seen else []
-        parts += [f"--dims {','.join(map(str, scale.dims))} --seeds {len(scale.seeds)}"]
+        is_given = not scale.seen and not scale.folds
+        parts += [f"--suite {scale.suite} --split {scale.split}"] if is_given else []
+        parts += [f"--dims {','.join(map(str, scale.dims))}"]
+        count = len(scale.seeds)  # --seeds says 0, 1, ...; other seeds are the scale's own
+        parts += [f"--seeds {count}"] if scale.seeds == tuple(range(count)) else []
         parts += ["--only-unseen"] if scale.only_unseen else []
     return " ".join(parts)
 

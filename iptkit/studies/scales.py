@@ -211,9 +211,9 @@ class PTuningConfig:
     test_examples: int = 24
 
     def __post_init__(self) -> None:
-        for rates in (self.rates, self.relation_rates):
-            if set(rates) != set(ENCODERS):
-                raise ValueError(f"PTuningConfig.rates names {list(rates)}; give one for each of {ENCODERS}")
+        for name in ("rates", "relation_rates"):
+            if set(rates := getattr(self, name)) != set(ENCODERS):
+                raise ValueError(f"PTuningConfig.{name} names {list(rates)}; give one for each of {ENCODERS}")
         if len(self.seeds) < 2 or self.test_examples < 1:
             given = f"{self.seeds} and {self.test_examples}"
             raise ValueError(f"PTuningConfig needs at least 2 seeds and test_examples >= 1, got {given}")

@@ -104,8 +104,8 @@ def view_of_split(study: StudyInputs, step: step_cache.Step) -> step_cache.Step:
 
     Args:
       study: of the split.
-      step: has the tensors "P" [S, T, n, d] and "losses" [steps, S * T], or neither; each list of its values
-        has one entry per seed and task.
+      step: has the tensors "P" [S, T, *prompt] and "losses" [steps, S * T], or neither; each list of its
+        values has one entry per seed and task.
     """
     whole = study.whole.ids
     places = [whole.index(task) for task in study.ids]

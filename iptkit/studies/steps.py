@@ -46,8 +46,8 @@ class StudySteps(StudyInputs):
     def bank(self) -> step_cache.Step:
         """Prompt tuning of every task and seed, up to MOST_RUNS runs in one `fit`.
 
-        Returns: a step with tensors["P"] [S, T, n, d], tensors["losses"] [steps, S * T], values["rows"] and
-          values["best_step"].
+        Returns: a step with tensors["P"] [S, T, *prompt] (n, d, or the shape of keys and values),
+          tensors["losses"] [steps, S * T], values["rows"] and values["best_step"].
         """
         return self.bank_of(self.groups())
 
@@ -128,7 +128,7 @@ class StudySteps(StudyInputs):
         """Scores of MSF (each judged task's own prompt through the auto-encoder) and of the mean code.
 
         Returns: a step with values["rows"]; those of MSF have a "reconstruction", the error of the task's
-          prompt (see `baselines.reconstruction_of`).
+          prompt (see `subspace.reconstruction_of`).
         """
         config = replace(self.scale.subspace, intrinsic_dim=intrinsic_dim, **changes)
         only = "unseen" if self.scale.only_unseen else ""
@@ -280,7 +280,7 @@ class StudySteps(StudyInputs):
         return self.codes_of_group(intrinsic_dim, "learned", self.groups()[0]).tensors["u"][0]
 
     def first_prompts(self) -> Tensor:
-        """[T, n, d] trained prompts of the first seed, on the study's device."""
+        """[T, *prompt] trained prompts of the first seed, on the study's device."""
         return self.bank_of(self.groups()[:1]).tensors["P"][0].to(self.backbone.device)
 
     def group_name(self, name: str, seeds: tuple[int, ...]) -> str:

@@ -22,8 +22,8 @@ def load_rows(name: str | Path = "ipt120") -> tuple[list[dict[str, Any]], dict[s
       name: of the study, such as "ipt120", "lesson" or "encoder9"; or a path that ends in .jsonl, of rows of
         your own.
     Returns: the whole rows, also if the file is compact (see data/results/README.md), and their provenance.
-    Raises: FileNotFoundError with the command that makes them; ValueError naming file and line of a row that
-      lacks a field, or a file that `iptkit study` did not write.
+    Raises: FileNotFoundError that says where their making is described; ValueError naming file and line of a
+      row that lacks a field, or a file that `iptkit study` did not write.
     """
     is_path = str(name).endswith(".jsonl")
     path = Path(name) if is_path else paths.data_dir() / "results" / f"{name}.jsonl"

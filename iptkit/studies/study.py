@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from iptkit.storage import step_cache
-from iptkit.studies import lesson02, scales, unseen
+from iptkit.studies import lesson02, scales
 from iptkit.studies.costs import Costs
 from iptkit.studies.jobs import Job, in_order_of_table, jobs_of, jobs_of_folds, unfinished
 from iptkit.studies.steps import StudySteps
@@ -59,18 +59,6 @@ class Study(StudySteps):
     def beside_prompt_tuning(self) -> step_cache.Step:
         """Prompt tuning, LoRA and full fine-tuning on one task: values["table"]."""
         return lesson02.beside_prompt_tuning(self)
-
-    def nearest_prompt(self) -> step_cache.Step:
-        """Unseen tasks under the prompt of a seen task: values["rows"], values["nearest"]."""
-        return unseen.nearest_prompt(self)
-
-    def fewer_examples(self, intrinsic_dim: int) -> step_cache.Step:
-        """IST and prompt tuning of unseen tasks from fewer examples: values["rows"] with "examples"."""
-        return unseen.fewer_examples(self, intrinsic_dim)
-
-    def stage_two(self, intrinsic_dim: int) -> step_cache.Step:
-        """Several runs of prompt tuning of unseen tasks, from the IST solution and words: values["rows"]."""
-        return unseen.stage_two(self, intrinsic_dim)
 
     def table(self) -> list[dict[str, Any]]:
         """One row for every measured score (see `scores.summary`); makes what is missing."""

@@ -1,8 +1,8 @@
 """What unseen tasks gain in other ways than by IST with all few-shot examples.
 
 They get the prompt of a seen task; stage two (prompt tuning from the IST solution); IST, prompt tuning and
-fine-tuning from fewer examples; and tuning of the model's own weights. Each is a step of a `Study`:
-`study.nearest_prompt()`, `study.stage_two(d_I)`, `study.fewer_examples(d_I)` and `tuned_weights(study, ...)`.
+fine-tuning from fewer examples; and tuning of the model's own weights. Each function returns a step:
+`nearest_prompt(study)`, `stage_two(study, d_I)`, `fewer_examples(study, d_I)`, `tuned_weights(study, ...)`.
 """
 
 from __future__ import annotations

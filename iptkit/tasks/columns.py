@@ -73,10 +73,10 @@ def parse(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in text.split(","):
         role, equals, names = (piece.strip() for piece in part.partition("="))
-        if not equals or not names or role in found:
+        if not equals or not names or role in found or "=" in names:
             raise ColumnsError(
-                f"columns are {text!r:.200}; give every role once with its column: "
-                "input=sentence,target=label"
+                f"columns are {text!r:.200}; give every role once with its column, separated by commas: "
+                "input=sentence,target=label (a name that has a comma goes on the card)"
             )
         found[role] = names
     return checked(found)
@@ -158,7 +158,8 @@ def listed(names: Iterable[str]) -> str:
     """Return the names for a message, cut short."""
     names = list(names)
     more = ", ..." if len(names) > 20 else ""
-    return ", ".join(messages.visible(f"{name:.40}") or "(no name)" for name in names[:20]) + more or "none"
+    shown = [messages.visible(f"{name:.40}") or "(no name)" for name in names[:20]]
+    return ", ".join(repr(name) if "," in name else name for name in shown) + more or "none"
 
 
 def parts(names: object) -> list[str]:

@@ -322,7 +322,10 @@ def _class_names(first: Sequence[Records], found: Columns) -> tuple[str, ...]:
 
 def _said(records: Records, found: Columns) -> list[str]:
     """Return a note on the columns that were found by their names, if any."""
-    if records.first:
-        return ["there is no header, so the columns are read as text and answer"] if not found.guessed else []
+    if records.first and not found.guessed:
+        if records.columns[0] == "0":
+            line = columns.listed(records.first)
+            return [f"the first line ({line}) is an example, because the columns are named by their places"]
+        return ["there is no header, so the columns are read as text and answer"]
     what = [f"{' and '.join(found.of[role])} as the {role}" for role in found.guessed]
     return [f"read {', '.join(what)}"] if what else []

@@ -27,6 +27,8 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet
 ENDINGS = tuple(FORMATS)
 IDS = ("", "index", "id", "idx", "guid", "uid")  # columns of numbers that mean nothing for a task
 ENCLOSED = re.compile(r'"(?:[^"]|"")*"')
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # of a CSV file
+SEPARATOR = re.compile(r'"?sep=([,;\t])"?\r?\n')  # a first line by Excel
 SAVED = "state.json"  # in a folder that `datasets` saved
 WANTED = "give the path of a .jsonl, .csv, .tsv, .parquet or .conll file with one task"
 
@@ -74,8 +76,8 @@ def read(
     if kind == "conll":
         return _conll(path, given, comment)
     if kind in ("csv", "tsv"):
-        cells, problems = (_csv if kind == "csv" else _tsv)(path)
-        return _with_header(path, kind, given, has_header, cells, problems)
+        cells, problems, mark = (_csv if kind == "csv" else _tsv)(path)
+        return _with_header(path, kind, given, has_header, cells, problems, mark)
     return _jsonl(path) if kind == "jsonl" else _parquet(path)
 
 
@@ -134,42 +136,64 @@ Cells = list[tuple[int, list[str]]]  # line number, cells
 Problems = list[tuple[int, str]]  # line number, what is wrong
 
 
-def _csv(path: Path) -> tuple[Cells, Problems]:
+def _csv(path: Path) -> tuple[Cells, Problems, str]:
+    """Read a CSV file; return its cells, problems and separator.
+
+    Excel names the separator in a first line `sep=;`. Else it is the one that gives most rows as many cells
+    as the first row.
+    """
     text = reading.read_text(path, WANTED)
+    if named := SEPARATOR.match(text):
+        return *_cells(text[named.end() :], named[1], is_quoted=True, first=2), named[1]
     head = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = next((mark for mark in ",;\t" if mark in head), ",")
-    return _cells(text, delimiter, is_quoted=True)
+    tried = [(*_cells(text, mark, is_quoted=True), mark) for mark in SEPARATORS if mark in head]
+    return max(tried or [(*_cells(text, ",", is_quoted=True), ",")], key=_regularity)
 
 
-def _tsv(path: Path) -> tuple[Cells, Problems]:
+def _regularity(read: tuple[Cells, Problems, str]) -> tuple[bool, float]:
+    """How well a separator fits; of two that fit equally, `max` takes the first."""
+    rows, problems, _ = read
+    lengths = [len(cells) for _, cells in rows]
+    is_table = bool(lengths) and lengths[0] > 1 and not problems
+    return is_table, lengths.count(lengths[0]) / len(lengths) if is_table else 0.0
+
+
+def _tsv(path: Path) -> tuple[Cells, Problems, str]:
     """Read a TSV file; quotes are part of its texts unless they enclose cells as in a CSV file."""
     text = reading.read_text(path, WANTED)
     rows, problems = _cells(text, "\t", is_quoted=False)
     if _is_enclosed([cell for _, cells in rows for cell in cells]):
-        return _cells(text, "\t", is_quoted=True)
+        return *_cells(text, "\t", is_quoted=True), "\t"
     if len({len(cells) for _, cells in rows}) > 1 and '"' in text:
         quoted, wrong = _cells(text, "\t", is_quoted=True)
         if not wrong and len({len(cells) for _, cells in quoted}) == 1:
-            return quoted, wrong
-    return rows, problems
+            return quoted, wrong, "\t"
+    return rows, problems, "\t"
 
 
-def _cells(text: str, delimiter: str, is_quoted: bool) -> tuple[Cells, Problems]:
-    """Return the rows of a text with the number of their first line, and the problem that ended them."""
+def _cells(text: str, delimiter: str, is_quoted: bool, first: int = 1) -> tuple[Cells, Problems]:
+    """Return the rows of a text with the number of their first line, and the problem that ended them.
+
+    Args:
+      text: of the table.
+      delimiter: between the cells.
+      is_quoted: cells may be enclosed in quotes.
+      first: number of the text's first line in its file.
+    """
     rows: Cells = []
     if not is_quoted:
-        for number, line in enumerate(text.split("\n"), 1):
+        for number, line in enumerate(text.split("\n"), first):
             if line.strip():
                 rows.append((number, line.removesuffix("\r").split(delimiter)))
         return rows, []
     text = text.replace("\r\n", "\n")  # also inside texts
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 1
+    number = first
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 rows.append((number, cells))
-            number = reader.line_num + 1
+            number = reader.line_num + first
     except csv.Error as error:
         way = "put a text with quotes in double quotes, and write each quote inside it twice"
         return rows, [(number, f"the row cannot be read ({error}); {way}")]
@@ -183,6 +207,7 @@ def _with_header(
     has_header: bool | None,
     cells: Cells,
     problems: Problems,
+    mark: str,
 ) -> Records:
     if not cells:
         empty = (
@@ -199,9 +224,13 @@ def _with_header(
         if not given:
             names = ["input", "target"]
     wrong = [(n, len(row)) for n, row in cells if len(row) != len(names)]
-    mark = "tabs" if kind == "tsv" else "commas"
-    way = f"a text must not have {mark}" if kind == "tsv" else f"put a text with {mark} in double quotes"
-    problems = problems + [(n, f"the row has {count} cell(s), but {what}; {way}") for n, count in wrong]
+    few = "add what is missing, or put a text with line breaks in double quotes"
+    many = f"put a text with {SEPARATORS[mark]} in double quotes"
+    few, many = ("add what is missing", "a text must not have tabs") if kind == "tsv" else (few, many)
+    problems = problems + [
+        (n, f"the row has {count} cell(s), but {what}; {few if count < len(names) else many}")
+        for n, count in wrong
+    ]
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         problems.append((line, f"the column {twice[0]!r:.80} is there twice; rename one"))

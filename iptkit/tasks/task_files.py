@@ -37,6 +37,7 @@ STEM = re.compile(
 )
 SAVED_DICT = "dataset_dict.json"
 T = TypeVar("T")
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
 ENDINGS_TEXT = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
 
 
@@ -72,6 +73,8 @@ def find(path: str | Path, files: Mapping[str, str] | None = None) -> list[TaskF
     path = expanded(path)
     if not os.path.isdir(path):
         card = sidecars.beside(path)
+        if path.suffix.lower() in SPREADSHEETS:
+            raise ValueError(f'{path} is a spreadsheet; save it as a .csv file (in Excel as "CSV UTF-8")')
         if path.suffix.lower() not in ENDINGS and "format" not in sidecars.read(card).settings:
             raise ValueError(
                 f"{path} does not end in {ENDINGS_TEXT}; rename it if it has one JSON object per line "

@@ -453,8 +453,10 @@ def test_learning_curves_are_written_and_shown(iptkit_command, tmp_path, monkeyp
     lines = learning_curves.choose(rows)["lines"]
     marked = [line.split()[1:3] for line in text.splitlines() if line.startswith("* ")]
     assert marked == [[line["budget"], f"{line['lr']:g}"] for line in lines if line["is_chosen"]]
-    code, text = iptkit_command(*given, "--finished-only")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, text = iptkit_command(*given, "--finished-only", "--out=~/mine/curves.jsonl")
     assert code == 0 and f"{len(rows)} rows" in text
+    assert result_files.read(tmp_path / "mine" / "curves.jsonl") == rows
 
 
 def test_check_of_words_with_tags(iptkit_command, tmp_path):

@@ -14,6 +14,7 @@ from iptkit.methods import p_tuning_v2
 from iptkit.methods.prompt_tuning import FixedPrompt, SoftPrompt
 from iptkit.models import tiny
 from iptkit.models.backbone import fingerprint, load
+from iptkit.prompts.asking import ask
 from iptkit.scores import evaluation
 from iptkit.tasks import suites
 from iptkit.tasks.examples import Example
@@ -58,6 +59,14 @@ def model(folder):
 
 def nothing(rows):
     return FixedPrompt(torch.zeros(rows, 0, 32))(torch.arange(rows))
+
+
+def test_it_answers_with_options_and_cannot_write(model):
+    engine, prompt = MaskEngine(model, TEMPLATE, MOOD), FixedPrompt(torch.zeros(1, 3, 32))
+    (answer,) = ask(engine, prompt, [SENTENCE.input], options=["positive", "negative"])
+    assert answer.answer in ("positive", "negative")
+    with pytest.raises(ValueError, match="cannot write free answers; give options: --options A,B"):
+        ask(engine, prompt, [SENTENCE.input])
 
 
 def test_a_masked_model_keeps_its_head_and_is_an_encoder(model):

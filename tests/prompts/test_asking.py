@@ -119,3 +119,17 @@ def test_wrong_questions(texts, given, message):
     engine, source = trained([MOOD], steps=1)
     with pytest.raises(ValueError, match=message):
         ask(engine, source, texts, **given)
+
+
+@pytest.mark.parametrize("options", [None, ["good", "bad"]])
+@pytest.mark.parametrize("run", [2, -1])
+def test_a_run_that_the_prompts_do_not_have_is_named(run, options):
+    engine, source = trained([MOOD, PLURAL], steps=1)
+    with pytest.raises(ValueError, match=f"{run}"):
+        ask(engine, source, ["fine"], run=run, options=options)
+
+
+def test_a_model_in_place_of_an_engine_is_named():
+    _, source = trained([PLURAL], steps=1)
+    with pytest.raises(ValueError, match="the model tiny-causal was given in place of an engine"):
+        ask(CAUSAL, source, ["fine"])

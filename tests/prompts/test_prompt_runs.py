@@ -1,5 +1,7 @@
 """A prompt's run is found by the name of its task, and a head's classes keep their numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,6 +24,8 @@ def test_find_run():
         prompt_runs.find_run(ABOUT)
     with pytest.raises(ValueError, match="no prompt for the task 'x', only for tiny-mood, tiny-kind"):
         prompt_runs.find_run(ABOUT, "x")
+    with pytest.raises(ValueError, match=r"the task is 'x', but this file names no tasks; leave the task"):
+        prompt_runs.find_run({}, "x")
 
 
 def test_each_of_several_runs_of_one_task_is_found():
@@ -54,6 +58,19 @@ def test_a_score_on_examples_of_the_training_is_warned_of():
     ]
     assert [said(few, split) for split in ("train", "train_new", "test")] == [True, False, False]
     assert said(about, "all", full) and not said(about, "all", KIND) and not said({}, "all")
+
+
+def test_a_file_that_has_grown_or_has_another_name_is_known_by_its_inputs():
+    """With more examples the sets are drawn anew, and the test set gets some of the old training set."""
+    about = {"tasks": ["tiny-mood"], "data": [{"read": prompt_runs.read_in_training(MOOD)}]}
+    test = (*MOOD.test[:3], *MOOD.train[:2], MOOD.dev[0])
+    grown = replace(MOOD, id="mood-2", test=test, dev=(*MOOD.dev, MOOD.train[5]))
+    told = prompt_runs.seen_in_training(about, 0, grown, "test")
+    assert told.startswith("3 of the 6 examples in test of mood-2 were read in the training, so")
+    assert told.endswith("; score it on other texts")
+    assert "1 of the" in prompt_runs.seen_in_training(about, 0, grown, "dev")
+    assert prompt_runs.seen_in_training(about, 0, MOOD, "train").endswith("; --split test does")
+    assert not any(prompt_runs.seen_in_training(about, 0, MOOD, split) for split in ("dev", "test"))
 
 
 def test_runs_for_tasks_go_by_name_unless_there_is_one_or_one_is_named():

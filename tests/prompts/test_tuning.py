@@ -34,6 +34,15 @@ def test_tune_does_what_fit_and_measure_do():
     assert tuned.source.about["tuned"] == "prompt-tuning" and tuned.source.about["method"] == "SoftPrompt"
 
 
+def test_a_checkpoint_of_another_training_is_refused_before_anything_is_scored(tmp_path, monkeypatch):
+    saved = tmp_path / "checkpoint.safetensors"
+    config = TuneConfig(steps=3, rows=2)
+    tune(CAUSAL, TASKS, config, checkpoint=saved, checkpoint_seconds=0)
+    monkeypatch.setattr(tuning, "measure", lambda *args, **kwargs: pytest.fail("scored first"))
+    with pytest.raises(ValueError, match="lr"):
+        tune(CAUSAL, TASKS, replace(config, lr=0.5), checkpoint=saved)
+
+
 @pytest.mark.parametrize(
     ("model", "method"),
     [

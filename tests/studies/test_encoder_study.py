@@ -70,7 +70,9 @@ def test_every_method_meets_every_task_and_a_second_run_reads_the_same_rows(stud
     judged = verdicts_encoders.verdicts(rows)
     names = {v["name"] for v in judged} - {"B3"}  # fine-tuning of tiny tasks may stay untrained
     assert names == {"B4", "B5", "B7", "B8", "B10"}, "no first 3 layers, no 64 vectors"
-    recorded = [(row["claim"], row["here"], row["verdict"]) for row in claims.found(tmp_path, "smoke")]
+    recorded = [
+        (row["claim"], row["here"], row["verdict"]) for row in claims.found(tmp_path, "smoke-encoders")
+    ]
     assert recorded == [(v["name"], v["here"], v["verdict"]) for v in judged]
     again = encoder_study.EncoderStudy(encoder_study.load("smoke"))
     assert encoder_study.rows(again) == rows, "from the step cache"

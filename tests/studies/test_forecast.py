@@ -127,7 +127,8 @@ def test_the_command(monkeypatch):
         (["--tflops", "60"], "--tflops is 60.0; give a number above 0, with --estimate"),
         (["--estimate", "--tflops", "0"], "--tflops is 0.0; give a number above 0"),
         (["--estimate", "--part", "deep"], "--estimate is for the study 'subspace'"),
-        (["--estimate", "--finished-only"], "runs nothing; leave out other options"),
+        (["--estimate", "--finished-only"], "runs and writes nothing; leave out --finished-only"),
+        (["--estimate", "--compact", "--job-cpus", "1"], "leave out --job-cpus, --compact"),
     ):
         code, text = said(*given)
         assert code == 2 and words in " ".join(text.split())

@@ -1,11 +1,13 @@
 import errno
 import json
+import shlex
 from types import SimpleNamespace
 
 import pytest
 
 from iptkit.storage import files, paths
 from iptkit.studies import provenance, scales, stored_results
+from iptkit.studies.study import Study
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,14 @@ def test_what_an_older_provenance_names_is_removed_only_if_it_is_of_these_rows(t
     (tmp_path / "in" / "rows.about.json").write_text(text)
     provenance.write_rows(None, tmp_path / "in" / "rows.jsonl", [], [])
     assert (tmp_path / "a").exists() and (tmp_path / "in" / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["lesson", "full", "ipt120", "paper"])
+def test_the_stored_command_makes_the_same_study_again(name):
+    asked = shlex.split(provenance.command(Study(scales.load(name))))
+    given = {key.removeprefix("--"): value for key, value in zip(asked[2::2], asked[3::2], strict=True)}
+    assert given.pop("part") == "subspace"
+    dims, seeds = given.pop("dims").split(","), given.pop("seeds", None)
+    count = int(seeds) if seeds else None
+    again = scales.variant(given.pop("scale"), **given, dims=list(map(int, dims)), num_seeds=count)
+    assert again == scales.load(name)

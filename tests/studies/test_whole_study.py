@@ -128,7 +128,7 @@ def test_same_data_is_the_data_of_the_prompts(monkeypatch):
 
 def test_the_nearest_prompt_is_the_seen_one_with_the_lowest_dev_loss():
     study = small()
-    step, seen = study.nearest_prompt(), study.seen_tasks(0)
+    step, seen = unseen.nearest_prompt(study), study.seen_tasks(0)
     losses = []
     for task in study.unseen_tasks(0):
         of = [Run(task) for _ in seen]
@@ -150,7 +150,7 @@ def test_stage_two_starts_from_the_solution_of_ist(monkeypatch):
     def done():
         return Fit(torch.zeros(1, 8), torch.zeros(1), torch.zeros(1, 8, 2), torch.zeros(8))
 
-    step = study.stage_two(2)
+    step = unseen.stage_two(study, 2)
     ((source, runs),) = starts
     found = subspace.IntrinsicPrompt(study.subspace(2)[0], 2)
     found.u.data = study.codes(2).tensors["u"][0, 6:]
@@ -317,7 +317,7 @@ def test_fewer_examples_are_all_that_is_read(monkeypatch):
     monkeypatch.setattr(
         study, "outcomes", lambda *of: (scored.append([len(t.train) for t in of[1]]), score(*of))[1]
     )
-    step = study.fewer_examples(2)
+    step = unseen.fewer_examples(study, 2)
     assert {(r["examples"], r["n_train"], r["n_dev"]) for r in step.values["rows"]} == {(1, 1, 1), (3, 3, 3)}
     assert read == [[(1, 1), (1, 1), (3, 3), (3, 3)]] * 2, "two unseen tasks, IST and prompt tuning"
     assert scored == [[1, 1, 3, 3]] * 2, "the longest answer is looked for among these too"
@@ -336,7 +336,7 @@ def test_fewer_examples_are_all_that_is_read(monkeypatch):
 
 def test_as_many_examples_as_there_are_give_what_ist_gives():
     study = small(fewer_examples=(32,))
-    fewer = {r["task"]: r["score"] for r in study.fewer_examples(2).values["rows"] if r["d_I"] == 2}
+    fewer = {r["task"]: r["score"] for r in unseen.fewer_examples(study, 2).values["rows"] if r["d_I"] == 2}
     whole = {r["task"]: r["score"] for r in study.codes(2).values["rows"] if r["seed"] == 0}
     assert fewer == {task: pytest.approx(whole[task]) for task in study.unseen}
 

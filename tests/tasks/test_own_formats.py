@@ -239,6 +239,39 @@ def ragged_row(folder):
     return file, {}, told
 
 
+def ragged_row_of_excel(folder):
+    """A German export: semicolons, commas in the header, and a text with a semicolon."""
+    file = folder / "mine.csv"
+    file.write_text("Nr. (lfd., intern);sentence;label\n" + "".join(f"1;{t};{x}\n" for t, x in texts(12)))
+    with open(file, "a") as more:
+        more.write("13;The bee; it naps;good\n")
+    return file, {}, "mine.csv:14: the row has 4 cell(s), but the header has 3; put a text with semicolons in"
+
+
+def short_row(folder):
+    file = folder / "mine.csv"
+    file.write_text(csv_of(texts(12)) + "The bee naps\n")
+    return file, {}, "mine.csv:14: the row has 1 cell(s), but the header has 2; add what is missing, or put a"
+
+
+def comma_in_a_name(folder):
+    file = folder / "mine.csv"
+    file.write_text("No (all, new);words;tone\n" + "".join(f"1;{t};{x}\n" for t, x in texts(12)))
+    told = "mine.csv has no column 'text'; its columns are: 'No (all, new)', words, tone"
+    return file, {"columns": "input=text,target=tone"}, told
+
+
+def roles_with_a_semicolon(folder):
+    options = {"columns": "input=sentence;target=label"}
+    return csv_with_header(folder)[0], options, "give every role once with its column, separated by commas"
+
+
+def spreadsheet(folder):
+    file = folder / "mine.xlsx"
+    file.write_bytes(b"PK")
+    return file, {}, 'mine.xlsx is a spreadsheet; save it as a .csv file (in Excel as "CSV UTF-8")'
+
+
 def wrong_encoding(folder):
     file = folder / "mine.csv"
     file.write_bytes(csv_of([("The caf\u00e9 is open", "good"), *texts(12)]).encode("latin-1"))
@@ -306,6 +339,11 @@ BROKEN = [
     label_only_in_test,
     unlabelled_train,
     ragged_row,
+    ragged_row_of_excel,
+    short_row,
+    comma_in_a_name,
+    roles_with_a_semicolon,
+    spreadsheet,
     wrong_encoding,
     names_without_header,
     header_of_unknown_names,
@@ -409,7 +447,9 @@ def test_a_first_row_that_looks_like_a_header_is_an_example_if_columns_say_so(tm
         ValueError, match=r"mine.tsv:1: the first line \(utterance, intent\) looks like a header"
     ):
         suites.load_suite(file)
-    assert "intent" in loaded(file, columns="input=0,target=1")[0][0].labels
+    (task,), notes = loaded(file, columns="input=0,target=1")
+    assert "intent" in task.labels
+    assert "the first line (utterance, intent) is an example, because the columns are named by" in str(notes)
     assert loaded(file, columns="input=utterance,target=intent")[0][0].labels == ("bad", "good")
 
 
@@ -547,6 +587,17 @@ def test_a_tsv_with_quotes_is_read_as_it_was_written(tmp_path):
     assert loaded(file)[0][0].train[0].input.endswith("s\nor not")
     file.write_text("text\tlabel\n" + "".join(f'"{t} ""now"""\t{label}\n' for t, label in texts(12)))
     assert loaded(file)[0][0].train[0].input.endswith('s "now"')
+
+
+@pytest.mark.parametrize("begin", ["sep=;\r\n", '"sep=;"\n'])
+def test_the_line_in_which_excel_names_the_separator_is_no_row(tmp_path, begin):
+    file = tmp_path / "mine.csv"
+    rows = "".join(f"{t}, yes;{label}\n" for t, label in texts(12))
+    file.write_text(begin + "sentence;label\n" + rows)
+    assert loaded(file)[0][0].labels == ("bad", "good")
+    file.write_text(begin + "sentence;label\n" + rows + "one cell\n")
+    with pytest.raises(ValueError, match="mine.csv:15: the row has 1 cell"):
+        suites.load_suite(file)
 
 
 def test_other_separators_and_empty_lines(tmp_path):

@@ -84,7 +84,7 @@ def judge_function(
 
     Args:
       answer: the function that the learner wrote.
-      cases: the inputs; a hint is the first whose mistake returns the same.
+      cases: the inputs; the hint is that of the first mistake whose result equals the answer's.
       praise: the message if all is right.
       also: called with a right result; returns a hint if something else is wrong with it, otherwise "".
     """
