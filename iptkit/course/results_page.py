@@ -23,7 +23,7 @@ from iptkit.course.folds_figures import pictures
 from iptkit.course.folds_study import Folds
 from iptkit.course.folds_tables import claims_table
 from iptkit.course.results_figure import SIDES, alt, figure, in_words, num_tasks
-from iptkit.course.sentences import Gap, against, bullets, folded, listed, than, with_interval
+from iptkit.course.sentences import Gap, against, bullets, folded, listed, table, than, with_interval
 from iptkit.scores import claims, intervals, summary
 from iptkit.storage import files
 from iptkit.studies import stored_results, verdicts_ipt, verdicts_ptuning_v2
@@ -286,16 +286,16 @@ def _again(stored: Stored) -> list[str]:
         "lesson": "iptkit study --scale lesson --dims 5 --overwrite --out data/results/lesson.jsonl",
         "lesson-deep": "iptkit study --scale lesson-deep --overwrite --out data/results/lesson-deep.jsonl",
     }
-    table = ["| rows | command | these rows took | on |", "|---|---|---|---|"]
+    lines = []
     for name, command in commands.items():
         about = stored.about[name]
         where = listed(sorted({made["processor"] for made in about["made"]}))
         minutes = about["seconds"] / 60
         took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
-        table.append(f"| `{name}` | `{command}` | {took} | {where} |")
+        lines.append([f"`{name}`", f"`{command}`", took, where])
     return [
         "## How to make the rows again",
-        "\n".join(table),
+        table(["rows", "command", "these rows took", "on"], lines),
         "`make regen` runs the lessons and writes the verdicts of scale `lesson`. "
         "[data/results/README.md](../data/results/README.md) describes every file.",
         f"Then `{_command()}` writes this page; with `--check` it only compares.",
@@ -305,29 +305,21 @@ def _again(stored: Stored) -> list[str]:
 # ---- tables --------------------------------------------------------------------------------------------
 def _side_by_side(studies: Mapping[str, Rows], dim: int) -> str:
     """Scores of the same methods in several studies, on seen and unseen tasks."""
-    names = list(studies)
-    table = [
-        f"| method | {' | '.join(f'score, {side}, {name}' for side in SIDES for name in names)} |",
-        "|---|" + "---|" * (2 * len(names)),
-    ]
+    lines = []
     for (name, has), title in SHALLOW_AND_DEEP.items():
         method = (name, has and dim)
-        cells = []
+        cells = [title]
         for side in SIDES:
             for rows in studies.values():
                 line = summary.summary(rows, [method], [side])
                 cells.append(with_interval(line[0]["score"], 3) if line else "")
-        table.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(table)
+        lines.append(cells)
+    return table(["method", *(f"score, {side}, {name}" for side in SIDES for name in studies)], lines)
 
 
 def _of_encoders(made: Rows) -> str:
     """Mean scores on the encoder by kind of task and data, with the number of tasks in parentheses."""
-    heads = [f"{kind}, {words}" for words in DATA.values() for kind in KINDS.values()]
-    table = [
-        f"| mean score | trainable parameters | {' | '.join(heads)} |",
-        "|---|---|" + "---|" * len(heads),
-    ]
+    heads, lines = [f"{kind}, {words}" for words in DATA.values() for kind in KINDS.values()], []
     for method in dict.fromkeys(row["method"] for row in made):
         mine, cells = [row for row in made if row["method"] == method], []
         for data in DATA:
@@ -337,23 +329,14 @@ def _of_encoders(made: Rows) -> str:
                 mean = intervals.over_tasks(values, part) if part else None
                 cells.append(f"{with_interval(mean, 3)} ({len(values)})" if mean else "")
         size = _mean_size(made, method, {row["task"] for row in mine})
-        table.append(f"| {method} | {size:,.0f} | {' | '.join(cells)} |")
-    return "\n".join(table)
+        lines.append([method, f"{size:,.0f}", *cells])
+    return table(["mean score", "trainable parameters", *heads], lines)
 
 
 def _measurements(verdicts: Rows) -> str:
-    table = ["| claim | scale | measured | tasks | samples | verdict |", "|---|---|---|---|---|---|"]
-    for row in verdicts:
-        cells = (
-            row["claim"],
-            row["scale"],
-            row["here"],
-            row["tasks"],
-            row["seeds"],
-            row["verdict"],
-        )
-        table.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(table)
+    fields = ("claim", "scale", "here", "tasks", "seeds", "verdict")
+    heads = ["claim", "scale", "measured", "tasks", "samples", "verdict"]
+    return table(heads, [[row[field] for field in fields] for row in verdicts])
 
 
 def _rules(stored: Stored) -> str:

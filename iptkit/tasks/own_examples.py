@@ -69,7 +69,7 @@ def duplicates(examples: Examples, drop: bool, is_allowed: bool) -> tuple[set[Pl
         )
         return set(), [], [Caution(f"{note}; {OPTION} leaves them out of the earlier one")] if shared else []
     if not drop:
-        return set(), [(p, _same(p, first)) for p, first in twice.items()], []
+        return set(), [(p, _same(p, first, examples)) for p, first in twice.items()], []
     others = [
         f"{p} has another answer than {first.seen_from(p)}, which was kept"
         for p, first in twice.items()
@@ -81,10 +81,18 @@ def duplicates(examples: Examples, drop: bool, is_allowed: bool) -> tuple[set[Pl
     return {*twice}, [], [Caution(told) if others else told]
 
 
-def _same(place: Place, first: Place) -> str:
+def _same(place: Place, first: Place, examples: Examples) -> str:
     if place.path == first.path:
-        way = "keep one of the two, with all answers as its targets"
-        return f"same input as line {first.number}; {way}, or leave the later ones out with {OPTION}"
+        here, there = examples[place], examples[first]
+        if here.targets == there.targets:
+            same = f"same input and answer as line {first.number}"
+            return f"{same}; remove one of the two, or all later ones with {OPTION}"
+        answers = " here, ".join(" / ".join(example.targets)[:60] for example in (here, there))
+        way = "keep the right one" if here.options else "keep one of the two, with all answers as its targets"
+        return (
+            f"same input as line {first.number}, with another answer ({answers} there); {way}, or leave the "
+            f"later ones out with {OPTION}"
+        )
     return f"same input as {first.seen_from(place)}; remove it here, or leave such lines out with {OPTION}"
 
 

@@ -186,9 +186,16 @@ def test_limits_can_be_those_of_the_card(tmp_path):
 def test_same_input_names_both_lines(tmp_path):
     file = write(tmp_path / "a.jsonl", GOOD, b"", {"input": "What is one plus one? ", "target": "two"})
     assert check_jsonl(file) == [
-        f"{file}:3: same input as line 1; keep one of the two, with all answers as its targets, or leave the "
-        "later ones out with --drop-duplicates (drop_duplicates=True in Python, or true on the card)"
+        f"{file}:3: same input as line 1, with another answer (two here, two / 2 there); keep one of the "
+        "two, with all answers as its targets, or leave the later ones out with --drop-duplicates "
+        "(drop_duplicates=True in Python, or true on the card)"
     ]
+    same = {"input": "Up?", "target": "no", "options": ["yes", "no"]}
+    write(file, same, same, same | {"target": "yes"})
+    again, other = check_jsonl(file)
+    assert again.startswith(f"{file}:2: same input and answer as line 1; remove one of the two, or all")
+    told = f"{file}:3: same input as line 1, with another answer (yes here, no there); keep the right one, or"
+    assert other.startswith(told)
 
 
 def test_options_on_some_lines_only(tmp_path):

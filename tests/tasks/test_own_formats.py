@@ -375,7 +375,7 @@ def test_duplicates_are_refused_or_dropped(tmp_path):
     rows = texts(24)
     file.write_text(csv_of([*rows, rows[0], ("THE CAT  SINGS", "good"), (rows[1][0], "good")]))
     with pytest.raises(
-        ValueError, match=r"mine.csv has 2 problem.*\n.*mine.csv:26: same input as line 2; keep"
+        ValueError, match=r"mine.csv has 2 problem.*\n.*mine.csv:26: same input and answer as line 2; remove"
     ):
         suites.load_suite(file)
     (task,), (told,) = loaded(file, drop_duplicates=True)
