@@ -253,9 +253,9 @@ def score(
     first = prompt_runs.find_run(about, task) if task is not None else 0
     sample = prompt_runs.trained_on(about, first).get("sample", 0)
     tasks = _load(file, sample, only, columns, drop_duplicates, full=split == "all", max_test=sys.maxsize)
+    tasks = _with_every_example(tasks, file, columns, drop_duplicates) if split == "all" else tasks
     files = [prompt] if minus is None else [prompt, minus]
     runs = [_runs(one, tasks, task, split) for one in files]
-    tasks = _with_every_example(tasks, file, columns, drop_duplicates) if split == "all" else tasks
     ready = [_ready(one, of, tasks, (device, dtype, model)) for one, of in zip(files, runs, strict=True)]
     part, (asked, *others) = "test" if split == "all" else split, [of for *_, of in ready]
     value: dict[str, Any] = {"prompt": str(prompt), "file": file, "split": split}

@@ -281,7 +281,7 @@ def test_an_encoder_chooses_a_class_or_tags_every_word(command, method):
     assert code == 0 and said.count("\n") == 3
 
 
-@pytest.mark.filterwarnings("always:the prompt was trained")
+@pytest.mark.filterwarnings("always:the prompt was trained", "always:.*were read in the training")
 def test_a_head_numbers_its_classes_as_in_training(command):
     """A file that lists its options in another order gets the same score."""
     words = ["--model", "tiny-encoder", "--steps", "20", "--prompt-length", "3"]
