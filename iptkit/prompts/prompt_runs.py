@@ -147,15 +147,12 @@ def all_as_test(task: Task, read: Sequence[Example] = ()) -> Task:
     return replace(task, test=tuple(every), chance=chance)
 
 
-def read_in_training(task: Task, data: str = "train") -> dict[str, list[str]]:
-    """Digests of the inputs that a training reads, for the header of its prompt.
+def read_in_training(task: Task) -> dict[str, list[str]]:
+    """Digests of the inputs that `tune` reads of a task, for the header of its prompt.
 
-    Args:
-      task: that is trained.
-      data: the set that it trains on.
     Returns: "train" and "dev", each with 8 hex digits for every input.
     """
-    sets = {"train": getattr(task, data), "dev": task.dev}
+    sets = {"train": task.train, "dev": task.dev}
     return {name: [digests.digest(example.input) for example in of] for name, of in sets.items()}
 
 

@@ -125,7 +125,9 @@ def test_wrong_questions(texts, given, message):
 @pytest.mark.parametrize("run", [2, -1])
 def test_a_run_that_the_prompts_do_not_have_is_named(run, options):
     engine, source = trained([MOOD, PLURAL], steps=1)
-    with pytest.raises(ValueError, match=f"{run}"):
+    with pytest.raises(
+        ValueError, match=f"run {run} does not exist: this SoftPrompt has the runs 0 to 1 only"
+    ):
         ask(engine, source, ["fine"], run=run, options=options)
 
 
