@@ -20,6 +20,7 @@ help:
 	@echo "make course        install, download, run all notebooks at lesson scale; pages: runs/lesson/index.html"
 	@echo "make site          write the web site of the course from the stored outputs: runs/site/index.html"
 	@echo "make student       notebooks without solutions, the solutions, tests for otter-grader: runs/editions"
+	@echo "                   (with OVERWRITE=1 it replaces what is there, also answers written into it)"
 	@echo "make test          install, check code and types, download; run the unit tests (the numeric ones also as"
 	@echo "                   two older CPUs), methods and notebooks on pretended GPUs, all notebooks at smoke scale,"
 	@echo "                   notebook 06 with the real model on five real tasks (scale check)"
@@ -49,7 +50,7 @@ course: $(STAMP)
 	$(BIN)/iptkit run --scale lesson --out runs/lesson$(if $(AT_ONCE), --at-once $(AT_ONCE))
 
 student: $(STAMP)
-	$(BIN)/iptkit editions --out runs/editions --overwrite
+	$(BIN)/iptkit editions --out runs/editions$(if $(OVERWRITE), --overwrite)
 
 site: $(STAMP)
 	@rm -rf runs/site
