@@ -3,11 +3,12 @@
 python benchmarks/unfinished/renew.py [STEPS]
 
 A step's name holds a digest of the code that made it. `code.json` has, for each module that makes steps, the
-digest that the archives' steps were made with, and today's. What changed in between does not concern these
-steps: messages, the readers of users' own files, names, unused code, a setting of lesson 01, and the edges of
-prompts in float64 and of trainings without steps. Both codes made the same steps of a small study with folds
-and all controls, bit for bit. Each step in STEPS (default: the step cache) is copied to its new name; its
-header keeps the digest of the code that made it.
+digests that the archives' steps were made with, and today's. What changed in between does not concern these
+steps: messages, progress bars, the readers of users' own files, names, unused code, a setting of lesson 01,
+DID behind a prompt, and the edges of prompts in float64 and of trainings without steps. Both codes made the
+same steps of small studies, with folds, all controls, DID, fine-tuning and adapters, bit for bit. Each step
+in STEPS (default: the step cache) is copied to its new name; its header keeps the digest of the code that
+made it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ CODE = Path(__file__).with_name("code.json")
 
 def renew(steps: Path) -> int:
     """Copy every step of an earlier code to its present name; return how many were copied."""
-    makers, count = {of["made with"]: maker for maker, of in reading.read_json(CODE).items()}, 0
+    known, count = reading.read_json(CODE), 0
+    makers = {code: maker for maker, of in known.items() for code in of["made with"]}
     for file in sorted(steps.glob(f"*/{step_cache.DONE}")):
         _, about = tensor_files.read(file)
         made_with, config = about["code"], about["config"]

@@ -10,9 +10,11 @@ All three train with transformers' Trainer; iptkit's own trainer is for prompts 
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +79,7 @@ def fine_tune(
     intrinsic_dim: int = 0,
     is_mixed: bool = False,
     dev_examples: int = 0,
+    prompt: Tensor | None = None,
 ) -> Reference:
     """The score of a copy of the model whose weights are trained on a task's few-shot examples, in float32.
 
@@ -94,6 +97,8 @@ def fine_tune(
       intrinsic_dim: d_I >= 1, for "DID".
       is_mixed: matrix products in bfloat16; weights and gradients stay float32.
       dev_examples: also measure the loss on at most so many examples of dev; 0: only if that set is scored.
+      prompt: vectors [n, d] behind every text, which stay as they are; None: the words of
+        `prompt_tuning.WORDS`.
     Raises: ValueError for an unknown method, DID without d_I or in bfloat16, or a task that does not fit the
       model (see `limits.check`).
     """
@@ -105,6 +110,10 @@ def fine_tune(
         raise ValueError("is_mixed would round DID's directions to bfloat16; leave it out")
     copy = load(backbone.name, str(backbone.device), "float32")
     words = copy.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids
+    records = [_record(copy, e, words) for e in task.train]
+    if prompt is not None:
+        words = _unused(records, len(prompt))
+        records = [_record(copy, e, words) for e in task.train]
     _check(Engine(backbone), task, len(words), split, test_examples)
     if dev_examples:
         _check(Engine(backbone), task, len(words), "dev", dev_examples)
@@ -122,16 +131,16 @@ def fine_tune(
     if method != "DID":
         all_weights.forget_directions()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    clock = Clock()
-    records = [_record(copy, e, words) for e in task.train]
-    what = f"{method} on task {task.id}"
-    _train(model, records, steps, batch, lr, seed, _padded_with_answers, what, is_mixed)
+    clock, what = Clock(), f"{method} on task {task.id}"
+    with _embedded(copy.model, words, prompt):
+        _train(model, records, steps, batch, lr, seed, _padded_with_answers, what, is_mixed)
     spent = clock.read()
     tuned = model.merge_and_unload() if method == "LoRA" else model
     if method == "DID":
         all_weights.settle(tuned)
     engine = Engine(replace(copy, model=tuned.requires_grad_(False).eval()))
-    source = FixedPrompt(prompt_tuning.from_words(copy, len(words))[None])
+    vectors = prompt_tuning.from_words(copy, len(words)) if prompt is None else prompt.to(copy.embedding)
+    source = FixedPrompt(vectors[None])
     (found,) = evaluation.outcomes(engine, source, [task], split, test_examples)
     loss = -found.log_likelihood if split == "dev" else None
     if dev_examples:
@@ -236,6 +245,33 @@ def _record(backbone: Backbone, example: Example, words: list[int]) -> dict[str,
         "attention_mask": [1] * len(text + answer),
         "labels": [-100] * len(text) + answer,
     }
+
+
+def _unused(records: list[dict[str, list[int]]], count: int) -> list[int]:
+    """The first so many tokens that no record has."""
+    used = {token for record in records for token in record["input_ids"]}
+    return list(itertools.islice((token for token in itertools.count() if token not in used), count))
+
+
+@contextmanager
+def _embedded(model: Any, tokens: Sequence[int], vectors: Tensor | None) -> Iterator[None]:
+    """Within it, the model reads these tokens as the vectors; None: as its own embeddings."""
+    if vectors is None:
+        yield
+        return
+    layer = model.get_input_embeddings()
+    given = vectors.detach().to(layer.weight)
+
+    def read(_: Any, inputs: tuple[Tensor], found: Tensor) -> Tensor:
+        for token, vector in zip(tokens, given, strict=True):
+            found = torch.where((inputs[0] == token)[..., None], vector.to(found), found)
+        return found
+
+    hook = layer.register_forward_hook(read)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def check_gpu(device: torch.device) -> None:

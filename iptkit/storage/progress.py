@@ -1,11 +1,13 @@
 """Progress of long work: the only place that shows it.
 
 A notebook that the pipeline runs writes its state to the file $IPTKIT_STATUS, which the pipeline displays.
-A user at a terminal or in Jupyter sees a bar. Everything else stays silent. $IPTKIT_QUIET=1 turns bars off.
+A user at a terminal or in Jupyter sees a bar, which is gone once the work is done. Everything else stays
+silent. $IPTKIT_QUIET=1 turns bars off.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -19,6 +21,7 @@ from typing import Any
 from iptkit.storage import files
 
 SECONDS_BETWEEN_WRITES = 1.0
+COLUMNS = 100  # of a bar in a notebook
 
 
 class Bar:
@@ -54,9 +57,16 @@ class Bar:
         self._write()
 
     def _draw(self) -> Any:
-        from tqdm.std import tqdm  # tqdm.auto would leave a widget in notebooks
+        from tqdm.std import tqdm
 
-        return tqdm(
+        class InCell(tqdm):
+            """A bar in the output of a cell, where tqdm's own would leave a strip of stderr or a widget."""
+
+            def display(self, msg: str | None = None, pos: int | None = None) -> None:
+                _show_in_cell(str(self) if msg is None else msg)
+
+        is_in_cell = in_kernel()
+        return (InCell if is_in_cell else tqdm)(
             desc=self.label,
             total=self.total,
             initial=self._initial,
@@ -64,7 +74,9 @@ class Bar:
             unit_scale=self.unit == "B",
             leave=False,
             mininterval=0.5,
-            dynamic_ncols=True,
+            file=io.StringIO() if is_in_cell else None,
+            ncols=COLUMNS if is_in_cell else None,
+            dynamic_ncols=not is_in_cell,
         )
 
     def _write(self) -> None:
@@ -130,6 +142,22 @@ def read_status(path: str | Path) -> dict[str, Any] | None:
         return {**words, **numbers, "total": total} if is_finite else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+_places: dict[int, Any] = {}  # number of the cell that runs in this kernel -> handle of its line for bars
+
+
+def _show_in_cell(line: str) -> None:
+    """Show a line in the output of the running cell, in place of the one before; "" takes it away."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    cell = get_ipython().execution_count
+    if cell in _places:
+        _places[cell].update({"text/plain": line}, raw=True)
+    elif line:
+        _places.clear()
+        _places[cell] = display({"text/plain": line}, raw=True, display_id=True)
 
 
 def _can_draw() -> bool:

@@ -56,6 +56,7 @@ KINDS = (  # names of jobs, without those of folds and seeds -> what they are
     (r"adapters-(\d+)", "adapters, MSF"),
     (r"adapter-codes-[a-z]+-(\d+)", "adapters, IST"),
     ("fine-tuning", "fine-tuning"),
+    ("did-around", unseen.DID_AROUND),
     ("did", "DID"),
 )
 

@@ -98,7 +98,7 @@ def jobs_of(study: StudySteps, costs: Costs | None = None) -> list[Job]:
     jobs = [lister.zero_shot()]
     for seeds in study.groups():
         jobs += [lister.prompts(seeds), *lister.in_subspace(seeds)]
-    return [*jobs, *lister.from_subspace(), *lister.adapters(), *lister.weights()]
+    return [*jobs, *lister.from_subspace(), *lister.around(), *lister.adapters(), *lister.weights()]
 
 
 def jobs_of_folds(study: StudySteps, parts: Sequence[StudySteps], costs: Costs | None = None) -> list[Job]:
@@ -122,7 +122,7 @@ def jobs_of_folds(study: StudySteps, parts: Sequence[StudySteps], costs: Costs |
         mine: list[Job] = []
         for seeds in part.groups():
             mine += lister.in_subspace(seeds)
-        mine += [*lister.from_subspace(), *lister.adapters()]
+        mine += [*lister.from_subspace(), *lister.around(), *lister.adapters()]
         jobs += [replace(job, place=(*job.place[:1], place, *job.place[1:])) for job in mine]
     return [*jobs, *whole.weights()]
 
@@ -235,15 +235,23 @@ class _Lister:
             needs = () if decoder == "random" else (found,)
             yield Job(study.named(f"adapter-codes-{decoder}-{dim}"), make, ist, needs, (OTHERS,))
 
+    def around(self) -> Iterator[Job]:
+        """Unseen tasks learned by the model's own weights, with the prompt that IST starts from."""
+        for task in self.study.unseen if self.scale.did_around else ():
+            yield self._weights((unseen.DID_AROUND, task, 0), self._found(self.scale.main_dim))
+
     def weights(self) -> Iterator[Job]:
         """Tasks learned by the model's own weights."""
-        how = self.scale.weights_fit or self.scale.prompt
         for given in unseen.weights_trained(self.study):
-            make, flops = functools.partial(unseen.tuned_weights, self.study, *given), 0.0
-            if self.costs:
-                task = self.study.task(given[1], self.first)
-                flops = self.costs.weights(task, how) + self.costs.score([task])
-            yield Job(unseen.weights_name(*given), make, flops, place=(OTHERS,))
+            yield self._weights(given)
+
+    def _weights(self, given: tuple[str, str, int], needs: tuple[str, ...] = ()) -> Job:
+        """The job of one step of `unseen.tuned_weights`."""
+        make, flops = functools.partial(unseen.tuned_weights, self.study, *given), 0.0
+        if self.costs:
+            task, how = self.study.task(given[1], self.first), self.scale.weights_fit or self.scale.prompt
+            flops = self.costs.weights(task, how) + self.costs.score([task])
+        return Job(self.study.named(unseen.weights_name(*given)), make, flops, needs, (OTHERS,))
 
     def _found(self, dim: int) -> tuple[str, str]:
         """The jobs that find the learned decoder."""
@@ -270,7 +278,10 @@ class _Lister:
 def _check(study: StudySteps) -> None:
     """Raise ValueError if the tasks or the model are not enough for what the scale asks for."""
     scale = study.scale
-    asked = ("nearest", "unseen_controls", "stage_two_runs", "fewer_examples", "adapters", "only_unseen")
+    asked = (
+        "nearest", "unseen_controls", "stage_two_runs", "fewer_examples", "did_around", "adapters",
+        "only_unseen",
+    )  # fmt: skip
     wanted = [] if study.unseen else [name for name in asked if getattr(scale, name)]
     if wanted:
         raise ValueError(
@@ -289,12 +300,17 @@ def _check(study: StudySteps) -> None:
 def _check_weights(study: StudySteps) -> None:
     """Raise ValueError if the model's own weights or adapters are to be trained, and cannot be."""
     scale = study.scale
-    if (scale.weights or scale.adapters) and study.backbone.kind != "causal":
+    if (scale.weights or scale.did_around or scale.adapters) and study.backbone.kind != "causal":
         raise ValueError(
             f"weights {scale.weights} and adapters are for causal models, but {scale.backbone} is "
-            f"{study.backbone.kind}; leave them out (weights=(), adapters=None)"
+            f"{study.backbone.kind}; leave them out (weights=(), did_around=False, adapters=None)"
         )
-    if scale.weights:
+    if scale.did_around and scale.deep:
+        raise ValueError(
+            f"scale {scale.name!r} asks for did_around with deep prompts; it is for prompts at the input, so "
+            "set did_around=False"
+        )
+    if scale.weights or scale.did_around:
         fine_tuning.check_gpu(resolve_device(study.device))  # before hours of other jobs
 
 

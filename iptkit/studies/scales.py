@@ -26,7 +26,8 @@ FILE = "data/scales.json"
 DATA = ("few-shot", "full")  # what the methods on an encoder train on: a few examples, or all
 ONLY_UNSEEN: dict[str, Any] = {  # fields of a scale whose subspace is only compared on unseen tasks
     "only_unseen": True, "same_data": False, "nearest": False, "stage_two_runs": 0, "controls": (),
-    "controls_once": (), "control_lr": {}, "fewer_examples": (), "weights": (), "adapters": None,
+    "controls_once": (), "control_lr": {}, "fewer_examples": (), "weights": (), "did_around": False,
+    "adapters": None,
 }  # fmt: skip
 MOST_SEEDS = 1000  # each one draws a few-shot sample of every task
 
@@ -78,6 +79,8 @@ class Scale:
         unseen tasks; (): this is left out.
       weights: also learn unseen tasks (with `folds`, all tasks) by the model's own weights: "fine-tuning",
         "DID" or both (see `unseen.tuned_weights`).
+      did_around: also learn unseen tasks by all weights along main_dim random directions, with the prompt
+        that IST starts from (see `unseen.tuned_weights`).
       weights_fit: how many steps and examples a step they train with; None: as prompts.
       adapters: also run IST of unseen tasks in a subspace of adapters at main_dim; None: this is left out.
       adapter_folds: number of folds, from the first, that adapters are tried in.
@@ -123,6 +126,7 @@ class Scale:
     stage_two_runs: int = 0
     fewer_examples: tuple[int, ...] = ()
     weights: tuple[str, ...] = ()
+    did_around: bool = False
     weights_fit: FitConfig | None = None
     adapters: AdapterConfig | None = None
     adapter_folds: int = 1

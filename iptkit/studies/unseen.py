@@ -28,6 +28,7 @@ from iptkit.training.trainer import fit
 FEWER = {name: f"{name}, fewer examples" for name in ("IST", "prompt tuning", "fine-tuning")}
 NEAREST_EXAMPLES = 8  # at most so many dev examples choose the seen task, because all pairs are tried
 NEAREST, STAGE_TWO, FROM_WORDS = "nearest task's prompt", "stage two", "prompt tuning, same runs"
+DID_AROUND = "DID around the mean code"
 
 
 def nearest_prompt(study: StudySteps) -> step_cache.Step:
@@ -156,22 +157,26 @@ def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 
 
     Args:
       study: of a causal model; its first seed is used.
-      method: "fine-tuning" (all weights) or "DID" (all weights along main_dim random directions); see
-        `fine_tuning.fine_tune`.
+      method: "fine-tuning" (all weights), "DID" (all weights along main_dim random directions; see
+        `fine_tuning.fine_tune`) or DID_AROUND: the same with the prompt that IST starts from, the mean code,
+        which stays frozen. The study is then one that has not seen the task.
       task_id: one of the study's.
       examples: train on the first so many examples, as in `fewer_examples`; 0: on those of the task's prompt.
     Returns: a step whose values["rows"] has one row, with the fields of `fewer_examples` if `examples`.
     """
     scale, first = study.scale, study.seeds[0]
-    rate = scale.did_lr if method == "DID" else scale.fine_tuning_lr
-    dim = scale.main_dim if method == "DID" else 0
+    is_around, is_did = method == DID_AROUND, method in ("DID", DID_AROUND)
+    rate = scale.did_lr if is_did else scale.fine_tuning_lr
+    dim = scale.main_dim if is_did else 0
 
     def make(_: Path) -> Made:
         study.engine.forget_contexts()  # frees their memory
+        prompt = subspace.mean_code(study.found(dim)[0], 1).P[0] if is_around else None
         task, how = study.task(task_id, first), scale.weights_fit or scale.prompt
         sizes = (how.steps, how.rows_per_run, rate, first, scale.test_examples)
         cut = _only(examples, task) if examples else task
-        found = fine_tuning.fine_tune(study.backbone, cut, method, *sizes, intrinsic_dim=dim)
+        kind = "DID" if is_did else method
+        found = fine_tuning.fine_tune(study.backbone, cut, kind, *sizes, intrinsic_dim=dim, prompt=prompt)
         outcome = Outcome(found.score, found.log_likelihood)
         times = {"seconds": round(found.seconds, 2), "cpu_seconds": round(found.cpu_seconds, 2)}
         row = score_rows.of_task(
@@ -190,14 +195,16 @@ def tuned_weights(study: StudySteps, method: str, task_id: str, examples: int = 
         dim,
         task_id,
         *([examples] if examples else []),
-        seeds=(first,),
+        *([scale.prompt, scale.msf, replace(scale.subspace, intrinsic_dim=dim)] if is_around else []),
+        seeds=study.groups()[0] if is_around else (first,),
     )
-    return step_cache.step(weights_name(method, task_id, examples), key, make)
+    return step_cache.step(study.named(weights_name(method, task_id, examples)), key, make)
 
 
 def weights_name(method: str, task_id: str, examples: int = 0) -> str:
-    """The name of a step of `tuned_weights`; the arguments are its own."""
-    return "-".join([method.lower(), *([str(examples)] if examples else []), task_id])
+    """The name of a step of `tuned_weights`, without the fold; the arguments are its own."""
+    kind = "did-around" if method == DID_AROUND else method.lower()
+    return "-".join([kind, *([str(examples)] if examples else []), task_id])
 
 
 def weights_trained(study: StudySteps) -> list[tuple[str, str, int]]:

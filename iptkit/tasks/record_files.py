@@ -224,9 +224,11 @@ def _with_header(
         if not given:
             names = ["input", "target"]
     wrong = [(n, len(row)) for n, row in cells if len(row) != len(names)]
-    few = "add what is missing, or put a text with line breaks in double quotes"
-    many = f"put a text with {SEPARATORS[mark]} in double quotes"
-    few, many = ("add what is missing", "a text must not have tabs") if kind == "tsv" else (few, many)
+    if kind == "tsv":
+        few, many = "add what is missing", "a text must not have tabs"
+    else:
+        few = "add what is missing, or put a text with line breaks in double quotes"
+        many = f"put a text with {SEPARATORS[mark]} in double quotes"
     problems = problems + [
         (n, f"the row has {count} cell(s), but {what}; {few if count < len(names) else many}")
         for n, count in wrong

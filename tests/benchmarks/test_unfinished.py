@@ -28,7 +28,7 @@ def test_a_step_of_the_earlier_code_gets_the_name_that_is_looked_for(tmp_path, m
     maker, of = next(iter(MAKERS.items()))
     about = {"values": {"rows": []}, "seconds": 1.0, "config": ["x", 1], "made_with": {}}
     names = []
-    for code in (of["made with"], "0" * 16):
+    for code in (of["made with"][0], "0" * 16):
         names.append(f"msf-5-{digests.digest([step_cache.STEP_FORMAT, code, about['config']])}")
         (tmp_path / names[-1]).mkdir()
         tensor_files.write(

@@ -100,6 +100,31 @@ def test_training_in_bfloat16_keeps_weights_and_scores_in_float32(method, monkey
     assert 0 < apart < 0.5 * moved, "bfloat16 rounds, and goes the same way"
 
 
+def test_a_prompt_of_vectors_takes_the_place_of_the_words():
+    """LoRA leaves the embeddings alone, so the words' own embeddings as vectors change nothing."""
+    model, task = backbone.load("tiny-causal"), suites.load_task("tiny-mood", suite="tiny")
+    count = len(model.tokenizer(prompt_tuning.WORDS, add_special_tokens=False).input_ids)
+    vectors = prompt_tuning.from_words(model, count)
+    how = (model, task, "LoRA", 3, 2, 1e-2, 0, 8)
+    words, same = fine_tuning.fine_tune(*how), fine_tuning.fine_tune(*how, prompt=vectors)
+    other = fine_tuning.fine_tune(*how, prompt=vectors[:2] + 1)
+    assert (words.score, words.num_parameters) == (same.score, same.num_parameters)
+    assert same.log_likelihood == pytest.approx(words.log_likelihood, rel=1e-6)
+    assert other.log_likelihood != pytest.approx(words.log_likelihood, rel=1e-3)
+    assert not model.model.get_input_embeddings()._forward_hooks
+
+
+def test_vectors_are_read_in_training_as_they_are():
+    model = backbone.load("tiny-causal")
+    vectors = torch.randn(2, model.width)
+    records = [{"input_ids": [0, 2, 3]}, {"input_ids": [3, 5]}]
+    tokens = fine_tuning._unused(records, 2)
+    assert tokens == [1, 4]
+    with fine_tuning._embedded(model.model, tokens, vectors):
+        found = model.model.get_input_embeddings()(torch.tensor([[0, 1, 4]]))
+    torch.testing.assert_close(found[0], torch.stack([model.embedding[0].float(), *vectors]))
+
+
 def test_an_unknown_reference():
     with pytest.raises(ValueError, match="method 'adapter' is unknown; choose one of"):
         fine_tuning.fine_tune(None, None, "adapter", 1, 1, 0.1, 0, 1)

@@ -2,6 +2,8 @@ import io
 import json
 import sys
 
+import nbclient
+import nbformat
 import pytest
 
 from iptkit.storage import files, progress
@@ -110,3 +112,23 @@ def test_unknown_totals_are_allowed(status):
     with progress.track("read", total=None, unit="B") as bar:
         bar.update(7)
     assert progress.read_status(status)["total"] is None
+
+
+def test_in_a_notebook_the_bars_of_a_cell_share_a_line_and_leave_it_empty(monkeypatch):
+    for variable in ("IPTKIT_QUIET", "IPTKIT_STATUS"):
+        monkeypatch.delenv(variable, raising=False)
+    lines = ["from iptkit.storage import progress", "for total in (2, 3):"]
+    lines += ["    with progress.track('fit', total=total) as bar:"]
+    lines += ["        bar.update(1, note='loss 1.23')", "        bar._bar.refresh()"]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
+    seen = []
+
+    class Client(nbclient.NotebookClient):
+        def process_message(self, msg, cell, cell_index):
+            if msg["msg_type"] in ("display_data", "update_display_data"):
+                seen.append(msg["content"]["data"]["text/plain"])
+            return super().process_message(msg, cell, cell_index)
+
+    Client(book, timeout=120, kernel_name="python3").execute()
+    assert [output.get("data") for output in book.cells[0].outputs] == [{"text/plain": ""}]
+    assert any("fit:  33%" in line and "loss 1.23" in line for line in seen)

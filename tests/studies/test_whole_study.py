@@ -252,6 +252,30 @@ def test_the_models_own_weights_on_unseen_tasks():
         other.jobs()
 
 
+def test_did_from_the_mean_code_starts_where_ist_starts():
+    more = {"seeds": (0,), "dims": (2,), "main_dim": 2, "test_examples": 4, "controls": ()}
+    scale = scales.load("smoke", **more, folds=("fold1", "fold2"), did_around=True)
+    scores = {}
+    for rate in (0.0, 0.1):
+        of = Study(replace(scale, did_lr=rate))
+        jobs = {job.name: job for job in of.jobs(Costs(of))}
+        mine = [name for name in jobs if name.startswith("did-around-")]
+        assert sorted(mine) == sorted(f"did-around-{t}-{p.scale.fold}" for p in of.parts for t in p.unseen)
+        assert {jobs[name].needs for name in mine} == {("prompts", f"subspace-2-fold{k}") for k in (1, 2)}
+        assert all(jobs[name].flops > 0 for name in mine)
+        rows = [r for r in of.table() if r["split"] == "unseen"]
+        for method in (unseen.DID_AROUND, "mean code"):
+            scores[method, rate] = {
+                (r["fold"], r["task"]): r["log_likelihood"] for r in rows if r["method"] == method
+            }
+    start = scores["mean code", 0.0]
+    assert scores[unseen.DID_AROUND, 0.0] == pytest.approx(start, abs=1e-4) and start
+    assert scores[unseen.DID_AROUND, 0.1].keys() == start.keys()
+    assert scores[unseen.DID_AROUND, 0.1] != pytest.approx(start, abs=1e-3), "the weights are trained"
+    with pytest.raises(ValueError, match="did_around with deep prompts"):
+        Study(replace(scales.load("smoke", **more), deep=True, did_around=True)).jobs()
+
+
 def test_fine_tuning_from_fewer_examples(monkeypatch):
     scale = scales.load("smoke", seeds=(0,), dims=(2,), main_dim=2, test_examples=4, controls=())
     of = Study(replace(scale, weights=("fine-tuning", "DID"), fewer_examples=(1, 3)))
