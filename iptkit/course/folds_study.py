@@ -117,6 +117,11 @@ class Folds:
         return verdicts_ipt.controls(self.rows, self.dim)
 
     @cached_property
+    def apart(self) -> list[dict[str, Any]]:
+        """See `verdicts_ipt.apart`."""
+        return verdicts_ipt.apart(self.rows, self.dim)
+
+    @cached_property
     def categories(self) -> list[dict[str, Any]]:
         """See `verdicts_ipt.per_category`."""
         return verdicts_ipt.per_category(self.rows, self.dim)
@@ -175,20 +180,20 @@ class Folds:
 
 # ---- learning curves ------------------------------------------------------------------------------
 def by_prompts(study: Folds) -> list[dict[str, Any]]:
-    """E_rel of the study's IST and MSF, by the budget of the prompts that it is compared with."""
+    """Ratios of the study's IST and MSF, by the budget of the prompts that it is compared with."""
     own = {
         "msf": name_of(study.scale["msf"]),
         "ist": name_of(study.scale["ist"]),
         "lr": study.scale["prompt"]["lr"],
     }
-    mine = [line for line in study.budgets if own.items() <= line.items() and line["E_rel"]]
+    mine = [line for line in study.budgets if own.items() <= line.items() and line["ratio"]]
     return sorted(mine, key=lambda line: examples_of(line["prompts"]))
 
 
 def by_ist(study: Folds) -> list[tuple[str, list[dict[str, Any]]]]:
-    """MSF budget -> E_rel of IST by its budget, compared with prompts of the study's budget."""
+    """MSF budget -> ratios of IST by its budget, compared with prompts of the study's budget."""
     own = {"prompts": name_of(study.scale["prompt"]), "lr": study.scale["prompt"]["lr"]}
-    mine = [line for line in study.budgets if own.items() <= line.items() and line["E_rel"]]
+    mine = [line for line in study.budgets if own.items() <= line.items() and line["ratio"]]
     return [
         (msf, sorted((x for x in mine if x["msf"] == msf), key=lambda line: examples_of(line["ist"])))
         for msf in dict.fromkeys(line["msf"] for line in mine)

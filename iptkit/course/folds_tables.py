@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from iptkit.course.folds_study import Folds, kind_of, name_of, share
+from iptkit.course.folds_study import Folds, gap_of, kind_of, name_of, one_of, share
 from iptkit.course.sentences import gap_text, table, with_interval
 from iptkit.scores import summary
 from iptkit.scores.claims import Claim
-from iptkit.studies import learning_curves
+from iptkit.studies import effects, learning_curves
+from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.score_rows import AROUND, DECODERS
-from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
+from iptkit.studies.unseen import DID_AROUND, FROM_WORDS, NEAREST, STAGE_TWO
 from iptkit.studies.verdicts_ipt import MEAN_CODE, PROMPT_TUNING, SIDES, ZERO_SHOT
 
 METHODS = {  # method -> its name in the table of all methods
@@ -20,10 +21,13 @@ METHODS = {  # method -> its name in the table of all methods
     MEAN_CODE: "mean code, not tuned",
     **{DECODERS[name]: DECODERS[name] for name in (*AROUND, "random", "reconstruction")},
     "DID": "random directions of all weights (DID)",
+    DID_AROUND: "random directions of all weights (DID), around the mean code",
     "MSF": "MSF: the task's own prompt, encoded and decoded",
     "IST, same data": "IST on the examples of the task's own prompt",
     "IST": "**IST**",
     "shared adapters": "adapters of the seen tasks, not tuned",
+    ADAPTERS["random"]: "IST through random adapters",
+    ADAPTERS["around"]: "random directions around the adapters of the seen tasks",
     "IST, adapters": "IST through adapters",
     FROM_WORDS: "prompt tuning on IST's examples, from words",
     STAGE_TWO: "prompt tuning on IST's examples, from IST's solution (stage two)",
@@ -37,7 +41,7 @@ _SHARES = ("E_rel", "E_rel above chance", "ratio of means")
 def claims_table(
     known: Mapping[str, Claim],
     verdicts: Mapping[str, Mapping[str, Any]],
-    effects: Mapping[str, Sequence[Mapping[str, Any]]],
+    measured: Mapping[str, Sequence[Mapping[str, Any]]],
     reports: Callable[[Claim], str],
 ) -> str:
     """One line a claim: what it says, what was measured, what it asks for, the paper's figure, the verdict.
@@ -45,13 +49,13 @@ def claims_table(
     Args:
       known: all claims by id.
       verdicts: claim -> its row of `claims.load_stored`, if it was judged.
-      effects: claim -> its effects, as far as they are measured (see `studies.effects.effect_of`); without
+      measured: claim -> its effects, as far as they are measured (see `studies.effects.effect_of`); without
         them the row's words are shown.
       reports: what the paper reports, in words.
     """
     lines = []
     for name, claim in known.items():
-        row, mine = verdicts.get(name), effects.get(name, ())
+        row, mine = verdicts.get(name), measured.get(name, ())
         cells = [
             " <br> ".join(map(effect_text, mine)),
             " <br> ".join(asked_text(one).replace(" ", "&nbsp;") for one in mine),
@@ -72,10 +76,11 @@ def claims_table(
 
 
 def effect_text(effect: Mapping[str, Any]) -> str:
-    """What was measured: the effect and its interval.
+    """What was measured: the effect and its interval, and the smallest effect that an undecided one sees.
 
     Example:
-      >>> effect_text({"effect": "a − b", "measure": "score", "mean": 0.1, "low": 0.02, "high": 0.2})
+      >>> found = {"effect": "a − b", "measure": "score", "mean": 0.1, "low": 0.02, "high": 0.2}
+      >>> effect_text(found | {"verdict": "holds"})
       'a − b: +0.10 [+0.02, +0.20]'
     """
     is_level = effect["measure"] in ("E_rel", "reconstruction")
@@ -85,7 +90,10 @@ def effect_text(effect: Mapping[str, Any]) -> str:
     unit = " nats" if effect["measure"] == "log_likelihood" else ""
     kind = "E_rel of " if effect["measure"] == "E_rel" else ""
     values = form.format(*(effect[name] + 0.0 for name in ("mean", "low", "high")))
-    return f"{kind}{effect['effect']}: {values}{unit}"
+    sees = (
+        f" (undecided; sees {effect['smallest']:.2f} and more)" if effect["verdict"] == effects.OPEN else ""
+    )
+    return f"{kind}{effect['effect']}: {values}{unit}{sees}"
 
 
 def asked_text(effect: Mapping[str, Any]) -> str:
@@ -126,6 +134,29 @@ def method_table(study: Folds) -> str:
                         ]
                     )
     return table(["method", "side", "tasks", "score", *_SHARES, "log-likelihood (nats)"], lines)
+
+
+def apart_table(study: Folds) -> str:
+    """Differences of methods, and what of them is the difference of their starts."""
+    lines = []
+    for claim, words in dict.fromkeys((line["claim"], line["comparison"]) for line in study.apart):
+        found = {
+            (part, measure): one_of(study.apart, comparison=words, part=part, measure=measure)
+            for part in ("whole", "starts", "tuning")
+            for measure in summary.VALUES
+        }
+        whole = found["whole", "log_likelihood"]
+        if not whole:
+            continue
+        cells = [gap_text(gap_of(whole))]
+        for which in (("starts", "log_likelihood"), ("tuning", "log_likelihood"), ("tuning", "score")):
+            line = found[which]
+            cells.append(gap_text(gap_of(line)) if line else "the same start")
+        if cells[-1] == "the same start" and (score := found["whole", "score"]):
+            cells[2:] = [cells[0], gap_text(gap_of(score))]
+        lines.append([claim, words, f"{whole['tasks']} ({whole['groups']})", *cells])
+    heads = ["claim", "comparison on unseen tasks", "tasks (groups)", "difference, nats"]
+    return table([*heads, "of it the starts, nats", "of it tuning, nats", "tuning, score"], lines)
 
 
 def category_table(study: Folds) -> str:
@@ -175,7 +206,35 @@ def recipe(study: Folds, found: Mapping[str, Any]) -> str:
         "lowest loss. Bold: the study itself uses another value. It trains shorter to save hours."
     )
     heads = ["what", "chosen", "in the study", "loss on dev", "above the lowest", "tasks"]
-    return f"{intro}\n\n{table(heads, lines)}"
+    return f"{intro}\n\n{table(heads, lines)}\n\n{_not_trained_out(study, found)}"
+
+
+def _not_trained_out(study: Folds, found: Mapping[str, Any]) -> str:
+    """Where longer training or another rate would do better, as far as the rows say."""
+    texts = []
+    for method, of, one in (
+        (PROMPT_TUNING, "prompts", ("task", "seed")),
+        ("MSF", "subspaces", ("fold", "d_I")),
+    ):
+        rows = [r for r in study.main if r["method"] == method and "best_step" in r]
+        is_last = {tuple(r.get(name) for name in one): r["best_step"] == r["steps"] for r in rows}
+        if last := sum(is_last.values()):
+            texts.append(
+                f"Of {len(is_last)} {of}, {last} have their best step on dev at the end of training."
+            )
+    used = study.scale["prompt"]
+    mine = [x for x in found["lines"] if x["curve"] == PROMPT_TUNING and x["budget"] == name_of(used)]
+    own = [line for line in mine if line["lr"] == used["lr"]]
+    better = min(mine, key=lambda line: line["dev_loss"], default=None)
+    if own and better and better["lr"] != used["lr"]:
+        texts.append(
+            f"With the study's own budget of prompts, {name_of(used)}, a learning rate of {better['lr']:g} "
+            f"has a lower loss on dev ({better['dev_loss']:.3f}) than the study's {used['lr']:g} "
+            f"({own[0]['dev_loss']:.3f})."
+        )
+    if texts:
+        texts.append("So longer training would probably help.")
+    return " ".join(texts)
 
 
 def curve_table(found: Mapping[str, Any]) -> str:
@@ -205,9 +264,15 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
     """Score and shares of a line of `summary.summary`."""
     return [
         with_interval(line["score"]),
-        *(share(line[name]) for name in _SHARES[:2]),
+        *(_share_of(line, name) for name in _SHARES[:2]),
         f"{line[_SHARES[2]]:.2f}",
     ]
+
+
+def _share_of(line: Mapping[str, Any], name: str) -> str:
+    """E_rel with its interval, and in how many tasks it was measured if not in all."""
+    count = line[f"{name} tasks"]
+    return share(line[name]) + (f" ({count})" if line[name] and count < line["tasks"] else "")
 
 
 def _number(value: float | None) -> str:

@@ -25,7 +25,7 @@ from iptkit.course.folds_study import (
     one_of,
     share,
 )
-from iptkit.course.folds_tables import category_table, curve_table, method_table, recipe
+from iptkit.course.folds_tables import apart_table, category_table, curve_table, method_table, recipe
 from iptkit.course.sentences import (
     SAME,
     against,
@@ -39,6 +39,7 @@ from iptkit.course.sentences import (
 )
 from iptkit.scores import claims, intervals, summary
 from iptkit.studies import effects, learning_curves, verdicts_ipt
+from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.score_rows import AROUND, DECODERS
 from iptkit.studies.verdicts_ipt import MEAN_CODE, PROMPT_TUNING, SIDES, ZERO_SHOT, Arm
 
@@ -46,7 +47,7 @@ SHORT = {  # claim -> what it says, in a few words
     "A1": "all tasks share one small subspace",
     "A3": "an auto-encoder maps prompts to codes and back",
     "A4": "IST improves on its start",
-    "A7": "IST keeps about the paper's share",
+    "A7": "IST keeps no less than about the paper's share",
     "A8": "IST does not reach prompt tuning",
     "A9": "a subspace serves only its kind of tasks",
     "A10": "more seen tasks help",
@@ -54,6 +55,12 @@ SHORT = {  # claim -> what it says, in a few words
     "A13": "adapters have such a subspace, too",
     "A14": "found directions beat random ones",
 }
+
+
+SHARES_NOTE = (
+    "A number in parentheses behind E_rel says on how many of the tasks prompt tuning is at least "
+    f"{summary.LEAST} above 0, or above chance. The others have no E_rel."
+)
 
 
 def section(study: Folds, folder: str = "figures") -> list[str]:
@@ -85,15 +92,16 @@ def section(study: Folds, folder: str = "figures") -> list[str]:
         "### Do other directions from the same start do as well?",
         _controls(study),
         shown("controls"),
+        *_apart(study),
         "### Which kinds of tasks keep most?",
         _kinds(study),
         shown("categories"),
-        folded("Scores by category", category_table(study)),
+        folded("Scores by category", SHARES_NOTE, category_table(study)),
         *_seen_tasks(study, shown("seen_tasks")),
         *_stage_two(study, shown("stage_two")),
         *_budgets(study, shown("budgets")),
         "### All methods",
-        folded("Scores, shares and log-likelihoods of all methods", method_table(study)),
+        folded("Scores, shares and log-likelihoods of all methods", SHARES_NOTE, method_table(study)),
     ]
     return [part for part in parts if part]
 
@@ -162,9 +170,9 @@ def _in_short(study: Folds) -> list[str]:
             continue
         kept.append(
             f"On {side} tasks IST scores {with_interval(ist['score'])} and prompt tuning "
-            f"{with_interval(tuned['score'])}: E_rel {share(ist['E_rel'])}, above chance "
-            f"{share(ist['E_rel above chance'])}, ratio of means {ist['ratio of means']:.2f}. The mean code, "
-            f"which is not tuned, keeps E_rel {share(code['E_rel'])}."
+            f"{with_interval(tuned['score'])}: E_rel {share(ist['E_rel'])}, ratio of means "
+            f"{ist['ratio of means']:.2f}. {_above_chance(study, side, ist)} The mean code, which is not "
+            f"tuned, keeps E_rel {share(code['E_rel'])}."
         )
     dims, more = sorted({r["d_I"] for r in study.main if r["method"] == "IST"}), ""
     if len(dims) > 1:
@@ -187,6 +195,13 @@ def _in_short(study: Folds) -> list[str]:
             f"**Adapters.** On unseen tasks, IST of adapters {_compared(prompts, 'IST of prompts')}. It "
             f"{_compared(shared, 'the same adapters before tuning')}."
         )
+        around = effects.Gap(Arm(ADAPTERS["learned"]), Arm(ADAPTERS["around"]))
+        if drawn := around.measured(study.at_dim, "log_likelihood"):
+            said = than(gap_of(drawn), "directions that are drawn", "log_likelihood", drawn["p"])
+            adapters += (
+                f" From the same start it {said}: with {drawn['groups']} leakage groups this design sees "
+                f"differences of {drawn['smallest']:.2f} nats and more."
+            )
     each = [
         f"*{word}*: {', '.join(mine)}"
         for word in claims.VERDICTS
@@ -198,6 +213,19 @@ def _in_short(study: Folds) -> list[str]:
         f"**Beside prompt tuning.** {_beside_prompt_tuning(study)}",
     ]
     return [judged, *kept, more, fine, adapters]
+
+
+def _above_chance(study: Folds, side: str, ist: Mapping[str, Any]) -> str:
+    """What IST keeps of the score above chance, on the tasks where that is possible, and on all."""
+    arms = {name: Arm(name, side).of(study.at_dim) for name in ("IST", PROMPT_TUNING)}
+    above = {name: summary.above_chance(rows) for name, rows in arms.items()}
+    mine, whole = (intervals.over_tasks(values, study.rows) for values in above.values())
+    return (
+        f"Above chance it keeps {share(ist['E_rel above chance'])} on the {ist['E_rel above chance tasks']} "
+        f"tasks on which prompt tuning is at least {summary.LEAST} better than guessing. Over all "
+        f"{ist['tasks']} tasks, IST scores {with_interval(mine)} more than guessing and prompt tuning "
+        f"{with_interval(whole)}."
+    )
 
 
 def _beside_prompt_tuning(study: Folds) -> str:
@@ -284,7 +312,42 @@ def _controls(study: Folds) -> str:
     if scores:
         gaps, p = {n: gap_of(x) for n, x in scores.items()}, {n: x["p"] for n, x in scores.items()}
         texts.append(against("IST", gaps, p=p))
+    if study.scale.get("unseen_controls"):
+        texts.append("On seen tasks the controls were not run.")
     return " ".join(texts)
+
+
+def _apart(study: Folds) -> list[str]:
+    """What of a difference is that of the starts, in sentences and a table."""
+    texts = []
+    for words in dict.fromkeys(line["comparison"] for line in study.apart):
+        mine = [x for x in study.apart if x["comparison"] == words and x["measure"] == "log_likelihood"]
+        parts = {line["part"]: line for line in mine}
+        if "tuning" not in parts:
+            continue
+        told = {part: gap_text(gap_of(line), "log_likelihood") for part, line in parts.items()}
+        mean, low, high = gap_of(parts["tuning"])
+        is_clear = parts["tuning"]["p"] <= claims.LEVEL and (low > 0 or high < 0)
+        more = (
+            f"gains {'more' if mean > 0 else 'less'} in the first"
+            if is_clear
+            else "shows no significant difference"
+        )
+        texts.append(
+            f"**{words}** ({mine[0]['claim']}): {told['whole']}. The starts differ by {told['starts']}; "
+            f"tuning {more} ({told['tuning']})."
+        )
+    if not texts:
+        return []
+    fit = study.scale.get("weights_fit") or study.scale["prompt"]
+    return [
+        "### Is a difference that of the starts?",
+        "Two methods that start at different prompts differ for two reasons: by what they start with, and by "
+        "what tuning adds. The verdicts judge the whole difference. These are its parts, on unseen tasks. "
+        f"(DID trains for {budget_text(fit)} from the words, and its last step counts.)",
+        bullets(*texts),
+        folded("The parts in nats and in score", apart_table(study)),
+    ]
 
 
 def _kinds(study: Folds) -> str:
@@ -345,7 +408,8 @@ def _stage_two(study: Folds, picture: str) -> list[str]:
         "### Is IST's solution a good start for prompt tuning?",
         "On unseen tasks, prompt tuning that starts from IST's solution (stage two) "
         f"{_compared(gain, 'prompt tuning from words')}; on {sum(gap > 0 for gap in gaps)} of {len(gaps)} "
-        f"tasks it is higher. Its standard deviation over runs is {deviation} "
+        "tasks it is higher. It has the steps of IST behind it, so part of this may be longer training. Its "
+        f"standard deviation over runs is {deviation} "
         f"({gap_text(intervals.opposite(gap_of(steadier)))}).",
         picture,
     ]
@@ -368,8 +432,8 @@ def _budgets(study: Folds, picture: str) -> list[str]:
             first, last = references[0], references[-1]
             ist, msf = first["ist"], first["msf"]
             text += (
-                f"The same IST ({ist}, in the subspace of an MSF of {msf}) keeps {share(first['E_rel'])} of "
-                f"prompts trained for {first['prompts']}, and {share(last['E_rel'])} of prompts trained for "
+                f"The same IST ({ist}, in the subspace of an MSF of {msf}) keeps {share(first['ratio'])} of "
+                f"prompts trained for {first['prompts']}, and {share(last['ratio'])} of prompts trained for "
                 f"{last['prompts']}: {_falls(first, last)}. "
             )
         if codes:
@@ -377,7 +441,7 @@ def _budgets(study: Folds, picture: str) -> list[str]:
             first = own[0]
             text += (
                 f"With prompts of {first['prompts']}, "
-                + listed([f"IST of {line['ist']} keeps {share(line['E_rel'])}" for line in own])
+                + listed([f"IST of {line['ist']} keeps {share(line['ratio'])}" for line in own])
                 + "."
             )
         parts += [text.strip(), picture]
@@ -386,9 +450,9 @@ def _budgets(study: Folds, picture: str) -> list[str]:
 
 
 def _falls(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    before, after = (line["E_rel"][0] if line["E_rel"] else float("nan") for line in (first, last))
+    before, after = (line["ratio"][0] if line["ratio"] else float("nan") for line in (first, last))
     return (
         "the less the reference is trained, the better IST looks"
         if after < before
-        else "a longer trained reference does not lower E_rel here"
+        else "a longer trained reference does not lower the ratio here"
     )

@@ -31,6 +31,7 @@ from iptkit.studies import stored_results, verdicts_ipt, verdicts_ptuning_v2
 Rows = Sequence[dict[str, Any]]
 Method = tuple[str, int]  # its name and d_I; 0 for a method without d_I
 STUDIES = ("ipt120", "lesson", "lesson-deep", "encoder9")  # files of data/results
+CURVES = "curves"  # the same of the learning curves
 MEAN_CODE = "the mean code of deep prompts"
 DECISIVE = ("ipt120", "full-encoders", "full", "lesson")  # the verdict at the first of these scales counts
 NEAR = 0.001  # a score; an interval that ends this close to 0 decides little
@@ -56,8 +57,8 @@ class Stored:
     """Everything that the page is made from.
 
     Attributes:
-      rows: result rows of each of STUDIES (see `stored_results.load_rows`).
-      about: how each of STUDIES was made.
+      rows: result rows of each of STUDIES, perhaps also CURVES (see `stored_results.load_rows`).
+      about: how each of them was made.
       verdicts: the verdicts on claims (see `claims.load_stored`).
       prompt_size: trainable parameters of one prompt.
       folds: the study ipt120.
@@ -72,10 +73,9 @@ class Stored:
 
 def read() -> Stored:
     """Read everything that the page is made from, out of data/results/."""
-    found = {name: stored_results.load_rows(name) for name in STUDIES}
+    found = {name: stored_results.load_rows(name) for name in (*STUDIES, CURVES)}
     prompts, _ = stored_results.load_prompts("ipt120")
-    curves, _ = stored_results.load_rows("curves")
-    return of_rows(found, claims.load_stored(), prompts[0, 0].numel(), curves)
+    return of_rows(found, claims.load_stored(), prompts[0, 0].numel(), found[CURVES][0])
 
 
 def of_rows(
@@ -282,12 +282,15 @@ def _rests_on(stored: Stored) -> list[str]:
 def _again(stored: Stored) -> list[str]:
     commands = {
         "ipt120": "make study-ipt120",
+        CURVES: "iptkit study --scale ipt120 --part curves --overwrite --out data/results/curves.jsonl",
         "encoder9": "make study-deep",
         "lesson": "iptkit study --scale lesson --dims 5 --overwrite --out data/results/lesson.jsonl",
         "lesson-deep": "iptkit study --scale lesson-deep --overwrite --out data/results/lesson-deep.jsonl",
     }
     lines = []
     for name, command in commands.items():
+        if name not in stored.about:
+            continue
         about = stored.about[name]
         where = listed(sorted({made["processor"] for made in about["made"]}))
         minutes = about["seconds"] / 60

@@ -19,6 +19,7 @@ from iptkit.storage import messages
 FIELDS = ("task", "method", "score", "seed")  # every row has these
 OF_SUBSPACE = (*FIELDS, "d_I", "split", "chance")  # every row of a subspace study has these
 VALUES = ("score", "log_likelihood")  # what is compared
+LEAST = 0.05  # smallest usable difference of a reference and the floor of E_rel
 FOLDS = {  # kind of folds -> their names
     "main": r"fold\d+",  # every task is unseen in one of them
     "few": r"fold\d+_\d+",  # the same unseen tasks, fewer seen ones
@@ -169,7 +170,20 @@ def ratios(
     }
 
 
-def relative(score: float, reference: float, floor: float = 0.0, least: float = 0.05) -> float | None:
+def above_chance(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return task -> the scores of one method minus chance, the score of guessing.
+
+    Args:
+      rows: of one method on one side, of one kind of folds.
+
+    Example:
+      >>> above_chance([{"task": "a", "score": 0.75, "chance": 0.5}])
+      {'a': [0.25]}
+    """
+    return intervals.by_task([row | {"score": row["score"] - row["chance"]} for row in rows])
+
+
+def relative(score: float, reference: float, floor: float = 0.0, least: float = LEAST) -> float | None:
     """Return E_rel of one task, (score - floor) / (reference - floor): the share of the reference kept.
 
     Qin et al. 2021 divide the plain scores (floor 0). With `floor` = chance, guessing earns nothing.

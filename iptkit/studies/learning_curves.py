@@ -8,8 +8,8 @@
     rates      IST with "learned" and all controls of the scale, at several rates       the chosen tasks
 
 The chosen tasks are unseen in the fold, so no subspace has read them. `choose` picks a budget (steps x
-examples per step) for each curve and a learning rate for each decoder; `relative` says how E_rel depends on
-the budgets. `iptkit study --part curves` measures and prints all of it.
+examples per step) for each curve and a learning rate for each decoder; `relative` says how the share that
+IST keeps depends on the budgets. `iptkit study --part curves` measures and prints all of it.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def relative(rows: Sequence[Row]) -> list[Row]:
       rows: of the stages "prompts" and "ist".
 
     Returns: lines with "prompts", "msf" and "ist" (budgets), "lr" (of the prompts), "tasks", "groups", and
-      "E_rel" and "E_rel above chance", each (ratio, low, high), or None if prompt tuning is not above 0 or
+      "ratio" and "ratio above chance", each (ratio, low, high), or None if prompt tuning is not above 0 or
       chance on average.
     """
     prompts = _grouped([row for row in rows if row["stage"] == "prompts"], _setting)
@@ -287,7 +287,7 @@ def relative(rows: Sequence[Row]) -> list[Row]:
                 continue
             line = {"prompts": budget, "lr": rate, "msf": msf, "ist": ist, "tasks": len(both)}
             line["groups"] = len({row["group"] for row, _ in both})
-            for name, floor in (("E_rel", 0.0), ("E_rel above chance", 1.0)):
+            for name, floor in (("ratio", 0.0), ("ratio above chance", 1.0)):
                 over = [[r["score"] - floor * r["chance"] for r in pair] for pair in both]
                 line[name] = _ratio([a for a, _ in over], [b for _, b in over], [r for r, _ in both])
             lines.append(line)
@@ -295,7 +295,7 @@ def relative(rows: Sequence[Row]) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Text that shows what `choose` compared, with * at what it chose, and E_rel with the chosen prompts."""
+    """Text: what `choose` compared, with * at what it chose, and what IST keeps of the chosen prompts."""
     found, text = choose(rows), []
     head = f"{'':2}{'budget':<9}{'lr':<9}{'tasks':>5}{'dev loss':>10}  {'above the best':<26}"
     head += f"{'test log-lik.':>13}{'score':>8}{'CPU s a run':>13}"
@@ -315,9 +315,9 @@ def table(rows: Sequence[Row]) -> str:
     if compared:
         ((budget, rate),) = chosen
         text += ["", f"share of prompt tuning, {budget} at {rate:g}, that IST keeps (ratio of means, 95 %)"]
-        text.append(f"  {'MSF':<9}{'IST':<9}{'E_rel':<24}above chance")
+        text.append(f"  {'MSF':<9}{'IST':<9}{'ratio':<24}above chance")
     for line in compared:
-        shown = [intervals.level_text(line[n]) if line[n] else "-" for n in ("E_rel", "E_rel above chance")]
+        shown = [intervals.level_text(line[n]) if line[n] else "-" for n in ("ratio", "ratio above chance")]
         text.append(f"  {line['msf']:<9}{line['ist']:<9}{shown[0]:<24}{shown[1]}")
     return "\n".join(text[1:])
 

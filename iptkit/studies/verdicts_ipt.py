@@ -2,15 +2,15 @@
 
     data/claims.json: criteria -> EFFECTS: how to measure each -> verdicts(rows)
 
-How an effect becomes a verdict is in `effects`. `starts`, `controls` and `per_category` take the same rows
-apart.
+How an effect becomes a verdict is in `effects`. `starts`, `controls`, `apart` and `per_category` take the
+same rows apart.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from iptkit.scores import summary
@@ -20,7 +20,7 @@ from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.adapters import SHARED
 from iptkit.studies.effects import Effect, Gap, Level, Pair, Rows, Values
 from iptkit.studies.score_rows import AROUND, DECODERS
-from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
+from iptkit.studies.unseen import DID_AROUND, FROM_WORDS, NEAREST, STAGE_TWO
 
 PAPER_DIM = 5
 PAPER = {"seen": 0.87, "unseen": 0.65}  # E_rel of IST at that d_I (arXiv 2110.07867, first version)
@@ -89,6 +89,27 @@ class Steadier(Pair):
         return {task: [first[task] - second[task]] for task in first if task in second}
 
 
+@dataclass(frozen=True)
+class Tuning(Effect):
+    """How much more tuning gains in one method than in another, each from its own start."""
+
+    first: Gap
+    second: Gap
+
+    @property
+    def arms(self) -> tuple[effects.Arm, ...]:
+        """What it compares."""
+        return *self.first.arms, *self.second.arms
+
+    def values(self, rows: Rows, measure: str) -> Values:
+        """One difference of gains for each task of both."""
+        first, second = (
+            {task: statistics.fmean(of_task) for task, of_task in gap.values(rows, measure).items()}
+            for gap in (self.first, self.second)
+        )
+        return {task: [gain - second[task]] for task, gain in first.items() if task in second}
+
+
 IST, IST_SEEN = Arm("IST"), Arm("IST", "seen")
 CLASSIFICATIONS, OTHERS = (Arm("IST", folds="cls", is_cls=is_cls) for is_cls in (True, False))
 EFFECTS: dict[str, Effect] = {  # the words of data/claims.json -> how to measure it
@@ -117,6 +138,29 @@ EFFECTS: dict[str, Effect] = {  # the words of data/claims.json -> how to measur
     "IST of adapters − the shared adapters untuned, unseen tasks": Gap(Arm(ADAPTERS["learned"]), Arm(SHARED)),
     "IST − Fastfood around the mean code, unseen tasks": Gap(IST, Arm(DECODERS["fastfood_around"])),
     "IST − DID, unseen tasks": Gap(IST, Arm("DID")),
+}
+
+
+def _start_of(arm: Arm) -> Arm:
+    """The mean code of the same folds and tasks."""
+    return replace(arm, method=MEAN_CODE)
+
+
+_ADAPTERS, _OTHER_SUBSPACE = Arm(ADAPTERS["learned"]), Arm("IST", folds="non_cls", is_cls=False)
+_FEW = Arm("IST", folds="few")
+APART = {  # claim, comparison -> the two methods, each with what it starts at
+    ("A9", "IST in a subspace of other tasks − in one of classifications, other tasks"): (
+        (_OTHER_SUBSPACE, _start_of(_OTHER_SUBSPACE)),
+        (OTHERS, _start_of(OTHERS)),
+    ),
+    ("A10", "IST with 100 seen tasks − with 20"): ((IST, _start_of(IST)), (_FEW, _start_of(_FEW))),
+    ("A13", "IST of adapters − IST of prompts"): ((_ADAPTERS, Arm(SHARED)), (IST, _start_of(IST))),
+    ("A13", "IST of adapters − random directions around the shared adapters"): (
+        (_ADAPTERS, Arm(SHARED)),
+        (Arm(ADAPTERS["around"]), Arm(SHARED)),
+    ),
+    ("A14", "IST − DID"): ((IST, _start_of(IST)), (Arm("DID"), Arm(ZERO_SHOT))),
+    ("A14", f"IST − {DID_AROUND}"): ((IST, _start_of(IST)), (Arm(DID_AROUND), _start_of(IST))),
 }
 
 
@@ -183,6 +227,30 @@ def controls(rows: Rows, dim: int = PAPER_DIM) -> list[dict[str, Any]]:
     ]
 
 
+def apart(rows: Rows, dim: int = PAPER_DIM) -> list[dict[str, Any]]:
+    """The differences of APART on the tasks of all that they compare, as far as they were measured.
+
+    Where two methods start apart, their difference is that of the starts plus that of what tuning gains.
+
+    Returns: a line for each comparison, part ("whole", "starts" and "tuning"; only "whole" where both start
+      at the same prompt) and measure, as `starts`, with "claim", "comparison" and "part".
+    """
+    lines, mine = [], at(rows, dim)
+    for (claim, words), ((first, start), (second, other)) in APART.items():
+        tasks = set.intersection(
+            *({r["task"] for r in arm.of(mine)} for arm in (first, start, second, other))
+        )
+        shared = [row for row in rows if row["task"] in tasks]
+        parts: dict[str, Effect] = {"whole": Gap(first, second)}
+        if start != other:
+            tuning = Tuning(Gap(first, start), Gap(second, other))
+            parts |= {"starts": Gap(start, other), "tuning": tuning}
+        for part, effect in parts.items():
+            names = {"claim": claim, "comparison": words, "part": part}
+            lines += _in_both_measures(shared, effect, dim, names)
+    return lines
+
+
 def per_category(rows: Rows, dim: int = PAPER_DIM) -> list[dict[str, Any]]:
     """Zero-shot, mean code, IST and prompt tuning by category of tasks and side, in the main folds.
 
@@ -224,7 +292,7 @@ def run_deviations(rows: Rows, method: str, value: str = "score") -> dict[str, f
 
 
 # ---- parts ---------------------------------------------------------------------------------------
-def _in_both_measures(rows: Rows, gap: Gap, dim: int, names: Mapping[str, str]) -> list[dict[str, Any]]:
+def _in_both_measures(rows: Rows, gap: Effect, dim: int, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """A line for the score and one for the log-likelihood; none if something was not measured."""
     found = {measure: gap.measured(at(rows, dim), measure) for measure in summary.VALUES}
     return [{**names, "measure": measure, **made} for measure, made in found.items() if made]

@@ -175,16 +175,45 @@ def test_tasks_with_options_are_those_with_a_chance():
         assert (card.category in folds_study.WITH_OPTIONS) == (chances[card.id] > 0), card.id
 
 
+# ---- starts and tuning ---------------------------------------------------------------------------
+def test_a_difference_is_told_with_that_of_the_starts(text, study):
+    mine = part(text, "Is a difference that of the starts?")
+    shown = {(x["comparison"], x["part"], x["measure"]): x for x in study.apart}
+    for words in ("IST − DID", "IST of adapters − IST of prompts"):
+        told = [shown[words, one, "log_likelihood"]["mean"] for one in ("whole", "starts", "tuning")]
+        (line,) = (line for line in mine.splitlines() if line.startswith(f"- **{words}**"))
+        assert all(f"{value:+.3f}" in line for value in told)
+    did = next(line for line in mine.splitlines() if line.startswith("- **IST − DID**"))
+    assert "tuning gains more in the first" in did  # +0.4 from the mean code, +0.3 from words
+    assert "| the same start |" in mine and "DID trains for 40 steps of 2 examples" in mine
+    behind = study_of(rows_of({"DID": (0.3, -0.1)}))
+    told = part("\n\n".join(results_folds.section(behind)), "Is a difference that of the starts?")
+    assert "tuning gains less in the first" in told
+
+
+def test_a_share_says_how_many_tasks_it_is_of(text, study):
+    some = [
+        r | {"score": 0.4} if r["method"] == "prompt tuning" and r["category"] == "cls" else r
+        for r in study.rows
+    ]
+    other = "\n\n".join(results_folds.section(study_of(some)))
+    count = len({r["task"] for r in some if r["category"] != "cls"})
+    assert f"on the {count} tasks on which prompt tuning is at least 0.05 better than guessing" in other
+    assert f"] ({count}) |" in part(other, "All methods") and f"] ({count}) |" not in part(
+        text, "All methods"
+    )
+
+
 # ---- budgets -------------------------------------------------------------------------------------
 def test_e_rel_against_budgets(text, study):
     mine = part(text, "How does what IST keeps depend on the budgets?")
-    ratio = {(x["prompts"], x["msf"], x["ist"]): x["E_rel"] for x in study.budgets if x["lr"] == 0.3}
+    ratio = {(x["prompts"], x["msf"], x["ist"]): x["ratio"] for x in study.budgets if x["lr"] == 0.3}
     for key in (("40x2", "120x2", "48x2"), ("360x2", "120x2", "48x2"), ("120x2", "120x2", "16x2")):
         assert "{:.2f} [{:.2f}, {:.2f}]".format(*ratio[key]) in mine
     assert "the less the reference is trained, the better IST looks" in mine
     flat = [r | {"score": 0.8} if r["stage"] == "prompts" else r for r in study.curves]
     other = "\n".join(results_folds.section(study_of(study.rows, flat)))
-    assert "a longer trained reference does not lower E_rel here" in other
+    assert "a longer trained reference does not lower the ratio here" in other
     assert "| prompt tuning: budget, learning rate | 120x2, 0.3 | 120x2, 0.3 |" in mine
     assert "| MSF: budget | **360x2** | 120x2 |" in mine
 
@@ -254,7 +283,7 @@ def test_a_forest_has_every_effect_its_margin_and_the_papers_figures(study):
 
 # ---- the files -----------------------------------------------------------------------------------
 def test_the_page_its_figures_and_its_links(study, others, monkeypatch, tmp_path, capsys):
-    stored = {"ipt120": (study.rows, study.about), "curves": (study.curves, {}), **others}
+    stored = {"ipt120": (study.rows, study.about), "curves": (study.curves, study.about), **others}
     monkeypatch.setattr(stored_results, "load_rows", lambda name: stored[name])
     assert rp.read().folds.left == []
     assert rp.main(["--out", str(tmp_path)]) == 0

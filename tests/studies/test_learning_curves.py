@@ -253,12 +253,12 @@ def test_relative_is_a_ratio_of_means_with_an_interval_over_groups():
     assert (line["tasks"], line["groups"]) == (6, 6)
     ratio = tuned.sum() / full.sum()
     half = stats.t.ppf(0.975, 5) * (tuned - ratio * full).std(ddof=1) / np.sqrt(6) / full.mean()
-    assert line["E_rel"] == pytest.approx((ratio, ratio - half, ratio + half))
-    assert line["E_rel above chance"][0] == pytest.approx((tuned - 0.25).sum() / (full - 0.25).sum())
+    assert line["ratio"] == pytest.approx((ratio, ratio - half, ratio + half))
+    assert line["ratio above chance"][0] == pytest.approx((tuned - 0.25).sum() / (full - 0.25).sum())
     same = learning_curves.relative([r | {"group": "abc"[i % 3]} for i, r in enumerate(rows)])
-    assert same[0]["groups"] == 3 and same[0]["E_rel"][0] == pytest.approx(ratio)
+    assert same[0]["groups"] == 3 and same[0]["ratio"][0] == pytest.approx(ratio)
     worthless = [r | {"score": 0.25} if r["stage"] == "prompts" else r for r in rows]
-    assert learning_curves.relative(worthless)[0]["E_rel above chance"] is None
+    assert learning_curves.relative(worthless)[0]["ratio above chance"] is None
 
 
 # ---- files -------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from iptkit.scores import summary
 from iptkit.storage import paths
 from iptkit.studies import learning_curves, stored_results, verdicts_encoders, verdicts_ipt
 
@@ -191,6 +192,88 @@ def test_every_number_is_found_again(name):
     measured = {claim for claim, _ in values if name != "stored" or claim in found}
     assert {"A1", "A3", "A4", "A7", "A8"} <= measured
     compare("A", found, group, again, measured)
+
+
+def apart_of(frame):
+    """Comparison -> values per task of the whole difference, of the starts and of tuning."""
+
+    def of(*args):
+        return mine(frame, *args)
+
+    unseen, adapters, shared = "unseen", "IST, adapters", "shared adapters"
+    ist, code = of("IST", unseen), of("mean code", unseen)
+    pairs = {
+        "IST in a subspace of other tasks − in one of classifications, other tasks": (
+            (of("IST", unseen, NON_CLS, False), of("mean code", unseen, NON_CLS, False)),
+            (of("IST", unseen, CLS, False), of("mean code", unseen, CLS, False)),
+        ),
+        "IST with 100 seen tasks − with 20": (
+            (ist, code),
+            (of("IST", unseen, FEW), of("mean code", unseen, FEW)),
+        ),
+        "IST of adapters − IST of prompts": ((of(adapters, unseen), of(shared, unseen)), (ist, code)),
+        "IST of adapters − random directions around the shared adapters": (
+            (of(adapters, unseen), of(shared, unseen)),
+            (of("random around shared", unseen), of(shared, unseen)),
+        ),
+        "IST − DID": ((ist, code), (of("DID", unseen), of("zero-shot", unseen))),
+        "IST − DID around the mean code": ((ist, code), (of("DID around the mean code", unseen), code)),
+    }
+    found = {}
+    for words, ((first, start), (second, other)) in pairs.items():
+        for measure in ("score", "log_likelihood"):
+            a, s, b, o = (means(rows, measure) for rows in (first, start, second, other))
+            parts = {"whole": a - b}
+            if words not in SAME_START:
+                parts |= {"starts": s - o, "tuning": (a - s) - (b - o)}
+            tasks = a.index.intersection(s.index).intersection(b.index).intersection(o.index)
+            found |= {(words, part, measure): v[tasks] for part, v in parts.items() if len(tasks)}
+    return found
+
+
+SAME_START = {
+    "IST of adapters − random directions around the shared adapters",
+    "IST − DID around the mean code",
+}
+
+
+@pytest.mark.parametrize("name", ["few groups", "many groups", "stored"])
+def test_the_parts_of_a_difference_are_found_again(name):
+    rows = rows_named(name)
+    frame = pd.DataFrame(rows)
+    frame["fold"] = frame.fold.fillna("")
+    group = frame.drop_duplicates("task").set_index("task").group
+    values = apart_of(frame)
+    lines = {(x["comparison"], x["part"], x["measure"]): x for x in verdicts_ipt.apart(rows)}
+    assert lines.keys() == values.keys() and len(lines) >= 20
+    for which, line in lines.items():
+        own = judged(values[which], group, "more", 0.0, 0.0)
+        assert line["tasks"] == len(values[which]) and line["mean"] == pytest.approx(own["mean"], abs=1e-9), (
+            which
+        )
+        width = max(0.005, 0.08 * (own["high"] - own["low"])) if line["groups"] >= 30 else 1e-6
+        assert (line["low"], line["high"]) == pytest.approx((own["low"], own["high"]), abs=width), which
+        assert line["p"] == pytest.approx(own["p"], abs=0.02 if line["groups"] > 12 else 1e-12), which
+    for words, part, measure in lines:
+        if part == "tuning":
+            parts = [lines[words, one, measure]["mean"] for one in ("starts", "tuning", "whole")]
+            assert parts[0] + parts[1] == pytest.approx(parts[2], abs=1e-9)
+
+
+def test_what_is_above_chance_is_found_again():
+    rows = rows_named("stored")
+    frame = pd.DataFrame(rows)
+    frame["fold"] = frame.fold.fillna("")
+    frame["above"] = frame.score - frame.chance
+    for method in ("IST", "prompt tuning"):
+        chosen = verdicts_ipt.Arm(method).of(verdicts_ipt.at(rows, 5))
+        found = {task: np.mean(of) for task, of in summary.above_chance(chosen).items()}
+        assert found == pytest.approx(dict(means(mine(frame, method, "unseen"), "above")))
+    few = kept(mine(frame, "IST", "unseen"), mine(frame, "prompt tuning", "unseen"))
+    (line,) = summary.summary(
+        verdicts_ipt.at(summary.of_folds(rows), 5), [("IST", 5)], ["unseen"], crossed=True
+    )
+    assert line["E_rel tasks"] == len(few)
 
 
 def compare(letter, found, group, again, measured=None):
@@ -447,7 +530,7 @@ def test_shares_by_budget_are_found_again(name):
         both = codes.merge(full, on="task")
         groups = both.group_x.nunique()
         assert (line["tasks"], line["groups"]) == (len(both), groups)
-        for value, floor in (("E_rel", 0.0), ("E_rel above chance", 1.0)):
+        for value, floor in (("ratio", 0.0), ("ratio above chance", 1.0)):
             own, whole = (both[f"score_{end}"] - floor * both[f"chance_{end}"] for end in "xy")
             if whole.sum() <= 0:
                 assert line[value] is None

@@ -8,7 +8,7 @@ from iptkit.studies import scales
 from iptkit.studies.adapters import METHODS as ADAPTERS
 from iptkit.studies.adapters import SHARED
 from iptkit.studies.score_rows import AROUND, DECODERS
-from iptkit.studies.unseen import FROM_WORDS, NEAREST, STAGE_TWO
+from iptkit.studies.unseen import DID_AROUND, FROM_WORDS, NEAREST, STAGE_TWO
 
 CATEGORIES = ("cls", "qa", "cls", "gen")  # of the groups, in turn
 FOLDS = 3
@@ -16,12 +16,16 @@ LEVELS = {  # method and folds -> d_I, seeds, sides, score (times the task's own
     "zero-shot": (0, 1, ("both",), 0.20, -1.0),
     "prompt tuning": (0, 2, ("both",), 0.80, 0.0),
     "DID": (5, 1, ("both",), 0.30, -0.7),
+    DID_AROUND: (5, 1, ("unseen",), 0.45, -0.5),
     "mean code": (5, 1, ("seen", "unseen"), 0.40, -0.6),
     "MSF": (5, 1, ("seen", "unseen"), 0.70, -0.1),
     "IST": (5, 2, ("unseen",), 0.56, -0.2),
     "IST seen": (5, 2, ("seen",), 0.72, -0.1),
     "IST 50": (50, 2, ("seen", "unseen"), 0.90, 0.5),
     "IST few": (5, 2, ("unseen",), 0.46, -0.4),
+    "mean code few": (5, 1, ("unseen",), 0.36, -0.65),
+    "mean code cls": (5, 1, ("unseen",), 0.35, -0.7),
+    "mean code non_cls": (5, 1, ("unseen",), 0.35, -0.65),
     "IST cls on cls": (5, 2, ("unseen",), 0.50, -0.3),
     "IST cls on others": (5, 2, ("unseen",), 0.19, -0.7),
     "IST non_cls on cls": (5, 2, ("unseen",), 0.30, -0.6),
@@ -32,6 +36,7 @@ LEVELS = {  # method and folds -> d_I, seeds, sides, score (times the task's own
     },
     NEAREST: (0, 1, ("unseen",), 0.50, -0.4),
     ADAPTERS["learned"]: (5, 1, ("unseen",), 0.66, -0.05),
+    ADAPTERS["around"]: (5, 1, ("unseen",), 0.50, -0.3),
     SHARED: (5, 1, ("unseen",), 0.40, -0.6),
     STAGE_TWO: (5, 1, ("unseen",), 0.85, 0.2),
     FROM_WORDS: (0, 1, ("unseen",), 0.75, 0.0),
@@ -55,6 +60,8 @@ def rows(changes=None, groups=20, noise=(0.01, 0.03), seed=0, runs=RUNS):
     for key, (dim, seeds, sides, *level) in LEVELS.items():
         score, likelihood = (changes or {}).get(key, level)
         method, *about = (key,) if key == "IST, adapters" else key.split(" ") if "IST" in key else (key,)
+        if key.startswith("mean code "):
+            method, about = "mean code", [key.removeprefix("mean code ")]
         for task, group in tasks:
             category = CATEGORIES[group % len(CATEGORIES)]
             if "on" in about and (about[-1] == "cls") != (category == "cls"):
