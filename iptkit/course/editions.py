@@ -15,6 +15,7 @@ import os
 import pprint
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,7 +136,7 @@ def exercises_of(notebook: Any, lesson: str) -> list[Exercise]:
       notebook: an nbformat notebook node.
       lesson: the lesson's number, "02".
     Raises: ValueError for an exercise that lacks its title, stub, hint, solution or check, or has them in
-      another order.
+      another order, and for two answers of one name.
     """
     groups: list[list[Any]] = []
     for cell, before in zip(notebook.cells, [None, *notebook.cells], strict=False):
@@ -150,6 +151,12 @@ def exercises_of(notebook: Any, lesson: str) -> list[Exercise]:
     if numbers != [f"{lesson}.{k}" for k in range(1, len(found) + 1)]:
         raise ValueError(
             f"the exercises of lesson {lesson} are {', '.join(numbers)}; number them {lesson}.1, ..."
+        )
+    answers = [one.answer for one in found if one.answer]
+    if twice := [name for name, count in Counter(answers).items() if count > 1]:
+        raise ValueError(
+            f"two exercises of lesson {lesson} have an answer named {twice[0]!r}; give each a name of its "
+            "own, because otter-grader checks answers after the whole notebook has run"
         )
     return found
 

@@ -13,7 +13,7 @@ import toy_notebooks as toy
 import wrong_answers
 from typer.testing import CliRunner
 
-from iptkit.course import editions, exercises
+from iptkit.course import editions, exercises, lessons
 from iptkit.course.cli import app
 
 SOURCES = Path(__file__).resolve().parents[2] / "notebooks"
@@ -116,11 +116,13 @@ def grades(archive, cells):
     return found
 
 
-def test_hidden_tests_pass_solutions_and_fail_stubs(made):
-    archive, name = made / "autograder/02_prompt_tuning.zip", "02_prompt_tuning.ipynb"
+@pytest.mark.parametrize("lesson", lessons.find(), ids=lambda lesson: lesson.name)
+def test_hidden_tests_pass_solutions_and_fail_stubs(made, lesson):
+    archive, name = made / f"autograder/{lesson.path.stem}.zip", lesson.path.name
     student, solved = read(made / "student" / name), read(made / "solutions" / name)
-    numbers = ("q02_1", "q02_2", "q02_3", "q02_4")
-    assert grades(archive, solved.cells) == dict.fromkeys(numbers, True)
+    checks = sum("check" in cell.metadata.get("tags", ()) for cell in read(lesson.path).cells)
+    numbers = [f"q{lesson.number}_{k + 1}" for k in range(checks)]
+    assert grades(archive, solved.cells) == dict.fromkeys(numbers, True) and checks >= 3
     assert grades(archive, tagged(student, *editions.TAGS)) == dict.fromkeys(numbers, False)
 
 
@@ -252,3 +254,12 @@ def test_an_incomplete_exercise_is_refused(tmp_path, problem):
         editions.write(tmp_path / "out", notebooks=tmp_path)
     assert problem in str(raised.value)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_answers_have_different_names(tmp_path):
+    """After the whole notebook has run, a name has its last value only."""
+    second = exercise(TITLE.replace("07.1", "07.2"))
+    second[-1].source = "exercises.check_07_2(more)"
+    write(tmp_path, [*exercise(), toy.text("Next."), *second])
+    with pytest.raises(ValueError, match="two exercises of lesson 07 have an answer named 'more'"):
+        editions.write(tmp_path / "out", notebooks=tmp_path)
