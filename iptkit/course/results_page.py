@@ -154,8 +154,8 @@ def _reading(stored: Stored) -> list[str]:
             "A *leakage group* holds tasks that are made of the same texts or facts. Such tasks are not "
             "independent. Unseen tasks share no group with seen tasks.",
             f"*Intervals* are 95 % intervals over leakage groups: bootstrap from {many} groups on, Student's "
-            f"t below. With fewer than {few} tasks they are over few-shot samples only and say nothing about "
-            "other tasks.",
+            f"t below, which may go beyond the ends of a score. With fewer than {few} tasks they are over "
+            "few-shot samples only and say nothing about other tasks.",
             "A *difference* is paired by task. It is called *no significant difference* where its interval "
             "holds 0. That is no proof of equality. Intervals are not corrected for multiple comparisons.",
         ),
