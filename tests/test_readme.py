@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from iptkit.course import lessons
 from iptkit.course.cli import app
 from iptkit.prompts import interchange
 from iptkit.scores import summary
@@ -44,6 +45,11 @@ def with_tiny(program, **changes):
 
 def test_a_newcomer_finishes_the_readme():
     assert len(README.encode()) <= 10_000
+
+
+@pytest.mark.parametrize("lesson", lessons.find(), ids=lambda lesson: lesson.name)
+def test_the_readme_asks_the_lessons_questions(lesson):
+    assert f"| [{lesson.number}](notebooks/{lesson.path.name}) | {lesson.question} |" in README
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

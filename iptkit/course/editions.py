@@ -231,6 +231,7 @@ def _solutions(notebook: Any, found: list[Exercise], lesson: lessons.Lesson) -> 
     edition.cells = [heading, *(copy.deepcopy(cell) for one in found for cell in one.cells)]
     codes = (cell for cell in edition.cells if cell.cell_type == "code")
     for number, cell in enumerate(codes, 1):
+        cell.metadata.pop("jupyter", None)  # a solution is folded in the lesson, and open here
         cell.execution_count = number
         for output in cell.outputs:
             if output.output_type == "execute_result":

@@ -197,7 +197,7 @@ def normalise(notebook: Any) -> Any:
     """Turn an executed notebook into the form that is committed, in place.
 
     Removes the cell of injected parameters, the metadata of papermill and widgets, stderr and error banners;
-    joins text that was printed in pieces; numbers the executions 1, 2, 3 ...
+    joins text that was printed in pieces; numbers the executions 1, 2, 3 ...; folds solutions in Jupyter.
 
     Args:
       notebook: an nbformat notebook node.
@@ -212,6 +212,8 @@ def normalise(notebook: Any) -> Any:
             cell.metadata.pop(key, None)
         if cell.cell_type != "code":
             continue
+        if "solution" in cell.metadata.get("tags", []):
+            cell.metadata.jupyter = {"source_hidden": True}
         count += 1
         cell.execution_count = count
         cell.outputs = _join_streams(output for output in cell.outputs if output.get("name") != "stderr")

@@ -88,6 +88,8 @@ def _of_code(cell):
         yield f"unknown tags: {', '.join(sorted(tags - TAGS))}"
     if "papermill" in cell.metadata:
         yield "metadata of papermill"
+    if ("solution" in tags) != bool(cell.metadata.get("jupyter", {}).get("source_hidden")):
+        yield "a solution, and no other cell, is folded in Jupyter: source_hidden"
     if "nbval-check-output" in tags and not any(map(_words_of, cell.outputs)):
         yield "it is checked, but has no stored output to compare with"
     for output in cell.outputs:
