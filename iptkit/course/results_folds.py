@@ -145,13 +145,25 @@ def _set_up(study: Folds) -> str:
     return (
         f"Scale `{scale['name']}`: {len(tasks)} tasks in {len(groups)} leakage groups, model "
         f"`{rows[0]['backbone']}`, number type `{study.about['dtype']}`, prompts of {scale['prompt_length']} "
-        f"vectors, {scale['test_examples']} test examples per task, {samples} few-shot "
-        f"sample{'s' * (samples > 1)} (prompt tuning, IST and random directions; other methods have one). "
-        "Prompts are trained for "
-        f"{budget_text(scale['prompt'])}, IST for {budget_text(scale['ist'])}. The study is cross-fitted: "
-        f"each of {len(folds)} folds holds out some tasks and finds a subspace of the others. So {unseen} "
-        f"tasks are unseen once, and {also} of them are also scored once as seen ones.{missing}"
+        f"vectors, {scale['test_examples']} test examples per task, {_samples(study, samples)}. Prompts are "
+        f"trained for {budget_text(scale['prompt'])}, IST for {budget_text(scale['ist'])}. The study is "
+        f"cross-fitted: each of {len(folds)} folds holds out some tasks and finds a subspace of the others. "
+        f"So {unseen} tasks are unseen once, and {also} of them are also scored once as seen ones.{missing}"
     )
+
+
+def _samples(study: Folds, samples: int) -> str:
+    """The number of few-shot samples, and the methods that were trained on all of them."""
+    seeds: dict[str, dict[str, set[int]]] = {}
+    for row in verdicts_ipt.at(study.main, study.dim):
+        seeds.setdefault(row["method"], {}).setdefault(row["task"], set()).add(row["seed"])
+    counts = {method: {len(of) for of in of_task.values()} for method, of_task in seeds.items()}
+    whole = [control_name(method) for method, of in counts.items() if of == {samples}]
+    text = f"{samples} few-shot sample{'s' * (samples > 1)}"
+    if samples < 2 or len(whole) == len(counts):
+        return text
+    some = ", some of them two on a part of the tasks" * any(len(of) > 1 for of in counts.values())
+    return f"{text} ({listed(whole)}; other methods have one{some})"
 
 
 def _on_both_sides(study: Folds) -> int:

@@ -314,3 +314,12 @@ def test_no_result_is_typed_into_the_modules():
         assert said and not [
             n.value for n in mine if isinstance(n.value, str) and re.search(r"\d\.\d", n.value)
         ]
+
+
+def test_the_methods_with_all_few_shot_samples_are_named(study):
+    assert "2 few-shot samples (prompt tuning, IST and random directions around" in results_folds._set_up(study)
+    more = [r | {"seed": 1} for r in study.rows if r["method"] == DECODERS["fastfood_around"]]
+    whole = results_folds._set_up(study_of([*study.rows, *more]))
+    assert "and Fastfood around the mean code; other methods have one)" in whole
+    part_of = results_folds._set_up(study_of([*study.rows, *more[:3]]))
+    assert "other methods have one, some of them two on a part of the tasks)" in part_of
