@@ -317,7 +317,8 @@ def test_no_result_is_typed_into_the_modules():
 
 
 def test_the_methods_with_all_few_shot_samples_are_named(study):
-    assert "2 few-shot samples (prompt tuning, IST and random directions around" in results_folds._set_up(study)
+    said = results_folds._set_up(study)
+    assert "2 few-shot samples (prompt tuning, IST and random directions around" in said
     more = [r | {"seed": 1} for r in study.rows if r["method"] == DECODERS["fastfood_around"]]
     whole = results_folds._set_up(study_of([*study.rows, *more]))
     assert "and Fastfood around the mean code; other methods have one)" in whole
