@@ -25,7 +25,7 @@ from iptkit.course.folds_study import (
     one_of,
     share,
 )
-from iptkit.course.folds_tables import apart_table, category_table, curve_table, method_table, recipe
+from iptkit.course.folds_tables import METHODS, apart_table, category_table, curve_table, method_table, recipe
 from iptkit.course.sentences import (
     SAME,
     against,
@@ -198,8 +198,12 @@ def _in_short(study: Folds) -> list[str]:
     fine = ""
     if gap:
         fit = study.scale.get("weights_fit") or study.scale["prompt"]
+        tuned, every = (
+            {r["task"] for r in study.main if r["method"] in of} for of in (["fine-tuning"], METHODS)
+        )
+        where = "" if tuned == every else f"On the {len(tuned)} tasks that are measured, fine-tuning"
         said = than(gap, "prompt tuning")
-        fine = f"**Fine-tuning.** Fine-tuning of all weights for {budget_text(fit)} {said}."
+        fine = f"**Fine-tuning.** {where or 'Fine-tuning'} of all weights for {budget_text(fit)} {said}."
     adapters = ""
     if "A13" in study.effects:
         prompts, shared = study.effects["A13"]
