@@ -240,8 +240,6 @@ def _of_claims(stored: Stored) -> list[str]:
     counts = [f"{sum(r['verdict'] == v for r in measured.values())} *{v}*" for v in claims.VERDICTS]
     waiting = [name for name, claim in known.items() if claim.criteria and name not in measured]
     left = f"The measurements for {listed(waiting)} are not finished. " if waiting else ""
-    if stored.folds.left:
-        left += "The other verdicts on A are of what is measured so far. "
     return [
         "## Claims of the two papers",
         "A: Qin et al. 2021 (arXiv 2110.07867), Intrinsic Prompt Tuning. B: Liu et al. 2022 (arXiv "

@@ -324,3 +324,12 @@ def test_the_methods_with_all_few_shot_samples_are_named(study):
     assert "and Fastfood around the mean code; other methods have one)" in whole
     part_of = results_folds._set_up(study_of([*study.rows, *more[:3]]))
     assert "other methods have one, some of them two on a part of the tasks)" in part_of
+
+
+def test_fine_tuning_of_a_part_of_the_tasks_says_how_many(study):
+    tuned = [r | {"method": "fine-tuning"} for r in study.rows if r["method"] == "zero-shot"]
+    whole, some = (
+        " ".join(results_folds._in_short(study_of([*study.rows, *of]))) for of in (tuned, tuned[:9])
+    )
+    assert "**Fine-tuning.** Fine-tuning of all weights" in whole
+    assert "**Fine-tuning.** On the 9 tasks that are measured, fine-tuning of all weights" in some
