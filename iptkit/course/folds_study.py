@@ -35,11 +35,13 @@ SUBSPACES = {  # kind of folds -> the seen tasks that a subspace was found on
 LEFT = {  # pattern of the names of jobs -> what they measure; the last one fits every name
     r"^stage-two-": "stage two (prompt tuning that starts from IST's solution)",
     r"^adapter": "adapters",
+    r"^did-around-": "DID around the mean code",
     r"^did-": "DID (random directions of all weights)",
     r"^fine-tuning-": "fine-tuning",
     r"_20$": "some subspaces of 20 seen tasks",
     r"cls\d$": "some subspaces of one kind of tasks",
     r"-50-": "50 parameters per task",
+    r"^codes-(?!learned|random_around).*-seed[1-9]": "a second few-shot sample of some controls",
     r"fold\d$": "some folds",
     r"": "others",
 }

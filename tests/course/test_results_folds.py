@@ -112,6 +112,9 @@ def test_what_is_left_is_said(study):
         "some subspaces of one kind of tasks",
     ]
     assert left("adapter-codes-learned-5-fold1") == ["adapters"] and left("zero-shot") == ["others"]
+    assert left("did-around-t1-fold2") == ["DID around the mean code"]
+    assert left("codes-pca_around-5-seed1-fold3") == ["a second few-shot sample of some controls"]
+    assert left("codes-pca_around-5-seed0-fold3") == ["some folds"]
 
 
 def test_a_study_with_few_jobs_has_a_page(study):
