@@ -198,10 +198,10 @@ def _in_short(study: Folds) -> list[str]:
     fine = ""
     if gap:
         fit = study.scale.get("weights_fit") or study.scale["prompt"]
-        mine, every = (
+        measured, every = (
             {r["task"] for r in study.main if r["method"] in of} for of in (["fine-tuning"], METHODS)
         )
-        where = "" if mine == every else f"On the {len(mine)} tasks that are measured, fine-tuning"
+        where = "" if measured == every else f"On the {len(measured)} tasks that are measured, fine-tuning"
         said = than(gap, "prompt tuning")
         fine = f"**Fine-tuning.** {where or 'Fine-tuning'} of all weights for {budget_text(fit)} {said}."
     adapters = ""
