@@ -340,6 +340,10 @@ def _apart(study: Folds) -> list[str]:
         mine = [x for x in study.apart if x["comparison"] == words and x["measure"] == "log_likelihood"]
         parts = {line["part"]: line for line in mine}
         if "tuning" not in parts:
+            (line,) = mine
+            where = f"{line['tasks']} tasks in {line['groups']} leakage groups"
+            told_gap = gap_text(gap_of(line), "log_likelihood")
+            texts.append(f"**{words}** ({line['claim']}), from the same start: {told_gap} ({where}).")
             continue
         told = {part: gap_text(gap_of(line), "log_likelihood") for part, line in parts.items()}
         mean, low, high = gap_of(parts["tuning"])

@@ -14,6 +14,7 @@ from iptkit.course import results_page as rp
 from iptkit.scores import claims
 from iptkit.studies import stored_results, verdicts_ipt
 from iptkit.studies.score_rows import DECODERS
+from iptkit.studies.unseen import DID_AROUND
 from iptkit.tasks import suites
 
 AROUND = DECODERS["random_around"]
@@ -188,6 +189,9 @@ def test_a_difference_is_told_with_that_of_the_starts(text, study):
         assert all(f"{value:+.3f}" in line for value in told)
     did = next(line for line in mine.splitlines() if line.startswith("- **IST − DID**"))
     assert "tuning gains more in the first" in did  # +0.4 from the mean code, +0.3 from words
+    (same,) = (line for line in mine.splitlines() if line.startswith(f"- **IST − {DID_AROUND}**"))
+    gap = shown[f"IST − {DID_AROUND}", "whole", "log_likelihood"]
+    assert "from the same start" in same and f"{gap['mean']:+.3f}" in same and f"{gap['tasks']} tasks" in same
     assert "| the same start |" in mine and "DID trains for 40 steps of 2 examples" in mine
     behind = study_of(rows_of({"DID": (0.3, -0.1)}))
     told = part("\n\n".join(results_folds.section(behind)), "Is a difference that of the starts?")
