@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +137,18 @@ def add(file: Path, name: str, out: Path) -> None:
 def measured(notebook: Path) -> str:
     """A digest of what a lesson measures: its code (without exercises) and its settings at `lesson` scale.
 
+    A setting that has its default does not count, so a new one changes nothing for lessons without it.
+
     Args:
       notebook: a lesson or a run of it. The digest of a run is that of the code that was run.
     """
-    cells, others = nbformat.read(notebook, as_version=4).cells, {*editions.TAGS, "injected-parameters"}
-    code = [c.source for c in cells if c.cell_type == "code" and not others & {*c.metadata.get("tags", [])}]
+    cells, left_out = nbformat.read(notebook, as_version=4).cells, {*editions.TAGS, "injected-parameters"}
+    code = [c.source for c in cells if c.cell_type == "code" and not left_out & {*c.metadata.get("tags", [])}]
     with paths.variables(IPTKIT_SCALE="lesson"):
-        settings = asdict(scales.load("lesson"))
-    for field, readers in READERS.items():
-        if notebook.name[:2] not in readers:
-            del settings[field]
+        scale = scales.load("lesson")
+    unset = {field.name for field in fields(scale) if getattr(scale, field.name) == field.default}
+    others = {name for name, readers in READERS.items() if notebook.name[:2] not in readers}
+    settings = {name: value for name, value in asdict(scale).items() if name not in unset | others}
     return digests.digest([code, settings])
 
 

@@ -3,7 +3,7 @@
 import doctest
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import nbformat
@@ -132,6 +132,19 @@ def test_code_and_settings_of_a_lesson_count_and_its_exercises_and_texts_do_not(
     monkeypatch.setattr(scales, "load", lambda name: replace(real, discrete=None, ptuning=None))
     assert digest("# 02. What?", toy.code("print(1)")) != first  # 02 reads `ptuning`
     assert digest("# 05. What?", toy.code("print(1)"), name="05_subspace_finding.ipynb") == alone
+
+
+def test_a_new_setting_with_its_default_changes_nothing(monkeypatch):
+    @dataclass(frozen=True)
+    class Newer(scales.Scale):
+        more: int = 0
+
+    lesson, known = page.NOTEBOOKS / "02_prompt_tuning.ipynb", scales.load
+    before, more = headlines.measured(lesson), {}
+    monkeypatch.setattr(scales, "load", lambda name: Newer(**vars(known(name)), **more))
+    assert headlines.measured(lesson) == before
+    more["more"] = 1
+    assert headlines.measured(lesson) != before
 
 
 def test_every_stored_lesson_prints_its_answers():

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browsers import CHROMIUM
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 LESSONS = ("02_prompt_tuning", "06_subspace_tuning")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MINUTES = 10
 
 

@@ -8,7 +8,6 @@ The last tests open the pages in a browser: Chromium, found on PATH.
 import base64
 import json
 import re
-import shutil
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ import nbformat
 import pytest
 import sites
 import toy_notebooks as toy
+from browsers import CHROMIUM
 from nbformat.v4 import new_output
 
 from iptkit.course import lessons, reference, site
@@ -386,7 +386,6 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
         site.write_course(tmp_path / "site", tmp_path)
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SEEN = {
     "run": ("index.html", "00_kept.html", "02_failed.html", "search.html?q=solution"),
     "course": (
