@@ -38,7 +38,6 @@ LESSONS: dict[str, dict[str, Work]] = {
     "02": {
         "prompt tuning": Study.bank,
         "starts and rates": Study.start_and_rate,
-        "LoRA and fine-tuning": Study.beside_prompt_tuning,
     },
     "03": {"P-tuning and best words": lesson03.compared},
     "04": {"probe, shallow and deep prompts": partial(lesson04.rows, part="compared")},

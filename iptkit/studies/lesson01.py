@@ -114,14 +114,14 @@ def in_context(study: StudySteps) -> step_cache.Step:
 
 
 def token_search(study: StudySteps) -> step_cache.Step:
-    """Prompt words found with gradients for every search task and seed, compared with the first ones.
+    """Prompt words found with gradients for every task, first seed, compared with the first ones.
 
-    Returns: a step with tensors["tokens"] [R, n] and tensors["losses"] [steps, R]; values["rows"] have task,
+    Returns: a step with tensors["tokens"] [T, n] and tensors["losses"] [steps, T]; values["rows"] have task,
       group, seed, start (score of the words that the search started from), found (score of the words that it
       found), words (these as text) and swaps.
     """
     config, n = study.scale.discrete, study.scale.prompt_length
-    read = [entry for seed in study.seeds for entry in _load(study, config.search_tasks, seed)]
+    read = _load(study, config.tasks, study.seeds[0])
 
     def make(_: Path) -> Made:
         runs = [Run(task, task.seed) for task, _ in read]

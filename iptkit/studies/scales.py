@@ -50,9 +50,8 @@ class Scale:
       reconstruction: how to train the auto-encoder of reconstruction alone; None: as `msf`.
       subspace: shape of the auto-encoder; `dims` replace its d_I.
       grid: ids of the tasks on which starts and learning rates are compared.
-      beside: id of the task on which LoRA and fine-tuning are compared with prompt tuning.
       discrete, ptuning, encoders: sizes of lessons 01, 03 and 04.
-      fine_tuning_lr, lora_lr, did_lr: learning rates of methods that train the model's own weights.
+      fine_tuning_lr, did_lr: learning rates of methods that train the model's own weights.
       context_gib: memory for the keys and values of texts (see `engine.Engine`), in GiB.
       dtype: for `models.load`.
       deep: the prompts are keys and values at every layer (P-Tuning v2) of a causal model. The words that a
@@ -101,12 +100,10 @@ class Scale:
     ist: FitConfig
     subspace: SubspaceConfig
     grid: tuple[str, ...]
-    beside: str
     discrete: DiscreteConfig
     ptuning: PTuningConfig
     encoders: EncoderConfig
     fine_tuning_lr: float = 5e-5
-    lora_lr: float = 1e-3
     did_lr: float = 0.1
     context_gib: float = 2.5
     dtype: str = "auto"
@@ -167,8 +164,7 @@ class DiscreteConfig:
     """Sizes of lesson 01 (discrete prompts).
 
     Attributes:
-      tasks: ids of the classifications that are asked in several wordings.
-      search_tasks: ids of the tasks for which prompt words are searched.
+      tasks: ids of the classifications that are asked in several wordings and for which words are searched.
       relations: ids of the relations whose facts are asked for.
       test_examples: number of test examples per task or relation, >= 1.
       shots: number of solved examples before a question (in-context learning), >= 1.
@@ -177,7 +173,6 @@ class DiscreteConfig:
     """
 
     tasks: tuple[str, ...]
-    search_tasks: tuple[str, ...]
     relations: tuple[str, ...]
     test_examples: int = 40
     shots: int = 4

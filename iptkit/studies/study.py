@@ -56,10 +56,6 @@ class Study(StudySteps):
         """Prompt tuning from words and from noise at three learning rates: values["rows"]."""
         return lesson02.start_and_rate(self)
 
-    def beside_prompt_tuning(self) -> step_cache.Step:
-        """Prompt tuning, LoRA and full fine-tuning on one task: values["table"]."""
-        return lesson02.beside_prompt_tuning(self)
-
     def table(self) -> list[dict[str, Any]]:
         """One row for every measured score (see `scores.summary`); makes what is missing."""
         return [row for step in self.steps() for row in step.values["rows"]]

@@ -1,11 +1,10 @@
 """Every effect, interval, p and verdict of the big studies once more, by pandas and numpy alone.
 
-Nothing here uses `intervals`, `summary` or the criteria's code: the definitions are written down a second
-time. The rows are made by hand, and those stored of the studies `ipt120` and `encoders`.
+The definitions stand in `recomputed`, which uses nothing of `intervals`, `summary` or the criteria's code.
+The rows are made by hand, and those stored of the studies `ipt120` and `encoders`.
 """
 
 import functools
-import itertools
 import json
 import math
 
@@ -14,46 +13,25 @@ import folded
 import numpy as np
 import pandas as pd
 import pytest
+from recomputed import (
+    above_chance,
+    deviations,
+    framed,
+    gap,
+    judged,
+    kept,
+    means,
+    mine,
+    ratio_of_means,
+    student,
+    verdict_of,
+)
 
 from iptkit.scores import summary
 from iptkit.storage import paths
 from iptkit.studies import learning_curves, stored_results, verdicts_encoders, verdicts_ipt
 
-MAIN, FEW, CLS, NON_CLS = r"fold\d+", r"fold\d+_\d+", r"cls\d+", r"non_cls\d+"
-DRAWS = 20_000
-
-
-def mine(frame, method, side, folds=MAIN, is_cls=None, dim=5):
-    """Rows of a method; those without a fold belong to all folds, those of both sides to either."""
-    kept = (frame.method == method) & frame.d_I.isin([0, dim]) & frame.split.isin([side, "both"])
-    kept &= (frame.fold == "") | frame.fold.str.fullmatch(folds)
-    return frame[kept & ((frame.category == "cls") == is_cls)] if is_cls is not None else frame[kept]
-
-
-def means(rows, value):
-    """Task -> mean over few-shot samples of the mean over runs."""
-    return rows.groupby(["task", "seed"])[value].mean().groupby("task").mean()
-
-
-def gap(first, second, value):
-    return (means(first, value) - means(second, value)).dropna()
-
-
-def kept(rows, reference):
-    """Task -> mean over samples of a score over prompt tuning's score with the other samples."""
-    found = {}
-    for task, of_task in rows.groupby("task"):
-        whole, ratios = reference[reference.task == task], []
-        for row in of_task.itertuples():
-            others = whole[whole.seed != row.seed]
-            below = (others if len(others) else whole).score.mean()
-            ratios.append(row.score / below if below >= 0.05 else np.nan)
-        found[task] = np.mean(ratios)
-    return pd.Series(found).dropna()
-
-
-def deviations(rows):
-    return rows.groupby("task").score.std()
+FEW, CLS, NON_CLS = r"fold\d+_\d+", r"cls\d+", r"non_cls\d+"
 
 
 def effects_of(frame):
@@ -94,55 +72,6 @@ def effects_of(frame):
     }
 
 
-@functools.cache
-def student(share, freedom):
-    """The quantile of Student's t above 0, by adding up its density."""
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / (freedom * math.pi) ** 0.5
-    x = np.linspace(0, 60, 600_001)
-    density = scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
-    below = 0.5 + np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2) * (x[1] - x[0])])
-    return float(np.interp(share, below, x))
-
-
-def judged(values, group, asks, value, equal):
-    """Mean, interval, p, smallest effect and verdict of values by task."""
-    labels = group[values.index]
-    size, each = labels.nunique(), (values - values.mean()).groupby(labels).sum()
-    error = math.sqrt((each**2).sum() * size / (size - 1)) / len(values)
-    half, smallest = (
-        student(0.975, size - 1) * error,
-        (student(0.975, size - 1) + student(0.8, size - 1)) * error,
-    )
-    low, high = values.mean() - half, values.mean() + half
-    rng = np.random.default_rng(12345)
-    if size >= 30:  # a bootstrap over groups
-        sums, counts = (getattr(values.groupby(labels), name)().to_numpy() for name in ("sum", "count"))
-        drawn = rng.integers(0, size, (DRAWS, size))
-        low, high = np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])
-    sums = (values - value).groupby(labels).sum().to_numpy()
-    all_signs = itertools.product([1, -1], repeat=size)
-    signs = np.array([*all_signs]) if size <= 12 else rng.choice([1, -1], (DRAWS, size))
-    p = (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).mean()
-    verdict = verdict_of(low, high, p, size, asks, value, equal)
-    return {"mean": values.mean(), "low": low, "high": high, "p": p, "smallest": smallest, "verdict": verdict}
-
-
-def verdict_of(low, high, p, size, asks, value, equal):
-    verdict = "not testable at this scale"
-    if size >= 6 and asks == "about":
-        verdict = (
-            "holds" if low > value - equal else "does not hold here" if high < value - equal else verdict
-        )
-    elif size >= 6:
-        least, most = (low - value, high - value) if asks == "more" else (value - high, value - low)
-        is_inside = -equal < least and most < equal
-        if least > 0 and p <= 0.05:
-            verdict = "holds in part" if is_inside else "holds"
-        elif is_inside or (most < 0 and p <= 0.05):
-            verdict = "does not hold here"
-    return verdict
-
-
 def overall(verdicts):
     """One verdict for all criteria of a claim."""
     if len({*verdicts}) == 1:
@@ -180,9 +109,7 @@ def rows_named(name):
 @pytest.mark.parametrize("name", [*BY_HAND, "stored"])
 def test_every_number_is_found_again(name):
     rows = rows_named(name)
-    frame = pd.DataFrame(rows)
-    frame["fold"] = frame.fold.fillna("")
-    group = frame.drop_duplicates("task").set_index("task").group
+    frame, group = framed(rows)
     values = effects_of(frame)
 
     def again(claim, number, how):
@@ -240,9 +167,7 @@ SAME_START = {
 @pytest.mark.parametrize("name", ["few groups", "many groups", "stored"])
 def test_the_parts_of_a_difference_are_found_again(name):
     rows = rows_named(name)
-    frame = pd.DataFrame(rows)
-    frame["fold"] = frame.fold.fillna("")
-    group = frame.drop_duplicates("task").set_index("task").group
+    frame, group = framed(rows)
     values = apart_of(frame)
     lines = {(x["comparison"], x["part"], x["measure"]): x for x in verdicts_ipt.apart(rows)}
     assert lines.keys() == values.keys() and len(lines) >= 20
@@ -262,8 +187,7 @@ def test_the_parts_of_a_difference_are_found_again(name):
 
 def test_what_is_above_chance_is_found_again():
     rows = rows_named("stored")
-    frame = pd.DataFrame(rows)
-    frame["fold"] = frame.fold.fillna("")
+    frame, _ = framed(rows)
     frame["above"] = frame.score - frame.chance
     for method in ("IST", "prompt tuning"):
         chosen = verdicts_ipt.Arm(method).of(verdicts_ipt.at(rows, 5))
@@ -438,12 +362,6 @@ def contrast(first, second, group, asks, value, equal):
 
 
 # ---- what the results page shows besides -----------------------------------------------------------
-def framed(rows):
-    frame = pd.DataFrame(rows)
-    frame["fold"] = frame.fold.fillna("")
-    return frame, frame.drop_duplicates("task").set_index("task").group
-
-
 def check(line, values, group, place, value=0.0):
     """Mean, interval and p of a line are those of values by task."""
     own = judged(values, group, "more", value, 0.0)
@@ -475,13 +393,6 @@ def test_gains_and_controls_are_found_again(name):
         check(line, gap(ist, control, line["measure"]), group, line)
 
 
-def above_chance(rows, reference):
-    """As `kept`, with the score of guessing taken from both scores."""
-    chance = reference.groupby("task").chance.first()
-    less = [part.assign(score=part.score - part.task.map(chance)) for part in (rows, reference)]
-    return kept(*less)
-
-
 @pytest.mark.parametrize("name", SHOWN)
 def test_shares_by_category_are_found_again(name):
     rows = rows_named(name)
@@ -497,19 +408,8 @@ def test_shares_by_category_are_found_again(name):
             elif group[by_task.index].nunique() >= 4:
                 shown = dict(zip(("mean", "low", "high"), line[value], strict=True))
                 check(shown, by_task, group, (line, value))
-        references = [
-            np.mean([below(row.seed, whole[whole.task == task]) for row in of_task.itertuples()])
-            for task, of_task in own.groupby("task")
-        ]
-        ratio = own.groupby("task").score.mean().mean() / np.mean(references)
-        assert line["ratio of means"] == pytest.approx(ratio), line
+        assert line["ratio of means"] == pytest.approx(ratio_of_means(own, whole)), line
         assert line["tasks"] == own.task.nunique() and line["groups"] == own.group.nunique()
-
-
-def below(seed, whole):
-    """Prompt tuning's score with the other samples."""
-    others = whole[whole.seed != seed]
-    return (others if len(others) else whole).score.mean()
 
 
 @pytest.mark.parametrize("name", ["by hand", "stored"])
