@@ -4,7 +4,7 @@ python benchmarks/unfinished/renew.py [STEPS]
 
 A step's name holds a digest of the code that made it. `code.json` has, for each module that makes steps, the
 digests that the archives' steps were made with, and today's. What changed in between does not concern these
-steps: messages, progress bars, the readers of users' own files, names, unused code, a setting of lesson 01,
+steps: messages, progress bars, the readers of users' own files, names, unused code, settings of lessons,
 DID behind a prompt, and the edges of prompts in float64 and of trainings without steps. Both codes made the
 same steps of small studies, with folds, all controls, DID, fine-tuning and adapters, bit for bit. Each step
 in STEPS (default: the step cache) is copied to its new name; its header keeps the digest of the code that

@@ -522,7 +522,7 @@ def _deep_subspace(c: Canvas, trained: Count = None) -> None:
     c.gradient((ANSWER_X + 40, LOSS_Y + LOSS_H), (ANSWER_X + 40, MODEL_Y))
     c.text(ANSWER_X + 28, MODEL_Y - 12, "gradient", SMALL, "end", True, TRAINED)
     end = edges[-1] + LAYER_H
-    lines = ["deep prompt", "keys, values", "[S, 2, h, n, k]"]
+    lines = ["deep prompt", "keys, values", "[L, 2, h, n, k]"]
     c.part("deep prompt", "computed", LEFT, MODEL_Y, DEEP_W, end - MODEL_Y, lines)
     for y in edges:
         _to_layers(c, y)

@@ -58,7 +58,7 @@ SHORT = {  # claim -> what it says, in a few words
 
 
 SHARES_NOTE = (
-    "A number in parentheses behind E_rel says on how many of the tasks prompt tuning is at least "
+    "A number in parentheses after E_rel says on how many of the tasks prompt tuning is at least "
     f"{summary.LEAST} above 0, or above chance. The others have no E_rel."
 )
 

@@ -283,8 +283,10 @@ def _again(stored: Stored) -> list[str]:
         "ipt120": "make study-ipt120",
         CURVES: "iptkit study --scale ipt120 --part curves --overwrite --out data/results/curves.jsonl",
         "encoder9": "make study-deep",
-        "lesson": "iptkit study --scale lesson --dims 5 --overwrite --out data/results/lesson.jsonl",
-        "lesson-deep": "iptkit study --scale lesson-deep --overwrite --out data/results/lesson-deep.jsonl",
+        "lesson": "iptkit study --scale lesson --dims 5 --seeds 3 --overwrite "
+        "--out data/results/lesson.jsonl",
+        "lesson-deep": "iptkit study --scale lesson-deep --seeds 3 --overwrite "
+        "--out data/results/lesson-deep.jsonl",
     }
     lines = []
     for name, command in commands.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import linecache
+import math
 import sysconfig
 import traceback
 import types
@@ -166,6 +167,22 @@ def judge_number(answer: object, low: float, high: float, why: str) -> Feedback:
     side = "is no number" if given != given else "is too low" if given < low else "is too high"
     wanted = _short(low) if low == high else f"{_short(low)} to {_short(high)}"
     return Feedback(False, f"{_short(given)} {side}: right is {wanted}. {why} {KEEP}")
+
+
+def near(feedback: Feedback, answer: object, hints: Mapping[float, str]) -> Feedback:
+    """The feedback on a predicted number, with the hint for the typical mistake that it is near to.
+
+    Args:
+      feedback: of `judge_number`.
+      answer: the learner's number.
+      hints: what to say about a number within 2 % of the key.
+    """
+    if feedback.is_passed:
+        return feedback
+    number = _numbers(answer, 1)
+    given = math.nan if number is None or number.numel() != 1 else float(number)
+    close = [hint for value, hint in hints.items() if math.isclose(given, value, rel_tol=0.02)]
+    return replace(feedback, message=" ".join([*close[:1], feedback.message]))
 
 
 def judge_choice(answer: object, right: str, why: Mapping[str, str]) -> Feedback:

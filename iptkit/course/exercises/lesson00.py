@@ -143,7 +143,7 @@ def _problem_of_split(value: Any, group_of: dict[str, str], num_unseen: int) -> 
     if len(sides[1]) != num_unseen and len(sides[0]) == num_unseen:
         return "The sides are swapped: return (seen, unseen)."
     if len(sides[1]) != num_unseen:
-        return f"{len(sides[1])} groups are unseen; `num_unseen` asks for {num_unseen} groups."
+        return f"Groups that are unseen: {len(sides[1])}; `num_unseen` asks for {num_unseen}."
     return ""
 
 

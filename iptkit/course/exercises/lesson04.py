@@ -24,11 +24,14 @@ def check_04_1(answer: object, seed: int = 0) -> Feedback:
     problem = outcome.problem or _problem(outcome.value, sites, n)
     numbers = 2 * n * sites[0].num_kv_heads * sites[0].head_width
     praise = (
-        f"One layer has 2 n d numbers, keys and values ({numbers} in the tiny model of this check); L layers "
-        "have L times as many."
+        f"One layer has 2 n d numbers, keys and values: 2 · 8 · 384 = 6,144 in the lesson, {numbers} in the "
+        "tiny model of this check. L layers have L times as many."
     )
-    one = "DeepPrompt takes a list of sites, also for one layer: `sites[-1:]`."
-    return explained(outcome.feedback(not problem, problem or praise), {"'Site' object is not iterable": one})
+    hints = {
+        "'Site' object is not iterable": "DeepPrompt takes a list of sites, also for one: `sites[-1:]`.",
+        "'int' object is not iterable": "`choose` takes a list of layers: `choose(sites, [-1])`.",
+    }
+    return explained(outcome.feedback(not problem, problem or praise), hints)
 
 
 def check_04_2(answer: object, seed: int = 0) -> Feedback:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.answers import Case, explained, judge_choice, judge_function, judge_number, near
 from iptkit.course.exercises.feedback import Feedback
 
 GROUPS = (0, 1, 1, 2, 3, 1, 4, 3, 2, 1, 3, 4)  # of each task; some stand side by side, not all
@@ -185,7 +184,9 @@ def check_07_2(answer: object, seed: int = 0) -> Feedback:
     )
     names = "Labels are names, they need not be 0, 1, 2 and so on. `groups.unique()` has each of them once."
     hints = {
-        "return a tensor of shape [2]": "Return two numbers: the mean over tasks and its standard error.",
+        "return a tensor of shape [2]": (
+            "Return both numbers, the mean over tasks and its standard error, as a tuple or a tensor."
+        ),
         "not finite": (
             "Look for a division by 0: G is the number of different labels, and a group may have one task."
         ),
@@ -315,9 +316,7 @@ def check_07_3(answer: object, seed: int = 0) -> Feedback:
         3**-0.5: "This is the wrong error as a share of the right one; the factor is 1 over it.",
         1 / 3: "This has the two errors the wrong way round, and no root.",
     }
-    given = answer if isinstance(answer, int | float) else 0
-    hint = next((hint for value, hint in hints.items() if math.isclose(given, value, rel_tol=0.02)), "")
-    return Feedback(feedback.is_passed, f"{hint} {feedback.message}".strip())
+    return near(feedback, answer, hints)
 
 
 def check_07_4(answer: object, seed: int = 0) -> Feedback:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number, near
 from iptkit.course.exercises.feedback import Feedback
 
 RUNS, DIM, HIDDEN = 3, 2, 6
@@ -100,7 +100,7 @@ def check_08_2(answer: object, seed: int = 0) -> Feedback:
       answer: a number between 0 and 1.
       seed: not used, because the answer is nearly the same for every draw; all checks have it.
     """
-    return judge_number(
+    feedback = judge_number(
         answer,
         0.75,
         0.9,
@@ -108,6 +108,11 @@ def check_08_2(answer: object, seed: int = 0) -> Feedback:
         "80 of them hold about 80 / 99 = 0.81, a little more because the longest are taken. New prompts have "
         "only 80 / 2304 = 0.03 in this plane: it remembers, and there is nothing to share.",
     )
+    hints = {
+        80 / 2304: "This is the share of new prompts. The plane was laid through the ones in question.",
+        1: "All of it would need 99 directions; the plane has 80.",
+    }
+    return near(feedback, answer, hints)
 
 
 def check_08_3(answer: object, seed: int = 0) -> Feedback:

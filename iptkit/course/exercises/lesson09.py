@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number
+from iptkit.course.exercises.answers import Case, judge_choice, judge_function, judge_number, near
 from iptkit.course.exercises.feedback import Feedback
 
 
@@ -29,6 +29,7 @@ def check_09_1(answer: object, seed: int = 0) -> Feedback:
         "You read the texts of all steps; each of the `examples` texts is read once.": (
             2 * weights * text * batch * steps + 4 * new
         ),
+        "You read `batch` texts; there are `examples` of them.": 2 * weights * text * batch + 4 * new,
         "You count one example per step; a step has `batch` of them.": read + 4 * new / batch,
         "You count one step.": read + 4 * new / steps,
         "You leave out the answer's last token, as the lesson does. Here all tokens count.": (
@@ -55,13 +56,20 @@ def check_09_2(answer: object, seed: int = 0) -> Feedback:
       answer: a number of seconds.
       seed: not used, because nothing is drawn; all checks have it.
     """
-    return judge_number(
+    feedback = judge_number(
         answer,
         350,
         350,
         "The prompts come first (100 s), then the three subspaces side by side (50 s), then their codes "
         "(200 s). Three machines are as fast as a hundred: the longest chain is all that is left.",
     )
+    hints = {
+        850: "This is the time on one machine.",
+        8.5: "A job runs on one machine, and a chain cannot be divided.",
+        550: "This is the time on two machines.",
+        300: "The prompts have to be there before anything else begins.",
+    }
+    return near(feedback, answer, hints)
 
 
 def check_09_3(answer: object, seed: int = 0) -> Feedback:

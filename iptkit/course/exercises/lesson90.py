@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from iptkit.course.exercises.answers import Outcome, judge_choice, judge_number, run
+from iptkit.course.exercises.answers import Outcome, judge_choice, judge_number, near, run
 from iptkit.course.exercises.feedback import Feedback
 from iptkit.scores.claims import LEVEL, VERDICTS, Criterion, of_effect
 
@@ -317,18 +317,17 @@ def check_90_2(answer: object, seed: int = 0) -> Feedback:
         "claims finds something even where nothing is there. So a claim and its rule are written down first, "
         "and a single p just below 0.05 among many says little.",
     )
-    own = {
-        "0": "No effect does not mean no small p: luck makes some differences large.",
-        "0.05": "0.05 is the share of the claims; the question is for their number.",
-        "1": "That would be 1 of 20 claims; here are 40.",
-        "5": "That would be 5 of 100 claims; here are 40.",
-        "20": "Luck decides the sign of a difference in half of the claims, but a small p also wants it far "
+    hints = {
+        0: "No effect does not mean no small p: luck makes some differences large.",
+        0.05: "0.05 is the share of the claims; the question is for their number.",
+        1: "That would be 1 of 20 claims; here are 40.",
+        5: "That would be 5 of 100 claims; here are 40.",
+        20: "Luck decides the sign of a difference in half of the claims, but a small p also wants it far "
         "from 0.",
-        "38": "These are the claims with p above 0.05; count the others.",
-        "40": "Then every p would be small, but without an effect a small p is rare.",
+        38: "These are the claims with p above 0.05; count the others.",
+        40: "Then every p would be small, but without an effect a small p is rare.",
     }
-    hint = "" if feedback.is_passed else own.get(feedback.message.split(" ")[0], "")
-    return replace(feedback, message=f"{hint} {feedback.message}") if hint else feedback
+    return near(feedback, answer, hints)
 
 
 def check_90_3(answer: object, seed: int = 0) -> Feedback:
