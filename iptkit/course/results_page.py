@@ -229,7 +229,7 @@ def _on_encoders(made: Rows, data: str, kind: str) -> str:
             [row for row in mine if row["method"] == method] for method in (verdicts_ptuning_v2.DEEP, other)
         )
         gap = verdicts_ptuning_v2.difference(*both)
-        of = f"{gap[3]} tasks" + (", over samples only," if gap[3] < intervals.FEW_TASKS else "")
+        of = f"{gap[3]} tasks" + (", over samples only" if gap[3] < intervals.FEW_TASKS else "")
         gaps[f"{'a ' * (other == verdicts_ptuning_v2.PROBE)}{other} on {of}"] = gap
     return against(f"On {KINDS[kind]}, trained on {DATA[data]}, P-Tuning v2", gaps)
 

@@ -109,7 +109,8 @@ def test_the_encoders_section_has_the_differences_of_the_stored_rows(stored, tex
                 for method in (verdicts_ptuning_v2.DEEP, other)
             )
         )
-        assert f"{other} on {gap[3]} tasks ({intervals.difference_text(gap)})" in part(text, "Encoders")
+        where = f"{gap[3]} tasks{', over samples only' * (gap[3] < intervals.FEW_TASKS)}"
+        assert f"{other} on {where} ({intervals.difference_text(gap)})" in part(text, "Encoders")
 
 
 def test_moved_scores_move_numbers_words_and_the_description(stored, text):
