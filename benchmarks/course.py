@@ -51,7 +51,7 @@ LESSONS: dict[str, dict[str, Work]] = {
     },
     "06": {
         "IST, every d_I": lambda study: [study.codes(dim) for dim in study.scale.dims],
-        "random decoder": lambda study: study.codes(study.scale.main_dim, "random"),
+        "controls": lambda study: [study.codes(study.scale.main_dim, name) for name in study.scale.controls],
     },
 }
 NEEDED: dict[str, list[Work]] = {"05": [Study.bank], "06": [Study.bank, LESSONS["05"]["MSF, every d_I"]]}

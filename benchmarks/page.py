@@ -34,7 +34,7 @@ SPEED = ("speed-float32-amd-15.json", "speed-float32-amd.json", "speed-float32-a
 MIXED, OTHER_CPU = "speed-mixed-amd.json", "speed-float32.json"
 GROWTH = ("growth-float32-amd-tasks.json", "growth-float32-amd.json")
 ERRORS, BREAKDOWN, COMPILED = "errors.json", "breakdown-lesson.json", "compiled-512.json"
-COURSE = ("course-lesson.json", "course-lesson-06.json")
+COURSE = "course-lesson.json"
 RATES = ("lesson", "lesson-deep", "lesson-03", "lesson-04", "full-04", "ipt120-weights", "ipt120-adapters")
 TRAINING = ("a", "b8", "b32", "b128", "c", "d")  # training steps of the causal model, in iptkit's layout
 GOAL = 15  # times as fast as the other side
@@ -177,7 +177,7 @@ def course(stored: Stored) -> str:
     known = json.loads(stored.timings.read_text(encoding="utf-8"))["lesson"]
     made = known["made_with"]
     seconds = {name[:2]: value for name, value in known["seconds"].items()}
-    counted = [lesson for name in COURSE for lesson in stored.read(name)["lessons"]]
+    counted = stored.read(COURSE)["lessons"]
     teraflop = {lesson["lesson"]: lesson["flops"] / 1e12 for lesson in counted}
     share = {n: teraflop[n] / known["teraflops"] / seconds[n] for n in seconds if n in teraflop}
     cells = [
