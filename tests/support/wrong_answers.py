@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from iptkit.engine.sites import choose
 from iptkit.methods import p_tuning
 from iptkit.methods.p_tuning_v2 import DeepPrompt
 from iptkit.scores import intervals, summary
@@ -991,6 +992,11 @@ WRONG = [
     ("04.1", lambda sites, n, generator: 192, "does not return a DeepPrompt"),
     ("04.1", prompt_for(slice(None)), "all layers; choose"),
     ("04.1", prompt_for(-1), "takes a list of sites"),
+    (
+        "04.1",
+        lambda sites, n, generator: DeepPrompt(1, choose(sites, -1), n, generator),
+        "takes a list of layers",
+    ),
     ("04.1", prompt_for(slice(0, 1)), "first layer, index 0"),
     ("04.1", prompt_for(slice(-1, None), extra=1), "4 virtual tokens; make it for 1 run"),
     ("04.1", prompt_for(slice(-1, None), runs=2), "2 runs"),
@@ -1339,6 +1345,12 @@ WRONG = [
     ("90.1", stops_later, "stops with ValueError: not yet thought of"),
     ("90.1", lambda low, high: HOLDS, "cannot be called with its arguments (low, high, p, value, equal)"),
     ("90.1", verdict()(0.1, 0.2, 0.01, 0, 0.05), "needs your function itself"),
+    ("08.2", 80 / 2304, "the share of new prompts"),
+    ("08.2", 1, "99 directions"),
+    ("09.2", 850, "one machine"),
+    ("09.2", 8.5, "cannot be divided"),
+    ("09.2", 550, "two machines"),
+    ("09.2", 300, "before anything else"),
     ("90.2", 0, "No effect does not mean no small p"),
     ("90.2", 0.05, "0.05 is the share"),
     ("90.2", 5, "5 of 100 claims"),
